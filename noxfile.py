@@ -27,12 +27,14 @@ TORCH_WHEELS = Path("/opt/wheels")
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, formatting, spelling and the layers of the package."""
-    session.install("ruff>=0.6", "typos>=1.30", "import-linter>=2.5")
+    """Check style, formatting, spelling, the package's layers and public docstrings."""
+    session.install("ruff>=0.6", "typos>=1.30", "import-linter>=2.5", "numpydoc>=1.8")
+    session.install("-e", ".[mcp,serve]")  # numpydoc compares docstrings with signatures
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("typos")
     session.run("lint-imports", "--no-cache", env={"PYTHONPATH": "."})
+    session.run("python", ".ci/docstrings.py")
 
 
 @nox.session

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from .index.hybrid import hybrid_search
     from .index.muvera_index import MuveraIndex
     from .index.settings import IndexInfo, IndexSettings
-    from .mips.hnsw import HNSWSettings
+    from .mips.settings import HNSWSettings
     from .reranking.chamfer import Explanation, chamfer, chamfer_matrix, explain, rerank, top_k
     from .reranking.fusion import fuse
     from .texts.encoders.base import TextEncoder
@@ -60,7 +60,7 @@ _HOMES = {
     "Explanation": "reranking.chamfer",
     "FDEConfig": "fde.config",
     "FDEEncoder": "fde.encoder",
-    "HNSWSettings": "mips.hnsw",
+    "HNSWSettings": "mips.settings",
     "Hit": "texts.hit",
     "IndexInfo": "index.settings",
     "IndexSettings": "index.settings",

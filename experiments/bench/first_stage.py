@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from muvera.fde.encoder import FDEEncoder
 from muvera.mips import make_search
 from muvera.mips.base import VectorSearch
-from muvera.mips.hnsw import HNSWSettings
+from muvera.mips.settings import HNSWSettings
 
 from ..datasets.discovery import CACHE
 from ..report.table import Column, Table

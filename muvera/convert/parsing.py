@@ -61,7 +61,25 @@ _LOCAL_HEADER_BYTES = 30  # before the member's name
 
 
 def stored_bytes(file: NDArray[np.uint8], member: zipfile.ZipInfo) -> NDArray[np.uint8]:
-    """Return the bytes of an uncompressed member, as a view of the zip file's bytes."""
+    """Return the bytes of an uncompressed member, as a view of the zip file's bytes.
+
+    Parameters
+    ----------
+    file : uint8 (n,)
+        Bytes of the zip file.
+    member : zipfile.ZipInfo
+        Member of the file.
+
+    Returns
+    -------
+    uint8
+        A view of `file`.
+
+    Raises
+    ------
+    ValueError
+        If the member is compressed, encrypted or damaged.
+    """
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
         raise ValueError(f"{member.filename} is compressed or encrypted")
     header: Any = file[member.header_offset : member.header_offset + _LOCAL_HEADER_BYTES]
@@ -79,13 +97,35 @@ _WAL_BYTES = slice(18, 20)  # of SQLite's header: 2 if changes go to a second fi
 
 
 def open_table(file: Path, table: str, columns: tuple[str, str], owner: str) -> sqlite3.Connection:
-    """Open a SQLite file of `owner` that has a plain table, without creating or changing any file."""
+    """Open a SQLite file that has a plain table, without creating or changing any file.
+
+    Parameters
+    ----------
+    file : Path
+        SQLite file.
+    table : str
+        Name of the table.
+    columns : tuple of str
+        Names of columns that it must have.
+    owner : str
+        Library that writes such files, for messages.
+
+    Returns
+    -------
+    sqlite3.Connection
+        To be closed by the caller.
+
+    Raises
+    ------
+    ReadError
+        If the file has unfinished changes, or no such table.
+    """
     for suffix in ("-wal", "-journal"):
         beside = file.with_name(file.name + suffix)
         if beside.is_file() and beside.stat().st_size:
             raise ReadError(
-                f"{beside} contains unfinished changes. Open the folder once with {owner}, which finishes them, "
-                "and close it."
+                f"{beside} contains unfinished changes. Open the folder once with {owner}, which "
+                "finishes them, and close it."
             )
     with file.open("rb") as stream:
         wal = b"\x02" in stream.read(_WAL_BYTES.stop)[_WAL_BYTES]
@@ -101,8 +141,8 @@ def open_table(file: Path, table: str, columns: tuple[str, str], owner: str) -> 
         # A view or a computed column can run forever.
         if len(plain) != 1 or not plain[0] or not stored.issuperset(columns):
             raise ReadError(
-                f"{file} has no table {table!r} with the columns {' and '.join(columns)}, as {owner} writes it. "
-                "Copy or export it again."
+                f"{file} has no table {table!r} with the columns {' and '.join(columns)}, as {owner} "
+                "writes it. Copy or export it again."
             )
     except BaseException:
         connection.close()
@@ -142,7 +182,7 @@ class RefusedPickleError(ReadError, pickle.UnpicklingError):
 class StandIn:
     """Replacement of an object in a pickle; ignores its arguments and its state."""
 
-    def __init__(self, *_: Any) -> None: ...
+    def __init__(self, *_: object) -> None: ...
 
     def set_state(self, state: Any) -> None:
         """Ignore the state."""
@@ -154,11 +194,28 @@ def load_pickle(
     names: Mapping[str, Any],
     stored_elsewhere: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """Return the object of a pickle; raise ReadError if the pickle contains anything but plain data.
+    """Return the object of a pickle of plain data.
 
-    `names` maps each ``"module.name"`` that the pickle may use to a plain value, or to
-    a function or class that returns no callable.  `stored_elsewhere` returns the object
-    of a persistent id.
+    Parameters
+    ----------
+    content : bytes
+        The pickle.
+    source : str
+        Name of the file in messages.
+    names : mapping of str
+        For each ``"module.name"`` that the pickle may use a plain value, or a function
+        or class that returns no callable.
+    stored_elsewhere : callable, optional
+        Returns the object of a persistent id.  Default: such ids are refused.
+
+    Returns
+    -------
+    object
+
+    Raises
+    ------
+    ReadError
+        If the pickle is damaged or contains anything but plain data.
     """
     with naming_errors(source, "pickle of plain data"):
         return _PlainUnpickler(content, source, names, stored_elsewhere).load()
@@ -184,10 +241,18 @@ _Unpickler: Any = pickle._Unpickler  # unlike the one in C, it can be limited to
 class _PlainUnpickler(_Unpickler):  # type: ignore[misc]
     """Python's interpreter without the instructions that plain data does not need."""
 
-    def __init__(self, content: bytes, source: str, names: Mapping[str, Any], stored_elsewhere: Any) -> None:
+    def __init__(
+        self,
+        content: bytes,
+        source: str,
+        names: Mapping[str, Any],
+        stored_elsewhere: Callable[[Any], Any] | None,
+    ) -> None:
         self.stream = io.BytesIO(content)
         super().__init__(self.stream)
-        self.content, self.source, self.names = content, source, names
+        self.content = content
+        self.source = source
+        self.names = names
         if stored_elsewhere is not None:
             self.persistent_load = stored_elsewhere  # the default raises an error
         self.passed = 0  # bytes that were passed to stand-ins
@@ -196,8 +261,9 @@ class _PlainUnpickler(_Unpickler):  # type: ignore[misc]
         full = f"{module}.{name}"
         if full not in self.names:
             raise RefusedPickleError(
-                f"{self.source} is a pickle that refers to {full[:200]}, which is not plain data, so it was not "
-                "loaded. If you trust its origin, load it with the library that wrote it and save it as .npy or .json."
+                f"{self.source} is a pickle that refers to {full[:200]}, which is not plain data, so it "
+                "was not loaded. If you trust its origin, load it with the library that wrote it and "
+                "save it as .npy or .json."
             )
         return self.names[full]
 
@@ -216,7 +282,7 @@ class _PlainUnpickler(_Unpickler):  # type: ignore[misc]
         if self.stack[-1] not in _INTEGERS:
             raise ValueError("an integer has more than 64 bits")
 
-    def fill(self, kind: Any, values: list[Any]) -> None:
+    def fill(self, kind: type[dict[Any, Any]] | type[set[Any]], values: list[Any]) -> None:
         """Add values to the dict or set at the top of the stack."""
         target = self.stack[-1]
         if type(target) is not kind:
@@ -224,7 +290,8 @@ class _PlainUnpickler(_Unpickler):  # type: ignore[misc]
         for key in values[::2] if kind is dict else values:
             if type(key) not in _KEYS:
                 raise ValueError(
-                    f"keys and members of sets must be numbers, strings, bytes or None, not {type(key).__name__}"
+                    "keys and members of sets must be numbers, strings, bytes or None, not "
+                    f"{type(key).__name__}"
                 )
         target.update(zip(values[::2], values[1::2], strict=True) if kind is dict else values)
 
@@ -266,7 +333,7 @@ class _PlainUnpickler(_Unpickler):  # type: ignore[misc]
 class _Dtype(StandIn):
     """Stand-in for numpy.dtype: numbers, texts and objects only."""
 
-    def __init__(self, code: str, *_: Any) -> None:
+    def __init__(self, code: str, *_: object) -> None:
         text = isinstance(code, str)
         if not text or (code != "O8" and (code[:1] not in "iufbU" or len(code) > 8)):
             # The repr of shared lists can be of any size.
@@ -323,12 +390,35 @@ _ARRAYS: dict[str, Any] = {
 
 
 def load_plain(content: bytes, source: str) -> Any:
-    """Read a pickle of dicts, lists, tuples, sets, strings, bytes, and numbers of Python or NumPy."""
+    """Read a pickle of plain data.
+
+    It may have dicts, lists, tuples, sets, strings, bytes, and numbers of Python or
+    NumPy.
+
+    Parameters
+    ----------
+    content : bytes
+        The pickle.
+    source : str
+        Name of the file in messages.
+
+    Returns
+    -------
+    object
+
+    Raises
+    ------
+    ReadError
+        If the pickle is damaged or contains anything else.
+    """
     return load_pickle(content, source, _PLAIN)
 
 
 def load_npy_safely(path: Path) -> NDArray[Any]:
-    """Return the array of a .npy file: memory-mapped numbers, or objects as :func:`read_objects` returns them."""
+    """Return the array of a .npy file.
+
+    Numbers are memory-mapped; objects are as :func:`read_objects` returns them.
+    """
     if path.is_file():
         with path.open("rb") as stream:
             if read_npy_header(stream, path.name).dtype.hasobject:
@@ -337,7 +427,10 @@ def load_npy_safely(path: Path) -> NDArray[Any]:
 
 
 def read_objects(stream: IO[bytes], source: str) -> NDArray[Any]:
-    """Return an array of plain objects or arrays, which NumPy pickles after the header of a .npy file."""
+    """Return an array of plain objects or arrays.
+
+    NumPy pickles them after the header of a .npy file.
+    """
     stored = load_pickle(stream.read(), source, _ARRAYS)
     if not isinstance(stored, _Array):
         raise ReadError(f"{source} must contain an array, got a {type(stored).__name__}. Copy it again.")
@@ -361,7 +454,7 @@ _MAX_AXES = 32
 
 
 class _Storages:
-    """Storages of a file, memory-mapped, and the functions that describe tensors in them."""
+    """Memory-mapped storages of a file, and the functions that describe tensors."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile, root: str) -> None:
         self._archive = archive
@@ -376,7 +469,10 @@ class _Storages:
         }
 
     def storage(self, pid: Any) -> NDArray[Any]:
-        """Return the numbers of the storage that ``("storage", class, key, device, count)`` names."""
+        """Return the numbers of a storage.
+
+        Its persistent id is ``("storage", class, key, device, count)``.
+        """
         tag, kind, key, _, _ = pid
         # Accept only strings: hashing or printing nested shared tuples can take hours.
         texts = all(isinstance(part, str) for part in (tag, kind, key))
@@ -386,7 +482,7 @@ class _Storages:
         code = np.dtype(STORAGES[kind])
         return content[: len(content) // code.itemsize * code.itemsize].view(code)
 
-    def _tensor(self, numbers: Any, first: Any, size: Any, strides: Any, *_: Any) -> NDArray[Any]:
+    def _tensor(self, numbers: object, first: Any, size: object, strides: object, *_: Any) -> NDArray[Any]:
         if not isinstance(numbers, np.ndarray) or numbers.ndim != 1 or not numbers.flags.c_contiguous:
             raise ValueError(f"a tensor in a {type(numbers).__name__}")
         first, shape, steps = operator.index(first), _sizes(size), _sizes(strides)
@@ -407,17 +503,31 @@ class _Storages:
         return float32_of_bfloat16(view) if numbers.dtype == np.uint16 else view
 
 
-def _sizes(values: Any) -> tuple[int, ...]:
+def _sizes(values: object) -> tuple[int, ...]:
     if not isinstance(values, (list, tuple)) or len(values) > _MAX_AXES:
         raise ValueError(f"a {type(values).__name__} as the shape of a tensor")
     return tuple(operator.index(value) for value in values)
 
 
 def read_torch(path: Path) -> Any:
-    """Return what ``torch.save`` of torch 1.6 or newer wrote: tensors in tuples, lists and dicts.
+    """Return what ``torch.save`` of torch 1.6 or newer wrote.
 
-    Tensors are views of the file; only bfloat16 is read, as float32.  A pickle of
-    anything else is refused.
+    The file may have tensors in tuples, lists and dicts.  Tensors are views of the
+    file; only bfloat16 is read, as float32.  A pickle of anything else is refused.
+
+    Parameters
+    ----------
+    path : Path
+        File to read.
+
+    Returns
+    -------
+    numpy.ndarray, tuple, list or dict
+
+    Raises
+    ------
+    ReadError
+        If the file is damaged, big-endian or compressed, or contains anything else.
     """
     with naming_errors(str(path), "pt of torch 1.6 or newer"), zipfile.ZipFile(path) as archive:
         members = archive.namelist()
@@ -434,7 +544,10 @@ def read_torch(path: Path) -> Any:
 
 
 def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
-    """Return an uncompressed member, as torch writes it: a compressed one can unpack to any size."""
+    """Return a member that is not compressed, as torch writes it.
+
+    A compressed one can unpack to any size.
+    """
     if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
         raise ReadError(f"{name} is compressed, which torch never does. Copy it again.")
     return archive.read(name)

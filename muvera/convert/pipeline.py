@@ -42,7 +42,7 @@ _Batch = TypeVar("_Batch")
 
 
 def read(
-    path_or_object: Any,
+    path_or_object: object,
     format: str | None = None,
     *,
     isolated: bool | IsolationLimits = False,
@@ -62,6 +62,10 @@ def read(
         not trust.  True uses the default limits.
     **options
         Options of :class:`~muvera.convert.Options`, and of the format's reader.
+
+    Returns
+    -------
+    MultiVectors
 
     Raises
     ------
@@ -96,13 +100,27 @@ def read(
         raise type(error)(f"{stream.place}: {error}") from error
 
 
-def survey(path_or_object: Any, *, isolated: bool | IsolationLimits = False, **options: Any) -> Report:
+def survey(path_or_object: object, *, isolated: bool | IsolationLimits = False, **options: Any) -> Report:
     """Read everything once and report on it, without keeping it.
 
     Parameters
     ----------
-    path_or_object, isolated, **options
-        As for :func:`read`, as are the errors.
+    path_or_object : path or object
+        As for :func:`read`.
+    isolated : bool or IsolationLimits
+        As for :func:`read`.
+    **options
+        As for :func:`read`.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, TypeError, OSError, MemoryError, ImportError,
+    ChildProcessError
+        As for :func:`read`.
     """
     stream = _Stream(path_or_object, None, isolated, options)
     for _ in stream.batches():
@@ -111,7 +129,7 @@ def survey(path_or_object: Any, *, isolated: bool | IsolationLimits = False, **o
 
 
 def convert(
-    source: Any,
+    source: object,
     target: str | os.PathLike[str],
     to: str = "npy",
     *,
@@ -199,7 +217,7 @@ class _Stream:
     """A source, the transforms of its documents, and the report on both."""
 
     def __init__(
-        self, value: Any, format: str | None, isolated: bool | IsolationLimits, options: dict[str, Any]
+        self, value: object, format: str | None, isolated: bool | IsolationLimits, options: dict[str, Any]
     ) -> None:
         transforms = {field.name for field in fields(Options)}
         self.steps = Options(**{name: option for name, option in options.items() if name in transforms})
@@ -216,7 +234,8 @@ class _Stream:
 
         An empty source yields one empty batch with its dimension.
         """
-        source, count = self.source, 0
+        source = self.source
+        count = 0
         batch = None
         for batch in source.batches(self._batch_tokens(max_tokens)):
             batch.require_finite(first=count, place=self.place)
@@ -253,8 +272,12 @@ class _Stream:
         return max(1, _BATCH_BYTES // (4 * self.source.dimension)) if max_tokens is None else max_tokens
 
     def with_progress(self, batches: Iterator[_Batch], shown: bool) -> Iterator[_Batch]:
-        """Yield the batches under a bar that counts tokens, or texts if the number of tokens is unknown."""
-        source, read = self.source, self.report.read
+        """Yield the batches under a progress bar.
+
+        The bar counts tokens, or texts if the number of tokens is unknown.
+        """
+        source = self.source
+        read = self.report.read
         by_token = source.num_tokens is not None
         total = source.num_tokens if by_token else source.num_documents
         unit = " tokens" if by_token else " texts"
@@ -273,8 +296,10 @@ _TOLERANCE = 4e-3
 class Measure:
     """Counts and norms over all batches; they do not depend on the batch size.
 
-    With `directions_only`, documents are only counted: an index that stores directions
-    has no norms and no dtype.
+    Parameters
+    ----------
+    directions_only : bool
+        Only count: an index that stores directions has no norms and no dtype.
     """
 
     def __init__(self, directions_only: bool = False) -> None:
@@ -288,7 +313,13 @@ class Measure:
         self._totals = np.array([0.0, 0.0, np.inf, -np.inf, 0.0, 0.0])
 
     def add(self, batch: MultiVectors) -> None:
-        """Count `batch`."""
+        """Count and measure the documents of a batch.
+
+        Parameters
+        ----------
+        batch : MultiVectors
+            Documents that were not counted yet.
+        """
         self.documents += len(batch)
         self.tokens += batch.num_tokens
         self.empty += int((batch.lengths == 0).sum())
@@ -331,12 +362,18 @@ class Measure:
             norms = f"norms {shown} (min / mean / max), {'' if self.normalized else 'not '}normalized"
         zero = f", {counted(self.zero_rows, 'zero row')}" if self.zero_rows else ""
         return (
-            f"{counted(self.documents, 'document')}, {counted(self.tokens, 'token')}, dimension {self.dimension}, "
+            f"{counted(self.documents, 'document')}, {counted(self.tokens, 'token')}, dimension "
+            f"{self.dimension}, "
             f"{dtype}, {ids}\n         {norms}, {counted(self.empty, 'empty document')}{zero}"
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain values."""
+        """Return everything as plain values, ready for JSON.
+
+        Returns
+        -------
+        dict
+        """
         return {
             "documents": self.documents,
             "tokens": self.tokens,
@@ -358,8 +395,10 @@ class Report:
     ----------
     format : str
         The source's format.
-    lossy, nbits
-        True if the source is quantized, and its bits per coordinate.
+    lossy : bool
+        True if the source is quantized.
+    nbits : int or None
+        Bits per coordinate of a quantized source.
     options : dict
         The transforms that were applied.
     read, written : Measure
@@ -381,7 +420,12 @@ class Report:
     target: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain values, ready for JSON."""
+        """Return the report as plain values, ready for JSON.
+
+        Returns
+        -------
+        dict
+        """
         return {**vars(self), "read": self.read.to_dict(), "written": self.written.to_dict()}
 
     @property

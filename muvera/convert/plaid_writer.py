@@ -1,4 +1,7 @@
-"""Writer of PLAID indexes, with the files of Stanford's ColBERT, and of torch's ``.pt`` files without torch."""
+"""Writer of PLAID indexes, with the files of Stanford's ColBERT.
+
+It writes torch's ``.pt`` files without torch.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +30,11 @@ Coded = tuple[MultiVectors, NDArray[Any], NDArray[np.uint8]]
 # Documents per chunk, as in ColBERT.
 _CHUNK = 25_000
 
-# Size of the sample for the centroids: tokens per centroid, and the minimum.
-_TOKENS_PER_CENTROID, _MIN_SAMPLE = 16, 1 << 16
+# Tokens per centroid in the sample that the centroids are fitted to.
+_TOKENS_PER_CENTROID = 16
+
+# Smallest sample, if there are as many tokens.
+_MIN_SAMPLE = 1 << 16
 
 # Tokens encoded at a time.
 _TOKENS = 1 << 17
@@ -47,7 +53,22 @@ PLAID_FILES = (
 def write_plaid(gathered: Gathered, folder: Path, *, nbits: int = 2, bucket_means: bool = False) -> None:
     """Fit a codec to the tokens, and write their directions.
 
-    :func:`muvera.convert.convert` explains the options.
+    Parameters
+    ----------
+    gathered : Gathered
+        Documents, read once.
+    folder : Path
+        New folder.
+    nbits : {1, 2, 4, 8}
+        Bits per coordinate: more bits lose less and take more space.
+    bucket_means : bool
+        Decode a bucket to the mean of its values, which loses less than ColBERT's
+        midpoint.
+
+    Raises
+    ------
+    ValueError
+        If there are no tokens, or a token does not fill whole bytes.
     """
     require_plaid_bits(nbits, gathered.dimension)
     with spooled(gathered, folder) as documents:
@@ -76,7 +97,26 @@ def write_codes(
     folder: Path,
     place: str,
 ) -> None:
-    """Write a PLAID index of codes that refer to `centroids` and bucket `weights`."""
+    """Write a PLAID index of codes.
+
+    Parameters
+    ----------
+    batches : iterator of Coded
+        Documents with their codes.
+    centroids : float32 (c, dimension)
+        Centroids that the codes refer to.
+    weights : float32 (2 ** nbits,)
+        Value that each residual bucket adds to a coordinate.
+    folder : Path
+        New folder.
+    place : str
+        Name of the source in messages.
+
+    Raises
+    ------
+    ValueError
+        If there are no tokens, or an id is repeated.
+    """
     ids: list[Any] = []
     pairs = []  # int64: the centroid of a token in the upper 32 bits, its document in the lower
     count = total = chunks = 0
@@ -142,13 +182,26 @@ def _write_codec(folder: Path, centroids: NDArray[np.float32], weights: NDArray[
 
 _KINDS = {np.dtype(code): kind for kind, code in STORAGES.items() if kind != "BFloat16"}
 
-# As in torch: alignment of the members' bytes for any number type, and the tag of the
-# padding; a zip header's size.
-_ALIGNMENT, _PADDING_TAG, _HEADER_SIZE = 64, b"FB", 30
+# Alignment of the members' bytes for any number type, as in torch.
+_ALIGNMENT = 64
+
+# Tag of the padding in a member's extra field, as in torch.
+_PADDING_TAG = b"FB"
+
+# Bytes of a zip member's local header before its name.
+_HEADER_SIZE = 30
 
 
 def write_torch(path: Path, *tensors: NDArray[Any]) -> None:
-    """Write one tensor, or a tuple of several, for ``torch.load``."""
+    """Write one tensor, or a tuple of several, for ``torch.load``.
+
+    Parameters
+    ----------
+    path : Path
+        File to write.
+    *tensors : numpy.ndarray
+        Numbers of a type that torch has.
+    """
     arrays = [np.ascontiguousarray(tensor).reshape(tensor.shape) for tensor in tensors]
     described = b"".join(_pickled_tensor(key, array) for key, array in enumerate(arrays))
     if len(arrays) > 1:
@@ -187,6 +240,9 @@ def _pickled_tensor(key: int, array: NDArray[Any]) -> bytes:
     return b"".join(parts)
 
 
-def _pickled(value: Any) -> bytes:
-    """Return the instructions of plain data, without the version and the end of their pickle."""
+def _pickled(value: object) -> bytes:
+    """Return the instructions of plain data.
+
+    The version and the end of their pickle are left out.
+    """
     return pickle.dumps(value, 2)[2:-1]

@@ -1,4 +1,7 @@
-"""Table of the formats, detection of the format of a path, and reading in a process with limits."""
+"""The readable formats, and detection of a path's format.
+
+A path can be read in a process with limits.
+"""
 
 from __future__ import annotations
 
@@ -54,12 +57,35 @@ class IsolationLimits:
 
 
 def formats() -> dict[str, str]:
-    """Return the name of every readable format, with the files that identify it."""
+    """Return the name of every readable format, with the files that identify it.
+
+    Returns
+    -------
+    dict of str
+        By name, in the order of detection.
+    """
     return {name: entry.description for name, entry in READERS.items()}
 
 
 def find_reader(path: Path, format: str | None = None) -> Reader:
-    """Return the reader of `format`, by default of the format of `path`, detected from its files."""
+    """Return the reader of a path.
+
+    Parameters
+    ----------
+    path : Path
+        File or folder.
+    format : str, optional
+        One of :func:`formats`.  Default: detected from the files.
+
+    Returns
+    -------
+    Reader
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the path does not exist, or its format is unknown.
+    """
     if not path.exists():
         as_path(path)  # refuses a URL
         raise FileNotFoundError(
@@ -88,7 +114,7 @@ def find_reader(path: Path, format: str | None = None) -> Reader:
 
 
 def open_source(
-    path_or_object: Any,
+    path_or_object: object,
     format: str | None = None,
     *,
     isolated: bool | IsolationLimits = False,
@@ -106,6 +132,16 @@ def open_source(
         As for :func:`~muvera.convert.read`, which raises the same errors.
     **options
         Options of the format's reader; see its ``open_source``.
+
+    Returns
+    -------
+    Source
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, TypeError, OSError, MemoryError, ImportError,
+    ChildProcessError
+        As for :func:`~muvera.convert.read`.
     """
     kind = type(path_or_object).__name__
     if not isinstance(path_or_object, (str, os.PathLike)):
@@ -128,7 +164,17 @@ def open_source(
 
 
 class NamedSource(Source):
-    """Wrapper of a reader's source: its errors name the file, and it refuses numbers that are not finite."""
+    """Wrapper of a reader's source whose errors name the file.
+
+    It refuses numbers that are not finite.
+
+    Parameters
+    ----------
+    source : Source
+        The reader's source.
+    place : str
+        Name of the file or folder in messages.
+    """
 
     def __init__(self, source: Source, place: str) -> None:
         if source.dimension < 1:
@@ -180,7 +226,33 @@ def isolated_source(
     limits: IsolationLimits,
     command: Sequence[str] = _COMMAND,
 ) -> Source:
-    """Read `path` in a child process, and return its vectors."""
+    """Read `path` in a child process, and return its vectors.
+
+    Parameters
+    ----------
+    path : Path
+        File or folder without links to other files.
+    format : str or None
+        One of :func:`formats`; None: detected.
+    options : dict
+        Options of the reader.
+    limits : IsolationLimits
+        Limits of the child process.
+    command : sequence of str
+        Command that starts the child; the request is its last argument.
+
+    Returns
+    -------
+    Source
+        Vectors in memory-mapped temporary files.
+
+    Raises
+    ------
+    ChildProcessError
+        If the child crashed or exceeded its limits.
+    FileNotFoundError, ValueError, TypeError, OSError, MemoryError, ImportError
+        If reading failed in the child.
+    """
     if sys.platform == "win32":
         raise OSError(
             Message(

@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.batches import token_batches
 from ..data.multivectors import MultiVectors
-from ..data.validation import Ids, TokenArray, as_ids
+from ..data.validation import Ids, IdsLike, TokenArray, as_ids
 from ..utils.hints import Argument, Message, message_of
 
 # -- errors: libraries report damage in many ways, so readers neither catch errors nor
@@ -46,15 +46,25 @@ _CONTENT_ERRNOS = (errno.EINVAL, errno.EOVERFLOW)
 
 
 class ReadError(ValueError):
-    """Error of a reader whose message is already a sentence for the user, perhaps without the file."""
+    """Error of a reader whose message is a sentence for the user.
+
+    It may lack the name of the file.
+    """
 
 
 @contextmanager
 def naming_errors(place: str, format: str) -> Iterator[None]:
-    """Convert every error of the block but ImportError to one sentence that names the file or folder `place`.
+    """Convert errors of the block to a sentence that names the file.
 
-    Damage becomes a :class:`ReadError`, whatever a library raised for it; system errors
-    keep their class and number.
+    ImportError is raised unchanged.  Damage becomes a :class:`ReadError`, whatever a
+    library raised for it; system errors keep their class and number.
+
+    Parameters
+    ----------
+    place : str
+        Name of the file or folder.
+    format : str
+        Name of the format, for messages.
     """
     try:
         yield
@@ -71,13 +81,31 @@ def naming_errors(place: str, format: str) -> Iterator[None]:
 
 
 def naming_errors_of(batches: Iterator[_Batch], place: str, format: str) -> Iterator[_Batch]:
-    """Yield the batches; convert the errors of their iterator."""
+    """Yield the batches; convert the errors of their iterator.
+
+    Parameters
+    ----------
+    batches : iterator
+        What to yield.
+    place : str
+        Name of the file or folder, see :func:`naming_errors`.
+    format : str
+        Name of the format.
+
+    Yields
+    ------
+    object
+        The items of `batches`.
+    """
     with naming_errors(place, format):
         yield from batches
 
 
 def _named(error: BaseException, place: str, format: str) -> BaseException:
-    """Return the error to raise: `error` itself if its message is a sentence that names the file."""
+    """Return the error to raise.
+
+    It is `error` itself if its message is a sentence that names the file.
+    """
     text = " ".join(str(error).split())
     number, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (None, None)
     named_before = number is not None or (isinstance(error, MemoryError) and place in text)
@@ -88,8 +116,8 @@ def _named(error: BaseException, place: str, format: str) -> BaseException:
         text = f"{text[:_MAX_DETAIL_LENGTH]} ..."
     if isinstance(error, MemoryError) or number == errno.ENOMEM:
         return MemoryError(
-            f"{place} does not fit in the available memory ({text or type(error).__name__}). Give this process "
-            "more memory, or check the file: a damaged file can also request too much."
+            f"{place} does not fit in the available memory ({text or type(error).__name__}). Give this "
+            "process more memory, or check the file: a damaged file can also request too much."
         )
     if isinstance(error, OSError) and reason and number not in _CONTENT_ERRNOS:
         file = str(error.filename or place)
@@ -135,10 +163,17 @@ class Source(ABC):
 
     @abstractmethod
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
-        """Yield whole documents in order, at most `max_tokens` tokens per batch.
+        """Yield whole documents in order.
 
-        A single document may exceed `max_tokens`.  Either every batch has ids or none
-        has.
+        Parameters
+        ----------
+        max_tokens : int
+            Tokens per batch; a single document may exceed it.
+
+        Yields
+        ------
+        MultiVectors
+            Either every batch has ids or none has.
         """
 
 
@@ -153,9 +188,12 @@ class Reader(NamedTuple):
     #: Return True if a path is in this format; cheap, and never raises.
     matches: Callable[[Path], bool]
     #: Open a path, the only positional parameter.  Its keyword-only parameters are the
-    #: reader's options; the first paragraph of its docstring, "Open" and the files that
-    #: identify the format, is the description.
+    #: reader's options; the first paragraph of its docstring is "Open" and the files
+    #: that identify the format.
     open_source: Callable[..., Source]
+    #: The files that identify the format.  Default: from the docstring of
+    #: `open_source`.
+    files: str = ""
 
     @property
     def options(self) -> list[str]:
@@ -165,39 +203,75 @@ class Reader(NamedTuple):
     @property
     def description(self) -> str:
         """The files that identify the format."""
+        if self.files:
+            return self.files
         paragraph = (inspect.getdoc(self.open_source) or "").partition("\n\n")[0]
         return " ".join(paragraph.split()).removeprefix("Open ").rstrip(".")
 
 
-#: An array whose rows are read by slices: a memory map, an HDF5 dataset, or LazyRows.
-Rows = Any
+class RowArray(Protocol):
+    """Array whose rows are read by slices.
+
+    It can be a memory map, an HDF5 dataset, or LazyRows.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of rows, then the other axes."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the numbers."""
+
+    def __getitem__(self, key: Any, /) -> Any:
+        """Return the rows of a slice, or with these numbers."""
 
 
 class LazyRows:
-    """Float32 rows that `read` returns when they are used, for a slice or row numbers."""
+    """Float32 rows that are read when they are used.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Number of rows, then of columns.
+    read : callable
+        Returns the rows of a slice, or with some numbers.
+    """
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, shape: tuple[int, ...], read: Callable[[Any], NDArray[np.float32]]) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], read: Callable[[slice | NDArray[np.int64]], NDArray[np.float32]]
+    ) -> None:
         self.shape = shape
         self.read = read
 
-    def __getitem__(self, key: Any) -> NDArray[np.float32]:
+    def __getitem__(self, key: slice | NDArray[np.int64]) -> NDArray[np.float32]:
         return self.read(key)
 
 
 class FlatSource(Source):
-    """Source over the tokens of all documents in one array (n_tokens, dimension), with valid `offsets` (n + 1,).
+    """Source over the tokens of all documents in one array.
 
-    If the tokens are stored in another order, `rows` (n_tokens,) are their rows in
-    `tokens`.
+    Parameters
+    ----------
+    tokens : array (n_tokens, dimension)
+        All tokens.
+    offsets : int64 (n + 1,)
+        First token of each document, then n_tokens; valid.
+    ids : sequence of int or of str, or None
+        External ids, unique.
+    name : str
+        Name of the format.
+    rows : int64 (n_tokens,), optional
+        Row in `tokens` of each token, if they are stored in another order.
     """
 
     def __init__(
         self,
-        tokens: Rows,
+        tokens: RowArray,
         offsets: NDArray[np.int64],
-        ids: Any,
+        ids: IdsLike | None,
         *,
         name: str,
         rows: NDArray[np.int64] | None = None,
@@ -208,8 +282,16 @@ class FlatSource(Source):
         self.dimension = int(tokens.shape[1])
         self.set_documents(offsets, ids)
 
-    def set_documents(self, offsets: NDArray[np.int64], ids: Any) -> None:
-        """Set where the documents begin, and their external ids."""
+    def set_documents(self, offsets: NDArray[np.int64], ids: IdsLike | None) -> None:
+        """Set where the documents begin, and their external ids.
+
+        Parameters
+        ----------
+        offsets : int64 (n + 1,)
+            First token of each document, then n_tokens; valid.
+        ids : sequence of int or of str, or None
+            External ids, unique.
+        """
         self.offsets = offsets
         self.num_documents = len(offsets) - 1
         self.num_tokens = int(offsets[-1])
@@ -217,7 +299,19 @@ class FlatSource(Source):
 
     @classmethod
     def of(cls, collection: MultiVectors, name: str) -> FlatSource:
-        """Return a source whose batches share memory with a collection."""
+        """Return a source whose batches share memory with a collection.
+
+        Parameters
+        ----------
+        collection : MultiVectors
+            Documents of the source.
+        name : str
+            Name of the format.
+
+        Returns
+        -------
+        FlatSource
+        """
         ids = collection.ids if collection.has_ids else None
         return cls(collection.tokens, collection.offsets, ids, name=name)
 
@@ -241,7 +335,27 @@ def choose(
 ) -> str:
     """Return `wanted` if it is available.
 
-    By default the only available name, or the only `usual` one.
+    Parameters
+    ----------
+    wanted : str or None
+        None: the only available name, or else the only usual one.
+    available : iterable of str
+        Names to choose from.
+    kind : str
+        What is chosen, such as "table", for messages.
+    option : str
+        Option with which users choose, for messages.
+    usual : iterable of str
+        Names that are chosen by default if one of them alone is available.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    ReadError
+        If `wanted` is not available, or the choice is not clear.
     """
     names = sorted(available)
     if wanted in names:
@@ -270,10 +384,25 @@ class Document(NamedTuple):
 
 
 class RowSource(Source):
-    """Source over documents that are read one at a time; `documents` is called again for each further pass.
+    """Source over documents that are read one at a time.
 
-    `ids` replace the ids of the documents.  The default dimension is that of the first
-    document with a token.
+    Parameters
+    ----------
+    documents : callable
+        Returns an iterator of :class:`Document`; called again for each further pass.
+    name : str
+        Name of the format.
+    ids : sequence of int or of str, optional
+        Replace the ids of the documents.
+    num_documents : int, optional
+        Number of documents, if known.
+    dimension : int, optional
+        Columns of a token.  Default: as in the first document with a token.
+
+    Raises
+    ------
+    ReadError
+        If the dimension is unknown.
     """
 
     def __init__(
@@ -281,7 +410,7 @@ class RowSource(Source):
         documents: Callable[[], Iterator[Document]],
         *,
         name: str,
-        ids: Any = None,
+        ids: IdsLike | None = None,
         num_documents: int | None = None,
         dimension: int | None = None,
     ) -> None:
@@ -318,7 +447,8 @@ class RowSource(Source):
             size = self._checked(document, position, kind)
             if waiting and (waiting_tokens + size > max_tokens or len(waiting) >= max_tokens):
                 yield self._join(waiting)
-                waiting, waiting_tokens = [], 0
+                waiting = []
+                waiting_tokens = 0
             waiting.append(document)
             waiting_tokens += size
             self.dropped_rows += document.dropped
@@ -329,7 +459,8 @@ class RowSource(Source):
 
         `kind` is the type of the first id.
         """
-        where, tokens = f"{document.where}: document {position}", document.tokens
+        where = f"{document.where}: document {position}"
+        tokens = document.tokens
         if type(document.id) is not kind:
             raise ReadError(
                 f"{where} has the id {document.id!r} of type {type(document.id).__name__}, but the first has "
@@ -339,21 +470,34 @@ class RowSource(Source):
             return 0
         if tokens.ndim != 2 or tokens.shape[1] != self.dimension:
             raise ReadError(
-                f"{where} has shape {tokens.shape}, but must have shape (tokens, dimension) with the source's "
-                f"dimension={self.dimension}. All documents must come from the same model."
+                f"{where} has shape {tokens.shape}, but must have shape (tokens, dimension) with the "
+                f"source's dimension={self.dimension}. All documents must come from the same model."
             )
         return len(tokens)
 
     def _join(self, waiting: list[Document]) -> MultiVectors:
         arrays = [document.tokens for document in waiting]
-        ids = [document.id for document in waiting]
+        ids = [document.id for document in waiting if document.id is not None]
         dtype = None if any(array.size for array in arrays) else self._empty_dtype
-        named = None if None in ids or not ids else ids
+        named = ids if ids and len(ids) == len(waiting) else None
         return MultiVectors.from_arrays(arrays, named, dimension=self.dimension, dtype=dtype)
 
 
-def unpadded(padded: Rows, mask: Rows | None) -> Iterator[tuple[TokenArray, int]]:
-    """Yield the tokens of each text of a padded array (n, longest, dimension), and the number of its padding rows."""
+def unpadded(padded: RowArray, mask: RowArray | None) -> Iterator[tuple[TokenArray, int]]:
+    """Yield the tokens of each text of a padded array.
+
+    Parameters
+    ----------
+    padded : array (n, longest, dimension)
+        Tokens and padding rows.
+    mask : array (n, longest) or None
+        True for real tokens.  None: rows of zeros are padding.
+
+    Yields
+    ------
+    tuple of array (t, dimension) and int
+        Tokens of a text, and the number of its padding rows.
+    """
     count, longest, _ = padded.shape
     for start in range(0, count, _PADDED):
         block = slice(start, start + _PADDED)  # of a memory map, perhaps

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..data.validation import running_total
-from ..kernels.rows import unit_rows
+from ..kernels.rows import normalize_rows
 from ..reranking.chamfer import chamfer_matrix
 from ..utils.checks import require_choice, require_int, require_number
 from ..utils.hints import Argument, Message
@@ -61,10 +61,10 @@ RULES = {
 def pool_tokens(
     documents: MultiVectors, factor: float = 2.0, rule: str | PoolingRule = "sentence-transformers"
 ) -> MultiVectors:
-    """Replace groups of similar tokens by their means; about ``1 / factor`` of the tokens remain.
+    """Replace groups of similar tokens by their means.
 
-    Each document is pooled alone, so its result does not depend on the others.  The
-    dtype and the ids stay the same.
+    About ``1 / factor`` of the tokens remain.  Each document is pooled alone, so its
+    result does not depend on the others.  The dtype and the ids stay the same.
 
     Parameters
     ----------
@@ -76,6 +76,15 @@ def pool_tokens(
         down.
     rule : str or PoolingRule
         A rule, or its name in :data:`RULES`.
+
+    Returns
+    -------
+    MultiVectors
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `factor` is less than 1, `rule` is unknown or a number is not finite.
 
     Examples
     --------
@@ -91,7 +100,7 @@ def pool_tokens(
     pooled = [_pooled(np.asarray(tokens, np.float32), factor, rule) for tokens in documents]
     rows = np.concatenate([np.zeros((0, documents.dimension), np.float32), *pooled])
     if rule.renormalize:
-        unit_rows(rows)  # a mean of exactly zero stays zero
+        normalize_rows(rows)  # a mean of exactly zero stays zero
     offsets = running_total([len(own) for own in pooled])
     return with_tokens(documents, rows.astype(documents.tokens.dtype, copy=False), offsets)
 
@@ -105,7 +114,10 @@ def _checked_rule(rule: str | PoolingRule, factor: float) -> PoolingRule:
 
 
 def _pooled(tokens: NDArray[np.float32], factor: float, rule: PoolingRule) -> NDArray[np.float32]:
-    """Return the protected tokens of a document and the means of the others' clusters."""
+    """Return a document's protected tokens, and the means of its clusters.
+
+    The other tokens form the clusters.
+    """
     protected, others = np.split(tokens, [rule.protected])
     counted = len(tokens) if rule.count_protected else len(others)
     clusters = _ward_clusters(others, max(int(counted // factor), 1), rule.rows_as_points)
@@ -138,10 +150,26 @@ def _ward_clusters(tokens: NDArray[Any], limit: int, rows_as_points: bool) -> ND
 def unit(documents: MultiVectors, first: int | None = None) -> MultiVectors:
     """Scale every token to unit length.
 
-    With `first`, the number of preceding documents, refuse zero tokens.
+    Parameters
+    ----------
+    documents : MultiVectors
+        Documents to scale; they do not change.
+    first : int, optional
+        Number of preceding documents, for the error of a zero token.  Default: zero
+        tokens stay zero.
+
+    Returns
+    -------
+    MultiVectors
+        Same dtype and ids.
+
+    Raises
+    ------
+    ValueError
+        If `first` is given and a token is zero.
     """
     rows = np.array(documents.tokens, np.float32, order="C")
-    zero = int(unit_rows(rows))
+    zero = int(normalize_rows(rows))
     if zero >= 0 and first is not None:
         raise ValueError(
             Message(
@@ -155,9 +183,23 @@ def unit(documents: MultiVectors, first: int | None = None) -> MultiVectors:
 
 
 def with_tokens(
-    documents: MultiVectors, tokens: Any, offsets: NDArray[np.int64] | None = None
+    documents: MultiVectors, tokens: NDArray[Any], offsets: NDArray[np.int64] | None = None
 ) -> MultiVectors:
-    """Return documents with the same ids and new `tokens`, by default with the same number per document."""
+    """Return documents with the same ids and new tokens.
+
+    Parameters
+    ----------
+    documents : MultiVectors
+        Documents whose ids are used.
+    tokens : float32 or float16 (n_tokens, dimension)
+        New tokens.
+    offsets : int64 (n + 1,), optional
+        First token of each document.  Default: as before.
+
+    Returns
+    -------
+    MultiVectors
+    """
     ids = documents.ids if documents.has_ids else None
     return MultiVectors(tokens, documents.offsets if offsets is None else offsets, ids)
 
@@ -210,8 +252,22 @@ class Options:
     def apply(self, batch: MultiVectors, first_document: int = 0) -> tuple[MultiVectors, int]:
         """Return the transformed batch, and the number of dropped zero rows.
 
-        `first_document` is the number of documents before this batch, for the
-        ValueError of a refused document.
+        Parameters
+        ----------
+        batch : MultiVectors
+            Documents to transform.
+        first_document : int
+            Number of documents before this batch, for error messages.
+
+        Returns
+        -------
+        tuple of MultiVectors and int
+
+        Raises
+        ------
+        ValueError
+            If a token is zero and cannot be normalized, a number exceeds float16, or
+            there are fewer columns than `truncate_dimension`.
         """
         count = batch.num_tokens
         if self.truncate_dimension is not None:
@@ -229,7 +285,12 @@ class Options:
         return batch, dropped
 
     def changed(self) -> dict[str, Any]:
-        """Return the settings that differ from the defaults."""
+        """Return the settings that differ from the defaults.
+
+        Returns
+        -------
+        dict
+        """
         return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default}
 
 

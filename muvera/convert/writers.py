@@ -1,4 +1,7 @@
-"""Writers of token embeddings as arrays, and of document vectors for other vector searches."""
+"""Writers of token embeddings, and of document vectors.
+
+Document vectors are for other vector searches.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from ..data.multivectors import MultiVectors
 from ..data.validation import Ids, as_ids, running_total
@@ -37,10 +40,29 @@ class Writer(NamedTuple):
 
 @contextmanager
 def new_target(target: Path, overwrite: bool, own: Sequence[str] | None) -> Iterator[Path]:
-    """Yield a new file, or a new folder of files `own`, which becomes `target` if the block succeeds.
+    """Yield a new file or folder, which becomes `target` if the block succeeds.
 
-    A system error, such as a full disk, becomes one of the same class that names the
-    target.
+    Parameters
+    ----------
+    target : Path
+        File or folder to write.
+    overwrite : bool
+        Replace an existing target.
+    own : sequence of str or None
+        Patterns of the files in a folder; None for a file.
+
+    Yields
+    ------
+    Path
+        File or folder beside the target.
+
+    Raises
+    ------
+    FileExistsError
+        If the target exists and `overwrite` is False, or it contains other files.
+    OSError
+        If the block raised a system error, such as for a full disk: one of the same
+        class that names the target.
     """
     new: Any = atomic_file(target, overwrite) if own is None else atomic_folder(target, overwrite, own=own)
     try:
@@ -117,13 +139,26 @@ class Gathered:
         return as_ids(self._ids, self.num_documents, f"{self.place}: ids") if self._has_ids else None
 
 
-def _kind(dimension: int, dtype: Any, has_ids: bool) -> str:
+def _kind(dimension: int, dtype: DTypeLike, has_ids: bool) -> str:
     return f"dimension={dimension}, {dtype} and {'ids' if has_ids else 'no ids'}"
 
 
 @contextmanager
 def spooled(gathered: Gathered, path: Path) -> Iterator[MultiVectors]:
-    """Yield all documents, with their tokens in a temporary file beside `path`, for formats that need their number."""
+    """Yield all documents, for formats that need their number.
+
+    Parameters
+    ----------
+    gathered : Gathered
+        Documents, read once.
+    path : Path
+        Their tokens are in a temporary file beside this one.
+
+    Yields
+    ------
+    MultiVectors
+        All documents, with memory-mapped tokens.
+    """
     with tempfile.TemporaryFile(dir=path.parent, prefix=".muvera-") as file:
         for batch in gathered:
             file.write(np.ascontiguousarray(batch.tokens).data)
@@ -145,7 +180,14 @@ _SAFETENSORS_TYPES = {
 def write_npy(documents: Gathered, folder: Path, *, column: str = "tokens") -> None:
     """Write the folder that :meth:`MultiVectors.load` maps.
 
-    Without lengths unless `column` is "tokens".
+    Parameters
+    ----------
+    documents : Gathered
+        Documents, read once.
+    folder : Path
+        New folder.
+    column : {"tokens", "vectors"}
+        Name of the array; "vectors" has one row per document and no lengths.
     """
     blocks = (batch.tokens for batch in documents)
     # Written instead of memory-mapped: a full disk would kill a process that writes
@@ -158,7 +200,7 @@ def write_npy(documents: Gathered, folder: Path, *, column: str = "tokens") -> N
         write_json(folder / "ids.json", ids.tolist())
 
 
-def _write_rows(file: Path, blocks: Iterable[NDArray[Any]], columns: int, dtype: Any) -> None:
+def _write_rows(file: Path, blocks: Iterable[NDArray[Any]], columns: int, dtype: DTypeLike) -> None:
     """Write a .npy file (rows, columns) from blocks of rows."""
     header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (0, columns)}
     rows = 0
@@ -173,7 +215,17 @@ def _write_rows(file: Path, blocks: Iterable[NDArray[Any]], columns: int, dtype:
 
 
 def write_npz(gathered: Gathered, file: Path) -> None:
-    """Write ``tokens``, ``lengths`` and ``ids``, uncompressed: token vectors hardly compress."""
+    """Write ``tokens``, ``lengths`` and ``ids``.
+
+    They are not compressed, because token vectors hardly compress.
+
+    Parameters
+    ----------
+    gathered : Gathered
+        Documents, read once.
+    file : Path
+        New file.
+    """
     with spooled(gathered, file) as documents:
         arrays: dict[str, NDArray[Any]] = {"tokens": documents.tokens, "lengths": documents.lengths}
         if documents.has_ids:
@@ -189,7 +241,14 @@ def write_npz(gathered: Gathered, file: Path) -> None:
 def write_safetensors(gathered: Gathered, file: Path) -> None:
     """Write ``tokens``, ``offsets`` and ids, without the library.
 
-    The header could not hold many strings.
+    String ids are arrays of bytes, because the header could not hold many strings.
+
+    Parameters
+    ----------
+    gathered : Gathered
+        Documents, read once.
+    file : Path
+        New file.
     """
     with spooled(gathered, file) as documents:
         tensors: dict[str, NDArray[Any]] = {"offsets": documents.offsets, "tokens": documents.tokens}
@@ -215,7 +274,10 @@ def write_safetensors(gathered: Gathered, file: Path) -> None:
 
 
 def _packed_strings(values: list[str]) -> dict[str, NDArray[Any]]:
-    """Return string ids as their UTF-8 bytes and offsets: one long NumPy string would widen every entry."""
+    """Return string ids as their UTF-8 bytes and offsets.
+
+    In a NumPy array, one long string would widen every entry.
+    """
     encoded = [value.encode() for value in values]
     content = np.frombuffer(b"".join(encoded), np.uint8)
     return {"ids_offsets": running_total([len(value) for value in encoded]), "ids_utf8": content}
@@ -224,7 +286,19 @@ def _packed_strings(values: list[str]) -> dict[str, NDArray[Any]]:
 def write_parquet(documents: Gathered, file: Path, *, column: str = "tokens") -> None:
     """Write the columns ``id`` and `column`, a row group per batch.
 
-    Unless it is "tokens", a cell is one vector.
+    Parameters
+    ----------
+    documents : Gathered
+        Documents, read once.
+    file : Path
+        New file.
+    column : {"tokens", "vector"}
+        A cell of "tokens" is a list of tokens, a cell of "vector" one vector.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If some ids are integers and some strings, or an id is repeated.
     """
     pa = import_extra("pyarrow", "parquet", "Writing Parquet")
     pq = import_extra("pyarrow.parquet", "parquet", "Writing Parquet")
@@ -253,23 +327,32 @@ def _arrow_table(pa: Any, batch: MultiVectors, column: str) -> Any:
 
 # -- document vectors: a document has one token, its vector, and an id ------------
 
-# OpenSearch's limits: dimensions of a vector, bytes of an id.
-_MAX_DIMENSION, _MAX_ID_BYTES = 16_000, 512
+# OpenSearch's limit of a vector's dimensions.
+_MAX_DIMENSION = 16_000
+
+# OpenSearch's limit of an id's bytes.
+_MAX_ID_BYTES = 512
 
 # Characters after which a new bulk file begins; OpenSearch accepts requests of 100 MB
 # by default.
 _BULK_CHARACTERS = 8 << 20
 
-# Links per node, and candidates of construction and of search, as in muvera.engines.
-_M, _EF = 16, 128
+# Links per node of the graph, as in muvera.engines.
+_M = 16
+
+# Candidates while the graph is built and searched, as in muvera.engines.
+_EF = 128
 
 
 def _write_opensearch(vectors: Gathered, folder: Path) -> None:
-    """Write ``mapping.json``, the request that creates the index, and the requests ``bulk-00000.ndjson``, ..."""
+    """Write the requests that create and fill an OpenSearch index.
+
+    They are ``mapping.json``, and ``bulk-00000.ndjson``, ``bulk-00001.ndjson``, ...
+    """
     if vectors.dimension > _MAX_DIMENSION:
         raise ValueError(
-            f"OpenSearch accepts at most {_MAX_DIMENSION} dimensions, but these vectors have {vectors.dimension}. "
-            "Use an encoder with smaller vectors."
+            f"OpenSearch accepts at most {_MAX_DIMENSION} dimensions, but these vectors have "
+            f"{vectors.dimension}. Use an encoder with smaller vectors."
         )
     for number, body in enumerate(_bulk_bodies(vectors)):
         (folder / f"bulk-{number:05d}.ndjson").write_text(body, encoding="utf-8", newline="\n")
@@ -278,7 +361,20 @@ def _write_opensearch(vectors: Gathered, folder: Path) -> None:
 
 
 def opensearch_index(dimension: int, integer_ids: bool) -> dict[str, Any]:
-    """Return the settings and the mapping of an OpenSearch index."""
+    """Return the settings and the mapping of an OpenSearch index.
+
+    Parameters
+    ----------
+    dimension : int
+        Dimensions of a vector.
+    integer_ids : bool
+        True if ids are integers, False if they are strings.
+
+    Returns
+    -------
+    dict
+        Body of the request that creates the index.
+    """
     method = {
         "name": "hnsw",
         "engine": "faiss",  # supports inner products in every version of OpenSearch that has it
@@ -297,15 +393,18 @@ def opensearch_index(dimension: int, integer_ids: bool) -> dict[str, Any]:
 
 
 def _bulk_bodies(batches: Gathered) -> Iterator[str]:
-    """Yield the bodies of requests, with two lines per document: the action and the document."""
+    """Yield the bodies of requests.
+
+    A document has two lines: the action and the document.
+    """
     body = io.StringIO()
     for batch in batches:
         for name, vector in zip(batch.ids.tolist(), batch.tokens, strict=True):
             size = len(str(name).encode())
             if not 0 < size <= _MAX_ID_BYTES:
                 raise ValueError(
-                    f"OpenSearch accepts ids of 1 to {_MAX_ID_BYTES} bytes, but {str(name)[:40]!r} has {size}. "
-                    "Give the documents other ids."
+                    f"OpenSearch accepts ids of 1 to {_MAX_ID_BYTES} bytes, but {str(name)[:40]!r} has "
+                    f"{size}. Give the documents other ids."
                 )
             action = json.dumps({"index": {"_id": str(name)}}, ensure_ascii=False)
             identity = json.dumps(name, ensure_ascii=False)

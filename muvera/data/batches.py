@@ -1,4 +1,8 @@
-"""Documents in batches: bounded batches, samples of streams, windows as pseudo-queries, sources of PLAID codes."""
+"""Documents in batches.
+
+Bounded batches, samples of streams, windows as pseudo-queries, and sources of PLAID
+codes.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +14,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..utils.checks import given, require_int
-from .multivectors import MultiVectors, as_multivectors
+from .multivectors import MultiVectors, MultiVectorsLike, as_multivectors
+
+#: Documents as users pass them: one collection, or an iterable of collections.
+DocumentsLike = MultiVectorsLike | Iterable[MultiVectors]
 
 MAX_FIT_DOCUMENTS = 4096  # in a sample
 
-# Maximum bytes of the vectors that an encoder makes from the sample, and of the
-# sample's tokens.
-_BYTES, _TOKEN_BYTES = 256 << 20, 512 << 20
+# Maximum bytes of the vectors that an encoder makes from the sample.
+_BYTES = 256 << 20
+
+# Maximum bytes of the sample's tokens.
+_TOKEN_BYTES = 512 << 20
 
 _BLOCK = 65536  # rows that are copied to float64 at a time
 
-# Spawn keys of the configuration's seed; those of the random matrices differ.
-_SAMPLING, _SHRINKING = 0xC0, 0xC3
+# Spawn keys of the configuration's seed, which no random matrix uses: for drawing the
+# sample,
+_SAMPLING = 0xC0
+
+# and for dropping documents once the sample takes too much memory.
+_SHRINKING = 0xC3
 
 
 def token_batches(offsets: NDArray[np.int64], max_tokens: int) -> Iterator[tuple[int, int]]:
-    """Yield (start, stop) of consecutive runs of documents with at most `max_tokens` tokens; a longer one is alone.
+    """Yield consecutive runs of documents with a limited number of tokens.
 
-    An empty collection yields one empty run, so that its batch still has the dimension.
+    Parameters
+    ----------
+    offsets : int64 (n + 1,)
+        First token of each document, then the number of tokens.
+    max_tokens : int
+        Tokens in a run; a longer document is alone in its run.
+
+    Yields
+    ------
+    tuple of int
+        First document of a run, and the first one after it.  An empty collection
+        yields one empty run, so that its batch still has the dimension.
     """
     require_int("max_tokens", max_tokens, 1)
     count = len(offsets) - 1
@@ -44,7 +68,22 @@ def token_batches(offsets: NDArray[np.int64], max_tokens: int) -> Iterator[tuple
 
 
 def collection_batches(collection: MultiVectors, max_tokens: int) -> Iterator[MultiVectors]:
-    """Yield consecutive slices of `collection` that share its memory, split as by :func:`token_batches`."""
+    """Yield consecutive slices of a collection, which share its memory.
+
+    They are split as by :func:`token_batches`.
+
+    Parameters
+    ----------
+    collection : MultiVectors
+        Documents to split.
+    max_tokens : int
+        Tokens of a slice; a longer document is alone.
+
+    Yields
+    ------
+    MultiVectors
+        With ids only if the collection has some.
+    """
     for start, stop in token_batches(collection.offsets, max_tokens):
         part = collection[start:stop]
         yield part if collection.has_ids else MultiVectors(part.tokens, part.offsets)
@@ -52,7 +91,10 @@ def collection_batches(collection: MultiVectors, max_tokens: int) -> Iterator[Mu
 
 @runtime_checkable
 class CodedSource(Protocol):
-    """Source of documents whose tokens are stored as centroid numbers and packed residuals."""
+    """Source of documents whose tokens are PLAID codes.
+
+    A code is a centroid number and packed residuals.
+    """
 
     centroids: NDArray[np.float32]
     #: Value that each residual bucket adds to a coordinate, float32 (2 ** nbits,).
@@ -61,11 +103,25 @@ class CodedSource(Protocol):
     def coded_batches(
         self, max_tokens: int
     ) -> Iterator[tuple[MultiVectors, NDArray[Any], NDArray[np.uint8]]]:
-        """Yield documents, centroid numbers (n_tokens,) and packed residuals (n_tokens, bytes)."""
+        """Yield documents with their codes.
+
+        A batch has documents, centroid numbers (n_tokens,) and packed residuals
+        (n_tokens, bytes).
+
+        Parameters
+        ----------
+        max_tokens : int
+            Tokens of a batch; a longer document is alone.
+
+        Yields
+        ------
+        tuple of MultiVectors, int (n_tokens,) and uint8 (n_tokens, bytes)
+            Documents, and the centroid numbers and residuals of their tokens.
+        """
         ...
 
 
-def coded_source(documents: Any) -> CodedSource | None:
+def coded_source(documents: object) -> CodedSource | None:
     """Return `documents`, or the source it wraps, if that has PLAID codes.
 
     Otherwise None.
@@ -74,16 +130,33 @@ def coded_source(documents: Any) -> CodedSource | None:
     return source if isinstance(source, CodedSource) else None
 
 
-def as_batches(documents: Any) -> Iterator[MultiVectors]:
-    """Return `documents` as an iterator of collections: the given ones, or one collection."""
+def as_batches(documents: DocumentsLike) -> Iterator[MultiVectors]:
+    """Return `documents` as an iterator of collections.
+
+    It yields the given collections, or one collection.
+
+    Parameters
+    ----------
+    documents : MultiVectors, arrays, or an iterable of MultiVectors
+        Read once.
+
+    Returns
+    -------
+    iterator of MultiVectors
+
+    Raises
+    ------
+    TypeError
+        If `documents` are no token vectors.
+    """
     if isinstance(documents, MultiVectors) or hasattr(documents, "ndim"):
         return iter([as_multivectors(documents)])
     if isinstance(documents, (str, bytes)) or not isinstance(documents, Iterable):
         raise TypeError(
-            f"documents must be token vectors, got {given(documents)}. Read a saved folder with MultiVectors.load; "
-            "encode texts with your model first."
+            f"documents must be token vectors, got {given(documents)}. Read a saved folder with "
+            "MultiVectors.load; encode texts with your model first."
         )
-    values = iter(documents)
+    values: Iterator[Any] = iter(documents)
     head = list(islice(values, 1))
     values = chain(head, values)
     if not head or isinstance(head[0], MultiVectors):
@@ -92,10 +165,20 @@ def as_batches(documents: Any) -> Iterator[MultiVectors]:
 
 
 class DocumentSample:
-    """A uniform sample of streamed documents in bounded memory (reservoir sampling), for any division into batches.
+    """A uniform sample of streamed documents in bounded memory.
 
-    It has at most `most` documents, fewer if their vectors of `floats` or their tokens
-    would take too much memory.
+    It is drawn by reservoir sampling, and does not depend on the division into
+    batches.  It has at most `most` documents, fewer if their vectors of `floats` or
+    their tokens would take too much memory.
+
+    Parameters
+    ----------
+    floats : int
+        Floats of a vector that an encoder makes of a document.
+    seed : int
+        Seed of the draws.
+    most : int
+        Largest number of documents.
     """
 
     def __init__(self, floats: int, seed: int, most: int = MAX_FIT_DOCUMENTS) -> None:
@@ -106,7 +189,18 @@ class DocumentSample:
         self._seen = self._token_bytes = 0
 
     def sample_while_yielding(self, batches: Iterable[MultiVectors]) -> Iterator[MultiVectors]:
-        """Yield the batches unchanged, after sampling from each."""
+        """Yield the batches unchanged, after sampling from each.
+
+        Parameters
+        ----------
+        batches : iterable of MultiVectors
+            Documents, read once.
+
+        Yields
+        ------
+        MultiVectors
+            The same batches.
+        """
         for batch in batches:
             filled = np.flatnonzero(batch.lengths > 0)
             for i, draw in zip(filled.tolist(), self._stream.random(len(filled)).tolist(), strict=True):
@@ -129,23 +223,59 @@ class DocumentSample:
             self.size = len(self._sampled)
 
     def documents(self, dimension: int) -> MultiVectors:
-        """Return the sample of the documents so far."""
+        """Return the sample of the documents so far.
+
+        Parameters
+        ----------
+        dimension : int
+            Number of columns, needed if the sample has no tokens.
+
+        Returns
+        -------
+        MultiVectors
+            Copies of the documents, without ids.
+        """
         return MultiVectors.from_arrays(self._sampled, dimension=dimension)
 
 
 def fit_share(documents: int) -> float:
-    """Return the share of a sample to fit encoders on if quality is measured on the rest.
+    """Return the share of a sample to fit encoders on.
 
-    With less than half, the fit would differ too much from an index's fit on up to
-    MAX_FIT_DOCUMENTS documents.
+    Quality is measured on the rest.
+
+    Parameters
+    ----------
+    documents : int
+        Documents of the collection with tokens.
+
+    Returns
+    -------
+    float
+        From 0.5 to 0.75.  With less than half, the fit would differ too much from an
+        index's fit on up to MAX_FIT_DOCUMENTS documents.
     """
     return min(0.75, max(0.5, MAX_FIT_DOCUMENTS / documents))
 
 
 def mean_token(batches: Iterable[MultiVectors], dimension: int) -> NDArray[np.float32]:
-    """Return the mean of all tokens of all batches, float32 (dimension,).
+    """Return the mean of all tokens of all batches.
 
-    Raise ValueError without tokens.
+    Parameters
+    ----------
+    batches : iterable of MultiVectors
+        Documents, read once.
+    dimension : int
+        Required number of columns.
+
+    Returns
+    -------
+    float32 (dimension,)
+
+    Raises
+    ------
+    ValueError
+        If there are no tokens, or a batch has another dimension or a number that is
+        not finite.
     """
     total = np.zeros(dimension)
     count = 0
@@ -163,11 +293,26 @@ def mean_token(batches: Iterable[MultiVectors], dimension: int) -> NDArray[np.fl
 def pseudo_queries(
     documents: MultiVectors, count: int, length: int, rng: np.random.Generator
 ) -> tuple[MultiVectors, NDArray[np.int64]]:
-    """Cut windows of `length` tokens out of `count` documents with tokens; return them and the documents' positions.
+    """Cut windows of tokens out of documents, as queries.
 
-    A shorter document is a window as a whole.  With their documents excluded, windows
-    behave much like real queries: easier with a model that adds a query prefix, harder
-    on long documents.
+    With their documents excluded, windows behave much like real queries: easier with a
+    model that adds a query prefix, harder on long documents.
+
+    Parameters
+    ----------
+    documents : MultiVectors
+        Documents that have tokens.
+    count : int
+        Largest number of windows, each of another document.
+    length : int
+        Tokens of a window; a shorter document is a window as a whole.
+    rng : numpy.random.Generator
+        Draws the documents and the places of the windows.
+
+    Returns
+    -------
+    tuple of MultiVectors and int64 (n,)
+        The windows, and the positions of their documents, ascending.
     """
     sources = np.sort(rng.permutation(len(documents))[:count])
     lengths = np.minimum(documents.lengths[sources], length)

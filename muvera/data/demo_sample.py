@@ -1,4 +1,7 @@
-"""The bundled sample: short texts and questions with token vectors of a real model, see ``sample/README.md``."""
+"""The bundled sample, see ``sample/README.md``.
+
+It has short texts and questions with token vectors of a real model.
+"""
 
 from __future__ import annotations
 

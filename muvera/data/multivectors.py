@@ -1,4 +1,4 @@
-"""MultiVectors: a collection of texts, each a set of token vectors, and the validation of user input."""
+"""MultiVectors: a collection of texts, each a set of token vectors."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ..utils.arrays import load_npy, save_array
 from ..utils.atomic_files import atomic_folder, read_json, recover_folder, write_json
 from ..utils.checks import counted, given, import_extra
 from .validation import (
     READY,
+    AnyArray,
     Ids,
+    IdsLike,
     TokenArray,
     as_array,
     as_ids,
@@ -70,40 +72,62 @@ class MultiVectors:
     tokens: TokenArray
     offsets: NDArray[np.int64]
 
-    def __init__(self, tokens: TokenArray, offsets: ArrayLike, ids: Any = None) -> None:
-        self.tokens = as_tokens(tokens, "tokens")
-        if self.tokens.ndim != 2 or self.tokens.shape[1] == 0:
+    def __init__(self, tokens: TokenArray, offsets: ArrayLike, ids: IdsLike | None = None) -> None:
+        rows = as_tokens(tokens, "tokens")
+        if rows.ndim != 2 or rows.shape[1] == 0:
             raise ValueError(
-                f"tokens must have shape (n_tokens, dimension) with a dimension of at least 1, got {self.tokens.shape}."
+                "tokens must have shape (n_tokens, dimension) with a dimension of at least 1, got "
+                f"{rows.shape}."
             )
-        self.offsets = as_offsets(offsets, len(self.tokens))
-        self._ids = None if ids is None else as_ids(ids, len(self))
-        self._finite = False
+        bounds = as_offsets(offsets, len(rows))
+        self._set(rows, bounds, None if ids is None else as_ids(ids, len(bounds) - 1))
+
+    def _set(
+        self, tokens: TokenArray, offsets: NDArray[np.int64], ids: Ids | None, finite: bool = False
+    ) -> None:
+        """Set valid arrays; with `finite`, the numbers were checked."""
+        self.tokens = tokens
+        self.offsets = offsets
+        self._ids = ids
+        self._finite = finite
         self._longest: NDArray[np.float32] | None = None
 
     @classmethod
     def from_arrays(
         cls,
-        arrays: Iterable[Any],
-        ids: Any = None,
+        arrays: Iterable[AnyArray],
+        ids: IdsLike | None = None,
         *,
         dimension: int | None = None,
-        dtype: Any = None,
+        dtype: DTypeLike | None = None,
         name: str = "documents",
     ) -> MultiVectors:
-        """Join one (tokens, dimension) array per text; tensors on any device are accepted.
+        """Join one array (tokens, dimension) per text.
+
+        Tensors on any device are accepted.
 
         Parameters
         ----------
         arrays : iterable of array_like (t_i, dimension)
-            ``t_i`` may be 0.
+            Tokens of each text; ``t_i`` may be 0.
         ids : sequence of int or of str, optional
+            External ids, unique.  Default: the positions.
         dimension : int, optional
             Needed only if no text has a token or has the shape (0, dimension).
         dtype : float32 or float16, optional
             Default: float16 if all texts are, else float32.
         name : str
             Name of the texts in error messages.
+
+        Returns
+        -------
+        MultiVectors
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a text is not a matrix of floats, the numbers of columns differ, or the
+            dimension is unknown.
         """
         tokens, lengths = _joined(arrays, dimension, dtype, name)
         return cls._of(tokens, running_total(lengths), None if ids is None else as_ids(ids, len(lengths)))
@@ -112,36 +136,64 @@ class MultiVectors:
     def _of(
         cls, tokens: TokenArray, offsets: NDArray[np.int64], ids: Ids | None, finite: bool = False
     ) -> MultiVectors:
-        """Make texts of valid arrays without checks, which take longer than a small search."""
+        """Make texts of valid arrays without checks.
+
+        Checks take longer than a small search.
+        """
         texts = object.__new__(cls)
-        texts.tokens, texts.offsets, texts._ids = tokens, offsets, ids
-        texts._finite, texts._longest = finite, None
+        texts._set(tokens, offsets, ids, finite)
         return texts
 
     @classmethod
-    def from_flat(cls, tokens: Any, lengths: ArrayLike, *, ids: Any = None) -> MultiVectors:
+    def from_flat(cls, tokens: AnyArray, lengths: ArrayLike, *, ids: IdsLike | None = None) -> MultiVectors:
         """Make texts from flat tokens and the number of tokens of each text.
 
         Parameters
         ----------
-        tokens : (n_tokens, dimension)
+        tokens : array_like (n_tokens, dimension)
             A float32 or float16 memory map is not read; other floats become float32.
-        lengths : integers (n,)
+        lengths : array_like of int (n,)
+            Number of tokens of each text, at least 0.
         ids : sequence of int or of str, optional
+            External ids, unique.  Default: the positions.
+
+        Returns
+        -------
+        MultiVectors
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `tokens` is not a matrix of floats, or the lengths do not add up to its
+            rows.
         """
-        return cls(tokens, offsets_from_lengths(lengths, len(tokens)), ids)
+        rows = as_tokens(tokens, "tokens")
+        return cls(rows, offsets_from_lengths(lengths, len(rows)), ids)
 
     @classmethod
-    def from_padded(cls, array: Any, mask: Any = None, ids: Any = None) -> MultiVectors:
+    def from_padded(
+        cls, array: AnyArray, mask: AnyArray | None = None, ids: IdsLike | None = None
+    ) -> MultiVectors:
         """Make texts from a padded batch: the rows whose `mask` is true, in order.
 
         Parameters
         ----------
-        array : (n, longest, dimension)
-        mask : (n, longest), optional
+        array : array_like (n, longest, dimension)
+            Tokens of each text, and rows of padding anywhere among them.
+        mask : array_like (n, longest), optional
             True (or non-zero) for real tokens.  Default: rows that are all zero are
             padding.
         ids : sequence of int or of str, optional
+            External ids, unique.  Default: the positions.
+
+        Returns
+        -------
+        MultiVectors
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `array` has another number of axes, or `mask` another shape.
         """
         padded = as_tokens(array, "array")
         if padded.ndim != 3:
@@ -152,17 +204,34 @@ class MultiVectors:
         return cls.from_flat(padded[keep], keep.sum(axis=1), ids=ids)
 
     @classmethod
-    def from_arrow(cls, array: Any, ids: Any = None) -> MultiVectors:
-        """Make texts from an Arrow array of lists of fixed-size lists of floats, one list per text.
+    def from_arrow(cls, array: Any, ids: IdsLike | None = None) -> MultiVectors:
+        """Make texts from an Arrow array, which has one list of vectors per text.
 
-        `array` is a pyarrow.Array or ChunkedArray.  Single and half precision are not
-        copied.  Needs ``muvera-toolkit[parquet]``.
+        Needs ``muvera-toolkit[parquet]``.
+
+        Parameters
+        ----------
+        array : pyarrow.Array or pyarrow.ChunkedArray
+            Lists or fixed-size lists of vectors.  Single and half precision are not
+            copied.
+        ids : sequence of int or of str, optional
+            External ids, unique.  Default: the positions.
+
+        Returns
+        -------
+        MultiVectors
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `array` has another type or nulls, or its vectors have several widths.
         """
         pa = import_extra("pyarrow", "parquet", "Reading Arrow")
         lengths_of = import_extra("pyarrow.compute", "parquet", "Reading Arrow").list_value_length
         if isinstance(array, pa.ChunkedArray):
             array = array.combine_chunks() if array.num_chunks else pa.array([], array.type)
-        lists, levels = (pa.ListArray, pa.LargeListArray, pa.FixedSizeListArray), [array]
+        lists = (pa.ListArray, pa.LargeListArray, pa.FixedSizeListArray)
+        levels = [array]
         while len(levels) < 3 and isinstance(levels[-1], lists):
             levels[-1].validate(full=True)
             levels.append(levels[-1].flatten())
@@ -187,7 +256,21 @@ class MultiVectors:
     def concatenate(cls, parts: Sequence[MultiVectors]) -> MultiVectors:
         """Join collections.
 
-        Ids must stay unique; positions continue if no collection has ids.
+        Parameters
+        ----------
+        parts : sequence of MultiVectors
+            At least one.  Their ids must stay unique; positions continue if no
+            collection has ids.
+
+        Returns
+        -------
+        MultiVectors
+            A copy of all tokens.
+
+        Raises
+        ------
+        ValueError
+            If there are no collections, dimensions differ or an id is repeated.
         """
         if not parts:
             raise ValueError("There is nothing to concatenate.")
@@ -235,8 +318,19 @@ class MultiVectors:
             self._longest = np.full(len(self), -1, np.float32)
         return self._longest
 
-    def with_ids(self, ids: Any) -> MultiVectors:
-        """Return the same texts with other ids."""
+    def with_ids(self, ids: IdsLike) -> MultiVectors:
+        """Return the same texts with other ids.
+
+        Parameters
+        ----------
+        ids : sequence of int or of str
+            One per text, unique.
+
+        Returns
+        -------
+        MultiVectors
+            Its arrays are shared with this collection.
+        """
         return self._of(self.tokens, self.offsets, as_ids(ids, len(self)), self._finite)
 
     def __len__(self) -> int:
@@ -252,9 +346,10 @@ class MultiVectors:
     @overload
     def __getitem__(self, key: slice | NDArray[Any] | list[int]) -> MultiVectors: ...
 
-    def __getitem__(self, key: Any) -> TokenArray | MultiVectors:
-        """Return one text's tokens (int) or a collection with its ids (slice, positions or boolean mask).
+    def __getitem__(self, key: int | slice | NDArray[Any] | list[int]) -> TokenArray | MultiVectors:
+        """Return one text's tokens, or a collection of some texts with their ids.
 
+        An int selects one text; a slice, positions or a boolean mask select several.
         Consecutive texts share memory with this collection; others are copied.
         """
         if isinstance(key, (int, np.integer)):
@@ -279,10 +374,23 @@ class MultiVectors:
         return f"MultiVectors({size}, dimension={self.dimension}, {self.tokens.dtype})"
 
     def require_finite(self, name: str = "documents", first: int = 0, place: str | None = None) -> None:
-        """Raise ValueError for the first number that is not finite or not below 1e12, so that products do not overflow.
+        """Raise ValueError for a number that is not finite or not below 1e12.
 
-        The message calls the texts `name`; `first` texts precede them in the same
-        collection, or in the file `place`.
+        Larger numbers could make products overflow.  The numbers are read once.
+
+        Parameters
+        ----------
+        name : str
+            Name of the texts in the message.
+        first : int
+            Number of texts before these in the same collection or file.
+        place : str, optional
+            File that contains the texts; replaces `name`.
+
+        Raises
+        ------
+        ValueError
+            If there is such a number.  The message has its text, token and coordinate.
         """
         if self._finite:
             return
@@ -293,32 +401,90 @@ class MultiVectors:
         row, column, bound = unusable
         text, token = self.text_of(row)
         raise ValueError(
-            f"{self.text_name(text, name, first, place)} has {self.tokens[row, column]!s} in its token {token}, "
-            f"coordinate {column}: every number must be {bound}. Remove or repair that text."
+            f"{self.text_name(text, name, first, place)} has {self.tokens[row, column]!s} in its token "
+            f"{token}, coordinate {column}: every number must be {bound}. Remove or repair that text."
         )
 
     def text_of(self, row: int) -> tuple[int, int]:
-        """Return the text of a row of the tokens, and the token's position in the text."""
+        """Return the text of a row of the tokens, and the token's position in the text.
+
+        Parameters
+        ----------
+        row : int
+            Row in `tokens`.
+
+        Returns
+        -------
+        tuple of int
+            Position of the text, and of the token in it.
+        """
         text = int(np.searchsorted(self.offsets, row, side="right")) - 1
         return text, row - int(self.offsets[text])
 
     def text_name(self, text: int, name: str = "documents", first: int = 0, place: str | None = None) -> str:
-        """Return a text's name in messages; parameters as of :meth:`require_finite`."""
+        """Return a text's name in messages.
+
+        Parameters
+        ----------
+        text : int
+            Position of the text.
+        name : str
+            Name of the texts in messages.
+        first : int
+            Number of texts before these in the same collection or file.
+        place : str, optional
+            File that contains the texts; replaces `name`.
+
+        Returns
+        -------
+        str
+            Such as ``documents[3] (id 'c')``.
+        """
         called = f"{name}[{first + text}]" if place is None else f"{place}: document {first + text}"
         if not self.has_ids and (first or place is not None):
             return called  # positions count from the start of the batch and would be misleading
         return f"{called} (id {self.ids[text : text + 1].tolist()[0]!r})"
 
     def require_dimension(self, dimension: int, name: str, owner: str) -> None:
-        """Raise ValueError unless tokens have `dimension` columns, the dimension of `owner`."""
+        """Raise ValueError unless tokens have `dimension` columns.
+
+        Parameters
+        ----------
+        dimension : int
+            Required number of columns.
+        name : str
+            Name of these texts in the message.
+        owner : str
+            What has this dimension, such as "this index".
+
+        Raises
+        ------
+        ValueError
+            If the dimensions differ.
+        """
         if self.dimension != dimension:
             raise ValueError(
-                f"{name} has {self.dimension} columns, but {owner} has dimension={dimension}. Encode both with the "
-                "same model."
+                f"{name} has {self.dimension} columns, but {owner} has dimension={dimension}. Encode "
+                "both with the same model."
             )
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write ``tokens.npy``, ``lengths.npy`` and, if ids were given, ``ids.json``: all or none."""
+        """Write all files of the collection, or none.
+
+        They are ``tokens.npy``, ``lengths.npy`` and, if ids were given, ``ids.json``.
+
+        Parameters
+        ----------
+        folder : path
+            Folder to create.
+        overwrite : bool
+            Replace a folder that contains only such files.
+
+        Raises
+        ------
+        FileExistsError
+            If the folder exists and `overwrite` is False, or it contains other files.
+        """
         with atomic_folder(folder, overwrite, own=MULTIVECTORS_FILES) as beside:
             save_array(beside / "tokens.npy", self.tokens)
             save_array(beside / "lengths.npy", self.lengths)
@@ -327,7 +493,18 @@ class MultiVectors:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], *, mmap: bool = True) -> MultiVectors:
-        """Load a folder of :meth:`save`; `mmap`: map the tokens instead of reading them into memory.
+        """Load a folder of :meth:`save`.
+
+        Parameters
+        ----------
+        folder : path
+            Folder of :meth:`save`.
+        mmap : bool
+            Map the tokens into memory instead of reading them.
+
+        Returns
+        -------
+        MultiVectors
 
         Raises
         ------
@@ -345,6 +522,11 @@ class MultiVectors:
         """Return a pyarrow array of lists of fixed-size lists, without a copy.
 
         Needs ``muvera-toolkit[parquet]``.
+
+        Returns
+        -------
+        pyarrow.ListArray or pyarrow.LargeListArray
+            A list of tokens per text; large if there are 2**31 tokens or more.
         """
         pa = import_extra("pyarrow", "parquet", "Writing Arrow")
         vectors = pa.FixedSizeListArray.from_arrays(
@@ -355,8 +537,23 @@ class MultiVectors:
         return pa.LargeListArray.from_arrays(pa.array(self.offsets), vectors)
 
 
+#: Texts as users pass them: MultiVectors, one array (tokens, dimension), or several.
+MultiVectorsLike = MultiVectors | AnyArray | Iterable[AnyArray]
+
+
 def as_kernel_arrays(texts: MultiVectors) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
-    """Return the tokens for kernels: (float32, float16 bits), one of them empty."""
+    """Return the tokens for kernels: (float32, float16 bits), one of them empty.
+
+    Parameters
+    ----------
+    texts : MultiVectors
+        Texts whose tokens kernels read.
+
+    Returns
+    -------
+    tuple of float32 (n, dimension) and uint16 (m, dimension)
+        Read-only views; n or m is 0.
+    """
     tokens = read_only_view(texts.tokens)
     halves = tokens.dtype == np.float16
     none = _no_tokens(texts.dimension, halves)
@@ -365,15 +562,28 @@ def as_kernel_arrays(texts: MultiVectors) -> tuple[NDArray[np.float32], NDArray[
 
 @lru_cache(maxsize=16)
 def _no_tokens(dimension: int, floats: bool) -> NDArray[Any]:
-    """Return an empty array of float32, or of float16 bits: the one that is not used."""
+    """Return an empty array of float32 or of float16 bits: the unused one."""
     return read_only_view(np.empty((0, dimension), np.float32 if floats else np.uint16))
 
 
-def as_multivectors(value: Any, name: str = "documents") -> MultiVectors:
-    """Return MultiVectors, an array or a sequence of arrays (tokens, dimension) as MultiVectors.
+def as_multivectors(value: object, name: str = "documents") -> MultiVectors:
+    """Return `value` as MultiVectors.
 
-    One 2-D array is one text.  A 3-D array is a batch without padding.  Errors call the
-    texts `name`.
+    Parameters
+    ----------
+    value : MultiVectors, array_like or iterable of array_like
+        One 2-D array is one text.  A 3-D array is a batch without padding.
+    name : str
+        Name of the texts in error messages.
+
+    Returns
+    -------
+    MultiVectors
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `value` is anything else.
     """
     if isinstance(value, MultiVectors):
         return value
@@ -394,17 +604,37 @@ def as_multivectors(value: Any, name: str = "documents") -> MultiVectors:
 
 
 def checked_texts(
-    value: Any,
+    value: object,
     name: str,
     dimension: int | None = None,
     owner: str = "",
     *,
     empty_dimension: int | None = None,
 ) -> MultiVectors:
-    """Return `value` as MultiVectors of finite numbers, see :func:`as_multivectors`.
+    """Return `value` as MultiVectors of finite numbers.
 
-    `dimension` is required by `owner`, such as "this index".  An empty sequence gets
-    it, or else `empty_dimension`.
+    Parameters
+    ----------
+    value : MultiVectors, array_like or iterable of array_like
+        See :func:`as_multivectors`.
+    name : str
+        Name of the texts in error messages.
+    dimension : int, optional
+        Required number of columns.
+    owner : str
+        What requires this dimension, such as "this index".
+    empty_dimension : int, optional
+        Dimension of an empty sequence, if `dimension` is not given.
+
+    Returns
+    -------
+    MultiVectors
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `value` is not token vectors, has another dimension or a number that is not
+        finite.
     """
     columns = empty_dimension if dimension is None else dimension
     if columns is not None and isinstance(value, (list, tuple)) and not value:
@@ -416,15 +646,31 @@ def checked_texts(
     return texts
 
 
-def checked_text(value: Any, name: str) -> MultiVectors:
+def checked_text(value: object, name: str) -> MultiVectors:
     """Return one array (tokens, dimension) as MultiVectors of one text.
 
-    It must be finite and have a token.
+    Parameters
+    ----------
+    value : array_like (tokens, dimension)
+        Finite numbers of at least one token.
+    name : str
+        Name of the text in error messages.
+
+    Returns
+    -------
+    MultiVectors
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `value` is anything else, such as several texts.
     """
-    several = isinstance(value, (list, tuple)) and bool(value) and getattr(value[0], "ndim", 0) == 2
-    if several or isinstance(value, MultiVectors):
+    if isinstance(value, MultiVectors) or (
+        isinstance(value, (list, tuple)) and value and getattr(value[0], "ndim", 0) == 2
+    ):
         raise ValueError(
-            f"{name} must be one array (tokens, dimension), got {counted(len(value), 'text')}. Give its array."
+            f"{name} must be one array (tokens, dimension), got {counted(len(value), 'text')}. Give its "
+            "array."
         )
     if not hasattr(value, "ndim") and not hasattr(value, "__iter__"):
         raise TypeError(f"{name} must be an array (tokens, dimension), got {given(value)}.")
@@ -439,12 +685,13 @@ def checked_text(value: Any, name: str) -> MultiVectors:
 
 
 def _joined(
-    arrays: Iterable[Any], dimension: int | None, dtype: Any, name: str
+    arrays: Iterable[AnyArray], dimension: int | None, dtype: DTypeLike | None, name: str
 ) -> tuple[TokenArray, list[int]]:
     """Join one array (t_i, dimension) per text into flat tokens and lengths."""
     if not isinstance(arrays, Iterable):
         raise TypeError(f"{name} must be a sequence of arrays (tokens, dimension), got {given(arrays)}.")
-    required, empty_dimension = dimension, None
+    required = dimension
+    empty_dimension = None
     filled: list[TokenArray] = []
     lengths: list[int] = []
     for i, value in enumerate(arrays):

@@ -61,14 +61,20 @@ class Ranking:
     @overload
     def __getitem__(self, key: slice) -> Ranking: ...
 
-    def __getitem__(self, key: Any) -> tuple[int | str, float] | Ranking:
+    def __getitem__(self, key: int | slice) -> tuple[int | str, float] | Ranking:
         """Return (id, score) at a rank from 0, or the ranking of a slice of ranks."""
         if isinstance(key, slice):
             return Ranking(self.ids[key], self.scores[key], self.exact, self.expected_recall)
         return self.ids[key : key + 1 or None].tolist()[0], float(self.scores[key])
 
     def to_dict(self) -> dict[str, list[Any]]:
-        """Return lists: "ids" and "scores", best first."""
+        """Return lists, ready for JSON.
+
+        Returns
+        -------
+        dict
+            The lists "ids" and "scores", best first.
+        """
         return {"ids": self.ids.tolist(), "scores": self.scores.tolist()}
 
     def __repr__(self) -> str:
@@ -78,9 +84,19 @@ class Ranking:
 
 
 def best_first(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-    """Return the positions of the `k` best scores, ties by position.
+    """Return the positions of the best scores.
 
-    -inf is never returned.
+    Parameters
+    ----------
+    scores : float32 (n,)
+        Higher is better; -inf is never returned.
+    k : int
+        Largest number of positions.
+
+    Returns
+    -------
+    int64 (at most k,)
+        Best first; ties go to the lower position.
     """
     if k < len(scores) and len(scores) > _SORTED:
         edge = np.partition(scores, len(scores) - k)[len(scores) - k]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +16,24 @@ TokenArray = NDArray[np.float32] | NDArray[np.float16]
 
 #: External ids, one per text: int64, or strings as :func:`string_array` stores them.
 Ids = NDArray[np.int64] | NDArray[np.str_] | NDArray[np.object_]
+
+
+class Tensor(Protocol):
+    """Array of a tensor library on any device, such as a PyTorch tensor."""
+
+    def detach(self) -> Any:
+        """Return the same numbers without their gradient."""
+
+    def cpu(self) -> Any:
+        """Return the same numbers in the memory of the processor."""
+
+
+#: What :func:`as_array` turns into an array: NumPy arrays, nested sequences of numbers,
+#: and tensors on any device.
+AnyArray = ArrayLike | Tensor
+
+#: What :func:`as_ids` turns into ids: all int or all str.
+IdsLike = Collection[int | str | np.integer[Any]]
 
 MAX_ID_LENGTH = 65_535  # characters, the limit of Milvus' VARCHAR
 
@@ -33,16 +52,34 @@ READY = (np.dtype(np.float32), np.dtype(np.float16))
 
 _NARROW_STRINGS = 1 << 18  # characters in total, up to which strings are always NumPy strings
 
-# Float64 represents every integer up to the first; sums of lengths up to the second can
-# be compared as float64.
-_LARGEST_EXACT_FLOAT, _LARGEST_TOTAL = 2**53, 2**62
+# Float64 represents every integer up to this one.
+_LARGEST_EXACT_FLOAT = 2**53
+
+# Sums of lengths up to this one can be compared as float64 before they are added as
+# int64.
+_LARGEST_TOTAL = 2**62
 
 
-def as_array(value: Any, name: str = "The array") -> NDArray[Any]:
-    """Return `value` as a NumPy array, from any device, without importing a tensor library.
+def as_array(value: object, name: str = "The array") -> NDArray[Any]:
+    """Return `value` as a NumPy array, without importing a tensor library.
 
-    Objects with ``detach()`` and ``cpu()`` are treated as tensors.  bfloat16 becomes
-    float32.  Masked entries raise TypeError.
+    Parameters
+    ----------
+    value : array_like or tensor
+        Objects with ``detach()`` and ``cpu()`` are treated as tensors.  bfloat16
+        becomes float32.
+    name : str
+        Name of the array in error messages.
+
+    Returns
+    -------
+    numpy.ndarray
+        Without a copy if possible.
+
+    Raises
+    ------
+    TypeError
+        If `value` is a masked array with masked entries.
     """
     if isinstance(value, (list, tuple)):
         for i, row in enumerate(value):
@@ -59,18 +96,34 @@ def as_array(value: Any, name: str = "The array") -> NDArray[Any]:
     if isinstance(value, np.ndarray):
         return value
     if hasattr(value, "detach") and hasattr(value, "cpu"):
-        value = value.detach().cpu()
-        if "bfloat16" in str(getattr(value, "dtype", "")):
-            value = value.float()
-        return np.asarray(value.numpy())
+        tensor = value.detach().cpu()
+        if "bfloat16" in str(getattr(tensor, "dtype", "")):
+            tensor = tensor.float()
+        return np.asarray(tensor.numpy())
     return np.asarray(value)
 
 
-def as_tokens(value: Any, name: str) -> TokenArray:
-    """Return floats as a C-contiguous float32 or float16 array; memory maps are not read.
+def as_tokens(value: object, name: str) -> TokenArray:
+    """Return floats as a C-contiguous float32 or float16 array.
 
-    Numbers beyond float32 become infinities, which :meth:`MultiVectors.require_finite`
-    refuses.
+    Memory maps are not read.
+
+    Parameters
+    ----------
+    value : array_like or tensor
+        Floats of any precision.  Numbers beyond float32 become infinities, which
+        :meth:`MultiVectors.require_finite` refuses.
+    name : str
+        Name of the array in error messages.
+
+    Returns
+    -------
+    float32 or float16
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `value` is not a rectangular array of floats.
     """
     try:
         array = as_array(value, name)
@@ -83,7 +136,7 @@ def as_tokens(value: Any, name: str) -> TokenArray:
     return np.ascontiguousarray(array) if not array.flags.c_contiguous else array
 
 
-def _as_floats(array: NDArray[Any], value: Any, name: str) -> NDArray[Any]:
+def _as_floats(array: NDArray[Any], value: object, name: str) -> NDArray[Any]:
     if array.dtype.kind in "US":
         raise TypeError(
             f"{name} must be token vectors, got the text {given(value)}. Encode it with your model first."
@@ -101,7 +154,19 @@ def _as_floats(array: NDArray[Any], value: Any, name: str) -> NDArray[Any]:
 
 
 def first_unusable(tokens: TokenArray) -> tuple[int, int, str] | None:
-    """Return row, column and requirement of the first number that is not finite or too large, or None."""
+    """Return the place of the first unusable number, or None.
+
+    The place is its row and column; the third entry is the requirement.
+
+    Parameters
+    ----------
+    tokens : float32 or float16 (n, dimension)
+        Token vectors.
+
+    Returns
+    -------
+    tuple of (int, int, str) or None
+    """
     unsigned, magnitude, limit = _BITS[tokens.dtype.itemsize]
     bits = read_only_view(tokens).reshape(-1).view(unsigned)
     index = first_beyond(bits, magnitude, limit)
@@ -114,14 +179,34 @@ def first_unusable(tokens: TokenArray) -> tuple[int, int, str] | None:
 
 
 def read_only_view(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a read-only view as a plain array, so that kernels are compiled only once."""
+    """Return a read-only view as a plain array.
+
+    So kernels are compiled only once.
+    """
     view = np.asarray(array).view(np.ndarray)
     view.flags.writeable = False
     return view
 
 
 def validated_out(out: NDArray[np.float32] | None, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Return the caller's `out`, checked, or a new float32 array of `shape`."""
+    """Return the caller's `out`, checked, or a new float32 array of `shape`.
+
+    Parameters
+    ----------
+    out : float32, optional
+        C-contiguous and writeable.
+    shape : tuple of int
+        Required shape.
+
+    Returns
+    -------
+    float32
+
+    Raises
+    ------
+    ValueError
+        If `out` has another dtype, shape or layout.
+    """
     if out is None:
         return np.empty(shape, np.float32)
     if not isinstance(out, np.ndarray) or out.dtype != np.float32 or out.shape != shape:
@@ -132,33 +217,50 @@ def validated_out(out: NDArray[np.float32] | None, shape: tuple[int, int]) -> ND
     return out.view(np.ndarray)
 
 
-def as_ids(values: Any, count: int, name: str = "ids") -> Ids:
+def as_ids(values: Iterable[int | str | np.integer[Any]], count: int, name: str = "ids") -> Ids:
     """Return `values` as `count` unique int64 or string ids.
 
-    Raise TypeError or ValueError for anything else.
+    Parameters
+    ----------
+    values : iterable of int or of str
+        All of one kind.
+    count : int
+        Required number of ids.
+    name : str
+        Name of the ids in error messages.
+
+    Returns
+    -------
+    int64 or str (count,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `values` are of another or of several kinds, not unique, too large or too
+        long, or not as many as texts.
     """
     if isinstance(values, (str, bytes, dict, set, frozenset)):
         raise TypeError(f"{name} must be a sequence of int or of str, got {given(values)}.")
-    values = as_array(values, name).tolist() if isinstance(values, np.ndarray) else list(values)
-    kinds = {int if isinstance(v, (int, np.integer)) and not isinstance(v, bool) else type(v) for v in values}
+    listed = as_array(values, name).tolist() if isinstance(values, np.ndarray) else list(values)
+    kinds = {int if isinstance(v, (int, np.integer)) and not isinstance(v, bool) else type(v) for v in listed}
     if not kinds <= {int} and not all(issubclass(kind, str) for kind in kinds):
         names = ", ".join(sorted(kind.__name__ for kind in kinds))
         raise TypeError(f"{name} must be all int or all str, got {names}.")
-    if len(values) != count:
-        entries = counted(len(values), "entry", "entries")
+    if len(listed) != count:
+        entries = counted(len(listed), "entry", "entries")
         raise ValueError(f"{name} has {entries} for {counted(count, 'text')}. Give one per text.")
     if kinds <= {int}:
         try:
-            ids: Ids = np.asarray(values, np.int64)
+            ids: Ids = np.asarray(listed, np.int64)
         except OverflowError:
             raise ValueError(f"{name} has an integer outside 64 bits. Use strings for such ids.") from None
     else:
-        ids = _string_ids(values, name)
+        ids = _string_ids(listed, name)
     _require_unique(ids, name)
     return ids
 
 
-def _string_ids(values: list[str], name: str) -> NDArray[np.str_] | NDArray[np.object_]:
+def _string_ids(values: Sequence[Any], name: str) -> NDArray[np.str_] | NDArray[np.object_]:
     for i, value in enumerate(values):
         if len(value) > MAX_ID_LENGTH:
             raise ValueError(
@@ -171,7 +273,19 @@ def _string_ids(values: list[str], name: str) -> NDArray[np.str_] | NDArray[np.o
 
 
 def string_array(values: list[str]) -> NDArray[np.str_] | NDArray[np.object_]:
-    """Return strings as a NumPy string array, or as Python objects if one long string would widen all."""
+    """Return strings as a NumPy string array.
+
+    They are Python objects if one long string would widen all.
+
+    Parameters
+    ----------
+    values : list of str
+        Strings of any length.
+
+    Returns
+    -------
+    str or object (n,)
+    """
     longest, total = max(map(len, values), default=0), sum(map(len, values))
     if longest * len(values) <= max(_NARROW_STRINGS, 16 * total):
         return np.array(values, np.str_)
@@ -198,7 +312,21 @@ def _require_unique(ids: Ids, name: str) -> None:
 def as_integers(values: ArrayLike, name: str) -> NDArray[np.int64]:
     """Return `values` as a new int64 array (n,).
 
-    Floats without a fraction are accepted, bools are not.
+    Parameters
+    ----------
+    values : array_like (n,)
+        Integers, or floats without a fraction; bools are refused.
+    name : str
+        Name of the numbers in error messages.
+
+    Returns
+    -------
+    int64 (n,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `values` has several axes, or a number that is not whole or exceeds 64 bits.
     """
     try:
         array = as_array(values, name)
@@ -230,8 +358,28 @@ def as_integers(values: ArrayLike, name: str) -> NDArray[np.int64]:
 
 
 def as_lengths(values: ArrayLike, name: str, rows: int | None = None) -> NDArray[np.int64]:
-    """Return `values` as lengths (n,) that are not negative and add up to `rows`, or fit in int64 without `rows`."""
-    lengths, most = as_integers(values, name), _LARGEST_TOTAL if rows is None else rows
+    """Return `values` as lengths that are not negative.
+
+    Parameters
+    ----------
+    values : array_like of int (n,)
+        Number of tokens of each text.
+    name : str
+        Name of the lengths in error messages.
+    rows : int, optional
+        Sum of the lengths.  Default: any sum up to 2**62.
+
+    Returns
+    -------
+    int64 (n,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a length is not a whole number or negative, or the sum differs.
+    """
+    lengths = as_integers(values, name)
+    most = _LARGEST_TOTAL if rows is None else rows
     wrong = (lengths < 0) | (lengths > most)
     if wrong.any():
         i = int(np.argmax(wrong))
@@ -250,7 +398,10 @@ def as_lengths(values: ArrayLike, name: str, rows: int | None = None) -> NDArray
 
 
 def running_total(lengths: ArrayLike) -> NDArray[np.int64]:
-    """Return the offsets (n + 1,) of texts with these validated lengths: 0, then the partial sums."""
+    """Return the offsets (n + 1,) of texts with these valid lengths.
+
+    They are 0, then the partial sums.
+    """
     array = np.asarray(lengths, np.int64)
     offsets = np.zeros(len(array) + 1, np.int64)
     np.cumsum(array, out=offsets[1:])
@@ -258,21 +409,58 @@ def running_total(lengths: ArrayLike) -> NDArray[np.int64]:
 
 
 def offsets_from_lengths(values: ArrayLike, rows: int, name: str = "lengths") -> NDArray[np.int64]:
-    """Return the offsets (n + 1,) of texts with these lengths.
+    """Return the offsets of texts with these lengths.
 
-    Raise as :func:`as_lengths`.
+    Parameters
+    ----------
+    values : array_like of int (n,)
+        Number of tokens of each text.
+    rows : int
+        Sum of the lengths.
+    name : str
+        Name of the lengths in error messages.
+
+    Returns
+    -------
+    int64 (n + 1,)
+        0, then the partial sums.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a length is not a whole number or negative, or the sum differs.
     """
     return running_total(as_lengths(values, name, rows))
 
 
 def as_offsets(values: ArrayLike, rows: int, name: str = "offsets") -> NDArray[np.int64]:
-    """Return `values` as offsets (n + 1,) that rise from 0 to `rows`."""
+    """Return `values` as offsets that rise from 0 to `rows`.
+
+    Parameters
+    ----------
+    values : array_like of int (n + 1,)
+        First row of each text, then the number of rows.
+    rows : int
+        Number of token vectors.
+    name : str
+        Name of the offsets in error messages.
+
+    Returns
+    -------
+    int64 (n + 1,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an offset is not a whole number or less than the one before, or the first
+        and the last differ from 0 and `rows`.
+    """
     offsets = as_integers(values, name)
     if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != rows:
         ends = f"{offsets[0]} to {offsets[-1]}" if len(offsets) else "none"
         raise ValueError(
-            f"{name} must run from 0 to the {rows} token vectors, got {ends}. Check that they are not lengths, "
-            "and that both are complete and from the same export."
+            f"{name} must run from 0 to the {rows} token vectors, got {ends}. Check that they are not "
+            "lengths, and that both are complete and from the same export."
         )
     # Compared, not subtracted: a difference could wrap.
     falls = np.flatnonzero(offsets[1:] < offsets[:-1])
@@ -287,7 +475,20 @@ def as_offsets(values: ArrayLike, rows: int, name: str = "offsets") -> NDArray[n
 def rows_of_texts(
     offsets: NDArray[np.int64], positions: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows of the texts at `positions`, int64 (n_tokens,), and the offsets of these texts."""
+    """Return the rows of some texts.
+
+    Parameters
+    ----------
+    offsets : int64 (n + 1,)
+        First row of each text, then the number of rows.
+    positions : int64 (m,)
+        Positions of the texts.
+
+    Returns
+    -------
+    tuple of int64 (n_tokens,) and int64 (m + 1,)
+        The rows, and the offsets of the texts among them.
+    """
     lengths = offsets[positions + 1] - offsets[positions]
     own = running_total(lengths)
     return np.repeat(offsets[positions] - own[:-1], lengths) + np.arange(own[-1]), own

@@ -1,4 +1,4 @@
-"""diagnose: the geometry of a model's token vectors, and the recall of every preset on them."""
+"""diagnose: the geometry of a model's token vectors, and the recall of the presets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.batches import fit_share, pseudo_queries
-from ..data.multivectors import MultiVectors, as_multivectors
+from ..data.multivectors import MultiVectors, MultiVectorsLike, as_multivectors
 from ..data.ranking import best_first
 from ..data.validation import as_array
 from ..fde.config import FDEConfig
@@ -32,19 +32,30 @@ _WINDOW = 32
 # Multiplications of exact Chamfer per query: a few seconds for all queries.
 _PRODUCTS = 10**9
 
-# Numbers of candidates at which recall is measured, and the one that decides.
-_CUTOFFS, _DECISIVE = (10, 50, 100), 50
+# Numbers of candidates at which recall is measured.
+_CUTOFFS = (10, 50, 100)
 
-# Levels of anisotropy, and the largest mean cosine of token pairs of each level except
-# the last.
-_ANISOTROPY, _MEAN_COSINES = ("low", "medium", "high"), (0.3, 0.5)
+# The number of candidates whose recall decides which preset is recommended.
+_DECISIVE = 50
+
+# A preset with smaller vectors is recommended if its recall is at most this much below
+# the best one.  Recall measured with windows can be as much too low.
+_NEARLY_BEST = 0.02
+
+# Levels of anisotropy.
+_ANISOTROPY = ("low", "medium", "high")
+
+# Largest mean cosine of token pairs of each level except the last.
+_MEAN_COSINES = (0.3, 0.5)
 
 # Norms within this distance of 1 count as unit: about 2**-8, the precision of bfloat16.
 _UNIT_TOLERANCE = 4e-3
 
-# Maximum tokens and float64 numbers for the geometry; more would not change the printed
-# digits.
-_TOKENS, _ENTRIES = 50_000, 1 << 24
+# Maximum number of tokens for the geometry: more would not change the printed digits.
+_TOKENS = 50_000
+
+# Maximum number of float64 numbers for the geometry, 128 MiB.
+_ENTRIES = 1 << 24
 
 # Percentiles of the numbers of tokens.
 _PERCENTILES = {"min": 0, "median": 50, "p95": 95, "max": 100}
@@ -55,11 +66,24 @@ _MEASURED = ("mean", "moments", "fde", "simhash", "paper")
 
 @dataclass(frozen=True)
 class TokenGeometry:
-    """Shape of token vectors: cosines of all pairs, effective ranks about zero and the mean, norms (min, mean, max).
+    """Geometry of token vectors.
 
-    Zero vectors are only counted.  Uniform directions have the mean cosine 0 and the
-    deviation 1 / sqrt(dimension).  An effective rank is the number of dimensions in
-    use: (sum of eigenvalues)**2 / sum of squared eigenvalues.
+    Parameters
+    ----------
+    zero_tokens : int
+        Number of zero vectors, which are not measured.
+    dimension : int
+        Number of columns.
+    mean_cosine, cosine_deviation : float
+        Mean and standard deviation of the cosines of all pairs.  Uniform directions
+        have the mean 0 and the deviation 1 / sqrt(dimension).
+    effective_rank, centered_effective_rank : float
+        Number of dimensions in use about zero, and about the mean: (sum of
+        eigenvalues)**2 / sum of squared eigenvalues.
+    norms : tuple of float
+        Smallest, mean and largest norm.
+    unit_norms : bool
+        True if all norms are 1 within 0.004 and no vector is zero.
     """
 
     zero_tokens: int
@@ -74,7 +98,13 @@ class TokenGeometry:
 
 @dataclass(frozen=True)
 class MaxSimSpread:
-    """Exact Chamfer similarity of the best, the tenth and the median document per query token, mean of all queries."""
+    """Exact Chamfer similarity per query token, mean of all queries.
+
+    Parameters
+    ----------
+    best, tenth, median : float
+        Similarity of the best, the tenth best and the median document.
+    """
 
     best: float
     tenth: float
@@ -83,9 +113,17 @@ class MaxSimSpread:
 
 @dataclass(frozen=True)
 class MeasuredEncoder:
-    """A preset, and the share of the exact ten best that it finds among 10, 50 and 100 candidates.
+    """A measured preset.
 
-    A share is None if the sample has fewer than twice as many documents.
+    Parameters
+    ----------
+    name : str
+        Name of the preset.
+    config : FDEConfig
+        Its configuration.
+    recall : dict of float
+        Share of the exact ten best among 10, 50 and 100 candidates.  None if the
+        sample has fewer than twice as many documents.
     """
 
     name: str
@@ -93,9 +131,15 @@ class MeasuredEncoder:
     recall: dict[int, float | None]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON."""
+        """Return plain values, ready for JSON.
+
+        Returns
+        -------
+        dict
+        """
         recall = {str(cutoff): value for cutoff, value in self.recall.items()}
-        floats, config = self.config.vector_dimension, self.config.to_dict()
+        floats = self.config.vector_dimension
+        config = self.config.to_dict()
         return {"name": self.name, "floats": floats, "recall": recall, "config": config}
 
 
@@ -122,6 +166,7 @@ class Diagnosis:
     geometry : TokenGeometry
         Geometry of document tokens.
     maxsim : MaxSimSpread
+        Chamfer similarity of good and of median documents.
     encoders : tuple of MeasuredEncoder
         The presets.  Without 256 documents to fit on, those that need a fit are
         missing.
@@ -149,7 +194,12 @@ class Diagnosis:
     exact_search: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain values, ready for JSON, with the text."""
+        """Return everything as plain values, ready for JSON, with the text.
+
+        Returns
+        -------
+        dict
+        """
         encoders = [encoder.to_dict() for encoder in self.encoders]
         recommended = self.recommended.to_dict()
         return {**asdict(self), "encoders": encoders, "recommended": recommended, "text": self.text}
@@ -163,7 +213,9 @@ class Diagnosis:
         )
 
     def _measures(self) -> dict[str, str]:
-        shape, lengths, spread = self.geometry, self.tokens_per_document, self.maxsim
+        shape = self.geometry
+        lengths = self.tokens_per_document
+        spread = self.maxsim
         least, mean, largest = shape.norms
         norms = "unit" if shape.unit_norms else "not unit"
         zero = f", {counted(shape.zero_tokens, 'zero vector')}" if shape.zero_tokens else ""
@@ -176,8 +228,8 @@ class Diagnosis:
             "per document": f"{numbers} ({' / '.join(lengths)})",
             "queries": f"{self.queries:,}, {source}, {self.query_tokens:.0f} tokens (median)",
             "norms": f"{least:.3f} / {mean:.3f} / {largest:.3f} (min / mean / max): {norms}{zero}",
-            "mean cosine": f"{shape.mean_cosine:.3f} of token pairs (deviation {shape.cosine_deviation:.3f}): "
-            f"{self.anisotropy} anisotropy",
+            "mean cosine": f"{shape.mean_cosine:.3f} of token pairs "
+            f"(deviation {shape.cosine_deviation:.3f}): {self.anisotropy} anisotropy",
             "effective rank": f"{shape.effective_rank:.1f} of {shape.dimension}, "
             f"{shape.centered_effective_rank:.1f} after centering",
             "MaxSim": f"{spread.best:.3f} / {spread.tenth:.3f} / {spread.median:.3f} per query token "
@@ -195,44 +247,50 @@ class Diagnosis:
             yield f"{mark} {row.name:<25}{values}{row.config.vector_dimension:>10,}"
 
     def _advice(self) -> Iterator[str]:
-        row, sampled = self.recommended, self.sampled_documents
-        recall, chance = row.recall[_DECISIVE], _DECISIVE / sampled
-        use = f"encoder={row.name!r} (muvera index --encoder {row.name}), {row.config.vector_dimension:,} floats"
+        row = self.recommended
+        sampled = self.sampled_documents
+        recall = row.recall[_DECISIVE]
+        chance = _DECISIVE / sampled
+        floats = f"{row.config.vector_dimension:,} floats"
+        use = f"encoder={row.name!r} (muvera index --encoder {row.name}), {floats}"
         if self.exact_search:
             yield (
-                f"The collection has {self.tokens:,} tokens: an index reads them all, is exact and needs no vectors. "
-                f"If the collection grows, use {use}."
+                f"The collection has {self.tokens:,} tokens: an index reads them all, is exact and needs "
+                f"no vectors. If the collection grows, use {use}."
             )
         elif recall is None:
-            yield f"Start with {use}. Recall was not measured: this needs {2 * _DECISIVE} documents. Give more."
+            yield (
+                f"Start with {use}. Recall was not measured: this needs {2 * _DECISIVE} documents. Give more."
+            )
         else:
             yield f"Use {use}: its recall at {_DECISIVE} candidates is {recall:.1%}."
         # Less than half of the gap from chance to recall 1 is closed.
         if recall is not None and recall - chance < 0.5 * (1 - chance):
             yield (
-                "All encoders find few of the exact best: the MaxSim of the best document is near that of the median. "
-                "Search exactly (muvera index --exact-tokens N), and check that the model was trained for MaxSim."
+                "All encoders find few of the exact best: the MaxSim of the best document is near that "
+                "of the median. Search exactly (muvera index --exact-tokens N), and check that the model "
+                "was trained for MaxSim."
             )
         elif self.documents > sampled and not self.exact_search:
             yield (
-                f"Recall was measured among {sampled:,} documents. With the same number of candidates, it is lower "
-                f"among all {self.documents:,}, so rank more candidates."
+                f"Recall was measured among {sampled:,} documents. With the same number of candidates, "
+                f"it is lower among all {self.documents:,}, so rank more candidates."
             )
         if not self.geometry.unit_norms:
             yield (
-                "Norms are not 1: a long token counts more in every score. If the model was trained with cosine "
-                "similarity, normalize the vectors (muvera convert --normalize)."
+                "Norms are not 1: a long token counts more in every score. If the model was trained with "
+                "cosine similarity, normalize the vectors (muvera convert --normalize)."
             )
         if not self.exact_search and not any(row.config.needs_fit_sample for row in self.encoders):
             yield (
-                f"fde and moments were not measured: fitting them needs {MIN_FIT_DOCUMENTS} documents besides "
-                "those reserved for queries. Give more documents, or raise sample=."
+                f"fde and moments were not measured: fitting them needs {MIN_FIT_DOCUMENTS} documents "
+                "besides those reserved for queries. Give more documents, or raise sample=."
             )
 
 
 def diagnose(
-    documents: Any,
-    queries: Any = None,
+    documents: MultiVectorsLike,
+    queries: MultiVectorsLike | None = None,
     *,
     sample: int = 1000,
     seed: int = 0,
@@ -299,7 +357,8 @@ def diagnose(
     most = min(_TOKENS, _ENTRIES // drawn.documents.dimension)
     count = max(2, int(np.searchsorted(np.cumsum(drawn.documents.lengths[order]), most, side="right")))
     geometry = token_geometry(drawn.documents[np.sort(order[:count])].tokens)
-    texts, measured = drawn.collection, []
+    texts = drawn.collection
+    measured = []
     for name in _MEASURED:
         config = FDEConfig.preset(name, texts.dimension)
         if len(drawn.fitting) < len(drawn.documents) or not config.needs_fit_sample:
@@ -338,10 +397,24 @@ def _recall(config: FDEConfig, drawn: Sample) -> dict[int, float | None]:
 
 
 def token_geometry(tokens: NDArray[np.floating]) -> TokenGeometry:
-    """Return the geometry of token vectors (n, dimension); raise ValueError without at least 2 nonzero rows.
+    """Return the geometry of token vectors.
 
     With the unit vectors u, the cosines of all pairs sum to ``|sum u|**2 - n``, and
     their squares to ``|sum u u^T|**2 - n`` (Frobenius norm).
+
+    Parameters
+    ----------
+    tokens : array_like (n, dimension)
+        Tokens of one or several texts.
+
+    Returns
+    -------
+    TokenGeometry
+
+    Raises
+    ------
+    ValueError
+        If fewer than 2 rows are nonzero.
     """
     rows = as_array(tokens, "tokens").astype(np.float64, copy=False)
     lengths = np.linalg.norm(rows, axis=1)
@@ -382,7 +455,7 @@ def _recommended(measured: list[MeasuredEncoder], dimension: int) -> MeasuredEnc
     known = [(row, recall) for row, recall in recalls if recall is not None]
     if not known:
         return MeasuredEncoder("fde", FDEConfig.preset("fde", dimension), dict.fromkeys(_CUTOFFS))
-    least = max(recall for _, recall in known) - 0.02
+    least = max(recall for _, recall in known) - _NEARLY_BEST
     return min((row for row, recall in known if recall >= least), key=lambda row: row.config.vector_dimension)
 
 
@@ -391,11 +464,25 @@ def _recommended(measured: list[MeasuredEncoder], dimension: int) -> MeasuredEnc
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Sampled documents, and real queries or windows; a window's score with its own document is -inf.
+    """Sampled documents and queries.
 
-    Encoders are fitted to the documents at the positions `fitting`.  `sources` are the
-    positions of the windows' documents, or -1.  `population` is the number of documents
-    with tokens in the collection.
+    Parameters
+    ----------
+    collection : MultiVectors
+        All documents.
+    population : int
+        Number of documents with tokens in the collection.
+    documents : MultiVectors
+        Sampled documents.
+    fitting : int64 (f,)
+        Positions of the documents that encoders are fitted to.
+    queries : MultiVectors
+        Real queries, or windows of documents.
+    sources : int64 (n_queries,)
+        Position of each window's document, with which its score is -inf; -1 for a real
+        query.
+    threads : int or None
+        Default: all usable cores.
     """
 
     collection: MultiVectors
@@ -415,7 +502,18 @@ class Sample:
         return scores
 
     def ranks(self, config: FDEConfig) -> NDArray[np.int64]:
-        """Return the ranks of each query's exact ten best by an encoder's vectors, int64 (n_queries, 10)."""
+        """Return the ranks of each query's exact ten best by an encoder's vectors.
+
+        Parameters
+        ----------
+        config : FDEConfig
+            Configuration of the encoder, which is fitted here.
+
+        Returns
+        -------
+        int64 (n_queries, 10)
+            Ranks from 0.
+        """
         encoder = FDEEncoder(config).fit(self.documents[self.fitting], threads=self.threads)
         documents = encoder.encode_documents(self.documents, threads=self.threads)
         products = encoder.encode_queries(self.queries, threads=self.threads) @ documents.T
@@ -426,8 +524,8 @@ class Sample:
 
 
 def draw_sample(
-    documents: Any,
-    queries: Any,
+    documents: MultiVectorsLike,
+    queries: MultiVectorsLike | None,
     *,
     size: int,
     least: tuple[int, int],
@@ -436,12 +534,37 @@ def draw_sample(
     seed: int,
     threads: int | None,
 ) -> Sample:
-    """Draw at most `size` documents with tokens, and queries.
+    """Draw documents with tokens, and queries.
 
-    Fewer queries than `most_queries` are drawn if tokens are many or wide.  If fewer
-    than `min_fitting` documents would remain for fitting, encoders are fitted to all
-    documents, and windows are cut from all of them.  Raise ValueError if fewer
-    documents or queries than `least` have tokens.
+    Parameters
+    ----------
+    documents : MultiVectors, one array (tokens, dimension) or a list of such arrays
+        Collection to draw from.
+    queries : the same or None
+        Real queries.  None: windows are cut from documents.
+    size : int
+        Largest number of documents.
+    least : tuple of int
+        Numbers of documents and of queries that must have tokens.
+    most_queries : int
+        Largest number of queries.  Fewer are drawn if tokens are many or wide.
+    min_fitting : int
+        If fewer documents would remain for fitting, encoders are fitted to all
+        documents, and windows are cut from all of them.
+    seed : int
+        Seed of all draws.
+    threads : int or None
+        Default: all usable cores.
+
+    Returns
+    -------
+    Sample
+
+    Raises
+    ------
+    TypeError, ValueError
+        If too few documents or queries have tokens, the dimensions differ, or a number
+        is not finite.
     """
     require_int("seed", seed, 0)
     texts = as_multivectors(documents, "documents")
@@ -488,6 +611,18 @@ def bullets(sentences: Iterable[str], pseudo_queries: bool) -> list[str]:
     """Return the lines of a list of sentences.
 
     The last one is a warning if there are no real queries.
+
+    Parameters
+    ----------
+    sentences : iterable of str
+        A point each.
+    pseudo_queries : bool
+        True if there are no real queries.
+
+    Returns
+    -------
+    list of str
+        Lines of at most 79 columns.
     """
     warning = "Real queries can be harder than windows of documents. Pass real queries to be sure."
     lines: list[str] = []

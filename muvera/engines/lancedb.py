@@ -163,7 +163,9 @@ class LanceDBEngine(Engine):
         ]
         data = pa.Table.from_pylist(entries, schema=table.schema)
         if self.stored.tokens:
-            tokens = MultiVectors.from_arrays([row.tokens for row in rows]).to_arrow()
+            tokens = MultiVectors.from_arrays(
+                [row.tokens for row in rows if row.tokens is not None]
+            ).to_arrow()
             data = data.set_column(data.schema.get_field_index("tokens"), "tokens", tokens)
         _upsert(table, "id", data)
 

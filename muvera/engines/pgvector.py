@@ -124,9 +124,9 @@ class PgVectorEngine(Engine):
         tokens = ", tokens bytea NOT NULL" if description.tokens else ""
         self._run(f"CREATE TABLE {self._parts} (part integer PRIMARY KEY, content bytea NOT NULL)")
         self._run(
-            f"CREATE TABLE {self._table} (id {identity} PRIMARY KEY, "
-            f"embedding halfvec({description.vector_dimension}) NOT NULL, "
-            f"metadata jsonb NOT NULL, terms jsonb NOT NULL, bounds jsonb NOT NULL{tokens})"
+            f"CREATE TABLE {self._table} (id {identity} PRIMARY KEY, embedding "
+            f"halfvec({description.vector_dimension}) NOT NULL, metadata jsonb NOT NULL, terms jsonb NOT "
+            f"NULL, bounds jsonb NOT NULL{tokens})"
         )
         self._run(f"CREATE INDEX ON {self._table} USING gin (terms)")
         if description.vector_dimension <= _INLINE:

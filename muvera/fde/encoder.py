@@ -64,6 +64,7 @@ class FDEEncoder:
     Parameters
     ----------
     config : FDEConfig
+        How tokens are encoded.
     **arrays : EncoderArrays
         Those of a saved encoder by name, instead of drawing or fitting them; see
         :func:`muvera.load_encoder`.
@@ -321,7 +322,9 @@ class FDEEncoder:
         ----------
         queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
             A query without tokens gets the zero vector.
-        out, threads
+        out : numpy.ndarray, optional
+            As for :meth:`encode_documents`.
+        threads : int, optional
             As for :meth:`encode_documents`.
 
         Returns

@@ -97,6 +97,10 @@ def load_encoder(path: str | os.PathLike[str]) -> FDEEncoder:
     path : path
         The folder.  For the encoder of an index use ``MuveraIndex.load(path).encoder``.
 
+    Returns
+    -------
+    FDEEncoder
+
     Raises
     ------
     FileNotFoundError

@@ -233,7 +233,24 @@ class LearnedProjection(EncoderArrays):
 def sample_windows(
     documents: MultiVectors, queries: MultiVectors, long_dimension: int, seed: int
 ) -> MultiVectors:
-    """Return windows of tokens to fit on; up to half of them are from `queries`."""
+    """Return windows of tokens to fit on.
+
+    Parameters
+    ----------
+    documents : MultiVectors
+        Documents of the sample.
+    queries : MultiVectors
+        Queries to fit to, perhaps none; up to half of the windows are from them.
+    long_dimension : int
+        Dimension of the vectors that are made of the windows, which limits their
+        number.
+    seed : int
+        Seed of the draws.
+
+    Returns
+    -------
+    MultiVectors
+    """
     stream = random_stream(seed, _PICKING)
     room = max(1, min(_WINDOWS, _PER_DOCUMENT * len(documents), _BYTES // (4 * long_dimension)))
     windows = _pick(queries, -(-room // 2), stream)

@@ -47,9 +47,20 @@ Quantized = tuple[NDArray[np.int8], NDArray[np.float32]]
 def product(
     left: NDArray[np.float32], right: NDArray[np.float32], threads: int | None = None
 ) -> NDArray[np.float32]:
-    """Return ``left @ right``, float32 (n, m).
+    """Return ``left @ right``.
 
-    The blocks of rows do not depend on the number of threads.
+    Parameters
+    ----------
+    left : float32 (n, k)
+        Its rows are multiplied in blocks that do not depend on `threads`.
+    right : float32 (k, m)
+        Second factor.
+    threads : int, optional
+        Default: all usable cores.
+
+    Returns
+    -------
+    float32 (n, m)
     """
     out = np.empty((len(left), right.shape[1]), np.float32)
 
@@ -63,9 +74,20 @@ def product(
 def gram(
     rows: NDArray[np.float32], threads: int | None = None, other: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
-    """Return ``rows @ rows.T``, float32 (n, n), in half the operations of `product`.
+    """Return ``rows @ rows.T``, in half the operations of `product`.
 
-    With `other` (n, m) it is ``rows @ other.T + other @ rows.T``.
+    Parameters
+    ----------
+    rows : float32 (n, m)
+        Rows to multiply with each other.
+    threads : int, optional
+        Default: all usable cores.
+    other : float32 (n, m), optional
+        If given, the result is ``rows @ other.T + other @ rows.T``.
+
+    Returns
+    -------
+    float32 (n, n)
     """
     out = np.empty((len(rows), len(rows)), np.float32)
 
@@ -93,10 +115,23 @@ def _run_in_blocks(work: Callable[[int, int], object], count: int, threads: int 
 def leading_eigenvectors(
     matrix: NDArray[np.float32], count: int, stream: np.random.Generator, threads: int | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return up to `count` leading eigenvalues, descending, and eigenvectors (n, c).
+    """Return the leading eigenvalues and eigenvectors of a matrix.
 
-    The matrix is symmetric and positive semi-definite.  `stream` draws the start of a
-    subspace iteration.
+    Parameters
+    ----------
+    matrix : float32 (n, n)
+        Symmetric and positive semi-definite.
+    count : int
+        Number of eigenvectors, at most n.
+    stream : numpy.random.Generator
+        Draws the start of a subspace iteration.
+    threads : int, optional
+        Default: all usable cores.
+
+    Returns
+    -------
+    tuple of float32 (c,) and float32 (n, c)
+        Eigenvalues, descending, and eigenvectors.
     """
     size = len(matrix)
     count = min(count, size)
@@ -221,7 +256,22 @@ def half_bytes_to_int8(halves: NDArray[np.uint8], length: int) -> NDArray[np.int
 def half_byte_arguments(
     halves: NDArray[np.uint8], units: NDArray[np.float32], length: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.float32]]:
-    """Return a matrix of half bytes as arguments of `multiply_by_half_bytes`."""
+    """Return a matrix of half bytes as arguments of `multiply_by_half_bytes`.
+
+    Parameters
+    ----------
+    halves : uint8
+        Half bytes of the matrix (L, D), see :func:`half_bytes_to_int8`.
+    units : float32 (D,)
+        Unit of each column.
+    length : int
+        L.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Packed matrix, sums of its columns and units.
+    """
     entries = half_bytes_to_int8(halves, length)
     packed = pack_half_bytes(np.pad(entries, ((0, -length % (2 * STEP)), (0, 0))))
     return packed, _column_sums(entries), units
@@ -230,10 +280,21 @@ def half_byte_arguments(
 def byte_arguments(
     matrix: NDArray[np.int8], units: NDArray[np.float32], multiple: int = STEP
 ) -> tuple[NDArray[np.int8], NDArray[np.int32], NDArray[np.float32]]:
-    """Return a matrix of bytes (L, D) as arguments of `multiply_by_bytes`.
+    """Return a matrix of bytes as arguments of `multiply_by_bytes`.
 
-    L is at most 65,536, so that sums are exact.  The packed matrix has L rows, rounded
-    up to a multiple of `multiple`.
+    Parameters
+    ----------
+    matrix : int8 (L, D)
+        L is at most 65,536, so that sums are exact.
+    units : float32 (D,)
+        Unit of each column.
+    multiple : int
+        The packed matrix has L rows, rounded up to a multiple of it.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Packed matrix, sums of its columns and units.
     """
     packed = pack_bytes(np.pad(matrix, ((0, -len(matrix) % multiple), (0, 0))))
     return packed, _column_sums(matrix), units
@@ -248,7 +309,21 @@ def _column_sums(matrix: NDArray[np.int8]) -> NDArray[np.int32]:
 def token_columns(
     matrix: NDArray[np.int8], units: NDArray[np.float32], center: NDArray[np.float32]
 ) -> ByteColumns:
-    """Return `matrix` (d, n) for kernels, which multiply tokens minus `center` by it."""
+    """Return a matrix for kernels, which multiply tokens minus `center` by it.
+
+    Parameters
+    ----------
+    matrix : int8 (d, n)
+        Matrix in bytes.
+    units : float32 (n,)
+        Unit of each column.
+    center : float32 (d,)
+        Vector that is subtracted from each token.
+
+    Returns
+    -------
+    ByteColumns
+    """
     return ByteColumns(np.pad(center, (0, -len(center) % LANES)), *byte_arguments(matrix, units, LANES))
 
 

@@ -139,13 +139,39 @@ class MomentBlocks(EncoderArrays):
         return QueryMetric(at_cache_line(pack_columns(np.pad(below, (0, padding)))), self.units)
 
     def write_moments(self, at: int, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]) -> None:
-        """Write covariances and means of documents to the columns from `at` on."""
+        """Write covariances and means of documents.
+
+        Parameters
+        ----------
+        at : int
+            First column to write.
+        tokens : Tokens
+            Tokens of all documents.
+        start, stop : int
+            First document, and the first one after the last.
+        out : float32 (stop - start, width)
+            A row per document.
+        """
         document_moments(tokens, start, stop, at, self.packed_directions, out)
 
     def write(
         self, side: Side, at: int, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]
     ) -> None:
-        """Write the blocks of texts start..stop to the columns from `at` on."""
+        """Write the moments of texts.
+
+        Parameters
+        ----------
+        side : {"documents", "queries"}
+            Which side the texts are on.
+        at : int
+            First column to write.
+        tokens : Tokens
+            Tokens of all texts.
+        start, stop : int
+            First text, and the first one after the last.
+        out : float32 (stop - start, width)
+            A row per text.
+        """
         if side == "queries":
             query_moments(tokens, start, stop, at, self.packed_directions, self.query_metric, out)
             return
@@ -183,7 +209,21 @@ def principal_directions(
 ) -> NDArray[np.float32]:
     """Return the leading directions of tokens around their document's mean.
 
-    They are `count` orthonormal rows, float32 (r, d).
+    Parameters
+    ----------
+    documents : MultiVectors
+        Documents of the sample.
+    count : int
+        Number of directions, at most the dimension.
+    seed : int
+        Seed of the draws.
+    threads : int, optional
+        Default: all usable cores.
+
+    Returns
+    -------
+    float32 (r, d)
+        Orthonormal rows.
     """
     tokens = min(documents.num_tokens, _DIRECTION_TOKENS, _DIRECTION_BYTES // (4 * documents.dimension))
     stream = random_stream(seed, _DIRECTIONS)

@@ -156,7 +156,21 @@ class SimHashCells:
     def write(
         self, side: Side, weight: float, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]
     ) -> None:
-        """Write `weight` times the cells of texts start..stop to the first columns."""
+        """Write `weight` times the cells of texts to the first columns.
+
+        Parameters
+        ----------
+        side : {"documents", "queries"}
+            Which side the texts are on.
+        weight : float
+            Factor of all cells.
+        tokens : Tokens
+            Tokens of all texts.
+        start, stop : int
+            First text, and the first one after the last.
+        out : float32 (stop - start, width)
+            A row per text.
+        """
         if side == "documents":
             factor = np.float32(weight * self._share)
             encode_documents(tokens, start, stop, self._partition, self._projection, self._cells, factor, out)

@@ -71,6 +71,26 @@ def new_rows(
     tokens: int = TASK_TOKENS,
     most: int | None = None,
 ) -> NDArray[np.float32]:
-    """Return a new array (n, `width`) that :func:`run_tasks` fills."""
+    """Return a new array that :func:`run_tasks` fills.
+
+    Parameters
+    ----------
+    write : callable
+        Writes the rows of some texts, see :func:`run_tasks`.
+    texts : MultiVectors
+        Texts with one row each.
+    width : int
+        Number of columns.
+    threads : int, optional
+        Default: all usable cores.
+    tokens : int
+        Tokens of a task.
+    most : int, optional
+        Largest number of texts of a task.
+
+    Returns
+    -------
+    float32 (n, width)
+    """
     out = np.empty((len(texts), width), np.float32)
     return run_tasks(write, texts, out, threads, tokens, most)

@@ -122,10 +122,12 @@ def theorem_2_2(
 
     Parameters
     ----------
-    eps, num_query_tokens
+    eps : float
         As for :func:`theorem_2_1`.
     delta : float or None
         Probability of failure, between 0 and 1.  None: 1 / n, a "high probability".
+    num_query_tokens : int
+        As for :func:`theorem_2_1`.
     num_document_tokens : int
         Tokens of the longest document.
     num_documents : int

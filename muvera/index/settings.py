@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
-from ..mips.hnsw import HNSWSettings
+from ..mips.settings import HNSWSettings
 from ..reranking.codecs import CODECS
 from ..utils.checks import given, require_choice, require_int
 from ..utils.hints import Argument, Message

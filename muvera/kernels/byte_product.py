@@ -1,10 +1,13 @@
-"""Products of rows rounded to bytes with maps and vectors in bytes, bit-identical on every machine.
+"""Products of rows rounded to bytes, bit-identical on every machine.
 
-Rows are rounded to one byte or to two.  See :mod:`muvera.kernels.byte_tile` for the
-sums and the sizes.
+The other factor is a map or vectors in bytes.  Rows are rounded to one byte or to two.
+See :mod:`muvera.kernels.byte_tile` for the sums and the sizes.
 """
 
+from typing import NamedTuple
+
 import numpy as np
+from numpy.typing import NDArray
 
 from .byte_tile import STEP, STRIP, VECTORS, WIDE, byte_dots, byte_strip, byte_tile, half_byte_strip
 from .jit import helper, kernel
@@ -14,10 +17,11 @@ from .tile import LANES, ROWS
 
 @kernel
 def split_to_bytes(block, out, units):
-    """Write each row of `block` (b, n) as two rows of bytes to `out` (2 b, depth), the high and the low one of 16 bits.
+    """Write each row of `block` (b, n) as two rows of bytes.
 
-    Row i is ``units[i] * (256 * (high - 128) + low)``, up to half a unit: the largest
-    entry becomes 32,767.
+    They go to `out` (2 b, depth): the high and the low bytes of 16 bits.  Row i is
+    ``units[i] * (256 * (high - 128) + low)``, up to half a unit: the largest entry
+    becomes 32,767.
     """
     for i in range(block.shape[0]):
         row, high, low = block[i], out[2 * i], out[2 * i + 1]
@@ -43,7 +47,10 @@ def joined(high, low, column_sum, unit):
 
 @helper
 def _split(block, step):
-    """Return the rows of :func:`split_to_bytes`, of a multiple of `step` bytes, and their units."""
+    """Return the rows of :func:`split_to_bytes`, and their units.
+
+    A row has a multiple of `step` bytes.
+    """
     # Zeros in further columns add nothing to the sums.
     rows = np.zeros((2 * block.shape[0], (block.shape[1] + step - 1) // step * step), np.uint8)
     units = np.empty(block.shape[0], np.float32)
@@ -53,11 +60,12 @@ def _split(block, step):
 
 @kernel
 def multiply_by_bytes(block, packed, column_sums, scales, out):
-    """Write the product of `block` (b, n) with M to `out` (b, D), both float32, with M packed by :func:`pack_bytes`.
+    """Write the product of `block` (b, n) with a map M to `out` (b, D), both float32.
 
-    `column_sums` int32 (D,) is 128 times the sum of each column of M, `scales` float32
-    (D,) its unit.  Rows are rounded to 16 bits, whose halves are in one tile, so that M
-    is read once.  No row's product depends on the other rows.
+    M is packed by :func:`pack_bytes`.  `column_sums` int32 (D,) is 128 times the sum of
+    each column of M, `scales` float32 (D,) its unit.  Rows are rounded to 16 bits,
+    whose halves are in one tile, so that M is read once.  No row's product depends on
+    the other rows.
     """
     rows, units = _split(block, STEP)
     count, depth = rows.shape
@@ -91,7 +99,10 @@ def _write_strip(sums, first, column_sums, unit, scales, out):
 
 @kernel
 def multiply_by_half_bytes(block, packed, column_sums, scales, out):
-    """Write the product of :func:`multiply_by_bytes`, with M packed by :func:`pack_half_bytes`, strip by strip."""
+    """Write the product of :func:`multiply_by_bytes`, strip by strip.
+
+    M is packed by :func:`pack_half_bytes`.
+    """
     rows, units = _split(block, 2 * STEP)
     depth = rows.shape[1]
     flat = rows.reshape(-1)
@@ -104,11 +115,11 @@ def multiply_by_half_bytes(block, packed, column_sums, scales, out):
 
 @kernel
 def round_rows(vectors, slack, numbers, sums, units, errors):
-    """Round each row of `vectors` (n, d) to signed bytes in `numbers` (n, depth), 127ths of its largest entry.
+    """Round each row of `vectors` (n, d) to signed bytes in `numbers` (n, depth).
 
-    `sums` int32 (n,) receives 128 times the sum of a row's bytes, `units` float32 (n,)
-    its unit, and `errors` float32 (n,) the length of the rounding error plus `slack`
-    times that of the row, rounded up.
+    A byte is a 127th of the row's largest entry.  `sums` int32 (n,) receives 128 times
+    the sum of a row's bytes, `units` float32 (n,) its unit, and `errors` float32 (n,)
+    the length of the rounding error plus `slack` times that of the row, rounded up.
     """
     tiny = np.finfo(np.float32).tiny
     for i in range(vectors.shape[0]):
@@ -137,11 +148,11 @@ def round_rows(vectors, slack, numbers, sums, units, errors):
 
 @kernel
 def multiply_rows(numbers, start, stop, sums, units, query_bytes, query_units, out):
-    """Write the products of the vectors start..stop with all queries to these columns of `out` (m, n), float32.
+    """Write the products of the vectors start..stop with all queries.
 
-    `numbers`, `sums` and `units` are those of :func:`round_rows`; `query_bytes` (2 m,
-    depth) and `query_units` (m,) those of :func:`split_to_bytes`.  Depth is a multiple
-    of SPAN.
+    They go to these columns of `out` (m, n), float32.  `numbers`, `sums` and `units`
+    are those of :func:`round_rows`; `query_bytes` (2 m, depth) and `query_units` (m,)
+    those of :func:`split_to_bytes`.  Depth is a multiple of SPAN.
     """
     depth = query_bytes.shape[1]
     flat, queries = numbers.reshape(-1), query_bytes.reshape(-1)
@@ -155,13 +166,29 @@ def multiply_rows(numbers, start, stop, sums, units, query_bytes, query_units, o
                 )
 
 
-@kernel
-def bound_products(products, errors, queries, least, lengths, bounds):
-    """Write the length of each query (m,), and the greatest lower bound of its products g, g + groups, ... (m, groups).
+class Bounds(NamedTuple):
+    """How far products with rounded vectors can be from the exact ones.
 
-    `products` (m, n) have an error of at most their entry of `errors` (n,) times the
-    query's length, plus `least`.
+    The error of query q and column i is at most ``errors[i] * lengths[q] + least``.
     """
+
+    #: Error of each column per length of the query, float32 (n,).
+    errors: NDArray[np.float32]
+    #: Length of each query, float32 (m,).  :func:`bound_products` writes it.
+    lengths: NDArray[np.float32]
+    #: Error that no length makes smaller, float32.
+    least: np.float32
+
+
+@kernel
+def bound_products(products, limits, queries, bounds):
+    """Write the length of each query, and lower bounds of its products.
+
+    A row of `bounds` (m, groups) has the greatest lower bound of the products g, g +
+    groups, ... for each group g.  `limits` are the :class:`Bounds` of `products` (m,
+    n).
+    """
+    errors, lengths, least = limits.errors, limits.lengths, limits.least
     groups = bounds.shape[1]
     bounds[:] = -np.inf
     for q in range(products.shape[0]):
@@ -178,16 +205,16 @@ def bound_products(products, errors, queries, least, lengths, bounds):
 
 
 @kernel
-def multiply_possible(
-    products, errors, queries, least, lengths, edges, vectors, rows, possible, exact, counts
-):
-    """Write the rows of the vectors whose products can reach the query's entry of `edges`, and their exact products.
+def multiply_possible(products, limits, queries, edges, vectors, rows, possible, exact, counts):
+    """Write the vectors that can reach the query's edge, and their exact products.
 
-    Column i of the products belongs to the vector ``rows[i]`` of `vectors`, or to
-    vector i if `rows` is empty.  Rows go to `possible` (m, most), products to `exact`
-    (m, most), and the numbers of rows to `counts` (m,); if one exceeds `most`, that
-    query has no results.  Return the largest count.
+    The edge is the query's entry of `edges`.  Column i of the products belongs to the
+    vector ``rows[i]`` of `vectors`, or to vector i if `rows` is empty.  Rows go to
+    `possible` (m, most), products to `exact` (m, most), and the numbers of rows to
+    `counts` (m,); if one exceeds `most`, that query has no results.  Return the largest
+    count.
     """
+    errors, lengths, least = limits.errors, limits.lengths, limits.least
     for q in range(products.shape[0]):
         own, length, edge, found, count = products[q], lengths[q], edges[q], possible[q], 0
         for i in range(own.shape[0]):

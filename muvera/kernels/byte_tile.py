@@ -1,8 +1,8 @@
-"""Sums of products of unsigned and signed bytes: exact integers, the same on every machine.
+"""Sums of products of unsigned and signed bytes.
 
-A map in bytes takes a quarter of the memory of a map in float32.  Processors with
-AVX-512 VNNI add four products of bytes at once, so multiplying by such a map can take a
-quarter of the time.
+They are exact integers, the same on every machine.  A map in bytes takes a quarter of
+the memory of a map in float32.  Processors with AVX-512 VNNI add four products of bytes
+at once, so multiplying by such a map can take a quarter of the time.
 
 Sizes: ``depth`` bytes of a row, a multiple of STEP; ``LANES`` columns in a panel of the
 packed right matrix, int8 ``(panels, depth / STEP, LANES, STEP)``.  No sum exceeds 2**31
@@ -15,7 +15,7 @@ column, the first STEP are in the lower halves of STEP bytes, the others in the 
 halves.
 """
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 from llvmlite import ir
@@ -24,6 +24,7 @@ from numba.core import cgutils
 from .jit import (
     FEATURES,
     INT32,
+    Intrinsic,
     broadcast,
     call,
     constant,
@@ -48,18 +49,26 @@ STRIP = ROWS // 2
 #: share the loads of the rows.
 WIDE = ROWS // 4
 
-#: Bytes of a vector register, and vectors of signed bytes that are multiplied together
-#: with a query.
-SPAN, VECTORS = STEP * LANES, 4
+#: Bytes of a vector register.
+SPAN = STEP * LANES
+
+#: Vectors of signed bytes that are multiplied together with a query.
+VECTORS = 4
 
 #: Maximum number of bytes in a row: 255 * 128 * MAX_DEPTH is below 2**31.
 MAX_DEPTH = 65536
 
 _SUMS = ir.VectorType(INT32, LANES)
 
-# Mask of the upper half of each byte in a 32-bit integer (as a signed number), and the
-# bits 1000 for each lower half.
-_UPPER, _LOWER = 0xF0F0F0F0 - 2**32, 0x08080808
+# Mask of the upper half of each byte in a 32-bit integer, as a signed number.
+_UPPER = 0xF0F0F0F0 - 2**32
+
+# The bits 1000 in the lower half of each byte.
+_LOWER = 0x08080808
+
+
+#: Emits a sum plus the products of one step: of a row's bytes and a column's bytes.
+Addition = Callable[[ir.IRBuilder, ir.Value, ir.Value, ir.Value], ir.Value]
 
 
 def pack_bytes(matrix: np.ndarray) -> np.ndarray:
@@ -77,10 +86,10 @@ def pack_bytes(matrix: np.ndarray) -> np.ndarray:
 
 
 def pack_half_bytes(matrix: np.ndarray) -> np.ndarray:
-    """Pack the columns of `matrix`, int8 (depth, n), in panels of half bytes; return a flat array.
+    """Pack the columns of `matrix`, int8 (depth, n), in panels of half bytes.
 
-    depth must be a multiple of 2 * STEP.  Zeros fill the panels up to a multiple of
-    STRIP.
+    Return a flat array.  depth must be a multiple of 2 * STEP.  Zeros fill the panels
+    up to a multiple of STRIP.
     """
     depth, count = matrix.shape
     panels = -(-count // (STRIP * LANES)) * STRIP
@@ -91,13 +100,18 @@ def pack_half_bytes(matrix: np.ndarray) -> np.ndarray:
 
 
 def emit_sums(
-    builder: Any, rows: list[Any], depth: Any, columns: list[Any], add: Any, halves: int = 1
-) -> list[list[Any]]:
-    """Emit the sums of rows with panels, from their addresses; return a list of sums for each panel.
+    builder: ir.IRBuilder,
+    rows: list[ir.Value],
+    depth: ir.Value,
+    columns: list[ir.Value],
+    add: Addition,
+    halves: int = 1,
+) -> list[list[ir.Value]]:
+    """Emit the sums of rows with panels, from their addresses.
 
-    `add` emits one step.  A byte of a panel has one entry, or two entries if `halves`
-    is 2.  Loading the rows limits the speed of one panel, so several panels share these
-    loads.
+    Return a list of sums for each panel.  `add` emits one step.  A byte of a panel has
+    one entry, or two entries if `halves` is 2.  Loading the rows limits the speed of
+    one panel, so several panels share these loads.
     """
     starts = [builder.bitcast(address, INT32.as_pointer()) for address in rows]
     panels = [builder.bitcast(address, _SUMS.as_pointer()) for address in columns]
@@ -119,7 +133,7 @@ def emit_sums(
     ]
 
 
-def _sum_at(builder: Any, addresses: tuple[Any, ...]) -> Any:
+def _sum_at(builder: ir.IRBuilder, addresses: tuple[ir.Value, ...]) -> ir.Value:
     """Emit the sum of the vectors at some addresses."""
     total = builder.load(addresses[0])
     for address in addresses[1:]:
@@ -127,15 +141,15 @@ def _sum_at(builder: Any, addresses: tuple[Any, ...]) -> Any:
     return total
 
 
-def _half(builder: Any, value: Any, half: int) -> Any:
-    """Emit the entries in the lower halves (`half` = 0) or the upper halves (1) of bytes."""
+def _half(builder: ir.IRBuilder, value: ir.Value, half: int) -> ir.Value:
+    """Emit the entries in the lower (`half` = 0) or upper halves (1) of bytes."""
     upper = value if half else builder.shl(value, constant(_SUMS, 4))
     return builder.or_(builder.and_(upper, constant(_SUMS, _UPPER)), constant(_SUMS, _LOWER))
 
 
 def _emit_tile(
-    builder: Any, tile: tuple[Any, ...], add: Any, count: int, panels: int, halves: int = 1
-) -> list[list[Any]]:
+    builder: ir.IRBuilder, tile: tuple[ir.Value, ...], add: Addition, count: int, panels: int, halves: int = 1
+) -> list[list[ir.Value]]:
     """Emit the sums of `count` rows with some panels.
 
     `tile` has the first six arguments of an intrinsic.
@@ -148,8 +162,11 @@ def _emit_tile(
     return emit_sums(builder, starts, depth, columns, add, halves)
 
 
-def _storing(add: Any, count: int, panels: int, halves: int = 1) -> Any:
-    """Return the intrinsic that writes the sums of `count` rows with some panels, row by row."""
+def _storing(add: Addition, count: int, panels: int, halves: int = 1) -> Intrinsic:
+    """Return the intrinsic that writes the sums of rows with panels, row by row.
+
+    There are `count` rows and `panels` panels.
+    """
 
     @emitted
     def write(builder, rows, row, last, depth, packed, panel, out):
@@ -162,8 +179,11 @@ def _storing(add: Any, count: int, panels: int, halves: int = 1) -> Any:
     return write
 
 
-def _maxima(add: Any) -> Any:
-    """Return the intrinsic that raises integers to the maxima of the sums with WIDE panels."""
+def _maxima(add: Addition) -> Intrinsic:
+    """Return the intrinsic that raises integers to the maxima of sums.
+
+    The sums are those of ROWS rows with WIDE panels.
+    """
 
     @emitted
     def raise_to_maxima(builder, rows, row, last, depth, packed, panel, out):
@@ -178,8 +198,11 @@ def _maxima(add: Any) -> Any:
     return raise_to_maxima
 
 
-def _placing(add: Any) -> Any:
-    """Return the intrinsic that writes the sums with WIDE panels to rows, and raises integers to their maxima."""
+def _placing(add: Addition) -> Intrinsic:
+    """Return the intrinsic that writes the sums with WIDE panels to rows.
+
+    It also raises integers to the maxima of the sums.
+    """
 
     @emitted
     def write(builder, rows, row, last, depth, packed, panel, shifts, out, stride, maxima):
@@ -200,8 +223,11 @@ def _placing(add: Any) -> Any:
     return write
 
 
-def _dots(add: Any) -> Any:
-    """Return the intrinsic that multiplies VECTORS vectors with both rows of a query: high bytes first."""
+def _dots(add: Addition) -> Intrinsic:
+    """Return the intrinsic that multiplies vectors with both rows of a query.
+
+    It takes VECTORS vectors, and first the row of high bytes.
+    """
 
     @emitted
     def write(builder, vectors, vector, last, depth, queries, query, out):
@@ -228,8 +254,8 @@ def _dots(add: Any) -> Any:
     return write
 
 
-def _sum_each(builder: Any, values: list[Any]) -> Any:
-    """Emit a vector of four lanes: the sum of the lanes of each of four integer vectors."""
+def _sum_each(builder: ir.IRBuilder, values: list[ir.Value]) -> ir.Value:
+    """Emit the sums of the lanes of four integer vectors, as four lanes."""
     one, two, three, four = values
     total = _halved(builder, _halved(builder, one, two, 1), _halved(builder, three, four, 1), 2)
     lanes = LANES
@@ -240,8 +266,11 @@ def _sum_each(builder: Any, values: list[Any]) -> Any:
     return total
 
 
-def _halved(builder: Any, left: Any, right: Any, size: int) -> Any:
-    """Emit the sum of each two neighboring groups of `size` lanes, alternately from `left` and `right`."""
+def _halved(builder: ir.IRBuilder, left: ir.Value, right: ir.Value, size: int) -> ir.Value:
+    """Emit the sum of each two neighboring groups of `size` lanes.
+
+    The groups are alternately from `left` and `right`.
+    """
     order = [
         start + side * LANES + i
         for start in range(0, LANES, 2 * size)
@@ -253,11 +282,11 @@ def _halved(builder: Any, left: Any, right: Any, size: int) -> Any:
     )
 
 
-def _add_vnni(builder: Any, total: Any, row: Any, column: Any) -> Any:
+def _add_vnni(builder: ir.IRBuilder, total: ir.Value, row: ir.Value, column: ir.Value) -> ir.Value:
     return call(builder, "llvm.x86.avx512.vpdpbusd.512", _SUMS, total, row, column)
 
 
-def _add_portably(builder: Any, total: Any, row: Any, column: Any) -> Any:
+def _add_portably(builder: ir.IRBuilder, total: ir.Value, row: ir.Value, column: ir.Value) -> ir.Value:
     """Emit the same sums for any machine, one of the four bytes after another."""
     for i in range(STEP):
         shifted = builder.lshr(row, constant(_SUMS, 8 * i))
@@ -267,8 +296,11 @@ def _add_portably(builder: Any, total: Any, row: Any, column: Any) -> Any:
     return total
 
 
-def _add_avx2(builder: Any, total: Any, row: Any, column: Any) -> Any:
-    """Emit the same sums by 16-bit products, added in pairs: even bytes, then odd ones."""
+def _add_avx2(builder: ir.IRBuilder, total: ir.Value, row: ir.Value, column: ir.Value) -> ir.Value:
+    """Emit the same sums by 16-bit products, which are added in pairs.
+
+    Even bytes come first, then odd ones.
+    """
     words, pair_sums = ir.VectorType(ir.IntType(16), 2 * LANES), ir.VectorType(INT32, LANES // 2)
     row, column = builder.bitcast(row, words), builder.bitcast(column, words)
     eight = constant(words, 8)
@@ -289,14 +321,14 @@ def _add_avx2(builder: Any, total: Any, row: Any, column: Any) -> Any:
 
 #: Ways to add the products of one step, by name; the last one is the fastest that this
 #: processor has.
-ADDITIONS: dict[str, Any] = {"portable": _add_portably}
+ADDITIONS: dict[str, Addition] = {"portable": _add_portably}
 if FEATURES.get("avx2", False):
     ADDITIONS["avx2"] = _add_avx2
 if FEATURES.get("avx512vnni", False):
     ADDITIONS["vnni"] = _add_vnni
 
 
-def make_tiles(addition: str) -> tuple[Any, ...]:
+def make_tiles(addition: str) -> tuple[Intrinsic, ...]:
     """Return six intrinsics, made with one of the ADDITIONS.
 
     These are: sums, maxima, strip, dots, strip of half bytes, and sums in rows with

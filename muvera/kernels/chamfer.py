@@ -29,16 +29,19 @@ from .tile import LANES, ROWS, tile_dot, tile_max
 # cached.
 _AHEAD = 32
 
-# Between these norms no product overflows, and terms that underflow are far below the
-# slack.
-_MIN_NORM, _MAX_NORM = 1e-15, 1e15
+# From this norm on, terms that underflow are far below the slack.
+_MIN_NORM = 1e-15
+
+# Up to this norm, no product overflows.
+_MAX_NORM = 1e15
 
 
 @kernel
 def score_documents(floats, halves, offsets, documents, packed, query_offsets, out):
-    """Write the Chamfer similarities of `documents` (c,) with all queries to `out` (c, q): -inf without tokens.
+    """Write the Chamfer similarities of documents with all queries.
 
-    Sums run over query tokens in their order, in float64.
+    `documents` (c,) are their numbers; `out` (c, q) gets -inf without tokens.  Sums run
+    over query tokens in their order, in float64.
     """
     depth = max(floats.shape[1], halves.shape[1])
     panels = packed.shape[0] // (depth * LANES)
@@ -70,10 +73,11 @@ def score_documents(floats, halves, offsets, documents, packed, query_offsets, o
 
 @kernel
 def score_pairs(floats, halves, offsets, documents, packed, queries, counts, out):
-    """Write the similarity of ``documents[i]`` with ``queries[i]`` to ``out[i]`` for each i < p: -inf without tokens.
+    """Write the Chamfer similarities of pairs of a document and a query.
 
-    A query has one panel of `packed`, and `counts` (m,) tokens.  Pairs of one document
-    follow each other, so its tokens are read once.
+    ``out[i]`` gets that of ``documents[i]`` with ``queries[i]`` for each i < p, -inf
+    without tokens.  A query has one panel of `packed`, and `counts` (m,) tokens.  Pairs
+    of one document follow each other, so its tokens are read once.
     """
     depth = max(floats.shape[1], halves.shape[1])
     flat, bits = floats.reshape(-1), halves.reshape(-1)
@@ -104,11 +108,11 @@ def score_pairs(floats, halves, offsets, documents, packed, queries, counts, out
 
 
 class BoundedQuery(NamedTuple):
-    """A query whose tokens are packed in the order of :func:`prepare_query`: ``places[token]`` is a token's column.
+    """A query whose tokens are packed in the order of :func:`prepare_query`.
 
-    `columns` are panels (panels, d, LANES), flat.  Without `cosines`, every document is
-    scored completely.  `slack` bounds the rounding error of a product, relative to the
-    norms; angles are rounded up by it.
+    ``places[token]`` is a token's column.  `columns` are panels (panels, d, LANES),
+    flat.  Without `cosines`, every document is scored completely.  `slack` bounds the
+    rounding error of a product, relative to the norms; angles are rounded up by it.
     """
 
     columns: NDArray[np.float32]
@@ -147,13 +151,14 @@ def _pack(tokens, order, columns):
 
 @kernel
 def prepare_query(tokens, query):
-    """Pack the tokens of a query, float32 (M, d), into its `columns`, which are zero; write the `places` of all tokens.
+    """Pack the tokens of a query, float32 (M, d).
 
-    Unless its cosines are empty, also write norms, cosines and sines by column; return
-    False if tokens are too long for that.  The first token is then the most central
-    one, and each next one the least similar to those before it: so the first panel
-    gives the tightest bounds for the rest.  Tokens without a direction count as
-    opposite to all others.
+    They go to its `columns`, which are zero, and their columns to `places`.  Unless its
+    cosines are empty, also write norms, cosines and sines by column; return False if
+    tokens are too long for that.  The first token is then the most central one, and
+    each next one the least similar to those before it: so the first panel gives the
+    tightest bounds for the rest.  Tokens without a direction count as opposite to all
+    others.
     """
     count, depth = tokens.shape
     columns, places, norms = query.columns, query.places, query.norms
@@ -215,10 +220,11 @@ def _longest_token(rows, first, last, depth):
 
 @helper
 def _tighten(best, begin, query, longest, bounds):
-    """Lower the `bounds` (M,) of the tokens after a panel by the maxima of the panel's tokens, from `begin` on.
+    """Lower the `bounds` (M,) of the tokens after a panel.
 
-    A bound is the largest possible cosine with a document token, if all were as long as
-    the longest.
+    They are lowered by the maxima of the panel's tokens, from `begin` on.  A bound is
+    the largest possible cosine with a document token, if all were as long as the
+    longest.
     """
     norms, cosines, sines = query.norms, query.cosines, query.sines
     end, count = begin + LANES, norms.shape[0]
@@ -234,15 +240,16 @@ def _tighten(best, begin, query, longest, bounds):
 
 @helper
 def _score(
-    rows, first, last, depth, query, longest, least, best, bounds, parts, floats, halves, following, following_stop
+    rows, first, last, depth, query, longest, least, best, bounds, parts, floats, halves,
+    following, following_stop
 ):  # fmt: skip
-    """Return the score of the document with the tokens first..last of `rows`, and an estimate of this score.
+    """Return the score of the document with the tokens first..last of `rows`.
 
-    If the score is certainly below `least`, it is -inf, and the estimate is the sum of
-    the panels so far, extrapolated with `parts`, the sums of earlier documents after
-    each panel.  `longest` is the norm of its longest token, or 0 to score it
-    completely.  The next document is prefetched: one panel has too little work to hide
-    the wait for memory.
+    Also return an estimate of this score.  If the score is certainly below `least`, it
+    is -inf, and the estimate is the sum of the panels so far, extrapolated with
+    `parts`, the sums of earlier documents after each panel.  `longest` is the norm of
+    its longest token, or 0 to score it completely.  The next document is prefetched:
+    one panel has too little work to hide the wait for memory.
     """
     norms, slack = query.norms, query.slack
     count, panels = norms.shape[0], query.columns.shape[0] // (depth * LANES)
@@ -288,8 +295,9 @@ def _score(
 
 @kernel
 def score_with_pruning(floats, halves, offsets, documents, query, longest, stop_at, estimates, progress, out):
-    """Write the Chamfer similarities of `documents` (c,) with one query to `out` (c,), as in :func:`score_documents`.
+    """Write the Chamfer similarities of documents with one query.
 
+    `documents` (c,) are their numbers; `out` (c,) is as in :func:`score_documents`.
     The score is -inf for a document that is certainly below the k best so far, and for
     all remaining ones once the expected misses of `stop_at` are low enough, or once an
     estimate excludes a document.

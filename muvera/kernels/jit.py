@@ -16,7 +16,7 @@ import signal
 import stat
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,23 +32,26 @@ from numba.extending import intrinsic
 #: modules.
 CACHE = os.environ.get("MUVERA_KERNEL_CACHE", "1") != "0"
 
+#: Function that only compiled kernels call, made by :func:`emitted`.
+Intrinsic = Callable[..., Any]
+
 # numba's type stubs lack some flags and settings.
 _njit: Any = numba.njit
 _settings: Any = numba.config
 _FLAGS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 
-def kernel(function: Any) -> Any:
+def kernel(function: Callable[..., object]) -> Any:
     """Compile `function` with the project's flags."""
     return _compiled(function)
 
 
-def helper(function: Any) -> Any:
+def helper(function: Callable[..., object]) -> Any:
     """Compile `function` for other kernels only, without the wrapper for Python."""
     return _compiled(function, no_cpython_wrapper=True)
 
 
-def _compiled(function: Any, **flags: bool) -> Any:
+def _compiled(function: Callable[..., object], **flags: bool) -> Any:
     """Return the dispatcher of `function`, cached on disk if a folder is writable.
 
     numba's folders are that of the module, and one in the home directory.  If neither
@@ -145,7 +148,9 @@ if hasattr(os, "register_at_fork"):
 
 # -- intrinsics
 
-FLOAT, BYTE, INT32 = ir.FloatType(), ir.IntType(8), ir.IntType(32)
+FLOAT = ir.FloatType()
+BYTE = ir.IntType(8)
+INT32 = ir.IntType(32)
 
 FEATURES = binding.get_host_cpu_features()
 _ARM = platform.machine().lower() in ("aarch64", "arm64")
@@ -167,11 +172,11 @@ SHUFFLES = {
 FASTEST = list(SHUFFLES)[-1]
 
 
-def emitted(emit: Any, returned: Any = types.void) -> Any:
-    """Return an intrinsic whose instructions `emit` emits, given a builder and the arguments.
+def emitted(emit: Callable[..., ir.Value | None], returned: types.Type = types.void) -> Intrinsic:
+    """Return an intrinsic whose instructions `emit` emits.
 
-    For a flat array, `emit` gets the address of its first entry.  Integers are 64 bits
-    wide, floats 32.
+    `emit` gets a builder and the arguments.  For a flat array, `emit` gets the address
+    of its first entry.  Integers are 64 bits wide, floats 32.
     """
 
     def typed(typingctx, *given):
@@ -197,39 +202,39 @@ def emitted(emit: Any, returned: Any = types.void) -> Any:
     return intrinsic(typed)
 
 
-def call(builder: Any, name: str, returned: Any, *arguments: Any) -> Any:
+def call(builder: ir.IRBuilder, name: str, returned: ir.Type, *arguments: ir.Value) -> ir.Value:
     """Emit a call of an LLVM function."""
     kind = ir.FunctionType(returned, [argument.type for argument in arguments])
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
 
-def plus(builder: Any, value: Any, number: int) -> Any:
+def plus(builder: ir.IRBuilder, value: ir.Value, number: int) -> ir.Value:
     """Emit the sum of an integer and a constant."""
     return builder.add(value, ir.Constant(value.type, number))
 
 
-def times(builder: Any, value: Any, number: int) -> Any:
+def times(builder: ir.IRBuilder, value: ir.Value, number: int) -> ir.Value:
     """Emit the product of an integer and a constant."""
     return builder.mul(value, ir.Constant(value.type, number))
 
 
-def constant(vector: Any, value: float) -> Any:
+def constant(vector: ir.VectorType, value: float) -> ir.Constant:
     """Return the constant of type `vector` whose lanes are all `value`."""
     kind = float if isinstance(vector.element, ir.FloatType) else int
     return ir.Constant(vector, [kind(value)] * vector.count)
 
 
-def load_vector(builder: Any, address: Any, vector: Any, align: int = 4) -> Any:
+def load_vector(builder: ir.IRBuilder, address: ir.Value, vector: ir.VectorType, align: int = 4) -> ir.Value:
     """Emit a load of type `vector`, aligned to `align` bytes."""
     return builder.load(builder.bitcast(address, vector.as_pointer()), align=align)
 
 
-def store_vector(builder: Any, value: Any, address: Any, align: int = 4) -> None:
+def store_vector(builder: ir.IRBuilder, value: ir.Value, address: ir.Value, align: int = 4) -> None:
     """Emit a store of the vector `value`, aligned to `align` bytes."""
     builder.store(value, builder.bitcast(address, value.type.as_pointer()), align=align)
 
 
-def new_sums(builder: Any, vector: Any, count: int) -> list[Any]:
+def new_sums(builder: ir.IRBuilder, vector: ir.VectorType, count: int) -> list[ir.Value]:
     """Emit `count` accumulators of type `vector` that start at zero.
 
     Return their addresses.
@@ -240,25 +245,28 @@ def new_sums(builder: Any, vector: Any, count: int) -> list[Any]:
     return sums
 
 
-def shuffle(builder: Any, left: Any, right: Any, order: list[int]) -> Any:
+def shuffle(builder: ir.IRBuilder, left: ir.Value, right: ir.Value, order: list[int]) -> ir.Value:
     """Emit a vector of the lanes `order`, counted through `left` and then `right`."""
     return builder.shuffle_vector(left, right, ir.Constant(ir.VectorType(INT32, len(order)), order))
 
 
-def broadcast(builder: Any, scalar: Any, lanes: int) -> Any:
+def broadcast(builder: ir.IRBuilder, scalar: ir.Value, lanes: int) -> ir.Value:
     """Emit a vector of `lanes` copies of `scalar`."""
     undefined = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
     first = builder.insert_element(undefined, scalar, ir.Constant(INT32, 0))
     return shuffle(builder, first, undefined, [0] * lanes)
 
 
-def fused_multiply_add(builder: Any, left: Any, right: Any, total: Any) -> Any:
+def fused_multiply_add(builder: ir.IRBuilder, left: ir.Value, right: ir.Value, total: ir.Value) -> ir.Value:
     """Emit ``left * right + total`` over float32 vectors, rounded once."""
     return call(builder, f"llvm.fma.v{total.type.count}f32", total.type, left, right, total)
 
 
-def sum_lanes(builder: Any, value: Any) -> Any:
-    """Emit the sum of the lanes of a float vector, added as a tree: the same order on every machine."""
+def sum_lanes(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
+    """Emit the sum of the lanes of a float vector.
+
+    Lanes are added as a tree, in the same order on every machine.
+    """
     lanes = value.type.count
     half = lanes // 2
     while half:
@@ -268,7 +276,7 @@ def sum_lanes(builder: Any, value: Any) -> Any:
     return builder.extract_element(value, ir.Constant(INT32, 0))
 
 
-def tile_rows(builder: Any, row: Any, last: Any, count: int) -> list[Any]:
+def tile_rows(builder: ir.IRBuilder, row: ir.Value, last: ir.Value, count: int) -> list[ir.Value]:
     """Emit the positions of `count` rows from `row` on.
 
     Those after `last` repeat it: fewer rows need no other code.
@@ -277,8 +285,11 @@ def tile_rows(builder: Any, row: Any, last: Any, count: int) -> list[Any]:
     return [builder.select(builder.icmp_signed("<", place, last), place, last) for place in positions]
 
 
-def look_up(builder: Any, name: str, table: Any, positions: Any) -> Any:
-    """Emit the entries of `table`, a vector of 16 bytes, at `positions` below 16, which fill whole registers."""
+def look_up(builder: ir.IRBuilder, name: str, table: ir.Value, positions: ir.Value) -> ir.Value:
+    """Emit the entries of `table`, a vector of 16 bytes, at `positions`.
+
+    The positions are below 16 and fill whole registers.
+    """
     lanes, (size, instruction) = positions.type.count, SHUFFLES[name]
     if not instruction:
         entries = constant(positions.type, 0)
@@ -295,7 +306,7 @@ def look_up(builder: Any, name: str, table: Any, positions: Any) -> Any:
     return joined_lanes(builder, parts)
 
 
-def joined_lanes(builder: Any, vectors: list[Any]) -> Any:
+def joined_lanes(builder: ir.IRBuilder, vectors: list[ir.Value]) -> ir.Value:
     """Emit the lanes of 1, 2, 4, ... vectors of one type as one vector."""
     while len(vectors) > 1:
         lanes = list(range(2 * vectors[0].type.count))

@@ -6,8 +6,6 @@ greater integer or, of equal ones, the lower position.  Counting the greater key
 the place of a key without a branch.
 """
 
-from typing import Any
-
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -29,7 +27,7 @@ _LOW = 2**31 - 1
 _VECTOR = ir.VectorType(INT32, LANES)
 
 
-def _reached(builder: Any, row: Any, position: Any, bound: Any) -> Any:
+def _reached(builder: ir.IRBuilder, row: ir.Value, position: ir.Value, bound: ir.Value) -> ir.Value:
     limit = broadcast(builder, builder.trunc(bound, INT32), LANES)
     bits = ir.Constant(ir.IntType(64), 0)
     for first in range(0, CHUNK, LANES):
@@ -45,7 +43,7 @@ def _reached(builder: Any, row: Any, position: Any, bound: Any) -> Any:
 reached_bits = emitted(_reached, types.uint64)
 
 
-def _lowest_bit(builder: Any, bits: Any) -> Any:
+def _lowest_bit(builder: ir.IRBuilder, bits: ir.Value) -> ir.Value:
     return call(builder, "llvm.cttz.i64", bits.type, bits, ir.Constant(ir.IntType(1), 0))
 
 
@@ -65,7 +63,7 @@ def key_position(key):
     return _LOW - (key & 0xFFFFFFFF)
 
 
-def _bound(builder: Any, maxima: Any, position: Any, wanted: Any) -> Any:
+def _bound(builder: ir.IRBuilder, maxima: ir.Value, position: ir.Value, wanted: ir.Value) -> ir.Value:
     start = builder.gep(maxima, [position])
     vectors, places = [], []
     for i in range(WIDE * LANES):

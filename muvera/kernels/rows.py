@@ -6,7 +6,7 @@ zeros at the end.  The intrinsics take flat arrays and a position in each; a ``c
 is rounded down to whole vectors of LANES.
 """
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 from llvmlite import ir
@@ -18,6 +18,7 @@ from .jit import (
     FEATURES,
     FLOAT,
     INT32,
+    Intrinsic,
     broadcast,
     call,
     constant,
@@ -48,8 +49,8 @@ _LINE = 64
 _DEPTH = 256
 
 
-def widen(builder: Any, bits: Any, native: bool) -> Any:
-    """Emit the float32 of the float16 bit patterns `bits`, a vector of LANES, exactly."""
+def widen(builder: ir.IRBuilder, bits: ir.Value, native: bool) -> ir.Value:
+    """Emit the float32 of LANES float16 bit patterns, exactly."""
     if native:
         return builder.fpext(builder.bitcast(bits, ir.VectorType(ir.HalfType(), LANES)), _VECTOR)
     numbers = ir.VectorType(INT32, LANES)
@@ -79,7 +80,7 @@ def _square_sum(builder, array, position, count):
 square_sum = emitted(_square_sum, types.float32)
 
 
-def _scaled(accumulate: bool) -> Any:
+def _scaled(accumulate: bool) -> Intrinsic:
     @emitted
     def scaled(builder, source, position, count, weight, out, start):
         begin, target = builder.gep(source, [position]), builder.gep(out, [start])
@@ -105,8 +106,15 @@ set_scaled = _scaled(accumulate=False)
 
 
 def _emit_row_sum(
-    builder: Any, rows: Any, following: Any, shares: Any, first: Any, count: Any, width: Any, vectors: int
-) -> list[Any]:
+    builder: ir.IRBuilder,
+    rows: ir.Value,
+    following: ir.Value,
+    shares: ir.Value | None,
+    first: ir.Value,
+    count: ir.Value,
+    width: ir.Value,
+    vectors: int,
+) -> list[ir.Value]:
     """Emit sums of `vectors` vectors over `count` rows of a list.
 
     `rows` starts at the first column.
@@ -136,10 +144,11 @@ def _emit_row_sum(
     return [builder.load(total) for total in sums]
 
 
-def _in_blocks(builder: Any, width: Any, emit: Any) -> None:
-    """Emit ``emit(column, vectors)`` for blocks of `vectors` vectors that cover `width` columns.
+def _in_blocks(builder: ir.IRBuilder, width: ir.Value, emit: Callable[[ir.Value, int], object]) -> None:
+    """Emit ``emit(column, vectors)`` for blocks that cover `width` columns.
 
-    As many columns at a time as fit into the registers, and the rest by halves.
+    A block has `vectors` vectors.  As many columns at a time as fit into the registers,
+    and the rest by halves.
     """
     size = builder.sdiv(width, ir.Constant(width.type, LANES))
     vectors = ROWS
@@ -154,7 +163,7 @@ def _in_blocks(builder: Any, width: Any, emit: Any) -> None:
         vectors //= 2
 
 
-def _store_block(builder: Any, totals: list[Any], target: Any) -> None:
+def _store_block(builder: ir.IRBuilder, totals: list[ir.Value], target: ir.Value) -> None:
     """Emit stores of vectors to consecutive places from `target` on."""
     for i, total in enumerate(totals):
         store_vector(builder, total, builder.gep(target, [ir.Constant(ir.IntType(64), i * LANES)]))
@@ -217,8 +226,11 @@ def prefetch(builder, array, position):
     call(builder, "llvm.prefetch.p0", ir.VoidType(), address, *flags)
 
 
-def make_halves_to_floats(native: bool) -> Any:
-    """Return the intrinsic that widens LANES float16 bit patterns, by one instruction if `native`."""
+def make_halves_to_floats(native: bool) -> Intrinsic:
+    """Return the intrinsic that widens LANES float16 bit patterns.
+
+    It uses one instruction if `native`.
+    """
 
     @emitted
     def widen_lanes(builder, halves, source, out, position):
@@ -278,7 +290,10 @@ def fetch_tokens(floats, halves, start, stop):
 
 @helper
 def widen_halves(halves, start, stop, out, position):
-    """Write ``halves[start:stop]`` (flat) to ``out[position:]`` as float32, and up to LANES - 1 more values."""
+    """Write ``halves[start:stop]`` (flat) to ``out[position:]`` as float32.
+
+    Up to LANES - 1 more values are written.
+    """
     whole = (stop - start) // LANES * LANES
     for i in range(0, whole, LANES):
         _halves_to_floats(halves, start + i, out, position + i)
@@ -310,7 +325,10 @@ def subtract_row(builder, source, position, count, center, out, start):
 
 @helper
 def load_rows(floats, halves, start, stop, depth, width, center, out):
-    """Write tokens start..stop minus `center` (width,) to `out` (flat), float32 rows of `width`."""
+    """Write tokens start..stop minus `center` (width,) to `out`.
+
+    `out` is flat, float32 rows of `width`.
+    """
     flat, bits = floats.reshape(-1), halves.reshape(-1)
     whole = depth // LANES * LANES
     for i in range(stop - start):
@@ -339,7 +357,10 @@ def longest_text(offsets, first, last):
 
 @helper
 def _norm_square(row, sums):
-    """Return the sum of squares of `row` in float64, of eight `sums` that do not wait for each other."""
+    """Return the sum of squares of `row` in float64.
+
+    Eight `sums` do not wait for each other.
+    """
     sums[:] = 0.0
     depth = len(row)
     whole = depth // 8 * 8
@@ -354,11 +375,11 @@ def _norm_square(row, sums):
 
 @kernel
 def measure_rows(tokens, totals):
-    """Add the rows of `tokens` to six running `totals`, float64, which do not depend on the division into batches.
+    """Add the rows of `tokens` to six running `totals`, float64.
 
-    These are: the number of rows that are not zero; the sum, minimum and maximum of
-    their norms; the largest distance of a norm from 1; and the number of rows that are
-    zero.
+    The totals do not depend on the division into batches.  These are: the number of
+    rows that are not zero; the sum, minimum and maximum of their norms; the largest
+    distance of a norm from 1; and the number of rows that are zero.
     """
     sums = np.empty(8, np.float64)
     for i in range(tokens.shape[0]):
@@ -375,7 +396,7 @@ def measure_rows(tokens, totals):
 
 
 @kernel
-def unit_rows(tokens):
+def normalize_rows(tokens):
     """Divide each row by its norm in place.
 
     Return the first row that is zero, or -1.
@@ -397,11 +418,12 @@ def unit_rows(tokens):
 
 @kernel
 def first_beyond(bits, magnitude, limit):
-    """Return the flat position of the first number of at least `limit`, an infinity or a NaN, or -1.
+    """Return the flat position of the first large number, or -1.
 
-    `bits` and `limit` are bit patterns as unsigned integers, which have the order of
-    the numbers, with infinities and NaN at the end; `magnitude` is the mask of all bits
-    but the sign.
+    A number is large if it is at least `limit`, an infinity or a NaN.  `bits` and
+    `limit` are bit patterns as unsigned integers, which have the order of the numbers,
+    with infinities and NaN at the end; `magnitude` is the mask of all bits but the
+    sign.
     """
     block = 4096  # The test of a whole block is vectorized; only a block that fails is searched.
     for start in range(0, bits.shape[0], block):
@@ -417,17 +439,20 @@ def first_beyond(bits, magnitude, limit):
 
 
 def pack_map(matrix: np.ndarray) -> np.ndarray:
-    """Pack a map (L, D) for :func:`add_product`, flat: steps of rows, each packed in panels of columns."""
+    """Pack a map (L, D) for :func:`add_product`; return a flat array.
+
+    Steps of rows follow each other, each packed in panels of columns.
+    """
     steps = range(0, len(matrix), _DEPTH)
     return np.concatenate([pack_columns(matrix[i : i + _DEPTH].T).reshape(-1) for i in steps])
 
 
 @kernel
 def add_product(block, packed, out):
-    """Add ``block @ M`` to `out` (b, D), both float32, with M packed by :func:`pack_map`.
+    """Add ``block @ M`` to `out` (b, D), both float32.
 
-    Each step of a panel is read once for all rows.  The sum runs in the same order for
-    any number of rows.
+    M is packed by :func:`pack_map`.  Each step of a panel is read once for all rows.
+    The sum runs in the same order for any number of rows.
     """
     count, length = block.shape
     width = out.shape[1]
@@ -452,7 +477,10 @@ def add_product(block, packed, out):
 
 @kernel
 def add_count_sketch(block, targets, signs, out):
-    """Add the sketch of `block` (b, n) to `out` (b, D): column i times ``signs[i]`` goes to ``targets[i]``."""
+    """Add the sketch of `block` (b, n) to `out` (b, D).
+
+    Column i times ``signs[i]`` goes to ``targets[i]``.
+    """
     for row in range(block.shape[0]):
         for i in range(block.shape[1]):
             out[row, targets[i]] += signs[i] * block[row, i]
@@ -460,7 +488,10 @@ def add_count_sketch(block, targets, signs, out):
 
 @helper
 def tree_sum(tile, first):
-    """Return the sum of the LANES partial sums ``tile[first:]``, which this function overwrites."""
+    """Return the sum of the LANES partial sums ``tile[first:]``.
+
+    They are overwritten.
+    """
     half = LANES // 2
     while half > 0:
         for j in range(half):
@@ -471,10 +502,11 @@ def tree_sum(tile, first):
 
 @kernel
 def inner_products(vectors, start, stop, width, queries, count, out):
-    """Write the products of vectors start..stop (flat) with `count` queries (flat) to `out` (stop - start, count).
+    """Write the products of vectors start..stop with queries.
 
-    The width is a multiple of LANES.  LANES partial sums run along it and are added as
-    a tree: the bits do not depend on the number of vectors or queries.
+    Vectors and the `count` queries are flat; `out` is (stop - start, count).  The width
+    is a multiple of LANES.  LANES partial sums run along it and are added as a tree:
+    the bits do not depend on the number of vectors or queries.
     """
     tile = np.empty(ROWS * LANES, np.float32)
     for row in range(start, stop, ROWS):
@@ -486,7 +518,10 @@ def inner_products(vectors, start, stop, width, queries, count, out):
 
 @kernel
 def inner_products_at(vectors, rows, query, out):
-    """Write the products of the vectors (n, width) at `rows` with one query: the bits of :func:`inner_products`."""
+    """Write the products of the vectors at `rows` with one query.
+
+    `vectors` are (n, width); products have the bits of :func:`inner_products`.
+    """
     width = query.shape[0]
     flat = vectors.reshape(-1)
     block, tile = np.empty(ROWS * width, np.float32), np.empty(ROWS * LANES, np.float32)

@@ -15,8 +15,6 @@ greatest entries of a step add up to at most 255, and those of all steps to at m
 MAX_SUM.
 """
 
-from typing import Any
-
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
@@ -27,6 +25,7 @@ from .jit import (
     BYTE,
     FASTEST,
     SHUFFLES,
+    Intrinsic,
     broadcast,
     constant,
     emitted,
@@ -64,18 +63,21 @@ TILE = 64
 # Distance of prefetched rows from the current row.
 _AHEAD = 12
 
-# Bytes of a step's tables and of its codes in a block.
-_TABLES, _CODES = STEP * CENTROIDS, STEP // 2 * BLOCK
+# Bytes of a step's tables.
+_TABLES = STEP * CENTROIDS
+
+# Bytes of a step's codes in a block.
+_CODES = STEP // 2 * BLOCK
 
 _WORD = ir.IntType(16)
 
 
-def make_sums(instructions: str, queries: int) -> Any:
-    """Return an intrinsic that adds the table entries of one block for some queries, by one of the SHUFFLES.
+def make_sums(instructions: str, queries: int) -> Intrinsic:
+    """Return an intrinsic that adds the table entries of a block for some queries.
 
-    For each of `queries` queries from `first` on, it writes BLOCK sums to `out`.  In
-    the query's entry of `hits`, bit i is set if sum i is at least the query's entry of
-    `bounds`.
+    `instructions` is the name of one of the SHUFFLES.  For each of `queries` queries
+    from `first` on, it writes BLOCK sums to `out`.  In the query's entry of `hits`, bit
+    i is set if sum i is at least the query's entry of `bounds`.
     """
     size = SHUFFLES[instructions][0]
     lookup, sums, table = (
@@ -87,12 +89,12 @@ def make_sums(instructions: str, queries: int) -> Any:
 
     @emitted
     def add_entries(builder, codes, start, steps, tables, first, bounds, out, hits):
-        def add_to(target: Any, value: Any) -> None:
+        def add_to(target: ir.Value, value: ir.Value) -> None:
             builder.store(builder.add(builder.load(target), value), target)
 
         numbers = [plus(builder, first, i) for i in range(queries)]
         begins = [times(builder, builder.mul(number, steps), _TABLES) for number in numbers]
-        masks: list[list[Any]] = [[] for _ in numbers]
+        masks: list[list[ir.Value]] = [[] for _ in numbers]
         for part in range(0, BLOCK, size):
             # A sum of bytes is added as half of a word: `whole` sums words, `upper`
             # their upper halves.
@@ -158,10 +160,10 @@ def _edge_of(sums, count, wanted, counts):
 
 @kernel
 def keep_best(sums, rows, count, wanted, counts):
-    """Move the `wanted` greatest of `count` sums to the front; return the smallest of them.
+    """Move the `wanted` greatest of `count` sums to the front.
 
-    Their order stays, and the earlier of equal sums are kept.  `counts`, int64 (256,),
-    is scratch memory.
+    Return the smallest of them.  Their order stays, and the earlier of equal sums are
+    kept.  `counts`, int64 (256,), is scratch memory.
     """
     edge, above = _edge_of(sums, count, wanted, counts)
     equal = wanted - above
@@ -178,14 +180,15 @@ def keep_best(sums, rows, count, wanted, counts):
 
 @kernel
 def scan_codes(codes, steps, tables, words, start, stop, first, wanted, bounds, sums, rows, found):
-    """Scan the blocks `start` to `stop` for m queries; keep at least the `wanted` rows with the greatest sums.
+    """Scan the blocks `start` to `stop` for m queries.
 
-    Calls can scan parts of the rows in ascending order.  Their state is in `bounds`,
-    uint16 (m,), the smallest sums that can still enter, and `found`, int64 (m,), the
-    numbers of results; both are zero at first.  The results are `sums`, uint16 (m,
-    room), and `rows`, int64 (m, room), ascending.  `room` is at least ``wanted +
-    BLOCK``; a larger `room` is faster.  Bit i of a block's entry of `words` is set if
-    its row ``first + BLOCK * block + i`` is allowed.
+    Keep at least the `wanted` rows with the greatest sums.  Calls can scan parts of the
+    rows in ascending order.  Their state is in `bounds`, uint16 (m,), the smallest sums
+    that can still enter, and `found`, int64 (m,), the numbers of results; both are zero
+    at first.  The results are `sums`, uint16 (m, room), and `rows`, int64 (m, room),
+    ascending.  `room` is at least ``wanted + BLOCK``; a larger `room` is faster.  Bit i
+    of a block's entry of `words` is set if its row ``first + BLOCK * block + i`` is
+    allowed.
     """
     block = np.empty(TOGETHER * BLOCK, np.uint16)
     hits = np.empty(TOGETHER, np.uint64)
@@ -241,9 +244,10 @@ def _find_nearest(xs, ys, centroids, distances, nearest):
 
 @kernel
 def fit_centroids(sample, starts, iterations, centroids):
-    """Fit `centroids` (pairs, 2, CENTROIDS) to a `sample` (n, 2 pairs) by Lloyd's algorithm, from the rows `starts`.
+    """Fit `centroids` (pairs, 2, CENTROIDS) to a `sample` (n, 2 pairs).
 
-    A centroid without members does not move.
+    Lloyd's algorithm begins with the rows `starts` of the sample.  A centroid without
+    members does not move.
     """
     sums = np.empty((2, CENTROIDS), np.float64)
     sizes = np.empty(CENTROIDS, np.int64)
@@ -271,7 +275,10 @@ def fit_centroids(sample, starts, iterations, centroids):
 
 @kernel
 def encode_rows(vectors, centroids, first, steps, codes):
-    """Write the codes of `vectors` float32 (n, 2 pairs) to the rows from `first` on of `codes`, flat uint8."""
+    """Write the codes of `vectors`, float32 (n, 2 pairs).
+
+    They go to the rows from `first` on of `codes`, flat uint8.
+    """
     points = np.empty((2, BLOCK), np.float32)
     distances, nearest = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.int32)
     for start in range(0, len(vectors), BLOCK):
@@ -293,11 +300,11 @@ def encode_rows(vectors, centroids, first, steps, codes):
 
 @kernel
 def make_tables(query, centroids, products, tables):
-    """Write the table of a query, float32 (2 pairs,), to `tables` uint8 (pairs * 16,); pairs are a multiple of STEP.
+    """Write the table of a query, float32 (2 pairs,).
 
-    An entry is the product of the query with a centroid minus the smallest one of its
-    pair, in a unit that all pairs share.  `products` float32 (pairs, CENTROIDS) is
-    scratch memory.
+    It goes to `tables`, uint8 (pairs * 16,); pairs are a multiple of STEP.  An entry is
+    the product of the query with a centroid minus the smallest one of its pair, in a
+    unit that all pairs share.  `products` float32 (pairs, CENTROIDS) is scratch memory.
     """
     widest, total = np.float32(0), np.float32(0)
     for first in range(0, len(centroids), STEP):
@@ -324,9 +331,10 @@ def make_tables(query, centroids, products, tables):
 
 @kernel
 def multiply_rows_at(numbers, first, rows, sums, units, query_bytes, query_unit, out):
-    """Write the products of `rows` (n,) with one query to `out` (n,); `numbers` begins with row `first`.
+    """Write the products of `rows` (n,) with one query to `out` (n,).
 
-    See :func:`muvera.kernels.byte_product.multiply_rows`.
+    `numbers` begins with row `first`.  See
+    :func:`muvera.kernels.byte_product.multiply_rows`.
     """
     depth = query_bytes.shape[1]
     flat, halves = numbers.reshape(-1), query_bytes.reshape(-1)

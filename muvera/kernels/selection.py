@@ -1,5 +1,6 @@
-"""Select the best scores, and stop ranking candidates once few of the k best are expected among the remaining ones.
+"""Select the best scores, and stop a ranking early.
 
+Ranking stops once few of the k best are expected among the remaining candidates.
 Candidates are ranked in the order of their products in the first stage, or of estimated
 scores.  In the first case, a candidate's score is ``a + slope * product`` plus a nearly
 normal error.  The ranked candidates determine `a` and the standard deviation of the
@@ -17,25 +18,38 @@ from .jit import helper, kernel
 #: sums of its ranking.
 SLOPE, VARIANCE, LIMIT, RANKED, SUM, SQUARES, STOPPED, STATE = range(8)
 
-#: Number of candidates that are ranked before the first check, and between two checks.
-FIRST_CHECK, STEP = 12, 4
+#: Number of candidates that are ranked before the first check.
+FIRST_CHECK = 12
 
-# Errors to record before estimates may stop a ranking, and the number of standard
-# deviations to allow.
-_LEAST_ERRORS, _DEVIATIONS = 8, 5.0
+#: Number of candidates that are ranked between two checks.
+STEP = 4
+
+# Errors to record before estimates may stop a ranking.
+_LEAST_ERRORS = 8
+
+# Standard deviations of the errors by which an estimate may be too low.
+_DEVIATIONS = 5.0
 
 # The calibration's variance counts as much as this number of measured errors.
 _PRIOR = 16
 
-# Table of the normal tail from -_EDGE to _EDGE in steps of 1 / _FINE; it has the same
-# bits on every machine.
-_EDGE, _FINE = 8, 32
+# The table of the normal tail runs from -_EDGE to _EDGE: the tail is 0 or 1 beyond, up
+# to 1e-15.
+_EDGE = 8
+
+# Steps of the table per standard deviation, between which the tail is nearly linear.
+_FINE = 32
+
+# The table has the same bits on every machine.
 _TAIL = np.array([0.5 * math.erfc((i / _FINE - _EDGE) / math.sqrt(2)) for i in range(2 * _EDGE * _FINE + 2)])
 
 
 @helper
 def _expected_misses(least, products, state, most):
-    """Return the expected number of the k best among the remaining candidates, or a number above `most`."""
+    """Return how many of the k best are expected among the remaining candidates.
+
+    The result is any number above `most` if there are more.
+    """
     count = np.int64(state[RANKED])
     mean = state[SUM] / count
     spread = max(0.0, state[SQUARES] - count * mean * mean) * count / (count - 1)
@@ -76,7 +90,10 @@ def enough(score, products, heap, state):
 
 @helper
 def excluded(i, estimates, errors, heap):
-    """Return True if estimate `i` is unlikely to enter `heap`, judged by the `errors` of the estimates before it."""
+    """Return True if estimate `i` is unlikely to enter `heap`.
+
+    The `errors` of the estimates before it decide.
+    """
     count = errors[0]
     if estimates.shape[0] == 0 or count < max(heap.shape[0], _LEAST_ERRORS):
         return False
@@ -87,7 +104,10 @@ def excluded(i, estimates, errors, heap):
 
 @helper
 def record_error(i, score, estimates, errors):
-    """Add the error of estimate `i` to `errors`: their number, their sum and the sum of their squares."""
+    """Add the error of estimate `i` to `errors`.
+
+    They are the number of errors, their sum and the sum of their squares.
+    """
     if estimates.shape[0] > 0 and score > -np.inf:
         error = np.float64(score) - np.float64(estimates[i])
         errors[0] += 1
@@ -112,11 +132,11 @@ def enter(heap, score):
 
 @kernel
 def trace_misses(scores, products, k, states, expected):
-    """Write the expected misses at every check of a ranking of all candidates, in the order of `products` (n, c).
+    """Write the expected misses at every check of a ranking of all candidates.
 
-    Column j of `expected`, float64 (n, c // STEP + 1), receives those after ``STEP *
-    j`` candidates; entries without a check stay unchanged.  `states`, float64 (n,
-    STATE), are updated.
+    Candidates are in the order of `products` (n, c).  Column j of `expected`, float64
+    (n, c // STEP + 1), receives those after ``STEP * j`` candidates; entries without a
+    check stay unchanged.  `states`, float64 (n, STATE), are updated.
     """
     heap = np.empty(k, np.float32)
     for q in range(scores.shape[0]):
@@ -134,7 +154,10 @@ def trace_misses(scores, products, k, states, expected):
 
 @helper
 def _sink(scores, ties, heap, place, size):
-    """Move the entry at `place` down in a heap of positions, whose first entry is the worst."""
+    """Move the entry at `place` down in a heap of positions.
+
+    The heap's first entry is the worst.
+    """
     entry = heap[place]
     score, tie = scores[entry], ties[entry]
     while 2 * place + 1 < size:
@@ -153,9 +176,10 @@ def _sink(scores, ties, heap, place, size):
 
 @kernel
 def select_best(scores, ties, best):
-    """Write the positions of the best scores above -inf to `best`, int64 (k,), best first; return their number.
+    """Write the positions of the best scores above -inf to `best`, best first.
 
-    Of equal scores, the one with the smaller entry of `ties` is better.
+    `best` is int64 (k,).  Return the number of positions.  Of equal scores, the one
+    with the smaller entry of `ties` is better.
     """
     most, size, top = best.shape[0], np.int64(0), np.int64(0)  # with literals, _sink would be compiled again
     for i in range(scores.shape[0]):

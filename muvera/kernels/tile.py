@@ -4,9 +4,9 @@ One intrinsic multiplies ``ROWS`` rows by ``LANES`` packed columns.  Its accumul
 stay in registers.  Each step along the depth adds to them by fused multiply-adds.  Two
 properties follow that a BLAS product does not have:
 
-* An entry of a product has the same bits for any number of rows, columns and threads, and for any vector width of
-  the machine: its sum has a fixed order.  So a token falls into the same SimHash cell
-  alone and in any batch.
+* An entry of a product has the same bits for any number of rows, columns and threads,
+  and for any vector width of the machine: its sum has a fixed order.  So a token falls
+  into the same SimHash cell alone and in any batch.
 * A kernel can take the maxima or the signs of a product without storing the product.
 
 Sizes: ``depth`` columns of the left matrix (the tokens' dimension), ``LANES`` columns
@@ -15,8 +15,6 @@ zero-padded.  The intrinsics get flat arrays: `row` is the first row of the tile
 `rows`, `last` the last valid one, and `panel` the number of the panel in `packed`.
 """
 
-from typing import Any
-
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
@@ -24,6 +22,7 @@ from numba.core import cgutils
 from .jit import (
     FEATURES,
     FLOAT,
+    Intrinsic,
     broadcast,
     constant,
     emitted,
@@ -59,9 +58,10 @@ def pad_columns(matrix: np.ndarray) -> np.ndarray:
 
 
 def pack_columns(matrix: np.ndarray) -> np.ndarray:
-    """Pack the rows of `matrix` (n, depth) as columns for the tile, float32 (panels, depth, LANES).
+    """Pack the rows of `matrix` (n, depth) as columns for the tile.
 
-    ``packed[p, :, j]`` is row ``p * LANES + j``; rows past n are zero.
+    The result is float32 (panels, depth, LANES).  ``packed[p, :, j]`` is row ``p *
+    LANES + j``; rows past n are zero.
     """
     count, depth = matrix.shape
     panels = -(-count // LANES)
@@ -83,17 +83,17 @@ def at_cache_line(array: np.ndarray) -> np.ndarray:
 
 
 def _emit_sums(
-    builder: Any,
-    rows: Any,
-    row: Any,
-    last: Any,
-    depth: Any,
-    packed: Any,
-    panel: Any,
+    builder: ir.IRBuilder,
+    rows: ir.Value,
+    row: ir.Value,
+    last: ir.Value,
+    depth: ir.Value,
+    packed: ir.Value,
+    panel: ir.Value,
     lanewise: bool = False,
     panels: int = 1,
-    used: Any = None,
-) -> list[Any]:
+    used: ir.Value | None = None,
+) -> list[ir.Value]:
     """Emit the product of ROWS rows and `panels` panels: ROWS vectors of sums each.
 
     By default, each entry of a row is multiplied by a packed vector.  With `lanewise`,
@@ -123,7 +123,7 @@ def _emit_sums(
     return [builder.load(total) for total in sums]
 
 
-def _dot(lanewise: bool) -> Any:
+def _dot(lanewise: bool) -> Intrinsic:
     @emitted
     def dot(builder, rows, row, last, depth, packed, panel, out, position):
         address = builder.gep(out, [position])
@@ -142,7 +142,10 @@ lane_dot = _dot(lanewise=True)
 
 @emitted
 def tile_dot_below(builder, rows, row, last, depth, packed, panel, out):
-    """Write `tile_dot` to `out` for a lower triangular matrix: column j of it has j + 1 entries."""
+    """Write `tile_dot` to `out` for a lower triangular matrix.
+
+    Column j of the matrix has j + 1 entries.
+    """
     used = times(builder, plus(builder, panel, 1), LANES)
     for i, total in enumerate(_emit_sums(builder, rows, row, last, depth, packed, panel, used=used)):
         store_vector(builder, total, builder.gep(out, [ir.Constant(row.type, i * LANES)]))
@@ -150,10 +153,10 @@ def tile_dot_below(builder, rows, row, last, depth, packed, panel, out):
 
 @emitted
 def tile_outer(builder, left, row, right, column, width, count, out):
-    """Write ROWS * LANES sums of products of columns, over `count` rows of `width` floats, to `out`.
+    """Write ROWS * LANES sums of products of columns to `out`.
 
-    Columns ``row + i`` of `left` are multiplied by the LANES columns of `right` from
-    `column` on.
+    The sums run over `count` rows of `width` floats.  Columns ``row + i`` of `left` are
+    multiplied by the LANES columns of `right` from `column` on.
     """
     sums = new_sums(builder, _VECTOR, ROWS)
     with cgutils.for_range(builder, count) as loop:
@@ -194,7 +197,10 @@ def tile_max(builder, rows, row, last, depth, packed, panel, out, position):
 
 @emitted
 def tile_signs(builder, rows, row, last, depth, packed, panel, out, position, step):
-    """Write each row's signs as a uint16 (bit j: column j > 0) to ``out[position + i * step]``."""
+    """Write each row's signs as a uint16 to ``out[position + i * step]``.
+
+    Bit j is set if column j is positive.
+    """
     address = builder.gep(out, [position])
     for total in _emit_sums(builder, rows, row, last, depth, packed, panel):
         positive = builder.fcmp_ordered(">", total, constant(_VECTOR, 0))

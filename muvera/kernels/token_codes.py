@@ -1,10 +1,11 @@
-"""Token codes: write them, decode them, and score documents by them, through floats or through products of bytes.
+"""Token codes: write them, decode them, and score documents by them.
 
-A code is a row of bytes: the number of the token's centroid (``id_bytes``,
-little-endian, may be 0), the token's factor (float16, 2 bytes), and packed residuals.
-The bits of a coordinate run from the lowest to the highest, coordinates one after the
-other, and the first bit of a byte is its highest, as in PLAID indexes.  A byte
-therefore holds ``keys = 8 / bits`` coordinates.
+Scores are computed through floats or through products of bytes.  A code is a row of
+bytes: the number of the token's centroid (``id_bytes``, little-endian, may be 0), the
+token's factor (float16, 2 bytes), and packed residuals.  The bits of a coordinate run
+from the lowest to the highest, coordinates one after the other, and the first bit of a
+byte is its highest, as in PLAID indexes.  A byte therefore holds ``keys = 8 / bits``
+coordinates.
 
 For scores by bytes, a code unpacks to a row of unsigned bytes u and a factor f.  An
 entry of u is the centroid's byte plus that of the residual; no sum exceeds 255.  Rows
@@ -19,6 +20,7 @@ are prefetched during the products of the current one: in random order, waiting 
 would take longer than the products.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +32,7 @@ from .jit import (
     BYTE,
     FASTEST,
     FLOAT,
+    Intrinsic,
     broadcast,
     constant,
     emitted,
@@ -62,19 +65,23 @@ _FLOATS = ir.VectorType(FLOAT, LANES)
 # Largest absolute value of a query's byte.
 _MOST = 127
 
-# Tokens that are unpacked or decoded together: multiples of ROWS that fit into the
+# Tokens whose bytes are unpacked together: a multiple of ROWS that fits into the
 # first-level cache.
-_UNPACKED, _DECODED = 64, 4 * ROWS
+_UNPACKED = 64
+
+# Tokens that are decoded to floats together, which take four times the memory.
+_DECODED = 4 * ROWS
 
 
 class CodeFormat(NamedTuple):
-    """The layout of a codec's codes of `width` bytes, and the values that they encode, as floats and as bytes.
+    """The layout of a codec's codes, and the values that they encode.
 
-    With `bits`, `centers` (flat) are in units of `scales`, and `levels` (flat) is the
-    :func:`byte_table` of each byte's coordinates.  `center_bytes` (flat) has a row of
-    whole chunks for each centroid; `level_bytes` has the tables of a nibble, or of a
-    byte for 8 bits.  Without `bits`, a coordinate is a byte: 128 plus the number of
-    steps from the only center.  A code contains a factor, in multiples of `unit`.
+    A code has `width` bytes; the values are floats and bytes.  With `bits`, `centers`
+    (flat) are in units of `scales`, and `levels` (flat) is the :func:`byte_table` of
+    each byte's coordinates.  `center_bytes` (flat) has a row of whole chunks for each
+    centroid; `level_bytes` has the tables of a nibble, or of a byte for 8 bits.
+    Without `bits`, a coordinate is a byte: 128 plus the number of steps from the only
+    center.  A code contains a factor, in multiples of `unit`.
     """
 
     width: int
@@ -115,7 +122,10 @@ class CodeQuery(NamedTuple):
 
 
 def byte_table(weights: np.ndarray, nbits: int) -> np.ndarray:
-    """Return the weights of each byte's coordinates, lowest first, float32 (256, 8 // nbits)."""
+    """Return the weights of each byte's coordinates, lowest first.
+
+    The result is float32 (256, 8 // nbits).
+    """
     bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
     buckets = (bits.reshape(256, 8 // nbits, nbits) << np.arange(nbits)).sum(2)
     return np.ascontiguousarray(weights[buckets], np.float32)
@@ -123,7 +133,10 @@ def byte_table(weights: np.ndarray, nbits: int) -> np.ndarray:
 
 @helper
 def _find_buckets(row, stretch, center, inverse_scales, thresholds, values, buckets):
-    """Write the number of `thresholds` below each scaled residual of the stretched `row` to `buckets`."""
+    """Write the bucket of each scaled residual of the stretched `row`.
+
+    A bucket is the number of `thresholds` below the residual.
+    """
     for j in range(row.shape[0]):
         values[j] = (row[j] * stretch - center[j]) * inverse_scales[j]
     buckets[:] = 0
@@ -136,12 +149,13 @@ def _find_buckets(row, stretch, center, inverse_scales, thresholds, values, buck
 def write_residuals(
     rows, centers, numbers, inverse_scales, thresholds, levels, scales, bits, stretches, packed, norms
 ):  # fmt: skip
-    """Write the residuals' bits of each row to `packed` (n, bytes), which is zero, and the norm of the decoded vector.
+    """Write the bits of each row's residuals, and the norm of the decoded vector.
 
-    Only the direction of that vector matters, since its length is restored by the
-    factor.  So the row is stretched by the first of the `stretches` with the smallest
-    angle.  `numbers` (n,) are the rows' centroids among `centers`.  Bucket i of a
-    coordinate lies above i thresholds; levels are in units of its scale.
+    The bits go to `packed` (n, bytes), which is zero.  Only the direction of that
+    vector matters, since its length is restored by the factor.  So the row is stretched
+    by the first of the `stretches` with the smallest angle.  `numbers` (n,) are the
+    rows' centroids among `centers`.  Bucket i of a coordinate lies above i thresholds;
+    levels are in units of its scale.
     """
     count, dimension = rows.shape
     values, buckets = np.empty(dimension, np.float32), np.empty(dimension, np.uint8)
@@ -216,10 +230,11 @@ def _decode_rows(numbers, centers, codes, start, width, levels, out):
 
 @kernel
 def decode_residuals(codes, packed, centroids, table, normalize, out):
-    """Write the decoded tokens of a PLAID index to `out`, from their centroids (n,) and residual bits (n, width).
+    """Write the decoded tokens of a PLAID index to `out`.
 
-    `table` is that of :func:`byte_table`.  With `normalize`, a token is divided by the
-    larger of its norm and 1e-12.
+    They are decoded from their centroids (n,) and residual bits (n, width).  `table` is
+    that of :func:`byte_table`.  With `normalize`, a token is divided by the larger of
+    its norm and 1e-12.
     """
     count, dimension = out.shape
     _decode_rows(codes, centroids.reshape(-1), packed.reshape(-1), 0, packed.shape[1], table.reshape(-1), out)
@@ -267,10 +282,11 @@ def decode_codes(codes, form, out):
 
 @kernel
 def score_decoded(codes, offsets, documents, form, packed, count, estimates, errors, heap, out):
-    """Write the Chamfer similarities of decoded `documents` (c,) with one query of `count` tokens to `out` (c,).
+    """Write the Chamfer similarities of decoded documents with one query.
 
-    They have the bits of :func:`muvera.kernels.chamfer.score_documents`, or are -inf
-    for all documents that remain once an estimate excludes one.  See
+    `documents` (c,) are their numbers, `out` is (c,), and the query has `count`
+    tokens.  They have the bits of :func:`muvera.kernels.chamfer.score_documents`, or
+    are -inf for all documents that remain once an estimate excludes one.  See
     :func:`muvera.kernels.chamfer.score_with_pruning`.
     """
     depth, width = len(form.scales), form.width
@@ -306,7 +322,7 @@ def score_decoded(codes, offsets, documents, form, packed, count, estimates, err
 # -- scores by bytes
 
 
-def make_unpack(bits: int, shuffles: str) -> Any:
+def make_unpack(bits: int, shuffles: str) -> Intrinsic:
     """Return the intrinsic that unpacks CHUNK coordinates by one of the SHUFFLES.
 
     It looks up the bits from ``codes[start]`` on in `tables`, adds
@@ -332,8 +348,11 @@ def make_unpack(bits: int, shuffles: str) -> Any:
     return unpack
 
 
-def _unpack_rows(bits: int) -> Any:
-    """Return a function that unpacks the residuals of `tokens` codes, `size` bytes each, to rows of `stride` bytes."""
+def _unpack_rows(bits: int) -> Callable[..., Any]:
+    """Return a function that unpacks the residuals of codes to rows.
+
+    It takes `tokens` codes of `size` bytes each; a row has `stride` bytes.
+    """
     unpack, step = make_unpack(bits, FASTEST), CHUNK * bits // 8
 
     @helper
@@ -362,10 +381,10 @@ _rows_of_1, _rows_of_2, _rows_of_4 = _unpack_rows(1), _unpack_rows(2), _unpack_r
 def _unpack_residuals(
     codes, first, last, width, id_bytes, bits, centers, tables, numbers, rest, stride, out
 ):  # fmt: skip
-    """Write the codes first..last to `out` as rows of `stride` bytes, whole chunks, and their centroids to `numbers`.
+    """Write the codes first..last to `out` and their centroids to `numbers`.
 
-    `centers` and `tables` are the bytes of a :class:`CodeFormat`; `rest`, uint8 (CHUNK
-    / 2,), is scratch memory.
+    `out` has rows of `stride` bytes, whole chunks.  `centers` and `tables` are the
+    bytes of a :class:`CodeFormat`; `rest`, uint8 (CHUNK / 2,), is scratch memory.
     """
     residuals, tokens = id_bytes + FACTOR_BYTES, last - first
     start, size = first * width + residuals, width - residuals
@@ -383,7 +402,7 @@ def _unpack_residuals(
                 out[row + i] = centers[center + i] + tables[codes[place + i]]
 
 
-def _raising(addition: str, panels: int) -> Any:
+def _raising(addition: str, panels: int) -> Intrinsic:
     """Return the intrinsic that raises maxima of `panels` panels.
 
     `addition` is one of the ADDITIONS.
@@ -412,8 +431,11 @@ def _raising(addition: str, panels: int) -> Any:
     return raise_maxima
 
 
-def make_maxima(addition: str) -> tuple[Any, Any]:
-    """Return the intrinsics that raise the maxima of one panel and of two, made with one of the ADDITIONS."""
+def make_maxima(addition: str) -> tuple[Intrinsic, Intrinsic]:
+    """Return the intrinsics that raise the maxima of one panel and of two.
+
+    `addition` is one of the ADDITIONS.
+    """
     return _raising(addition, 1), _raising(addition, 2)
 
 
@@ -425,10 +447,10 @@ one_panel, two_panels = make_maxima(list(ADDITIONS)[-1])
 
 @kernel
 def round_query(tokens, rounding, unit, query):
-    """Round each scaled token (m, n) to multiples of a 127th of its largest entry, and write them to `query`.
+    """Round each scaled token (m, n), and write it to `query`.
 
-    Each factor is multiplied by `unit`.  The bytes and biases of `query` are zero
-    before.
+    An entry is a multiple of a 127th of the token's largest entry.  Each factor is
+    multiplied by `unit`.  The bytes and biases of `query` are zero before.
     """
     packed, depth = query.packed, query.packed.shape[0] // query.biases.shape[0]
     for i in range(tokens.shape[0]):
@@ -480,10 +502,11 @@ def _raise_block(
 
 @kernel
 def score_codes(codes, offsets, documents, form, query, stop_at, heap, out):
-    """Write the Chamfer similarities of coded `documents` (c,) with one query to `out` (c,): -inf without tokens.
+    """Write the Chamfer similarities of coded documents with one query.
 
-    All remaining ones are -inf once the expected misses of `stop_at` are low enough,
-    see :func:`muvera.kernels.chamfer.score_with_pruning`.
+    `documents` (c,) are their numbers; `out` (c,) gets -inf without tokens.  All
+    remaining ones are -inf once the expected misses of `stop_at` are low enough, see
+    :func:`muvera.kernels.chamfer.score_with_pruning`.
     """
     width, stride = form.width, -(-len(form.scales) // CHUNK) * CHUNK
     rows = np.zeros(_UNPACKED * stride, np.uint8)
@@ -517,8 +540,8 @@ def score_codes(codes, offsets, documents, form, query, stop_at, heap, out):
                 factors[token] = half_at(codes, (first + token) * width + form.id_bytes)
             if form.bits > 0:
                 _unpack_residuals(
-                    codes, first, last, width, form.id_bytes, form.bits, center_bytes, level_bytes, numbers, rest,
-                    stride, rows,
+                    codes, first, last, width, form.id_bytes, form.bits, center_bytes, level_bytes,
+                    numbers, rest, stride, rows,
                 )  # fmt: skip
                 _raise_block(
                     rows, 0, stride, count, packed, biases, factors, best, codes, width, ahead, ahead_stop

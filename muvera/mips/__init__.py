@@ -1,9 +1,13 @@
-"""Maximum inner product search over single vectors: exact, a scan of codes, and a graph, behind one interface."""
+"""Maximum inner product search over single vectors.
+
+An exact search, a scan of codes and a graph have one interface.
+"""
 
 from .base import VectorSearch
 from .exact import ExactSearch
-from .hnsw import HNSWSearch, HNSWSettings
+from .hnsw import HNSWSearch
 from .scan import ScanSearch
+from .settings import HNSWSettings
 
 #: Every search class by its kind.
 SEARCHES: dict[str, type[VectorSearch]] = {
@@ -12,5 +16,24 @@ SEARCHES: dict[str, type[VectorSearch]] = {
 
 
 def make_search(kind: str, dimension: int, hnsw: HNSWSettings | None = None) -> VectorSearch:
-    """Return an empty search of this kind; `hnsw` are the settings of a graph."""
-    return HNSWSearch(dimension, hnsw) if kind == HNSWSearch.kind else SEARCHES[kind](dimension)
+    """Return a search without vectors.
+
+    Parameters
+    ----------
+    kind : {"exact", "scan", "hnsw"}
+        "exact" reads all floats, "scan" reads 4-bit codes, "hnsw" searches a graph.
+    dimension : int
+        Number of columns of the vectors.
+    hnsw : HNSWSettings, optional
+        Settings of a graph; other kinds ignore them.
+
+    Returns
+    -------
+    VectorSearch
+
+    Raises
+    ------
+    ImportError
+        If `kind` is "hnsw" and hnswlib is not installed.
+    """
+    return SEARCHES[kind].empty(dimension, hnsw)

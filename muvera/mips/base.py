@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..data.ranking import best_first
 from ..data.validation import read_only_view
@@ -17,6 +17,9 @@ from ..kernels.rows import first_beyond, inner_products
 from ..kernels.tile import LANES
 from ..utils.checks import require_int
 from ..utils.parallel import run_in_ranges, split_by_count
+from .settings import HNSWSettings
+
+_Search = TypeVar("_Search", bound="VectorSearch")
 
 #: Labels of vectors int64 (n,), and vectors float32 (n, dimension).
 Labels = NDArray[np.int64]
@@ -39,8 +42,11 @@ Saved = tuple[dict[str, Any], list[str]]
 # The mask of a float32's bits without the sign, and the bits of infinity.
 _FINITE = np.uint32(0x7FFFFFFF), np.uint32(0x7F800000)
 
-# Bytes of floats per task, and bytes of rows whose products are in memory at a time.
-_TASK, _BLOCK = 4 << 20, 32 << 20
+# Bytes of vectors per task.
+_TASK = 4 << 20
+
+# Bytes of vectors whose products are in memory at a time.
+_BLOCK = 32 << 20
 
 
 def at_once(work: Callable[[], object]) -> None:
@@ -49,16 +55,21 @@ def at_once(work: Callable[[], object]) -> None:
 
 
 class VectorSearch(ABC):
-    """Base class of maximum inner product searches; the caller identifies vectors by int64 labels.
+    """Base class of maximum inner product searches.
 
-    Several threads may search at once.  A copy (:func:`copy.copy`) is cheap, because it
-    shares the vectors.  Changes to a copy do not affect the original, even while other
-    threads search it.
+    The caller identifies vectors by int64 labels.  Several threads may search at once.
+    A copy (:func:`copy.copy`) is cheap, because it shares the vectors.  Changes to a
+    copy do not affect the original, even while other threads search it.
 
     Copies of a graph share the graph.  So :meth:`add` changes it under a `guard` that
     excludes all searches; call :meth:`settle` under such a guard, too.  If two copies
     of a graph are extended, only the one that was extended last can be searched; the
     other raises RuntimeError.
+
+    Parameters
+    ----------
+    dimension : int
+        Number of columns of the vectors.
     """
 
     #: Name of this kind: the "backend" of an index.
@@ -69,6 +80,11 @@ class VectorSearch(ABC):
         self._alive = np.zeros(0, bool)  # by label, up to the last one
         self._count = 0
 
+    @classmethod
+    def empty(cls: type[_Search], dimension: int, settings: HNSWSettings | None = None) -> _Search:
+        """Return a search without vectors; only a graph has `settings`."""
+        return cls(dimension)
+
     def __len__(self) -> int:
         """Return the number of vectors that a search can return."""
         return self._count
@@ -76,7 +92,25 @@ class VectorSearch(ABC):
     def add(
         self, labels: Labels, vectors: Floats, threads: int | None = None, guard: Guard = at_once
     ) -> None:
-        """Add all or none of vectors (n, dimension) under labels (n,), ascending and above all earlier ones."""
+        """Add all or none of some vectors.
+
+        Parameters
+        ----------
+        labels : int64 (n,)
+            Ascending, and above all earlier labels.
+        vectors : float32 (n, dimension)
+            Finite numbers.
+        threads : int, optional
+            Default: all usable cores.
+        guard : callable, optional
+            Calls a function while no other thread searches; only graphs use it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the labels do not ascend, or the vectors have another shape or numbers
+            that are not finite.
+        """
         rows = checked_vectors(vectors, self.dimension)
         names = checked_labels(labels, len(rows))
         if not len(names):
@@ -112,7 +146,18 @@ class VectorSearch(ABC):
         """
 
     def existing(self, labels: Labels) -> Labels:
-        """Return those of `labels` that a search can return, ascending."""
+        """Return those of `labels` that a search can return, ascending.
+
+        Parameters
+        ----------
+        labels : int64 (n,)
+            Labels, some of which may be unknown.
+
+        Returns
+        -------
+        int64 (m,)
+            Without repeats.
+        """
         return np.unique(labels[self._exist(labels)])
 
     def _exist(self, labels: Labels) -> NDArray[np.bool_]:
@@ -126,9 +171,17 @@ class VectorSearch(ABC):
             raise KeyError(f"label {missing.min()} does not exist.")
 
     def remove(self, labels: Labels) -> None:
-        """Skip the vectors with these labels in later searches.
+        """Skip some vectors in later searches.
 
-        Raise KeyError for a label that does not exist.
+        Parameters
+        ----------
+        labels : int64 (n,)
+            Distinct labels of the vectors.
+
+        Raises
+        ------
+        KeyError
+            If a label does not exist.
         """
         self._require(labels)
         alive = self._alive.copy()
@@ -144,14 +197,35 @@ class VectorSearch(ABC):
         *,
         ef: int | None = None,
     ) -> Found:
-        """Return the labels and inner products of the `k` best vectors of each query, see :data:`Found`.
+        """Return the best vectors of each query.
 
-        Only the labels in `allowed` are searched, if given; unknown ones are ignored.
-        `ef` is the number of candidates that a graph search keeps; default: as in its
-        settings.
+        Parameters
+        ----------
+        queries : float32 (m, dimension)
+            Finite numbers.
+        k : int
+            Number of vectors per query.
+        allowed : int64 (a,), optional
+            Search only these labels; unknown ones are ignored.  Default: all.
+        threads : int, optional
+            Default: all usable cores.
+        ef : int, optional
+            Number of candidates that a graph search keeps: more candidates find more
+            and take more time.  Default: as in its settings.
+
+        Returns
+        -------
+        tuple of int64 (m, k) and float32 (m, k)
+            Labels and inner products, best first; -1 and -inf if fewer were found.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the queries have another shape or numbers that are not finite.
         """
         rows = checked_vectors(queries, self.dimension, "queries")
-        labels, scores = np.full((len(rows), k), -1), np.full((len(rows), k), -np.inf, np.float32)
+        labels = np.full((len(rows), k), -1)
+        scores = np.full((len(rows), k), -np.inf, np.float32)
         if len(rows) and len(self):
             possible = slice(len(self))
             self._search(rows, (labels[:, possible], scores[:, possible]), allowed, threads, ef)
@@ -171,9 +245,22 @@ class VectorSearch(ABC):
         return np.flatnonzero(self._alive)
 
     def vectors(self, labels: Labels) -> Floats:
-        """Return the stored vectors of `labels`, float32 (n, dimension).
+        """Return stored vectors.
 
-        Raise KeyError for a missing one.
+        Parameters
+        ----------
+        labels : int64 (n,)
+            Labels of the vectors.
+
+        Returns
+        -------
+        float32 (n, dimension)
+            As added, or decoded if the search stores codes only.
+
+        Raises
+        ------
+        KeyError
+            If a label does not exist.
         """
         self._require(labels)
         return self._stored(labels) if len(labels) else np.empty((0, self.dimension), np.float32)
@@ -188,36 +275,113 @@ class VectorSearch(ABC):
 
     @abstractmethod
     def save(self, folder: Path, keep: Keep) -> Saved:
-        """Write this search's files into `folder`, except for saved files that `keep` can keep."""
+        """Write this search's files.
+
+        Parameters
+        ----------
+        folder : Path
+            Folder to write to.
+        keep : callable
+            For a saved file, returns its name within the index's folder, or None if it
+            cannot be kept.  Files that can be kept are not written again.
+
+        Returns
+        -------
+        tuple of dict and list of str
+            The state for :meth:`load`, as JSON, and the names of the kept files.
+        """
 
     def saved_in(self, folder: Path) -> None:  # noqa: B027 (some keep no files)
         """Record the folder that contains the saved files."""
 
     @classmethod
-    @abstractmethod
-    def load(cls, folder: Path, dimension: int, saved: SavedState) -> VectorSearch:
+    def load(cls: type[_Search], folder: Path, dimension: int, saved: SavedState) -> _Search:
         """Load the files of :meth:`save`.
 
-        Raise ValueError for damaged ones, or for another dimension or settings.
+        Parameters
+        ----------
+        folder : Path
+            Folder that was passed to :meth:`save`.
+        dimension : int
+            Number of columns of the vectors.
+        saved : SavedState
+            State that :meth:`save` returned.
+
+        Returns
+        -------
+        VectorSearch
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If a file is missing or damaged, or belongs to another dimension or other
+            settings.
+        """
+        loaded = cls.empty(dimension, saved.settings)
+        loaded.read(folder, saved)
+        return loaded
+
+    @abstractmethod
+    def read(self, folder: Path, saved: SavedState) -> None:
+        """Fill this empty search from files, see :meth:`load`.
+
+        Parameters
+        ----------
+        folder : Path
+            Folder that was passed to :meth:`save`.
+        saved : SavedState
+            State that :meth:`save` returned.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If a file is missing or damaged.
         """
 
 
 @dataclass(frozen=True)
 class SavedState:
-    """The state and the kept files of :meth:`VectorSearch.save`, and the `settings` of a graph.
+    """What :meth:`VectorSearch.save` returned, and what loading needs besides.
 
-    `live` are the labels that a search can return, ascending.  Default: all in the
-    files.
+    Parameters
+    ----------
+    state : dict
+        State of the search.
+    kept : list of Path
+        Files that were kept.
+    settings : HNSWSettings, optional
+        Settings of a graph.
+    live : int64 (n,), optional
+        Labels that a search can return, ascending.  Default: all in the files.
     """
 
     state: dict[str, Any]
     kept: list[Path]
-    settings: Any = None
+    settings: HNSWSettings | None = None
     live: Labels | None = None
 
 
-def checked_vectors(vectors: Any, dimension: int, name: str = "vectors") -> Floats:
-    """Return `vectors` as float32 (n, dimension), finite and C-contiguous, or raise."""
+def checked_vectors(vectors: ArrayLike, dimension: int, name: str = "vectors") -> Floats:
+    """Return `vectors` as finite, C-contiguous float32.
+
+    Parameters
+    ----------
+    vectors : array_like (n, dimension)
+        Numbers of any type.
+    dimension : int
+        Required number of columns.
+    name : str
+        Name of the vectors in messages.
+
+    Returns
+    -------
+    float32 (n, dimension)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `vectors` has another shape, or entries that are not finite numbers.
+    """
     array = np.asarray(vectors)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must be numbers, got dtype {array.dtype}.")
@@ -231,8 +395,25 @@ def checked_vectors(vectors: Any, dimension: int, name: str = "vectors") -> Floa
     return array
 
 
-def checked_labels(labels: Any, count: int) -> Labels:
-    """Return labels as int64 (count,), non-negative and ascending, or raise."""
+def checked_labels(labels: ArrayLike, count: int) -> Labels:
+    """Return labels as int64.
+
+    Parameters
+    ----------
+    labels : array_like of int (count,)
+        Not negative, ascending and distinct.
+    count : int
+        Number of vectors.
+
+    Returns
+    -------
+    int64 (count,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `labels` are anything else.
+    """
     array = np.asarray(labels)
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
         raise TypeError(f"labels must be integers (n,), got {array.dtype} {array.shape}.")
@@ -244,14 +425,40 @@ def checked_labels(labels: Any, count: int) -> Labels:
 
 
 def grown(array: NDArray[Any], needed: int, value: float) -> NDArray[Any]:
-    """Return a copy with at least `needed` entries, filled up with `value`."""
+    """Return a longer copy of an array.
+
+    Parameters
+    ----------
+    array : numpy.ndarray (n,)
+        Values to copy.
+    needed : int
+        Smallest length of the copy.
+    value : float
+        Value of the further entries.
+
+    Returns
+    -------
+    numpy.ndarray
+        Same dtype.
+    """
     copied = np.full(max(needed, len(array)), value, array.dtype)
     copied[: len(array)] = array
     return copied
 
 
 def padded(rows: Floats) -> Floats:
-    """Return rows with zeros up to a multiple of LANES columns."""
+    """Return rows with zeros up to a multiple of LANES columns.
+
+    Parameters
+    ----------
+    rows : float32 (n, dimension)
+        Vectors.
+
+    Returns
+    -------
+    float32 (n, width)
+        `rows` themselves if no zeros are needed.
+    """
     width = -(-rows.shape[1] // LANES) * LANES
     if rows.shape[1] == width:
         return rows
@@ -267,10 +474,21 @@ def score_among(
     best: Found,
     threads: int | None,
 ) -> None:
-    """Merge the best of `labels` for each query into `best`, see :data:`Found`; ties go to the first.
+    """Merge the best of some vectors into the results of each query.
 
-    `read` returns the vectors of the labels from a start to a stop, with or without
-    padding.
+    Parameters
+    ----------
+    labels : int64 (n,)
+        Labels of the vectors.
+    read : callable
+        Returns the vectors of ``labels[start:stop]``, with or without padding.
+    queries : float32 (m, dimension)
+        Finite numbers.
+    best : tuple of int64 (m, k) and float32 (m, k)
+        Labels and inner products so far, best first; changed in place.  Ties go to the
+        vectors that came first.
+    threads : int or None
+        Default: all usable cores.
     """
     queries = padded(queries)
     for start, stop in split_by_count(len(labels), _BLOCK // (4 * queries.shape[1])):
@@ -284,10 +502,14 @@ def score_among(
 
 
 def _products(vectors: Floats, queries: Floats, threads: int | None) -> Floats:
-    """Return the inner products of :func:`padded` queries and vectors, float32 (m, n)."""
+    """Return the inner products of :func:`padded` queries and vectors.
+
+    The result is float32 (m, n).
+    """
     width = vectors.shape[1]
     out = np.empty((len(vectors), len(queries)), np.float32)
-    flat, packed = read_only_view(vectors).reshape(-1), read_only_view(queries).reshape(-1)
+    flat = read_only_view(vectors).reshape(-1)
+    packed = read_only_view(queries).reshape(-1)
 
     def work(start: int, stop: int) -> None:
         inner_products(flat, start, stop, width, packed, len(queries), out[start:stop])

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.byte_product import (
+    Bounds,
     bound_products,
     multiply_possible,
     multiply_rows,
@@ -40,7 +41,9 @@ from .base import (
     score_among,
 )
 
-VECTORS, LABELS = "vectors.npy", "vector_labels.npy"
+#: Files of a saved search.
+VECTORS = "vectors.npy"
+LABELS = "vector_labels.npy"
 
 # Bytes of rounded vectors that one task reads.
 _BYTE_TASK = 1 << 20
@@ -48,9 +51,11 @@ _BYTE_TASK = 1 << 20
 # Maximum number of queries that share the reading of bytes.
 _TOGETHER = 8
 
-# Total floats from which reading bytes first is faster, and the share of remaining
-# vectors above which it is not.
-_BYTES_FROM, _MOST_READ = 1 << 20, 0.25
+# Total floats from which reading bytes first is faster.
+_BYTES_FROM = 1 << 20
+
+# Share of vectors that must be read as floats from which reading bytes first is slower.
+_MOST_READ = 0.25
 
 # An empty array of rows, with which kernels search all rows.
 _ALL = np.empty(0, np.int64)
@@ -97,7 +102,8 @@ class ExactSearch(VectorSearch):
         self, queries: Floats, best: Found, allowed: Labels | None, threads: int | None, ef: int | None
     ) -> None:
         """Write the best; ties go to the vector that was added first."""
-        rows, k = None, best[0].shape[1]
+        rows = None
+        k = best[0].shape[1]
         if allowed is not None or len(self) < len(self._labels):
             rows = self._rows_of(self.labels() if allowed is None else self.existing(allowed))
         by_bytes = allowed is None and k <= _MOST_READ * len(self)
@@ -111,13 +117,17 @@ class ExactSearch(VectorSearch):
         self, queries: Floats, best: Found, rows: NDArray[np.int64] | None, threads: int | None
     ) -> None:
         """Write the best of `rows`, or of all, by floats."""
-        floats, labels = self._columns[0].values, self._labels.values
+        floats = self._columns[0].values
+        labels = self._labels.values
         if rows is None:
             return score_among(labels, lambda a, b: floats[a:b], queries, best, threads)
         return score_among(labels[rows], lambda a, b: floats[rows[a:b]], queries, best, threads)
 
     def _byte_products(self, queries: Floats, threads: int | None) -> Floats:
-        """Return the products of queries rounded to 16 bits with all rounded vectors, (m, n)."""
+        """Return the products of rounded queries with all rounded vectors, (m, n).
+
+        Queries are rounded to 16 bits.
+        """
         numbers, sums, units = (column.values for column in self._columns[1:-1])
         halves = np.zeros((2 * len(queries), numbers.shape[1]), np.uint8)
         query_units = np.empty(len(queries), np.float32)
@@ -134,22 +144,33 @@ class ExactSearch(VectorSearch):
     def _by_bytes(
         self, queries: Floats, best: Found, rows: NDArray[np.int64] | None, threads: int | None
     ) -> None:
-        """Write the best of `rows`, or of all, by the floats of those that can be among them by bytes."""
-        products, errors, chosen = self._byte_products(queries, threads), self._columns[-1].values, _ALL
+        """Write the best of `rows`, or of all.
+
+        Only vectors that can be among them by bytes are read as floats.
+        """
+        products = self._byte_products(queries, threads)
+        errors = self._columns[-1].values
+        chosen = _ALL
         if rows is not None:
             products, errors, chosen = products.take(rows, axis=1), errors[rows], rows
-        k, (count, size) = best[0].shape[1], products.shape
+        k = best[0].shape[1]
+        count, size = products.shape
         # The k-th best of the groups' best lower bounds is at most the k-th best
         # product.
-        groups, most = min(_GROUPS * k, size), int(_MOST_READ * size)
-        lengths, bounds = np.empty(count, np.float32), np.empty((count, groups), np.float32)
+        groups = min(_GROUPS * k, size)
+        most = int(_MOST_READ * size)
         # Subnormal numbers of float32 have no relative precision.
-        limits = errors, padded(queries), np.float32(queries.shape[1] + LANES) * _TINY, lengths
-        bound_products(products, *limits, bounds)
+        least = np.float32(queries.shape[1] + LANES) * _TINY
+        limits = Bounds(errors, np.empty(count, np.float32), least)
+        lanes = padded(queries)
+        bounds = np.empty((count, groups), np.float32)
+        bound_products(products, limits, lanes, bounds)
         edges = np.partition(bounds, groups - k)[:, groups - k]
-        possible, exact = np.zeros((count, most), np.int64), np.empty((count, most), np.float32)
-        counts, vectors = np.empty(count, np.int64), self._columns[0].values
-        largest = multiply_possible(products, *limits, edges, vectors, chosen, possible, exact, counts)
+        possible = np.zeros((count, most), np.int64)
+        exact = np.empty((count, most), np.float32)
+        counts = np.empty(count, np.int64)
+        vectors = self._columns[0].values
+        largest = multiply_possible(products, limits, lanes, edges, vectors, chosen, possible, exact, counts)
         exact = exact[:, :largest]
         at = np.arange(count)[:, np.newaxis], (-exact).argsort(axis=1, kind="stable")[:, :k]
         best[1][:] = exact[at]
@@ -178,16 +199,10 @@ class ExactSearch(VectorSearch):
         save_array(folder / LABELS, names)
         return {}, []
 
-    @classmethod
-    def load(cls, folder: Path, dimension: int, saved: SavedState) -> ExactSearch:
-        """Load the files of :meth:`save`.
-
-        Raise ValueError for damaged ones, see :class:`VectorSearch`.
-        """
-        loaded = cls(dimension)
+    def read(self, folder: Path, saved: SavedState) -> None:
+        """Read the labels and the vectors."""
         # Memory-mapped because `add` copies: memory holds the vectors once.
-        loaded.add(load_npy(folder / LABELS, mmap=False), load_npy(folder / VECTORS))
-        return loaded
+        self.add(load_npy(folder / LABELS, mmap=False), load_npy(folder / VECTORS))
 
 
 def byte_depth(dimension: int) -> int:
@@ -196,7 +211,21 @@ def byte_depth(dimension: int) -> int:
 
 
 def rounded(vectors: Floats, threads: int | None) -> list[NDArray[Any]]:
-    """Return the bytes of finite vectors (n, dimension), and their sums, units and errors: see :func:`round_rows`."""
+    """Round vectors to bytes, see :func:`round_rows`.
+
+    Parameters
+    ----------
+    vectors : float32 (n, dimension)
+        Finite numbers.
+    threads : int or None
+        Default: all usable cores.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        Bytes, int8 (n, depth), and for each vector the sum of its bytes, its unit and
+        its error.
+    """
     count, dimension = vectors.shape
     columns: list[NDArray[Any]] = [
         np.zeros((count, byte_depth(dimension)), np.int8),

@@ -1,4 +1,4 @@
-"""HNSWSearch: search a graph of hnswlib, and HNSWSettings.
+"""HNSWSearch: search a graph of hnswlib.
 
 The graph is searched by cosine, because by inner product some vectors become
 unreachable.  So that both rank alike, every vector is extended to the same length, the
@@ -18,19 +18,19 @@ from __future__ import annotations
 import math
 import struct
 from collections import namedtuple
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.jit import kernel
 from ..utils.arrays import load_npy, save_array
-from ..utils.checks import given, has_repeats, import_extra, require_int
+from ..utils.checks import has_repeats, import_extra
 from ..utils.parallel import split_by_count, thread_count
 from .base import (
     Floats,
@@ -44,9 +44,17 @@ from .base import (
     grown,
     score_among,
 )
+from .settings import HNSWSettings
 
-NORMS, GRAPH = "vector_norms.npy", "vectors.hnsw"
-ADDED, ADDED_LABELS = "vector_added.npy", "vector_added_labels.npy"
+if TYPE_CHECKING:
+    import hnswlib
+
+#: Files of a saved search: the reach and the norms, the graph, and the vectors that
+#: were added after the graph was written.
+NORMS = "vector_norms.npy"
+GRAPH = "vectors.hnsw"
+ADDED = "vector_added.npy"
+ADDED_LABELS = "vector_added_labels.npy"
 
 _FILLING = 16  # extra columns that make all vectors equally long
 _ROOM = 1024  # capacity of an empty graph
@@ -55,9 +63,11 @@ _WITHIN_REACH = 0.95  # quantile of the first vectors' lengths that becomes the 
 _ADDED_PER_THREAD = 32  # vectors that each thread adds at a time; searches run in between
 _BLOCK = 1 << 16  # vectors whose links are checked together
 
-# The whole graph is written again if more than _FEW vectors are new, and more than 1 in
-# _SHARE.
-_FEW, _SHARE = 1024, 100
+# The whole graph is written again if more than _FEW vectors are new, because each load
+# adds them again, and more than 1 in _SHARE, because writing takes time for all of
+# them.
+_FEW = 1024
+_SHARE = 100
 
 # The beginning of a file; `label_at` and `floats_at` are offsets within a vector,
 # `upper_links` a maximum.
@@ -69,83 +79,44 @@ _Header = namedtuple(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class HNSWSettings:
-    """Settings for building and searching a graph of hnswlib.
+class SharedGraph:
+    """A graph of hnswlib that copies of a search share.
 
     Parameters
     ----------
-    m : int
-        Links per vector.  More links raise recall, build time and memory (8 bytes per
-        link).
-    ef_construction : int
-        Candidates while building.  More candidates raise recall and build time.
-    ef : int
-        Candidates while searching.  A search uses twice the number of results if that
-        is more.  More candidates raise recall and time.
-    seed : int
-        Seed of the vectors' levels.  A build with one thread is reproducible; with
-        several threads the graph depends on their timing.
+    index : hnswlib.Index
+        The graph.
+    labels : int64 (n,)
+        Labels in it that are not marked as removed.
     """
 
-    m: int = 16
-    ef_construction: int = 200
-    ef: int = 200
-    seed: int = 42
-
-    def __post_init__(self) -> None:
-        for name, minimum in (("m", 2), ("ef_construction", 1), ("ef", 1), ("seed", 0)):
-            object.__setattr__(self, name, require_int(name, getattr(self, name), minimum))
-
-    @classmethod
-    def of(cls, value: Any) -> HNSWSettings:
-        """Return an HNSWSettings for `value`: an HNSWSettings, a dict of its values, or None for the defaults.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If `value` has another type, or a setting is invalid.
-        """
-        if isinstance(value, cls):
-            return value
-        value = {} if value is None else value
-        if not isinstance(value, Mapping):
-            raise TypeError(f"hnsw must be HNSWSettings or a dict of its values, got {given(value)}.")
-        known = [field.name for field in fields(cls)]
-        unknown = [key for key in value if key not in known]
-        if unknown:
-            raise ValueError(f"hnsw has no {unknown[0]!r}. It has: {', '.join(known)}.")
-        try:
-            return cls(**value)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"hnsw: {error}") from None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a dict of the parameters and their values."""
-        return asdict(self)
-
-
-class SharedGraph:
-    """A graph of hnswlib that copies of a search share, and the labels that are not marked as removed in it."""
-
-    def __init__(self, index: Any, labels: Labels) -> None:
+    def __init__(self, index: hnswlib.Index, labels: Labels) -> None:
         index.set_ef(1)
         self.index = index
-        self.num_unmarked, self.unmarked = 0, np.zeros(0, bool)  # by label
-        #: Number of additions so far, and the ranges of those that failed or that the
-        #: copy extended last does not have.
-        self.additions, self.abandoned = 0, list[range]()
+        self.num_unmarked = 0
+        #: True for each label that is not marked as removed.
+        self.unmarked = np.zeros(0, bool)
+        #: Number of additions so far.
+        self.additions = 0
+        #: Ranges of additions that failed, or that the last extended copy does not have.
+        self.abandoned = list[range]()
         self.use(labels)
 
     def use(self, labels: Labels) -> None:
-        """Record labels that are not marked as removed."""
+        """Record that labels are in the graph and not marked as removed.
+
+        Parameters
+        ----------
+        labels : int64 (n,)
+            Labels that were not recorded yet.
+        """
         self.unmarked = grown(self.unmarked, int(labels.max(initial=-1)) + 1, 0)
         self.unmarked[labels] = True
         self.num_unmarked += len(labels)
 
 
 class SavedGraph(NamedTuple):
-    """The file of a graph, and the vectors added since it was written; `most` is their maximum number.
+    """The file of a graph, and the vectors added since it was written.
 
     A graph's file cannot grow in place, and the time to write it is proportional to all
     vectors.  So a small number of new vectors is written to another file, and added to
@@ -153,15 +124,28 @@ class SavedGraph(NamedTuple):
     """
 
     path: Path
+    #: Maximum number of added vectors.
     most: int
+    #: Labels of the added vectors, int64 (n,).
     labels: Labels
+    #: The added vectors, float32 (n, dimension).
     vectors: Floats
 
 
 class HNSWSearch(VectorSearch):
     """Approximate search in a graph of hnswlib.
 
-    Raises ImportError if hnswlib is not installed.
+    Parameters
+    ----------
+    dimension : int
+        Number of columns of the vectors.
+    settings : HNSWSettings, optional
+        How the graph is built and searched.
+
+    Raises
+    ------
+    ImportError
+        If hnswlib is not installed, or too old.
     """
 
     kind = "hnsw"
@@ -181,6 +165,11 @@ class HNSWSearch(VectorSearch):
         self._saved: SavedGraph | None = None
         self._norms = np.empty(0, np.float32)  # the divisor of each vector, by label
 
+    @classmethod
+    def empty(cls, dimension: int, settings: HNSWSettings | None = None) -> HNSWSearch:
+        """Return a search without vectors, whose graph has these settings."""
+        return cls(dimension, settings)
+
     # -- changing -------------------------------------------------------------
 
     def _add(self, labels: Labels, rows: Floats, threads: int | None, guard: Guard) -> None:
@@ -192,7 +181,9 @@ class HNSWSearch(VectorSearch):
         filled = np.empty((len(rows), self.dimension + _FILLING), np.float32)
         filled[:, : self.dimension] = rows / norms[:, np.newaxis]
         filled[:, self.dimension :] = missing[:, np.newaxis]
-        workers, graph, saved = thread_count(threads), self._graph, self._saved
+        workers = thread_count(threads)
+        graph = self._graph
+        saved = self._saved
 
         def reserve() -> None:
             self.settle()  # after a failed addition
@@ -206,7 +197,8 @@ class HNSWSearch(VectorSearch):
 
         guard(reserve)
         for start, stop in split_by_count(len(labels), _ADDED_PER_THREAD * workers):
-            block, numbers = filled[start:stop], labels[start:stop].astype(np.uint64)
+            block = filled[start:stop]
+            numbers = labels[start:stop].astype(np.uint64)
             guard(partial(graph.index.add_items, block, numbers, num_threads=workers))
         norms_of = grown(self._norms, int(labels.max()) + 1, 1)
         norms_of[labels] = norms
@@ -219,7 +211,8 @@ class HNSWSearch(VectorSearch):
 
     def settle(self) -> None:
         """Mark removed vectors in the graph, which makes searches faster."""
-        graph, alive = self._graph, self._alive
+        graph = self._graph
+        alive = self._alive
         dead = graph.unmarked.copy()
         dead[: len(alive)] &= ~alive[: len(dead)]
         for label in np.flatnonzero(dead):
@@ -273,11 +266,14 @@ class HNSWSearch(VectorSearch):
         best[1][:, :k] = np.take_along_axis(products, order, 1)
 
     def _require_current(self) -> None:
-        """Raise RuntimeError if another copy was extended instead of this one, which removed labels of this one."""
+        """Raise RuntimeError if another copy was extended instead of this one.
+
+        The other copy has removed labels of this one.
+        """
         if any(self._addition in numbers for numbers in self._graph.abandoned):
             raise RuntimeError(
-                "Another copy of this graph was extended after this one. Copies share the graph, so only the copy "
-                "that was extended last can be searched or saved."
+                "Another copy of this graph was extended after this one. Copies share the graph, so only "
+                "the copy that was extended last can be searched or saved."
             )
 
     def _stored(self, labels: Labels) -> Floats:
@@ -301,7 +297,8 @@ class HNSWSearch(VectorSearch):
         If a saved file of the graph can be kept, write only the added vectors.
         """
         self._require_current()
-        index, saved = self._graph.index, self._saved
+        index = self._graph.index
+        saved = self._saved
         norms = grown(self._norms, len(self._graph.unmarked), 1)  # also for vectors of failed additions
         save_array(folder / NORMS, np.concatenate([np.array([self._reach], np.float32), norms]))
         if saved is not None and (kept := keep(saved.path)) is not None:
@@ -328,41 +325,36 @@ class HNSWSearch(VectorSearch):
         added = np.empty(0, np.int64), np.empty((0, self.dimension), np.float32)
         self._saved = SavedGraph(path, max(_FEW, len(self) // _SHARE), *added)
 
-    @classmethod
-    def load(cls, folder: Path, dimension: int, saved: SavedState) -> HNSWSearch:
-        """Load the files of :meth:`save`.
-
-        Raise ValueError for damaged ones, see :class:`VectorSearch`.
-        """
-        loaded = cls(dimension, saved.settings)
+    def read(self, folder: Path, saved: SavedState) -> None:
+        """Read the graph, the norms, and the vectors added since it was written."""
         (path,) = saved.kept or [folder / GRAPH]
-        labels, marked = _check(path, dimension, loaded.settings.m)
-        added, vectors = np.empty(0, np.int64), np.empty((0, dimension), np.float32)
+        labels, marked = _check(path, self.dimension, self.settings.m)
+        added = np.empty(0, np.int64)
+        vectors = np.empty((0, self.dimension), np.float32)
         if (folder / ADDED).exists():
             added, vectors = (load_npy(folder / name, mmap=False) for name in (ADDED_LABELS, ADDED))
         live = labels if saved.live is None else np.intersect1d(labels, saved.live)
         # A failed addition may have left a removed vector in the graph with the label
         # of an added one.
         live = np.setdiff1d(live, added)
-        loaded._load_norms(folder, path, labels, live)
+        self._load_norms(folder, path, labels, live)
         if not len(labels):
-            return loaded
+            return
         wrong = np.intersect1d(labels[marked], live)
         if len(wrong):
             raise ValueError(f"{path} has vector {wrong[0]} marked as removed, but it is in use.")
-        index = _new_index(dimension)
+        index = _new_index(self.dimension)
         try:
             index.load_index(str(path), max_elements=len(labels))
         except RuntimeError as error:
             raise ValueError(f"{path} is damaged: {error}.") from error
-        loaded._graph = SharedGraph(index, labels[~marked])
-        loaded._hold(live, saved)
-        loaded.settle()
-        loaded._begin_file(path)
-        if added.max(initial=-1) >= len(loaded._norms):
+        self._graph = SharedGraph(index, labels[~marked])
+        self._hold(live, saved)
+        self.settle()
+        self._begin_file(path)
+        if added.max(initial=-1) >= len(self._norms):
             raise ValueError(f"{folder / NORMS} has no norm for vector {added.max()} that was added.")
-        loaded.add(added, vectors)
-        return loaded
+        self.add(added, vectors)
 
     def _load_norms(self, folder: Path, graph: Path, labels: Labels, live: Labels) -> None:
         """Load the norms.
@@ -375,7 +367,8 @@ class HNSWSearch(VectorSearch):
             raise ValueError(
                 f"{folder / NORMS} is damaged: its norms are a {array.dtype} array of shape {array.shape}."
             )
-        reach, norms = float(array[0]), array[1:]
+        reach = float(array[0])
+        norms = array[1:]
         if not np.isfinite(array).all() or reach < 0 or not (norms > 0).all():
             raise ValueError(f"{folder / NORMS} is damaged: a norm is not a positive number.")
         if labels.max(initial=-1) >= len(norms):
@@ -410,7 +403,7 @@ def _new_index(dimension: int) -> Any:
     return library.Index(space="ip", dim=dimension + _FILLING)
 
 
-def _require_hnswlib(library: Any) -> None:
+def _require_hnswlib(library: ModuleType) -> None:
     """Raise ImportError if another library is installed under the name hnswlib.
 
     chroma-hnswlib is: it lacks these two features, and it writes other files.
@@ -422,24 +415,25 @@ def _require_hnswlib(library: Any) -> None:
         missing.append("get_items(return_type=)")
     if missing:
         raise ImportError(
-            f"Backend 'hnsw' needs hnswlib 0.8 or newer, but the module in {getattr(library, '__file__', None)} has no "
-            f"{' and no '.join(missing)}; if chroma-hnswlib is installed, uninstall it, then run: "
-            "pip install --force-reinstall hnswlib"
+            "Backend 'hnsw' needs hnswlib 0.8 or newer, but the module in "
+            f"{getattr(library, '__file__', None)} has no {' and no '.join(missing)}; if chroma-hnswlib "
+            "is installed, uninstall it, then run: pip install --force-reinstall hnswlib"
         )
 
 
 def _check(path: Path, dimension: int, m: int) -> tuple[Labels, NDArray[np.bool_]]:
-    """Return the labels of a file's vectors, and True for each that is marked as removed.
+    """Return the labels of a file's vectors.
 
-    Raises ValueError if the file is damaged, or if it has another `dimension` (without
-    the padding) or `m`.
+    Also return True for each vector that is marked as removed.  Raises ValueError if
+    the file is damaged, or if it has another `dimension` (without the padding) or `m`.
     """
     with path.open("rb") as stream:
         head = stream.read(_HEADER.size)
         if len(head) < _HEADER.size:
             raise ValueError(f"{path} is truncated: it has {len(head)} bytes.")
-        header = _Header._make(_HEADER.unpack(head))
-        columns, links = (header.label_at - header.floats_at) // 4 - _FILLING, header.m
+        header = _Header(*_HEADER.unpack(head))
+        columns = (header.label_at - header.floats_at) // 4 - _FILLING
+        links = header.m
         consistent = (
             header.start == 0
             and header.floats_at == 4 * (header.bottom_links + 1)
@@ -476,16 +470,21 @@ def _check(path: Path, dimension: int, m: int) -> tuple[Labels, NDArray[np.bool_
 
 
 def _check_upper_levels(path: Path, header: _Header, upper: bytes) -> None:
-    """Check the bytes after the vectors: the links of each vector at the levels above the bottom."""
+    """Check the links above the bottom level.
+
+    They are in the bytes after the vectors.
+    """
     width = header.upper_links + 1
-    levels, starts = np.zeros(header.vectors, np.int64), np.zeros(header.vectors, np.int64)
+    levels = np.zeros(header.vectors, np.int64)
+    starts = np.zeros(header.vectors, np.int64)
     numbers = np.frombuffer(upper, np.uint32, len(upper) // 4)
     node, position = find_lists(numbers, len(upper), width, levels, starts)
     if node < header.vectors:
         raise ValueError(f"{path} is damaged or truncated within the links of vector {node}.")
     if 4 * position != len(upper):
         raise ValueError(f"{path} is damaged: {len(upper) - 4 * position} bytes follow its end.")
-    entry, top = header.entry_point, header.top_level
+    entry = header.entry_point
+    top = header.top_level
     if entry >= header.vectors or levels[entry] != top or levels.max() != top:
         raise ValueError(f"{path} is damaged: its entry point {entry} is not at the highest level.")
     for level in range(1, top + 1):
@@ -495,13 +494,29 @@ def _check_upper_levels(path: Path, header: _Header, upper: bytes) -> None:
 
 
 @kernel
-def find_lists(numbers: Any, size: int, width: int, levels: Any, starts: Any) -> tuple[int, int]:
-    """Fill `levels` with the number of lists of each vector, and `starts` with the position of its first list.
+def find_lists(
+    numbers: NDArray[np.uint32], size: int, width: int, levels: NDArray[np.int64], starts: NDArray[np.int64]
+) -> tuple[int, int]:
+    """Find the lists of each vector above the bottom level.
 
-    For each vector, `numbers` contain the bytes of its lists, and then the lists, each
-    of `width` numbers.  `size` is the number of bytes before the file's end, also if
-    not a multiple of 4.  Returns the first vector whose lists are incomplete, or the
-    number of vectors, and the position at which reading stopped.
+    Parameters
+    ----------
+    numbers : uint32
+        For each vector the bytes of its lists, and then the lists.
+    size : int
+        Number of bytes before the file's end, also if not a multiple of 4.
+    width : int
+        Numbers of a list.
+    levels : int64 (n,)
+        Receives the number of lists of each vector.
+    starts : int64 (n,)
+        Receives the position of its first list.
+
+    Returns
+    -------
+    tuple of int
+        The first vector whose lists are incomplete, or n, and the position at which
+        reading stopped.
     """
     position = 0
     for node in range(levels.shape[0]):
@@ -518,8 +533,9 @@ def find_lists(numbers: Any, size: int, width: int, levels: Any, starts: Any) ->
 
 
 def _require_targets(path: Path, lists: NDArray[np.void], present: NDArray[np.bool_]) -> None:
-    """Raise ValueError if a list is too long, or if the target of a link is not `present`."""
-    counts, links = lists["count"], lists["targets"]
+    """Raise ValueError if a list is too long, or a link has no target in `present`."""
+    counts = lists["count"]
+    links = lists["targets"]
     targets = links[np.arange(links.shape[1]) < counts[:, np.newaxis]]
     if (counts > links.shape[1]).any() or (targets >= len(present)).any() or not present[targets].all():
         raise ValueError(f"{path} is damaged: a link's target does not exist.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,22 +39,37 @@ from .base import (
 )
 from .exact import byte_depth, rounded
 
-CODES, BYTES, SUMS, UNITS, LABELS = (
-    f"vector_{name}.npy" for name in ("codes", "bytes", "sums", "units", "labels")
-)
-CENTROID_FILE, COLUMNS = "vector_centroids.npy", "vector_columns.npy"
+#: Files of a saved search.
+CODES = "vector_codes.npy"
+BYTES = "vector_bytes.npy"
+SUMS = "vector_sums.npy"
+UNITS = "vector_units.npy"
+LABELS = "vector_labels.npy"
+CENTROID_FILE = "vector_centroids.npy"
+COLUMNS = "vector_columns.npy"
 
-# Vectors to fit the centroids on, and iterations.  They are fitted again each time the
-# number of vectors has grown fourfold, until a full sample was used.
-_SAMPLE, _ITERATIONS, _GROWTH = 16_384, 10, 4
+# Number of vectors to fit the centroids on.
+_SAMPLE = 16_384
 
-# Number of vectors to order by bytes per requested vector of 256 floats, and at least
-# in total.  Shorter vectors get more, because their codes are less accurate.
-_BY_BYTES, _MIN_BY_BYTES = 2, 256
+# Iterations of Lloyd's algorithm.
+_ITERATIONS = 10
 
-# Maximum number of queries per pass over the codes; blocks per task if several threads
-# share one query.
-_TOGETHER, _BLOCKS_PER_TASK = 16, 1 << 12
+# The centroids are fitted again each time the number of vectors has grown by this
+# factor, until a full sample was used.
+_GROWTH = 4
+
+# Number of vectors to order by bytes per requested vector of 256 floats.  Shorter
+# vectors get more, because their codes are less accurate.
+_BY_BYTES = 2
+
+# Smallest number of vectors to order by bytes.
+_MIN_BY_BYTES = 256
+
+# Maximum number of queries per pass over the codes.
+_TOGETHER = 16
+
+# Blocks per task if several threads share one query.
+_BLOCKS_PER_TASK = 1 << 12
 
 # Table lookups that take as long as one multiplication and addition.
 _PER_MULTIPLICATION = 2
@@ -75,8 +89,125 @@ _MERGED = 2
 
 
 @dataclass(frozen=True, eq=False)
+class Codebook:
+    """Pairs of columns and their centroids, which make the codes of vectors.
+
+    Parameters
+    ----------
+    columns : int64 (dimension,)
+        Order of a vector's columns: columns 2 i and 2 i + 1 of this order are pair i.
+    centroids : float32 (pairs, 2, CENTROIDS)
+        Centroids of each pair, `pairs` being a multiple of STEP.
+    """
+
+    columns: NDArray[np.int64]
+    centroids: NDArray[np.float32]
+
+    @classmethod
+    def empty(cls, dimension: int) -> Codebook:
+        """Return a codebook whose centroids are zero."""
+        steps = -(-dimension // (2 * STEP))
+        return cls(np.arange(dimension), np.zeros((STEP * steps, 2, CENTROIDS), np.float32))
+
+    @classmethod
+    def fit(cls, sample: Floats) -> Codebook:
+        """Fit the pairs and the centroids to a sample of vectors.
+
+        Parameters
+        ----------
+        sample : float32 (n, dimension)
+            At least one vector.
+
+        Returns
+        -------
+        Codebook
+        """
+        columns = _paired_columns(sample.astype(np.float64).var(axis=0))
+        starts = np.random.default_rng(1).permutation(max(len(sample), CENTROIDS))[:CENTROIDS] % len(sample)
+        fitted = cls(columns, np.empty_like(cls.empty(len(columns)).centroids))
+        fit_centroids(fitted.paired(sample), starts, _ITERATIONS, fitted.centroids)
+        return fitted
+
+    @property
+    def pairs(self) -> int:
+        """Number of pairs of columns."""
+        return len(self.centroids)
+
+    @property
+    def steps(self) -> int:
+        """Number of steps of STEP pairs."""
+        return self.pairs // STEP
+
+    def new_codes(self, rows: int) -> NDArray[np.uint8]:
+        """Return zero codes of vectors.
+
+        Parameters
+        ----------
+        rows : int
+            Number of vectors.
+
+        Returns
+        -------
+        uint8 (blocks, steps * STEP / 2, BLOCK)
+        """
+        return np.zeros((-(-rows // BLOCK), self.pairs // 2, BLOCK), np.uint8)
+
+    def paired(self, vectors: Floats) -> Floats:
+        """Return vectors with their columns in the order of pairs.
+
+        Parameters
+        ----------
+        vectors : float32 (n, dimension)
+            Vectors to encode or to search for.
+
+        Returns
+        -------
+        float32 (n, 2 * pairs)
+            Padded with zeros.
+        """
+        paired = np.zeros((len(vectors), 2 * self.pairs), np.float32)
+        paired[:, : len(self.columns)] = vectors[:, self.columns]
+        return paired
+
+    def encode(
+        self, codes: NDArray[np.uint8], first: int, vectors: Floats, threads: int | None = None
+    ) -> None:
+        """Write the codes of vectors.
+
+        Parameters
+        ----------
+        codes : uint8 (blocks, steps * STEP / 2, BLOCK)
+            Zero codes, see :meth:`new_codes`.
+        first : int
+            Row in `codes` of the first vector.
+        vectors : float32 (n, dimension)
+            Vectors of consecutive rows.
+        threads : int, optional
+            Default: all usable cores.
+        """
+        flat = codes.reshape(-1)
+
+        def work(start: int, stop: int) -> None:
+            encode_rows(self.paired(vectors[start:stop]), self.centroids, first + start, self.steps, flat)
+
+        run_in_ranges(work, split_by_count(len(vectors), _ROWS), threads)
+
+
+@dataclass(frozen=True, eq=False)
 class Part:
-    """The codes (in blocks) and the bytes of consecutive rows from `first` on, saved in `folder`."""
+    """The codes and the bytes of consecutive rows.
+
+    Parameters
+    ----------
+    first : int
+        First row.
+    codes : uint8 (blocks, bytes, BLOCK)
+        Codes, see :meth:`Codebook.new_codes`.
+    bytes : int8 (n, depth)
+        Rounded vectors.
+    folder : Path, optional
+        Folder with the saved files; None if they are not saved yet.
+    """
 
     first: int
     codes: NDArray[np.uint8]
@@ -91,32 +222,35 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class _Searched:
-    """The rows that a search can return: as a mask, and as one bit per row in words for each part."""
+    """The rows that a search can return."""
 
     parts: tuple[Part, ...]
+    #: True for each label that is not removed; with `parts`, the key of the cache.
     alive: NDArray[np.bool_]
+    #: True for each row that the search can return.
     visible: NDArray[np.bool_]
+    #: Number of these rows.
     count: int
+    #: The same as `visible` for each part, one bit per row.
     words: list[NDArray[np.uint64]]
 
 
 class ScanSearch(VectorSearch):
-    """Search by reading a short code of every vector: 4 bits per pair of columns, which has 16 centroids.
+    """Search by reading a short code of every vector.
 
-    The best by codes are ordered by bytes.  Results are bit-identical for any number of
-    threads.  The centroids are fitted on the first vectors; adding and removing vectors
-    is cheap, and saving writes only new codes and bytes.
+    A code has 4 bits per pair of columns, which has 16 centroids.  The best by codes
+    are ordered by bytes.  Results are bit-identical for any number of threads.  The
+    centroids are fitted on the first vectors; adding and removing vectors is cheap, and
+    saving writes only new codes and bytes.
     """
 
     kind = "scan"
 
     def __init__(self, dimension: int) -> None:
         super().__init__(dimension)
-        self._steps = -(-self.dimension // (2 * STEP))
-        self._pairs = STEP * self._steps
         self._depth = byte_depth(self.dimension)
-        self._columns: NDArray[np.int64] = np.arange(self.dimension)
-        self._centroids: NDArray[np.float32] = np.zeros((self._pairs, 2, CENTROIDS), np.float32)
+        #: Columns in pairs and their centroids; replaced by each fit.
+        self.codebook = Codebook.empty(self.dimension)
         self._fitted_on = 0
         self._parts: tuple[Part, ...] = ()
         # By row: its label, 128 times the sum of its bytes, and their unit.
@@ -125,26 +259,28 @@ class ScanSearch(VectorSearch):
         self._units: NDArray[np.float32] = np.empty(0, np.float32)
         self._cached: _Searched | None = None
 
-    def _new_codes(self, rows: int) -> NDArray[np.uint8]:
-        return np.zeros((-(-rows // BLOCK), self._steps * STEP // 2, BLOCK), np.uint8)
-
     # -- changing -------------------------------------------------------------
 
     def _add(self, labels: Labels, rows: Floats, threads: int | None, guard: Guard) -> None:
-        first, count = len(self._labels), len(rows)
+        first = len(self._labels)
+        count = len(rows)
         if self._fitted_on < _SAMPLE and first + count >= _GROWTH * self._fitted_on:
             self._fit(rows, threads)
         numbers, sums, units, _ = rounded(rows, threads)
-        codes = self._new_codes(count)
-        self._encode(codes, 0, rows, threads)
+        codes = self.codebook.new_codes(count)
+        self.codebook.encode(codes, 0, rows, threads)
         parts = (*self._parts, Part(first, codes, numbers))
         parts = self._merged(parts, len(parts) - 1, lambda part: part.folder is None)
-        labels, sums = np.append(self._labels, labels), np.append(self._sums, sums)
+        labels = np.append(self._labels, labels)
+        sums = np.append(self._sums, sums)
         units = np.append(self._units, units)
         self._parts, self._labels, self._sums, self._units = parts, labels, sums, units
 
     def _merged(self, parts: tuple[Part, ...], first: int, may: Callable[[Part], bool]) -> tuple[Part, ...]:
-        """Merge the parts from `first` on into one, with parts before them that are small and `may` be merged."""
+        """Merge the parts from `first` on into one.
+
+        Small parts before them that `may` be merged are included.
+        """
         rows = sum(part.count for part in parts[first:])
         while rows and first and may(parts[first - 1]) and parts[first - 1].count <= _MERGED * rows:
             first -= 1
@@ -152,50 +288,37 @@ class ScanSearch(VectorSearch):
         rest = parts[first:]
         if len(rest) < 2:
             return parts
-        codes = self._new_codes(rows)
+        codes = self.codebook.new_codes(rows)
         width = codes.shape[1]
         by_row = np.zeros((len(codes) * BLOCK, width), np.uint8)
         for part in rest:
-            start, own = part.first - rest[0].first, part.codes.transpose(0, 2, 1).reshape(-1, width)
+            start = part.first - rest[0].first
+            own = part.codes.transpose(0, 2, 1).reshape(-1, width)
             by_row[start : start + part.count] = own[: part.count]
         codes[:] = by_row.reshape(-1, BLOCK, width).transpose(0, 2, 1)
         return (*parts[:first], Part(rest[0].first, codes, np.concatenate([part.bytes for part in rest])))
 
     def _fit(self, vectors: Floats, threads: int | None) -> None:
-        """Fit the centroids on a sample of the stored vectors and of new ones, and encode the stored ones again."""
+        """Fit the codebook on a sample of stored and new vectors.
+
+        Encode the stored vectors again.
+        """
         stored = len(self._labels)
         total = stored + len(vectors)
         picked = np.sort(np.random.default_rng(0).permutation(total)[:_SAMPLE])
         old, new = picked[picked < stored], picked[picked >= stored] - stored
         sample = np.concatenate([self._decoded(old), vectors[new]])
-        columns = _paired_columns(sample.astype(np.float64).var(axis=0))
-        starts = np.random.default_rng(1).permutation(max(len(sample), CENTROIDS))[:CENTROIDS] % len(sample)
-        refitted = copy(self)
-        refitted._columns, refitted._centroids = columns, np.empty_like(self._centroids)
-        fit_centroids(refitted._paired(sample), starts, _ITERATIONS, refitted._centroids)
+        codebook = Codebook.fit(sample)
         parts = []
         for part in self._parts:
-            codes = self._new_codes(part.count)
+            codes = codebook.new_codes(part.count)
             for start in range(0, part.count, _SAMPLE):
                 rows = np.arange(start, min(start + _SAMPLE, part.count)) + part.first
-                refitted._encode(codes, start, self._decoded(rows), threads)
+                codebook.encode(codes, start, self._decoded(rows), threads)
             parts.append(replace(part, codes=codes, folder=None))
-        self._columns, self._centroids = columns, refitted._centroids
-        self._parts, self._fitted_on = tuple(parts), total
-
-    def _paired(self, vectors: Floats) -> Floats:
-        """Return vectors with their columns in the order of pairs, padded with zeros."""
-        paired = np.zeros((len(vectors), 2 * self._pairs), np.float32)
-        paired[:, : self.dimension] = vectors[:, self._columns]
-        return paired
-
-    def _encode(self, codes: NDArray[np.uint8], first: int, vectors: Floats, threads: int | None) -> None:
-        flat = codes.reshape(-1)
-
-        def work(start: int, stop: int) -> None:
-            encode_rows(self._paired(vectors[start:stop]), self._centroids, first + start, self._steps, flat)
-
-        run_in_ranges(work, split_by_count(len(vectors), _ROWS), threads)
+        self.codebook = codebook
+        self._parts = tuple(parts)
+        self._fitted_on = total
 
     # -- searching ------------------------------------------------------------
 
@@ -207,7 +330,8 @@ class ScanSearch(VectorSearch):
         Ties go to the vector added first.
         """
         labels, scores = best
-        searched, k = self._searched(allowed), labels.shape[1]
+        searched = self._searched(allowed)
+        k = labels.shape[1]
         wanted = max(k * max(_BY_BYTES, 256 * _BY_BYTES // self.dimension), _MIN_BY_BYTES)
         if searched.count <= max(wanted, _FEW):
             candidates = [np.flatnonzero(searched.visible)] * len(queries)
@@ -219,7 +343,8 @@ class ScanSearch(VectorSearch):
 
         def work(start: int, stop: int) -> None:
             for q in range(start, stop):
-                rows, products = candidates[q], np.empty(len(candidates[q]), np.float32)
+                rows = candidates[q]
+                products = np.empty(len(candidates[q]), np.float32)
                 for part in searched.parts:
                     own = slice(*np.searchsorted(rows, (part.first, part.first + part.count)).tolist())
                     multiply_rows_at(
@@ -234,8 +359,13 @@ class ScanSearch(VectorSearch):
         run_in_ranges(work, split_by_count(len(queries), _TOGETHER), threads, products_of)
 
     def _searched(self, allowed: Labels | None) -> _Searched:
-        """Return the parts with the rows that a search may return: `allowed` ones, or all that are not removed."""
-        parts, alive, cached = self._parts, self._alive, self._cached
+        """Return the rows that a search may return.
+
+        These are the rows of `allowed` labels, or all that are not removed.
+        """
+        parts = self._parts
+        alive = self._alive
+        cached = self._cached
         if allowed is None and cached is not None and cached.parts is parts and cached.alive is alive:
             return cached
         if allowed is None:
@@ -257,10 +387,11 @@ class ScanSearch(VectorSearch):
         self, queries: Floats, searched: _Searched, wanted: int, threads: int | None
     ) -> list[NDArray[np.int64]]:
         """Return the `wanted` best rows by codes for each query, in ascending order."""
-        tables = np.empty((len(queries), self._pairs * CENTROIDS), np.uint8)
-        scratch = np.empty((self._pairs, CENTROIDS), np.float32)
-        for table, query in zip(tables, self._paired(queries), strict=True):
-            make_tables(query, self._centroids, scratch, table)
+        codebook = self.codebook
+        tables = np.empty((len(queries), codebook.pairs * CENTROIDS), np.uint8)
+        scratch = np.empty((codebook.pairs, CENTROIDS), np.float32)
+        for table, query in zip(tables, codebook.paired(queries), strict=True):
+            make_tables(query, codebook.centroids, scratch, table)
         pieces = [
             (part, words, start, stop)
             for part, words in zip(searched.parts, searched.words, strict=True)
@@ -274,20 +405,23 @@ class ScanSearch(VectorSearch):
         tasks = [(i, *chunk) for chunk in split_by_count(len(queries), together) for i in range(len(shares))]
         shape = (len(shares), len(queries))
         sums, rows = (np.empty((*shape, wanted + _ROOM), kind) for kind in (np.uint16, np.int64))
-        bounds, found = np.zeros(shape, np.uint16), np.zeros(shape, np.int64)
+        bounds = np.zeros(shape, np.uint16)
+        found = np.zeros(shape, np.int64)
 
         def work(begin: int, end: int) -> None:
             for i, first, last in tasks[begin:end]:
-                own, flat = (i, slice(first, last)), tables[first:last].reshape(-1)
+                own = (i, slice(first, last))
+                flat = tables[first:last].reshape(-1)
                 for part, words, start, stop in shares[i]:
                     scan_codes(
-                        read_only_view(part.codes).reshape(-1), self._steps, flat, words, start, stop,
+                        read_only_view(part.codes).reshape(-1), codebook.steps, flat, words, start, stop,
                         part.first, wanted, bounds[own], sums[own], rows[own], found[own],
                     )  # fmt: skip
 
-        lookups = len(self._labels) * self._pairs * len(queries)
+        lookups = len(self._labels) * codebook.pairs * len(queries)
         run_in_ranges(work, split_by_count(len(tasks), 1), threads, lookups // _PER_MULTIPLICATION)
-        results, counts = [], np.empty(256, np.int64)
+        results = []
+        counts = np.empty(256, np.int64)
         for q in range(len(queries)):
             ends = list(enumerate(found[:, q]))
             own_sums = np.concatenate([sums[i, q, :end] for i, end in ends])
@@ -312,7 +446,7 @@ class ScanSearch(VectorSearch):
     def info(self) -> dict[str, Any]:
         """Return kind, size and bytes per vector."""
         # Code, bytes, their sum and unit, label, and the mark of removal.
-        return {**super().info(), "bytes_per_vector": self._pairs // 2 + self._depth + 4 + 4 + 8 + 1}
+        return {**super().info(), "bytes_per_vector": self.codebook.pairs // 2 + self._depth + 4 + 4 + 8 + 1}
 
     def save(self, folder: Path, keep: Keep) -> Saved:
         """Write parts that are not saved yet, and all other arrays, as ``.npy``.
@@ -332,8 +466,8 @@ class ScanSearch(VectorSearch):
                 save_array(folder / BYTES, part.bytes)
         for name, array in ((LABELS, self._labels), (SUMS, self._sums), (UNITS, self._units)):
             save_array(folder / name, array)
-        save_array(folder / CENTROID_FILE, self._centroids)
-        save_array(folder / COLUMNS, self._columns)
+        save_array(folder / CENTROID_FILE, self.codebook.centroids)
+        save_array(folder / COLUMNS, self.codebook.columns)
         return {"parts": [part.count for part in self._parts], "fitted_on": self._fitted_on}, kept
 
     def saved_in(self, folder: Path) -> None:
@@ -342,54 +476,54 @@ class ScanSearch(VectorSearch):
             part if part.folder is not None else replace(part, folder=folder) for part in self._parts
         )
 
-    @classmethod
-    def load(cls, folder: Path, dimension: int, saved: SavedState) -> ScanSearch:
-        """Map the files of :meth:`save`.
-
-        Raise ValueError for damaged ones, see :class:`VectorSearch`.
-        """
-        loaded = cls(dimension)
+    def read(self, folder: Path, saved: SavedState) -> None:
+        """Map the codes and the bytes, and read all other arrays."""
         labels = load_npy(folder / LABELS, mmap=False)
-        loaded._labels = checked_labels(labels, len(labels))
-
-        def read(path: Path, wanted: NDArray[Any], length: int | None, mmap: bool = False) -> NDArray[Any]:
-            array = load_npy(path, mmap=mmap)
-            shape = wanted.shape if length is None else (length, *wanted.shape[1:])
-            if array.dtype != wanted.dtype or array.shape != shape:
-                raise ValueError(f"{path} must be {wanted.dtype} {shape}, got {array.dtype} {array.shape}.")
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise ValueError(f"{path} is damaged: it contains a NaN or an infinity.")
-            return array
-
-        counts, files = saved.state["parts"], [*saved.kept, folder / CODES, folder / BYTES]
-        first, parts = 0, []
-        no_codes, no_bytes = loaded._new_codes(0), np.empty((0, loaded._depth), np.int8)
+        self._labels = checked_labels(labels, len(labels))
+        counts = saved.state["parts"]
+        files = [*saved.kept, folder / CODES, folder / BYTES]
+        no_codes = self.codebook.new_codes(0)
+        no_bytes = np.empty((0, self._depth), np.int8)
+        first = 0
+        parts: list[Part] = []
         for count, codes, numbers in zip(counts, files[::2], files[1::2], strict=False):
-            mapped = (
-                read(codes, no_codes, -(-count // BLOCK), mmap=True),
-                read(numbers, no_bytes, count, mmap=True),
-            )
-            parts.append(Part(first, *mapped, codes.parent))
+            mapped_codes = _read_array(codes, no_codes, -(-count // BLOCK), mmap=True)
+            mapped_bytes = _read_array(numbers, no_bytes, count, mmap=True)
+            parts.append(Part(first, mapped_codes, mapped_bytes, codes.parent))
             first += count
         if len(parts) != len(counts) or first != len(labels):
             raise ValueError(f"{folder} has codes of {first} vectors, but {len(labels)} labels.")
-        loaded._parts = tuple(parts)
-        loaded._sums = read(folder / SUMS, loaded._sums, len(labels))
-        loaded._units = read(folder / UNITS, loaded._units, len(labels))
-        loaded._centroids = read(folder / CENTROID_FILE, loaded._centroids, None)
-        loaded._columns = read(folder / COLUMNS, loaded._columns, None)
-        if not np.array_equal(np.sort(loaded._columns), np.arange(dimension)):
-            raise ValueError(f"{folder / COLUMNS} must be a permutation of 0 to {dimension - 1}.")
-        loaded._fitted_on = int(saved.state["fitted_on"])
-        loaded._hold(loaded._labels, saved)
-        return loaded
+        self._parts = tuple(parts)
+        self._sums = _read_array(folder / SUMS, self._sums, len(labels))
+        self._units = _read_array(folder / UNITS, self._units, len(labels))
+        centroids = _read_array(folder / CENTROID_FILE, self.codebook.centroids)
+        columns = _read_array(folder / COLUMNS, self.codebook.columns)
+        if not np.array_equal(np.sort(columns), np.arange(self.dimension)):
+            raise ValueError(f"{folder / COLUMNS} must be a permutation of 0 to {self.dimension - 1}.")
+        self.codebook = Codebook(columns, centroids)
+        self._fitted_on = int(saved.state["fitted_on"])
+        self._hold(self._labels, saved)
+
+
+def _read_array(
+    path: Path, like: NDArray[Any], length: int | None = None, *, mmap: bool = False
+) -> NDArray[Any]:
+    """Read an array with the dtype and the shape of `like`, or of another `length`."""
+    array = load_npy(path, mmap=mmap)
+    shape = like.shape if length is None else (length, *like.shape[1:])
+    if array.dtype != like.dtype or array.shape != shape:
+        raise ValueError(f"{path} must be {like.dtype} {shape}, got {array.dtype} {array.shape}.")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(f"{path} is damaged: it contains a NaN or an infinity.")
+    return array
 
 
 def _paired_columns(spreads: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return an order of columns in which pairs, and steps of pairs, combine large and small spreads.
+    """Return an order of columns by their spreads.
 
-    With such pairs, 4 bits lose less.  With such steps, the entries of a step, whose
-    sum is one byte, lose less.
+    Pairs, and steps of pairs, combine large and small spreads.  With such pairs, 4 bits
+    lose less.  With such steps, the entries of a step, whose sum is one byte, lose
+    less.
     """
     order = np.argsort(-spreads, kind="stable")
     half = -(-len(order) // 2)

@@ -1,8 +1,9 @@
-"""Exact Chamfer similarity (MaxSim) of texts and of spans: Chamfer(Q, P) = sum over q of max over p of <q, p>.
+"""Exact Chamfer similarity (MaxSim) of texts and of spans.
 
-Inner products add along the dimension with fused multiply-adds, and scores add over
-query tokens in their order.  So a score has the same bits in any batch, with any other
-documents and any number of threads.
+Chamfer(Q, P) = sum over q of max over p of <q, p>.  Inner products add along the
+dimension with fused multiply-adds, and scores add over query tokens in their order.  So
+a score has the same bits in any batch, with any other documents and any number of
+threads.
 
 A span is a range of a document's tokens, such as a sentence (AGRaME, arXiv
 2405.15028).  Spans of different documents are compared by ``score(span) + alpha *
@@ -16,11 +17,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from ..data.multivectors import MultiVectors, as_kernel_arrays, as_multivectors, checked_text, checked_texts
+from ..data.multivectors import (
+    MultiVectors,
+    MultiVectorsLike,
+    as_kernel_arrays,
+    as_multivectors,
+    checked_text,
+    checked_texts,
+)
 from ..data.ranking import Ranking, best_first
-from ..data.validation import as_array, running_total
+from ..data.validation import AnyArray, IdsLike, as_array, running_total
 from ..kernels.chamfer import score_documents
 from ..kernels.tile import pack_columns
 from ..utils.checks import counted, given, require_int, require_number
@@ -88,19 +96,26 @@ class SpanScore:
     document_score: float
 
 
-def chamfer(query: Any, document: Any) -> float:
+def chamfer(query: AnyArray, document: AnyArray) -> float:
     """Return the Chamfer similarity of one query and one document.
 
     Parameters
     ----------
-    query : array_like (n_query_tokens, dim)
-    document : array_like (n_document_tokens, dim)
-        Both with at least one token.
+    query : array_like (n_query_tokens, dimension)
+        At least one token.
+    document : array_like (n_document_tokens, dimension)
+        At least one token.
 
     Returns
     -------
     float
         Sum over query tokens (divide by ``len(query)`` for the mean); higher is better.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not finite token vectors of one text, or the dimensions
+        differ.
 
     Examples
     --------
@@ -111,12 +126,14 @@ def chamfer(query: Any, document: Any) -> float:
     return float(chamfer_matrix(*pair, threads=1)[0, 0])
 
 
-def chamfer_matrix(queries: Any, documents: Any, *, threads: int | None = None) -> NDArray[np.float32]:
+def chamfer_matrix(
+    queries: MultiVectorsLike, documents: MultiVectorsLike, *, threads: int | None = None
+) -> NDArray[np.float32]:
     """Return the Chamfer similarities of all queries with all documents.
 
     Parameters
     ----------
-    queries, documents : MultiVectors, one array (tokens, dim) or a list of such arrays
+    queries, documents : MultiVectors, one array (tokens, dimension) or a list of arrays
         Every query must have a token.
     threads : int, optional
         Default: all usable cores.
@@ -142,12 +159,15 @@ def chamfer_matrix(queries: Any, documents: Any, *, threads: int | None = None) 
     return out
 
 
-def top_k(queries: Any, documents: Any, k: int, *, threads: int | None = None) -> list[Ranking]:
+def top_k(
+    queries: MultiVectorsLike, documents: MultiVectorsLike, k: int, *, threads: int | None = None
+) -> list[Ranking]:
     """Return the `k` documents with the largest Chamfer similarity for each query.
 
     Parameters
     ----------
-    queries, documents : MultiVectors, one array (tokens, dim) or a list of such arrays
+    queries, documents : MultiVectors, one array (tokens, dimension) or a list of arrays
+        Both of the same model.
     k : int
         Number of documents to return; all if fewer have tokens.
     threads : int, optional
@@ -179,9 +199,9 @@ def top_k(queries: Any, documents: Any, k: int, *, threads: int | None = None) -
 
 
 def rerank(
-    queries: Any,
+    queries: MultiVectorsLike,
     documents: MultiVectors,
-    candidates: Sequence[Any],
+    candidates: Sequence[IdsLike],
     k: int | None = None,
     *,
     threads: int | None = None,
@@ -193,8 +213,10 @@ def rerank(
 
     Parameters
     ----------
-    queries : MultiVectors, one array (tokens, dim) or a list of such arrays
+    queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
+        Queries to rank documents for.
     documents : MultiVectors
+        Collection that contains all candidates.
     candidates : sequence of collections of ids
         Document ids for each query (positions if the documents have no ids), most
         promising first.  Documents without tokens are skipped.
@@ -219,8 +241,8 @@ def rerank(
         raise TypeError(f"candidates must have one list of documents per query, got {given(candidates)}.")
     if len(candidates) != len(queries):
         raise ValueError(
-            f"candidates has {counted(len(candidates), 'list')} for {counted(len(queries), 'query', 'queries')}. "
-            "Give one per query."
+            f"candidates has {counted(len(candidates), 'list')} for "
+            f"{counted(len(queries), 'query', 'queries')}. Give one per query."
         )
     if k is not None:
         require_int("k", k, 1)
@@ -240,14 +262,15 @@ def rerank(
     return rankings
 
 
-def explain(query: Any, document: Any) -> Explanation:
+def explain(query: AnyArray, document: AnyArray) -> Explanation:
     """Find the best document token of each query token.
 
     Parameters
     ----------
-    query : array_like (n_query_tokens, dim)
-    document : array_like (n_document_tokens, dim)
-        Both with at least one token.
+    query : array_like (n_query_tokens, dimension)
+        At least one token.
+    document : array_like (n_document_tokens, dimension)
+        At least one token.
 
     Returns
     -------
@@ -263,27 +286,30 @@ def explain(query: Any, document: Any) -> Explanation:
     >>> explain([[1.0, 0.0], [0.0, 1.0]], [[0.5, 0.0], [0.25, 0.125]]).tokens
     array([0, 1])
     """
-    query, document = _checked(checked_text(query, "query"), checked_text(document, "document"))
+    asked, found = _checked(checked_text(query, "query"), checked_text(document, "document"))
     # Each token is a text of its own.
-    each, every = (np.arange(texts.num_tokens + 1) for texts in (query, document))
-    singles = MultiVectors(query.tokens, each)
-    products = _score_texts(singles, document, every, every[:-1], 1)
+    query_tokens = np.arange(asked.num_tokens)
+    document_bounds = np.arange(found.num_tokens + 1)
+    singles = MultiVectors(asked.tokens, np.arange(asked.num_tokens + 1))
+    products = _score_texts(singles, found, document_bounds, document_bounds[:-1], 1)
     tokens = products.argmax(axis=0)
-    return Explanation(tokens, products[tokens, each[:-1]])
+    return Explanation(tokens, products[tokens, query_tokens])
 
 
-def carve_queries(queries: Any, tau: float) -> MultiVectors:
-    """Merge similar query tokens, so that a search needs fewer inner products (MUVERA, section 3.2).
+def carve_queries(queries: MultiVectorsLike, tau: float) -> MultiVectors:
+    """Merge similar query tokens, so that a search needs fewer inner products.
 
-    Each ball of similar tokens is replaced by their sum.  The first token that is in no
-    ball starts the next ball; every later free token whose cosine with it is at least
-    `tau` joins this ball.  A ball matches one document token, so a score is at most the
-    Chamfer similarity (up to rounding).  Both are equal if all tokens of each ball have
-    the same best document token.
+    This is the ball carving of MUVERA, section 3.2.  Each ball of similar tokens is
+    replaced by their sum.  The first token that is in no ball starts the next ball;
+    every later free token whose cosine with it is at least `tau` joins this ball.  A
+    ball matches one document token, so a score is at most the Chamfer similarity (up to
+    rounding).  Both are equal if all tokens of each ball have the same best document
+    token.
 
     Parameters
     ----------
     queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
+        Queries whose tokens are merged.
     tau : float
         Smallest cosine within a ball, above 0 and at most 1.  Lower values make fewer
         vectors and change scores more.  1 merges only tokens of the same direction and
@@ -318,7 +344,7 @@ def carve_queries(queries: Any, tau: float) -> MultiVectors:
 # -- spans --------------------------------------------------------------------
 
 
-def score_spans(query: Any, document: Any, spans: Any) -> NDArray[np.float32]:
+def score_spans(query: AnyArray, document: AnyArray, spans: AnyArray) -> NDArray[np.float32]:
     """Return the Chamfer similarity of one query with each span of one document.
 
     Parameters
@@ -327,6 +353,7 @@ def score_spans(query: Any, document: Any, spans: Any) -> NDArray[np.float32]:
         All or some token vectors of a query; the scores of its parts add up to its
         score.
     document : array_like (n_document_tokens, dimension)
+        At least one token.
     spans : int (m, 2)
         Start and stop of each span, in tokens.  Spans may overlap and leave gaps.
 
@@ -342,7 +369,8 @@ def score_spans(query: Any, document: Any, spans: Any) -> NDArray[np.float32]:
 
     Examples
     --------
-    >>> score_spans([[1.0, 0.0]], [[0.5, 0.0], [0.75, 0.0], [1.0, 0.0]], [[0, 2], [2, 3]])
+    >>> document = [[0.5, 0.0], [0.75, 0.0], [1.0, 0.0]]
+    >>> score_spans([[1.0, 0.0]], document, [[0, 2], [2, 3]])
     array([0.75, 1.  ], dtype=float32)
     """
     queries, documents = checked_text(query, "query"), checked_text(document, "document")
@@ -351,19 +379,20 @@ def score_spans(query: Any, document: Any, spans: Any) -> NDArray[np.float32]:
 
 
 def rank_spans(
-    query: Any,
-    documents: Any,
-    spans: Sequence[Any],
+    query: AnyArray,
+    documents: MultiVectorsLike,
+    spans: Sequence[AnyArray],
     k: int = 10,
     *,
     alpha: float = 1.0,
-    document_scores: Any = None,
+    document_scores: Sequence[float] | NDArray[np.floating[Any]] | None = None,
 ) -> list[SpanScore]:
     """Return the `k` best spans of several documents for one query.
 
     Parameters
     ----------
     query : array_like (n_query_tokens, dimension)
+        At least one token.
     documents : MultiVectors or a list of arrays
         For example, the best documents of a search.
     spans : sequence of int (m, 2) arrays
@@ -396,7 +425,8 @@ def rank_spans(
         )
     if document_scores is not None and len(document_scores) != len(texts):
         raise ValueError(
-            f"document_scores must have one score per document, got {len(document_scores)} for {len(texts)} documents."
+            f"document_scores must have one score per document, got {len(document_scores)} for "
+            f"{len(texts)} documents."
         )
     if not len(texts):
         return []
@@ -404,7 +434,8 @@ def rank_spans(
     texts.require_finite("documents")
     lengths = texts.lengths.tolist()
     arrays = [_checked_spans(own, f"spans[{i}]", lengths[i]) for i, own in enumerate(spans)]
-    bounds, owners = np.concatenate(arrays), np.repeat(np.arange(len(arrays)), list(map(len, arrays)))
+    bounds = np.concatenate(arrays)
+    owners = np.repeat(np.arange(len(arrays)), list(map(len, arrays)))
     scores = _span_scores(queries, texts, bounds + texts.offsets[owners][:, np.newaxis]).astype(np.float64)
     if document_scores is None:
         document_scores = _scores(queries, texts, 1)[:, 0]
@@ -415,7 +446,8 @@ def rank_spans(
     order = np.argsort(-totals, kind="stable")[: min(k, int(filled.sum()))]
     best = []
     for i in order.tolist():
-        (start, stop), owner = bounds[i].tolist(), int(owners[i])
+        start, stop = bounds[i].tolist()
+        owner = int(owners[i])
         best.append(
             SpanScore(owner, start, stop, float(totals[i]), float(scores[i]), float(of_documents[owner]))
         )
@@ -425,10 +457,20 @@ def rank_spans(
 def spans_from_characters(
     ranges: Sequence[tuple[int, int]], token_spans: Sequence[tuple[int, int]]
 ) -> NDArray[np.int64]:
-    """Return the tokens that begin within ranges of characters, int64 (m, 2); (0, 0) if there are none.
+    """Return the tokens that begin within ranges of characters.
 
-    `token_spans` are the characters of each token, see :class:`TextEncoder`; tokens
-    without characters, such as [CLS], belong to no span.
+    Parameters
+    ----------
+    ranges : sequence of (int, int)
+        First character of each range, and the first one after it.
+    token_spans : sequence of (int, int)
+        The characters of each token, see :class:`TextEncoder`.  Tokens without
+        characters, such as [CLS], belong to no range.
+
+    Returns
+    -------
+    int64 (m, 2)
+        First token of each range, and the first one after it; (0, 0) if there are none.
     """
     spans = []
     for start, stop in ranges:
@@ -471,7 +513,7 @@ def _scores(queries: MultiVectors, documents: MultiVectors, threads: int | None)
 
 
 def _positions(
-    values: ArrayLike, name: str, count: int, position_of: dict[int | str, int] | None
+    values: IdsLike, name: str, count: int, position_of: dict[int | str, int] | None
 ) -> NDArray[np.int64]:
     """Return the positions of the documents with these ids.
 
@@ -494,7 +536,7 @@ def _positions(
     return positions
 
 
-def _checked(queries: Any, documents: Any) -> tuple[MultiVectors, MultiVectors]:
+def _checked(queries: MultiVectorsLike, documents: MultiVectorsLike) -> tuple[MultiVectors, MultiVectors]:
     if isinstance(documents, (list, tuple)) and not documents:  # an empty list of documents has no dimension
         queries = checked_texts(queries, "queries", empty_dimension=1)
         return queries, checked_texts(documents, "documents", queries.dimension)
@@ -505,15 +547,15 @@ def _checked(queries: Any, documents: Any) -> tuple[MultiVectors, MultiVectors]:
 def _span_scores(
     queries: MultiVectors, documents: MultiVectors, bounds: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Return the scores of one query with ranges of the documents' tokens, float32 (m,)."""
+    """Return the scores of one query with ranges of tokens, float32 (m,)."""
     # Text i has the tokens from offsets[i] to offsets[i + 1]: every second text is a
     # span.
     spans = 2 * np.arange(len(bounds))
     return _score_texts(queries, documents, bounds.reshape(-1), spans, 1)[:, 0]
 
 
-def _checked_spans(spans: Any, name: str, tokens: int) -> NDArray[np.int64]:
-    """Return the spans of a document of `tokens` tokens, int64 (m, 2), or raise TypeError or ValueError."""
+def _checked_spans(spans: AnyArray, name: str, tokens: int) -> NDArray[np.int64]:
+    """Return the spans of a document of `tokens` tokens, int64 (m, 2), or raise."""
     array = as_array(spans, name)
     if array.size == 0:
         array = np.empty((0, 2), np.int64)
@@ -535,7 +577,8 @@ def _carved(tokens: NDArray[np.float64], least: float) -> NDArray[np.float32]:
     A token of zeros has the cosine 0 with all tokens.
     """
     norms = np.sqrt(np.square(tokens).sum(axis=1))
-    sums, free = np.empty(tokens.shape, np.float32), np.ones(len(tokens), bool)
+    sums = np.empty(tokens.shape, np.float32)
+    free = np.ones(len(tokens), bool)
     count = 0
     for first in range(len(tokens)):
         if free[first]:

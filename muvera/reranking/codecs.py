@@ -47,8 +47,11 @@ _PLAID_BITS = (1, 2, 4, 8)
 # Number of tokens per task.
 _BLOCK = 8192
 
-# An entry of an int8 code is 128 plus -127 ... 127 steps.
-_STEPS, _ZERO = 127, 128
+# An entry of an int8 code is at most this many steps above or below _ZERO.
+_STEPS = 127
+
+# Byte of an entry of an int8 code that is equal to the center.
+_ZERO = 128
 
 # Smallest factor of int8; a typical token has a factor of 1 to 2.  With smaller steps,
 # float32 would round a decoded entry to another step.
@@ -58,9 +61,12 @@ _LEAST_FACTOR = np.float32(2.0**-10)
 _TOKENS_PER_CENTROID = 16
 
 # A scale is at least this share of the typical scale, so that bytes have enough
-# resolution for all coordinates.  The typical scale is at least this share of a token's
-# length, in case the sample has very few tokens.
-_LEAST_SCALE, _LEAST_TYPICAL = 0.25, 1e-3
+# resolution for all coordinates.
+_LEAST_SCALE = 0.25
+
+# The typical scale is at least this share of a token's length, in case the sample has
+# very few tokens.
+_LEAST_TYPICAL = 1e-3
 
 # Factors by which a token is scaled before encoding; the best one is used.
 _STRETCHES = read_only_view(np.array([1, 0.95, 1.05, 0.9, 1.1], np.float32))
@@ -71,8 +77,11 @@ _MOST = 126
 # Rounds of k-means: more rounds change the error by less than a hundredth.
 _ROUNDS = 5
 
-# Maximum number of products of tokens with centroids in memory, and rows per task.
-_PRODUCTS, _TASK_ROWS = 1 << 24, 192
+# Maximum number of products of tokens with centroids in memory.
+_PRODUCTS = 1 << 24
+
+# Rows per task of a product.
+_TASK_ROWS = 192
 
 # The Lloyd-Max levels of the standard normal distribution by bits, only the positive
 # half.  They have the least squared error: each is the mean of the values nearest to
@@ -87,13 +96,25 @@ _NORMAL_LEVELS = {
 class TokenCodec(ABC):
     """Base class of codecs, which turn each token vector into a few bytes.
 
-    A code depends only on the token and the codec.  `arrays` are the fitted arrays by
-    name.  With a `rotation`, codes have the coordinates of ``tokens @ rotation``.
+    A code depends only on the token and the codec.
+
+    Parameters
+    ----------
+    name : str
+        Name of the codec, such as "2bit".
+    arrays : dict of numpy.ndarray
+        Fitted arrays by name, as they are saved.
+    form : CodeFormat
+        Layout of the codes, and the values that they encode.
+    rounding : QueryRounding
+        How queries are rounded to bytes.
+    rotation : float32 (dimension, dimension), optional
+        Codes have the coordinates of ``tokens @ rotation``.
     """
 
-    #: Name of the class in a saved index, and names of its arrays: the arguments of the
-    #: constructor.
+    #: Name of the class in a saved index.
     kind: ClassVar[str]
+    #: Names of the arrays in a saved index; the first one has `dimension` columns.
     names: ClassVar[tuple[str, ...]]
 
     def __init__(
@@ -104,17 +125,37 @@ class TokenCodec(ABC):
         rounding: QueryRounding,
         rotation: NDArray[np.float32] | None = None,
     ) -> None:
-        self.name, self.arrays, self.form, self._rounding = name, arrays, form, rounding
-        self.dimension, self.bytes_per_token = len(form.scales), form.width
+        self.name = name
+        self.arrays = arrays
+        self.form = form
+        self.dimension = len(form.scales)
+        self.bytes_per_token = form.width
+        self._rounding = rounding
         self._maps = None if rotation is None else (pack_map(rotation), pack_map(rotation.T.copy()))
+
+    @classmethod
+    @abstractmethod
+    def of_arrays(cls, arrays: dict[str, NDArray[Any]]) -> TokenCodec:
+        """Return the codec of saved arrays, by name."""
 
     @abstractmethod
     def _encode(self, tokens: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
-        """Write the codes of tokens (n, dimension) to `out` (n, bytes_per_token), which must be zero."""
+        """Write the codes of tokens to `out`, uint8 zeros (n, bytes_per_token)."""
 
     def query(self, tokens: NDArray[np.float32]) -> CodeQuery:
-        """Return a query, float32 (m, dimension), rounded to bytes."""
-        count, depth = len(tokens), -(-self.dimension // STEP) * STEP
+        """Return a query rounded to bytes.
+
+        Parameters
+        ----------
+        tokens : float32 (m, dimension)
+            Tokens of one query.
+
+        Returns
+        -------
+        CodeQuery
+        """
+        count = len(tokens)
+        depth = -(-self.dimension // STEP) * STEP
         padded = -(-count // LANES) * LANES
         query = CodeQuery(
             np.zeros(padded * depth, np.int8), np.zeros(padded, np.float32),
@@ -124,11 +165,39 @@ class TokenCodec(ABC):
         return query
 
     def rotated(self, tokens: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return tokens in the coordinates of the codes, which preserve inner products up to rounding."""
+        """Return tokens in the coordinates of the codes.
+
+        Parameters
+        ----------
+        tokens : float32 (n, dimension)
+            Tokens of documents or queries.
+
+        Returns
+        -------
+        float32 (n, dimension)
+            Inner products are the same up to rounding.
+        """
         return tokens if self._maps is None else _product(tokens, self._maps[0], self.dimension)
 
     def encode(self, tokens: TokenArray, threads: int | None = None) -> NDArray[np.uint8]:
-        """Return the codes of finite tokens (n, dimension), uint8 (n, bytes_per_token)."""
+        """Return the codes of tokens.
+
+        Parameters
+        ----------
+        tokens : float32 or float16 (n, dimension)
+            Finite numbers.
+        threads : int, optional
+            Default: all usable cores.
+
+        Returns
+        -------
+        uint8 (n, bytes_per_token)
+
+        Raises
+        ------
+        ValueError
+            If the tokens have another dimension.
+        """
         if tokens.shape[1] != self.dimension:
             raise ValueError(
                 f"The tokens have {tokens.shape[1]} columns, but the codec was fitted to "
@@ -143,7 +212,19 @@ class TokenCodec(ABC):
         return out
 
     def decode(self, codes: NDArray[np.uint8], threads: int | None = None) -> NDArray[np.float32]:
-        """Return the decoded tokens, float32 (n, dimension)."""
+        """Return the tokens that codes stand for.
+
+        Parameters
+        ----------
+        codes : uint8 (n, bytes_per_token)
+            Codes of :meth:`encode`.
+        threads : int, optional
+            Default: all usable cores.
+
+        Returns
+        -------
+        float32 (n, dimension)
+        """
         out = np.empty((len(codes), self.dimension), np.float32)
 
         def work(start: int, stop: int) -> None:
@@ -157,12 +238,25 @@ class TokenCodec(ABC):
 
 
 class Int8Codec(TokenCodec):
-    """Codec of one byte per coordinate, relative to the `center`, and a factor; `unit` is a step of the factor 1.
+    """Codec of one byte per coordinate, and a factor per token.
 
     Its error hardly changes a ranking.  Encoding a decoded token gives the same code.
+
+    Parameters
+    ----------
+    center : float32 (dimension,)
+        The bytes are relative to it.
+    unit : float
+        Step of a byte if the factor is 1.
+
+    Raises
+    ------
+    ValueError
+        If a number is not finite, or the unit not positive.
     """
 
-    kind, names = "int8", ("center", "unit")
+    kind = "int8"
+    names = ("center", "unit")
 
     def __init__(self, center: NDArray[np.float32], unit: float) -> None:
         if center.dtype != np.float32 or center.ndim != 1 or not np.isfinite(center).all():
@@ -171,7 +265,8 @@ class Int8Codec(TokenCodec):
             raise ValueError(f"The codec's unit must be a positive number, got {unit}.")
         width = FACTOR_BYTES + -(-len(center) // STEP) * STEP  # bytes after the coordinates are zero
         no_bytes, no_floats = (read_only_view(np.empty(0, kind)) for kind in (np.uint8, np.float32))
-        self._center, self._unit = read_only_view(center), np.float32(unit)
+        self._center = read_only_view(center)
+        self._unit = np.float32(unit)
         ones = read_only_view(np.ones(len(center), np.float32))
         super().__init__(
             "int8",
@@ -181,8 +276,25 @@ class Int8Codec(TokenCodec):
         )
 
     @classmethod
+    def of_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Int8Codec:
+        """Return the codec of the arrays "center" and "unit"."""
+        return cls(arrays["center"], float(arrays["unit"][0]))
+
+    @classmethod
     def fit(cls, tokens: NDArray[np.float32], threads: int | None = None) -> Int8Codec:
-        """Fit the codec to tokens (n, dimension), at least one."""
+        """Fit the codec to tokens.
+
+        Parameters
+        ----------
+        tokens : float32 (n, dimension)
+            At least one token.
+        threads : int, optional
+            Not used.
+
+        Returns
+        -------
+        Int8Codec
+        """
         center = tokens.mean(axis=0, dtype=np.float64).astype(np.float32)
         peaks = np.abs(tokens - center).max(axis=1)
         return cls(center, _power_of_two(float(np.median(peaks)) / _STEPS))
@@ -198,14 +310,34 @@ class Int8Codec(TokenCodec):
 
 
 class ResidualCodec(TokenCodec):
-    """Codec of a centroid's number, a factor, and 1, 2, 4 or 8 bits per coordinate; also that of a PLAID index.
+    """Codec of a centroid's number, a factor, and 1, 2, 4 or 8 bits per coordinate.
 
-    A token is decoded to ``f * P (c + s * z)``: P is the rotation, if any, c a
-    centroid, s one scale and z one level per coordinate.  The factor f restores the
-    token's length, in multiples of `unit`; otherwise it would be too short.
+    It is also the codec of a PLAID index.  A token is decoded to ``f * P (c + s * z)``:
+    P is the rotation, if any, c a centroid, s one scale and z one level per
+    coordinate.  The factor f restores the token's length, in multiples of `unit`;
+    otherwise it would be too short.
+
+    Parameters
+    ----------
+    centroids : float32 (c, dimension)
+        Centroids of the rotated tokens' directions.
+    levels : float32 (2, 4, 16 or 256,)
+        Values that the bits of a coordinate stand for, ascending.
+    scales : float32 (dimension,)
+        Positive factors of the levels.
+    rotation : float32 (dimension, dimension), or without rows
+        Orthogonal matrix; without rows, tokens are not rotated.
+    unit : float
+        Unit of the factors.
+
+    Raises
+    ------
+    ValueError
+        If an array has another shape or numbers that are not finite.
     """
 
-    kind, names = "residual", ("centroids", "levels", "scales", "rotation", "unit")
+    kind = "residual"
+    names = ("centroids", "levels", "scales", "rotation", "unit")
 
     def __init__(
         self,
@@ -219,7 +351,8 @@ class ResidualCodec(TokenCodec):
         _require_fitting(arrays, unit)
         dimension = centroids.shape[1]
         self.bits = len(levels).bit_length() - 1
-        self._centroids, self._levels = read_only_view(centroids), read_only_view(levels)
+        self._centroids = read_only_view(centroids)
+        self._levels = read_only_view(levels)
         self._thresholds = read_only_view((levels[1:] + levels[:-1]) / 2)  # the midpoints
         self._scales = read_only_view(scales)
         self._inverse_scales = read_only_view(1 / scales)
@@ -263,12 +396,23 @@ class ResidualCodec(TokenCodec):
 
     @classmethod
     def fit(cls, tokens: NDArray[np.float32], bits: int, threads: int | None = None) -> ResidualCodec:
-        """Fit the codec of 1, 2 or 4 bits to tokens (n, dimension), at least one.
+        """Fit the codec to tokens.
 
-        About 50,000 are enough.
+        Parameters
+        ----------
+        tokens : float32 (n, dimension)
+            At least one token; about 50,000 are enough.
+        bits : {1, 2, 4}
+            Bits per coordinate: more bits lose less and take more memory and time.
+        threads : int, optional
+            Default: all usable cores.  The result does not depend on it.
+
+        Returns
+        -------
+        ResidualCodec
         """
         rotation_stream, centroid_stream = map(np.random.default_rng, np.random.SeedSequence(0).spawn(2))
-        units, lengths = _unit_rows(tokens)
+        units, lengths = _directions(tokens)
         rotation = _random_rotation(tokens.shape[1], rotation_stream)
         rotated = _product(units, pack_map(rotation), len(rotation), threads)
         most = max(1, min(NUM_CENTROIDS, len(tokens) // _TOKENS_PER_CENTROID))
@@ -282,14 +426,51 @@ class ResidualCodec(TokenCodec):
         return cls(centroids, levels, scales, rotation, _power_of_two(float(np.median(lengths))))
 
     @classmethod
+    def of_arrays(cls, arrays: dict[str, NDArray[Any]]) -> ResidualCodec:
+        """Return the codec of the arrays named in `names`."""
+        return cls(
+            arrays["centroids"],
+            arrays["levels"],
+            arrays["scales"],
+            arrays["rotation"],
+            float(arrays["unit"][0]),
+        )
+
+    @classmethod
     def of_plaid(cls, centroids: NDArray[np.float32], weights: NDArray[np.float32]) -> ResidualCodec:
-        """Create the codec of a PLAID index: its centroids, and its bucket weights as levels."""
-        dimension, levels = centroids.shape[1], np.ascontiguousarray(weights, np.float32)
+        """Return the codec of a PLAID index.
+
+        Parameters
+        ----------
+        centroids : float (c, dimension)
+            Centroids of the index.
+        weights : float (2 ** nbits,)
+            Its bucket weights, which become the levels.
+
+        Returns
+        -------
+        ResidualCodec
+        """
+        dimension = centroids.shape[1]
+        levels = np.ascontiguousarray(weights, np.float32)
         none = np.empty((0, dimension), np.float32)
         return cls(np.array(centroids, np.float32), levels, np.ones(dimension, np.float32), none, 1.0)
 
     def plaid_codes(self, numbers: NDArray[Any], packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return codes, uint8 (n, bytes_per_token), of centroid numbers (n,) and residuals; tokens get length 1."""
+        """Return codes of a PLAID index's codes.
+
+        Parameters
+        ----------
+        numbers : int (n,)
+            Centroid numbers.
+        packed : uint8 (n, bytes)
+            Residuals.
+
+        Returns
+        -------
+        uint8 (n, bytes_per_token)
+            Codes of tokens of length 1.
+        """
         out = np.zeros((len(numbers), self.bytes_per_token), np.uint8)
         self._write_codes(numbers, np.ones(len(numbers)), packed, out)
         for start in range(0, len(out), _BLOCK):
@@ -299,7 +480,7 @@ class ResidualCodec(TokenCodec):
         return out
 
     def _encode(self, tokens: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
-        units, lengths = _unit_rows(tokens)
+        units, lengths = _directions(tokens)
         rotated = self.rotated(units)
         numbers = _nearest_centroids(rotated, self._centroids, 1)
         packed = np.zeros((len(tokens), self._residual_bytes), np.uint8)
@@ -319,7 +500,10 @@ class ResidualCodec(TokenCodec):
         packed: NDArray[np.uint8],
         out: NDArray[np.uint8],
     ) -> None:
-        """Write codes of centroid numbers (n,), factors `values` (n,) and packed residuals (n, bytes) to `out`."""
+        """Write codes of centroid numbers, factors and packed residuals to `out`.
+
+        The factors are `values` (n,).
+        """
         start = self._id_bytes
         out[:, :start] = numbers.astype("<u4").view(np.uint8).reshape(-1, 4)[:, :start]
         halves = _factors(values / self._unit)
@@ -327,7 +511,18 @@ class ResidualCodec(TokenCodec):
         out[:, start + FACTOR_BYTES :] = packed
 
     def split_codes(self, codes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-        """Return centroid numbers, int64 (n,), and residuals, uint8 (n, bytes), of codes (n, bytes_per_token)."""
+        """Return the parts of codes that a PLAID index stores.
+
+        Parameters
+        ----------
+        codes : uint8 (n, bytes_per_token)
+            Codes of :meth:`encode`.
+
+        Returns
+        -------
+        tuple of int64 (n,) and uint8 (n, bytes)
+            Centroid numbers and residuals.
+        """
         start = self._id_bytes
         ids = np.zeros((len(codes), 4), np.uint8)
         ids[:, :start] = codes[:, :start]
@@ -342,12 +537,13 @@ def _require_fitting(arrays: dict[str, NDArray[Any]], unit: float) -> None:
 
     The rotation can have no rows.
     """
-    centroids, levels = arrays["centroids"], arrays["levels"]
+    centroids = arrays["centroids"]
+    levels = arrays["levels"]
     dimension = centroids.shape[-1]
     if centroids.ndim != 2 or 0 in centroids.shape or len(levels) not in (2, 4, 16, 256):
         raise ValueError(
-            f"The codec's centroids must have shape (K, dimension) and its levels be 2, 4, 16 or 256, got shapes "
-            f"{centroids.shape} and {levels.shape}."
+            "The codec's centroids must have shape (K, dimension) and its levels be 2, 4, 16 or 256, got "
+            f"shapes {centroids.shape} and {levels.shape}."
         )
     shapes = {
         "centroids": centroids.shape,
@@ -358,8 +554,8 @@ def _require_fitting(arrays: dict[str, NDArray[Any]], unit: float) -> None:
     for name, array in arrays.items():
         if array.dtype != np.float32 or array.shape != shapes[name] or not np.isfinite(array).all():
             raise ValueError(
-                f"The codec's {name} must be finite float32 numbers of shape {shapes[name]}, got {array.dtype} "
-                f"{array.shape}."
+                f"The codec's {name} must be finite float32 numbers of shape {shapes[name]}, got "
+                f"{array.dtype} {array.shape}."
             )
     if arrays["scales"].min() <= 0 or not (np.isfinite(unit) and unit > 0):
         raise ValueError(
@@ -376,11 +572,25 @@ CODECS: dict[str, Callable[..., TokenCodec]] = {
     **{f"{bits}bit": partial(ResidualCodec.fit, bits=bits) for bits in (4, 2, 1)},
 }
 
-_CLASSES: dict[str, Any] = {kind.kind: kind for kind in (Int8Codec, ResidualCodec)}
+# Classes of codecs by their kind.
+_CLASSES: dict[str, type[TokenCodec]] = {kind.kind: kind for kind in (Int8Codec, ResidualCodec)}
 
 
 def write_codec(codec: TokenCodec, folder: Path) -> str:
-    """Write a codec as ``codec_*.npy`` and return its kind for :func:`read_codec`."""
+    """Write a codec as ``codec_*.npy``.
+
+    Parameters
+    ----------
+    codec : TokenCodec
+        Codec to write.
+    folder : Path
+        Existing folder.
+
+    Returns
+    -------
+    str
+        Kind of the codec, for :func:`read_codec`.
+    """
     for name, array in codec.arrays.items():
         np.save(folder / f"codec_{name}.npy", array)
     return codec.kind
@@ -389,31 +599,72 @@ def write_codec(codec: TokenCodec, folder: Path) -> str:
 def read_codec(folder: Path, kind: str, dimension: int) -> TokenCodec:
     """Load a codec written by :func:`write_codec`.
 
-    Raise ValueError for damaged files.
+    Parameters
+    ----------
+    folder : Path
+        Folder with the files.
+    kind : str
+        What :func:`write_codec` returned.
+    dimension : int
+        Required dimension of the tokens.
+
+    Returns
+    -------
+    TokenCodec
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If a file is missing or damaged, or the codec has another dimension.
     """
     if kind not in _CLASSES:
         raise ValueError(f"Unknown kind of codec {kind!r}. Known kinds: {', '.join(_CLASSES)}.")
     codec = _CLASSES[kind]
-    arrays = [load_npy(folder / f"codec_{name}.npy", mmap=False) for name in codec.names]
-    if arrays[0].shape[-1:] != (dimension,) or arrays[-1].shape != (1,):
+    arrays = {name: load_npy(folder / f"codec_{name}.npy", mmap=False) for name in codec.names}
+    first = arrays[codec.names[0]]
+    unit = arrays["unit"]
+    if first.shape[-1:] != (dimension,) or unit.shape != (1,):
         raise ValueError(
-            f"The codec's arrays must have dimension={dimension} and one unit, got shapes {arrays[0].shape} and "
-            f"{arrays[-1].shape}."
+            f"The codec's arrays must have dimension={dimension} and one unit, got shapes {first.shape} and "
+            f"{unit.shape}."
         )
-    loaded: TokenCodec = codec(*arrays[:-1], float(arrays[-1][0]))
-    return loaded
+    return codec.of_arrays(arrays)
 
 
 # -- fitting to PLAID's layout ------------------------------------------------
 
 
 def plaid_centroids(num_tokens: int) -> int:
-    """Return ColBERT's number of centroids: the power of two below 16 times the square root of `num_tokens`."""
+    """Return ColBERT's number of centroids.
+
+    Parameters
+    ----------
+    num_tokens : int
+        Tokens of the index.
+
+    Returns
+    -------
+    int
+        The largest power of two up to 16 times the square root of `num_tokens`.
+    """
     return 1 << int(math.log2(16 * math.sqrt(max(1, num_tokens))))
 
 
 def require_plaid_bits(nbits: int, dimension: int) -> None:
-    """Raise ValueError unless a PLAID index can store tokens of `dimension` at `nbits` per coordinate."""
+    """Raise ValueError unless a PLAID index can store such tokens.
+
+    Parameters
+    ----------
+    nbits : int
+        Bits per coordinate: 1, 2, 4 or 8.
+    dimension : int
+        Dimension of the tokens; their bits must fill whole bytes.
+
+    Raises
+    ------
+    ValueError
+        If it cannot.
+    """
     require_choice("nbits", nbits, _PLAID_BITS)
     if dimension * nbits % 8:
         raise ValueError(
@@ -435,15 +686,32 @@ def fit_plaid_codec(
     bucket_means: bool = False,
     threads: int | None = None,
 ) -> ResidualCodec:
-    """Fit a codec to tokens (n, dimension), at least one, by ColBERT's method; it does not depend on `threads`.
+    """Fit a codec to tokens by ColBERT's method.
 
     Centroids are directions, rounded to half precision.  Each bucket contains the same
-    number of residuals.  With `bucket_means` it decodes to the mean of its values,
-    which loses less than ColBERT's midpoint.
+    number of residuals.
+
+    Parameters
+    ----------
+    tokens : float32 (n, dimension)
+        At least one token.
+    nbits : {1, 2, 4, 8}
+        Bits per coordinate: more bits lose less and take more memory.
+    num_centroids : int
+        Largest number of centroids.
+    bucket_means : bool
+        Decode a bucket to the mean of its values, which loses less than ColBERT's
+        midpoint.
+    threads : int, optional
+        Default: all usable cores.  The result does not depend on it.
+
+    Returns
+    -------
+    ResidualCodec
     """
-    units, _ = _unit_rows(tokens)
+    units, _ = _directions(tokens)
     means = _direction_centroids(units, num_centroids, np.random.default_rng(0), threads)
-    centroids = _unit_rows(means)[0].astype(np.float16).astype(np.float32)
+    centroids = _directions(means)[0].astype(np.float16).astype(np.float32)
     residuals = units - centroids[_nearest_centroids(units, centroids, threads)]
     count = 2**nbits
     ordered = np.sort(residuals, axis=None)
@@ -459,8 +727,8 @@ def fit_plaid_codec(
 # -- centroids, rotation and factors ------------------------------------------
 
 
-def _unit_rows(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Return the rows scaled to length 1, zero rows unchanged, and their lengths."""
+def _directions(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Return the rows scaled to length 1, and their lengths; zero rows stay zero."""
     lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
     return (rows / np.where(lengths == 0, 1, lengths)[:, np.newaxis]).astype(np.float32), lengths
 
@@ -468,7 +736,10 @@ def _unit_rows(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[
 def _product(
     rows: NDArray[np.float32], packed: NDArray[np.float32], columns: int, threads: int | None = 1
 ) -> NDArray[np.float32]:
-    """Return the product (n, columns) of rows with a matrix packed by ``pack_map``, the same for any `threads`."""
+    """Return the product (n, columns) of rows with a matrix packed by ``pack_map``.
+
+    It is the same for any `threads`.
+    """
     rows = np.ascontiguousarray(rows)
     out = np.zeros((len(rows), columns), np.float32)
 
@@ -502,10 +773,11 @@ def _nearest_centroids(
 def _direction_centroids(
     tokens: NDArray[np.float32], most: int, stream: np.random.Generator, threads: int | None
 ) -> NDArray[np.float32]:
-    """Return at most `most` centroids, float32 (c, dimension): k-means by direction, then means of the clusters.
+    """Return at most `most` centroids, float32 (c, dimension).
 
-    Tokens (n, dimension) have length 1 or are zero; `stream` draws the initial
-    centroids from them.
+    They are the means of clusters that k-means finds by direction.  Tokens (n,
+    dimension) have length 1 or are zero; `stream` draws the initial centroids from
+    them.
     """
     centroids = tokens[np.sort(stream.permutation(len(tokens))[:most])]
     for lap in range(_ROUNDS + 1):

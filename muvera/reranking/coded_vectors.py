@@ -16,25 +16,75 @@ from .pruning import ALL, Stop, score_runs
 
 
 class CodedVectors:
-    """Texts as codes: text i is ``tokens[offsets[i] : offsets[i + 1]]``, decoded by `codec`."""
+    """Texts as codes: text i is ``tokens[offsets[i] : offsets[i + 1]]``.
+
+    Parameters
+    ----------
+    codec : TokenCodec
+        Codec of the texts.
+    tokens : uint8 (n_tokens, bytes_per_token)
+        Codes of all tokens, one text after another.
+    offsets : int64 (n + 1,)
+        First row of each text, then n_tokens.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `tokens` are no codes of the codec, or `offsets` do not fit them.
+    """
 
     def __init__(self, codec: TokenCodec, tokens: NDArray[np.uint8], offsets: ArrayLike) -> None:
         if tokens.dtype != np.uint8 or tokens.ndim != 2 or tokens.shape[1] != codec.bytes_per_token:
             raise ValueError(
-                f"The array of codes contains {tokens.dtype} of shape {tokens.shape}, but codes of {codec.name} at "
-                f"dimension={codec.dimension} are uint8 with {codec.bytes_per_token} columns."
+                f"The array of codes contains {tokens.dtype} of shape {tokens.shape}, but codes of "
+                f"{codec.name} at dimension={codec.dimension} are uint8 with {codec.bytes_per_token} "
+                "columns."
             )
-        self.codec, self.tokens = codec, tokens
+        self.codec = codec
+        self.tokens = tokens
         self.offsets: NDArray[np.int64] = as_offsets(offsets, len(tokens))
 
     @classmethod
     def from_lengths(cls, codec: TokenCodec, tokens: NDArray[np.uint8], lengths: ArrayLike) -> CodedVectors:
-        """Create texts from flat codes and the number of tokens of each text."""
+        """Make texts from flat codes and the number of tokens of each text.
+
+        Parameters
+        ----------
+        codec : TokenCodec
+            Codec of the texts.
+        tokens : uint8 (n_tokens, bytes_per_token)
+            Codes of all tokens, one text after another.
+        lengths : array_like of int (n,)
+            Number of tokens of each text.
+
+        Returns
+        -------
+        CodedVectors
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `tokens` are no codes of the codec, or the lengths do not add up.
+        """
         return cls(codec, tokens, offsets_from_lengths(lengths, len(tokens)))
 
     @classmethod
     def of(cls, codec: TokenCodec, texts: MultiVectors, threads: int | None = None) -> CodedVectors:
-        """Encode texts."""
+        """Encode texts.
+
+        Parameters
+        ----------
+        codec : TokenCodec
+            Codec to encode with.
+        texts : MultiVectors
+            Texts with finite numbers; their ids are dropped.
+        threads : int, optional
+            Default: all usable cores.
+
+        Returns
+        -------
+        CodedVectors
+        """
         return cls(codec, codec.encode(texts.tokens, threads), texts.offsets)
 
     def __len__(self) -> int:
@@ -52,7 +102,10 @@ class CodedVectors:
 
     @property
     def dimension(self) -> int:
-        """Number of columns of `tokens`: the bytes of a code, not the dimension of decoded tokens."""
+        """Number of columns of `tokens`: the bytes of a code.
+
+        It is not the dimension of decoded tokens.
+        """
         return self.codec.bytes_per_token
 
     def __getitem__(self, key: slice | NDArray[np.int64]) -> CodedVectors:
@@ -61,7 +114,18 @@ class CodedVectors:
         return CodedVectors(self.codec, np.ascontiguousarray(self.tokens[rows]), offsets)
 
     def decoded(self, threads: int | None = None) -> MultiVectors:
-        """Decode the texts."""
+        """Decode the texts.
+
+        Parameters
+        ----------
+        threads : int, optional
+            Default: all usable cores.
+
+        Returns
+        -------
+        MultiVectors
+            float32, without ids.
+        """
         return MultiVectors(self.codec.decode(self.tokens, threads), self.offsets)
 
 
@@ -77,13 +141,34 @@ def score_coded(
     k: int = 0,
     stop: Stop = ALL,
 ) -> NDArray[np.float32]:
-    """Return the Chamfer similarities of one query with decoded candidates, float32 (c,), both rounded to bytes.
+    """Score the candidates of one query by products of bytes.
 
-    They choose the candidates to score without rounding.  `stop` ends the scoring once
-    few of the `k` best are expected to be missing.  Candidates after the stop and those
-    without tokens get -inf.
+    These scores choose the candidates to score without rounding.
+
+    Parameters
+    ----------
+    query : float32 (m, dimension)
+        Tokens of the query.
+    codec : TokenCodec
+        Codec of the candidates.
+    runs : sequence of CodedRun
+        Candidates, the most promising ones first.
+    threads : int, optional
+        Default: all usable cores.
+    k : int
+        Number of wanted candidates, for `stop`.
+    stop : Stop
+        Ends the scoring once few of the k best are expected to be missing.  Default:
+        all candidates are scored.
+
+    Returns
+    -------
+    float32 (c,)
+        Chamfer similarities; -inf for candidates after the stop and those without
+        tokens.
     """
-    rounded, heap = codec.query(query), np.full(k, -np.inf, np.float32)
+    rounded = codec.query(query)
+    heap = np.full(k, -np.inf, np.float32)
 
     def score(
         texts: CodedVectors, positions: NDArray[np.int64], first: int, out: NDArray[np.float32]
@@ -102,13 +187,31 @@ def rank_decoded(
     k: int,
     estimates: NDArray[np.float32] | None,
 ) -> NDArray[np.float32]:
-    """Return the scores of one query's candidates by decoded tokens, float32 (c,).
+    """Score the candidates of one query by decoded tokens.
 
-    With descending `estimates`, scoring stops before the first candidate that is
-    unlikely to be among the `k` best; it and all later ones get -inf.
+    Parameters
+    ----------
+    query : float32 (m, dimension)
+        Tokens of the query.
+    codec : TokenCodec
+        Codec of the candidates.
+    runs : sequence of CodedRun
+        Candidates, the most promising ones first.
+    k : int
+        Number of wanted candidates.
+    estimates : float32 (c,) or None
+        Descending estimates of the scores: scoring stops before the first candidate
+        that is unlikely to be among the k best.
+
+    Returns
+    -------
+    float32 (c,)
+        Chamfer similarities; -inf after the stop.
     """
-    packed, errors = pack_columns(codec.rotated(query)).reshape(-1), np.zeros(3)
-    heap, none = np.full(k, -np.inf, np.float32), np.empty(0, np.float32)
+    packed = pack_columns(codec.rotated(query)).reshape(-1)
+    errors = np.zeros(3)
+    heap = np.full(k, -np.inf, np.float32)
+    none = np.empty(0, np.float32)
 
     def score(
         texts: CodedVectors, positions: NDArray[np.int64], first: int, out: NDArray[np.float32]

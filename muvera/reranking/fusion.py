@@ -1,9 +1,12 @@
-"""Fusion: merge rankings of one query, whose scores can have different scales, into one."""
+"""Fusion: merge rankings of one query into one.
+
+Their scores can have different scales.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,11 +85,12 @@ def fuse(
     return Ranking(np.array(order) if order else np.empty(0, np.int64), scores)
 
 
-def require_rankings(rankings: Any) -> None:
+def require_rankings(rankings: object) -> None:
     """Raise TypeError unless `rankings` has names of sources."""
     if not isinstance(rankings, Mapping):
         raise TypeError(
-            f"rankings must be a dictionary from sources' names, such as 'bm25', to results, got {given(rankings)}."
+            "rankings must be a dictionary from sources' names, such as 'bm25', to results, got "
+            f"{given(rankings)}."
         )
 
 

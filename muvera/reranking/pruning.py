@@ -1,4 +1,4 @@
-"""Faster reranking: skip candidates that cannot be, or are unlikely to be, among the k best.
+"""Faster reranking: skip candidates that are unlikely to be among the k best.
 
 Scoring a document stops once bounds show that it is worse than the k best so far, which
 is exact.  `stop` ends the ranking once few of the k best are expected among the other
@@ -26,22 +26,23 @@ from ..utils.parallel import SMALL, run_in_ranges, split_by_count
 # in the tokens.
 _MAX_BOUNDED_TOKENS = 512
 
-# Maximum number of tasks of one query, and pairs of a short query and a candidate per
-# task.
-_TASKS, _PAIRS = 8, 1024
+# Maximum number of tasks of one query: each begins with one of the most promising
+# candidates.
+_TASKS = 8
+
+# Pairs of a short query and a candidate per task.
+_PAIRS = 1024
 
 #: Documents of a segment, and positions in them of candidates that follow each other.
 DocumentRun = tuple[MultiVectors, NDArray[np.int64]]
 
 
 class Stop(NamedTuple):
-    """When to stop ranking a query's candidates, see :mod:`muvera.kernels.selection`; the ranking updates `state`.
+    """When to stop a ranking, see :mod:`muvera.kernels.selection`."""
 
-    `products`, float32 (c,), are the candidates' products in the first stage,
-    descending.
-    """
-
+    #: The candidates' products in the first stage, descending, float32 (c,).
     products: NDArray[np.float32]
+    #: State of the ranking, which updates it, float64 (STATE,).
     state: NDArray[np.float64]
 
 
@@ -51,12 +52,22 @@ ALL = Stop(np.empty(0, np.float32), np.zeros(STATE))
 
 @dataclass(frozen=True, eq=False)
 class RerankOptions:
-    """How to find one query's `k` best candidates.
+    """How to find one query's best candidates.
 
-    `early_exit` stops scoring a document once it cannot be among them.  With
-    `estimates` of the scores, float32 (c,), descending, ranking stops before the first
-    candidate that would need a five-sigma error to be among them.  Sigma is that of the
-    errors of the candidates before it, at least 8 and at least k.
+    Parameters
+    ----------
+    k : int
+        Number of candidates to find.
+    early_exit : bool
+        Stop scoring a document once it cannot be among the k best.  This never changes
+        the result.
+    stop : Stop
+        Ends the ranking once few of the k best are expected to be missing.  Default:
+        all candidates are ranked.
+    estimates : float32 (c,), optional
+        Descending estimates of the scores.  Ranking stops before the first candidate
+        that would need a five-sigma error to be among the k best.  Sigma is the
+        deviation of the errors of the candidates before it, at least 8 and at least k.
     """
 
     k: int
@@ -76,12 +87,26 @@ def score_runs(
     operations: float = 0,
     threads: int | None = 1,
 ) -> NDArray[np.float32]:
-    """Return the scores of all candidates, which ``score(texts, positions, first, out)`` writes for a part of a run.
+    """Score all candidates, run by run.
 
-    `first` is the number of the run's first candidate.  `operations` is the number of
-    multiply-adds per token, or 0 to use one thread.  With several threads, candidates
-    are divided among n <= 8 tasks.  Task i scores every n-th one from i on, so each
-    task begins with promising candidates.
+    With several threads, candidates are divided among n <= 8 tasks.  Task i scores
+    every n-th one from i on, so each task begins with promising candidates.
+
+    Parameters
+    ----------
+    score : callable
+        ``score(texts, positions, first, out)`` writes the scores of a part of a run to
+        `out`; `first` is the number of the run's first candidate.
+    runs : sequence of (texts, int64 (c_i,))
+        Texts of a segment, and positions in them of candidates that follow each other.
+    operations : float
+        Number of multiply-adds per token, or 0 to use one thread.
+    threads : int or None
+        None: all usable cores.
+
+    Returns
+    -------
+    float32 (c,)
     """
     scores = np.empty(sum(len(positions) for _, positions in runs), np.float32)
 
@@ -108,15 +133,29 @@ def score_candidates(
     options: RerankOptions,
     threads: int | None = None,
 ) -> NDArray[np.float32]:
-    """Return the scores of one query's candidates, float32 (c,), -inf for pruned ones.
+    """Score one query's candidates.
 
-    The runs list the most promising candidates first.  The k best do not depend on
-    `threads`.
+    Parameters
+    ----------
+    query : float32 (m, dimension)
+        Tokens of the query, at least one.
+    runs : sequence of DocumentRun
+        Candidates, the most promising ones first.
+    options : RerankOptions
+        How many to find, and when to stop.
+    threads : int, optional
+        Default: all usable cores.  The k best do not depend on it.
+
+    Returns
+    -------
+    float32 (c,)
+        Chamfer similarities, -inf for pruned candidates.
     """
     packed = _bounded(query, options.early_exit)
     bounded = len(packed.cosines) > 0 and options.k < sum(len(positions) for _, positions in runs)
     keeps_best = options.in_order or bounded
-    best, panels = options.k if keeps_best else 0, -(-len(query) // LANES)
+    best = options.k if keeps_best else 0
+    panels = -(-len(query) // LANES)
     estimates = np.empty(0, np.float32) if options.estimates is None else options.estimates
     ended: deque[Progress] = deque()  # of finished tasks, for the next tasks
 
@@ -143,10 +182,26 @@ def rank_candidates(
     options: RerankOptions,
     threads: int | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the k best candidates, best first, and their Chamfer similarities; ties go to the lower position.
+    """Find one query's best candidates.
 
-    `positions` int64 (c,) are distinct candidates, most promising first, and `runs`
-    their texts, split by segment. Documents without tokens are skipped.
+    Parameters
+    ----------
+    query : float (m, dimension)
+        Tokens of the query, at least one.
+    positions : int64 (c,)
+        Distinct candidates, the most promising ones first.
+    runs : sequence of DocumentRun
+        Their texts, split by segment.
+    options : RerankOptions
+        How many to find, and when to stop.
+    threads : int, optional
+        Default: all usable cores.
+
+    Returns
+    -------
+    tuple of int64 (k,) and float32 (k,)
+        The best candidates that have tokens, best first, and their Chamfer
+        similarities.  Ties go to the lower position.
     """
     scores = score_candidates(np.asarray(query, np.float32), runs, options, threads)
     return ranked(positions, scores, options.k)
@@ -160,19 +215,41 @@ def rank_short(
     k: int,
     threads: int | None = None,
 ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Return the results of :func:`rank_candidates` for the queries with these `numbers`, each of 1 to LANES tokens.
+    """Find the best candidates of several short queries.
 
     Each document is read once for all queries.  Queries of one panel gain nothing from
     bounds.
+
+    Parameters
+    ----------
+    queries : MultiVectors
+        Queries, some of which are ranked.
+    numbers : int64 (n,)
+        Positions of these queries, each of 1 to LANES tokens.
+    positions : sequence of int64 (c_i,)
+        Distinct candidates of each query.
+    runs_of : callable
+        Returns the texts at some positions, split by segment.
+    k : int
+        Number of candidates to find.
+    threads : int, optional
+        Default: all usable cores.
+
+    Returns
+    -------
+    list of (int64 (k,), float32 (k,))
+        As :func:`rank_candidates` for each query.
     """
     columns = np.zeros((len(numbers), queries.dimension, LANES), np.float32)
-    packed, counts = columns.reshape(-1), queries.lengths[numbers]
+    packed = columns.reshape(-1)
+    counts = queries.lengths[numbers]
     for panel, number, count in zip(columns, numbers.tolist(), counts.tolist(), strict=True):
         panel[:, :count] = queries[number].T
     ends = np.cumsum([len(own) for own in positions])
     rows = np.concatenate(positions)
     order = rows.argsort()
-    owners, ordered = np.searchsorted(ends, order, side="right"), rows[order]
+    owners = np.searchsorted(ends, order, side="right")
+    ordered = rows[order]
     scores = np.empty(len(rows), np.float32)
 
     def work(start: int, stop: int) -> None:
@@ -192,9 +269,21 @@ def rank_short(
 def ranked(
     positions: NDArray[np.int64], scores: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the `k` best positions and their scores, best first.
+    """Return the best positions and their scores.
 
-    Ties go to the lower position.
+    Parameters
+    ----------
+    positions : int64 (c,)
+        Distinct positions.
+    scores : float32 (c,)
+        Score of each position; -inf is never returned.
+    k : int
+        Largest number of positions.
+
+    Returns
+    -------
+    tuple of int64 (k,) and float32 (k,)
+        Best first; ties go to the lower position.
     """
     best = np.empty(min(k, len(scores)), np.int64)
     best = best[: select_best(scores, positions, best)]
@@ -202,13 +291,17 @@ def ranked(
 
 
 def _bounded(tokens: NDArray[np.float32], early_exit: bool) -> BoundedQuery:
-    """Pack a query for the kernel, with the angles between its tokens if they bound scores."""
+    """Pack a query for the kernel.
+
+    The angles between its tokens are included if they bound scores.
+    """
     count, depth = tokens.shape
     # A query of at most LANES tokens takes one product per document token, so bounds
     # would save nothing.
     bounded = early_exit and LANES < count <= _MAX_BOUNDED_TOKENS
     angles = np.empty((2, count if bounded else 0, count), np.float32)
-    columns, slack = np.zeros(-(-count // LANES) * LANES * depth, np.float32), (depth + 64) * 2.0**-23
+    columns = np.zeros(-(-count // LANES) * LANES * depth, np.float32)
+    slack = (depth + 64) * 2.0**-23
     query = BoundedQuery(columns, np.empty(count, np.int64), np.empty(count), angles[0], angles[1], slack)
     if prepare_query(read_only_view(tokens), query):
         return query

@@ -356,10 +356,9 @@ class DocumentDatabase:
             parameters.append(json.dumps(list(ids)))
         joined = "JOIN documents ON documents.row = words.rowid" if parameters else ""
         query = (
-            "SELECT documents.id, -best.rank FROM "
-            f"(SELECT words.rowid AS rowid, rank FROM words {joined} WHERE {' AND '.join(conditions)} "
-            "ORDER BY rank LIMIT ?) AS best "
-            "JOIN documents ON documents.row = best.rowid ORDER BY best.rank, documents.row"
+            "SELECT documents.id, -best.rank FROM (SELECT words.rowid AS rowid, rank FROM words "
+            f"{joined} WHERE {' AND '.join(conditions)} ORDER BY rank LIMIT ?) AS best JOIN documents ON "
+            "documents.row = best.rowid ORDER BY best.rank, documents.row"
         )
         words = list(dict.fromkeys(_WORD.findall(_spaced(text.lower()))))[:_MAX_WORDS]
         with self._lock, _damage_as_value_error():
@@ -592,8 +591,8 @@ def _connect(name: str) -> sqlite3.Connection:
 # values of one document is fast if other conditions leave few documents.
 _SET = "documents.row IN (SELECT row FROM metadata_values WHERE "
 _PROBE = (
-    "EXISTS (SELECT 1 FROM metadata_values INDEXED BY values_of_a_row "
-    "WHERE metadata_values.row = documents.row AND "
+    "EXISTS (SELECT 1 FROM metadata_values INDEXED BY values_of_a_row WHERE metadata_values.row = "
+    "documents.row AND "
 )
 
 

@@ -5,7 +5,6 @@ Held-out queries estimate the recall of the choice.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.multivectors import MultiVectorsLike
 from ..diagnostics.diagnose import K, bullets, draw_sample
 from ..fde.config import FDEConfig
 from ..index.candidates import auto_kind
@@ -24,8 +24,17 @@ from ..utils.atomic_files import write_json
 from ..utils.checks import require_int
 from ..utils.hints import Argument, Message
 
-#: Smallest number of documents, and of given queries.
-MIN_DOCUMENTS, MIN_QUERIES = 50, 30
+#: Smallest number of documents with tokens.
+MIN_DOCUMENTS = 50
+
+#: Smallest number of given queries with tokens: a third of them is held out.
+MIN_QUERIES = 30
+
+# Largest number of queries that are used.
+_MOST_QUERIES = 300
+
+# Default number of candidates, at most a quarter of the sample.
+_CANDIDATES = 100
 
 # (num_repetitions, num_simhash_projections, projection_dimension) of FDEs with sketches
 # of 640 to 20,480 floats.
@@ -34,11 +43,25 @@ _FDE_SHAPES = ((20, 2, 8), (20, 3, 8), (40, 3, 8), (40, 3, 16), (40, 4, 16), (40
 
 @dataclass(frozen=True)
 class TunedRow:
-    """An encoder, the bytes of its vectors in the index, and its recall among the tuning's candidates.
+    """A measured encoder.
 
-    `recall` is that of the selection queries.  Rows are compared by `mean_recall`, its
-    mean with the recall among half as many candidates.  `held_out` is the recall of the
-    held-out queries, and `interval` its 95% confidence interval.
+    Parameters
+    ----------
+    name : str
+        Name in the table, such as "fde 1,024".
+    config : FDEConfig
+        Its configuration.
+    bytes : int
+        Bytes of a document's vector in the index.
+    recall : float
+        Share of the exact ten best among the candidates, of the selection queries.
+    mean_recall : float
+        Mean of `recall` and of the recall among half as many candidates; rows are
+        compared by it.
+    held_out : float
+        Recall of the held-out queries.
+    interval : tuple of float
+        95% confidence interval of `held_out`.
     """
 
     name: str
@@ -50,7 +73,12 @@ class TunedRow:
     interval: tuple[float, float]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON."""
+        """Return plain values, ready for JSON.
+
+        Returns
+        -------
+        dict
+        """
         return {**vars(self), "config": self.config.to_dict(), "floats": self.config.vector_dimension}
 
 
@@ -89,7 +117,10 @@ class Tuning:
 
     @property
     def choice(self) -> TunedRow:
-        """The smallest row that reaches the target, or else the row with the highest `mean_recall`."""
+        """The smallest row that reaches the target, or else the best one.
+
+        Rows are compared by `mean_recall`, then by bytes and dimension.
+        """
         target = self.target_recall
         good = [row for row in self.rows if target is not None and row.recall >= target]
         least = min((row.bytes for row in good), default=0)
@@ -104,9 +135,22 @@ class Tuning:
         return self.choice.config
 
     def within(self, max_bytes: int) -> TunedRow:
-        """Return the row with the highest `mean_recall` within `max_bytes` bytes.
+        """Return the row with the highest `mean_recall` within a number of bytes.
 
-        ValueError if no row is.
+        Parameters
+        ----------
+        max_bytes : int
+            Limit of a document's vector.  A lower limit takes less memory and finds
+            less.
+
+        Returns
+        -------
+        TunedRow
+
+        Raises
+        ------
+        ValueError
+            If no row is within the limit.
         """
         rows = tuple(row for row in self.rows if row.bytes <= max_bytes)
         if not rows:
@@ -115,11 +159,22 @@ class Tuning:
         return replace(self, rows=rows, target_recall=None).choice
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the configuration as a JSON file for ``muvera index --config``."""
+        """Write the configuration as a JSON file for ``muvera index --config``.
+
+        Parameters
+        ----------
+        path : path
+            File to write; an existing one is replaced.
+        """
         write_json(Path(path), self.config.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain values, ready for JSON, with the text."""
+        """Return everything as plain values, ready for JSON, with the text.
+
+        Returns
+        -------
+        dict
+        """
         rows = [row.to_dict() for row in self.rows]
         return {**vars(self), "choice": self.choice.to_dict(), "rows": rows, "text": self.text}
 
@@ -129,8 +184,8 @@ class Tuning:
         source = "windows of documents" if self.pseudo_queries else "given"
         lines = [
             f"documents   {self.documents:,}, {self.sampled_documents:,} of them measured",
-            f"queries     {self.queries + self.held_out_queries:,}, {source}: {self.queries:,} for selection, "
-            f"{self.held_out_queries:,} held out",
+            f"queries     {self.queries + self.held_out_queries:,}, {source}: {self.queries:,} for "
+            f"selection, {self.held_out_queries:,} held out",
             f"recall      share of the exact ten best among {self.candidates} candidates (held-out queries)",
         ]
         return "\n".join([*lines, "", *self._table(), "", *bullets(self._advice(), self.pseudo_queries)])
@@ -141,13 +196,15 @@ class Tuning:
         for row in self.rows:
             low, high = row.interval
             yield (
-                f"{'*' if row == self.choice else ' '} {row.name:<{wide}}  {row.config.vector_dimension:>7,}  "
+                f"{'*' if row == self.choice else ' '} {row.name:<{wide}}  "
+                f"{row.config.vector_dimension:>7,}  "
                 f"{row.bytes:>7,}  {row.held_out:.3f} ({low:.3f}-{high:.3f})"
             )
 
     def _advice(self) -> Iterator[str]:
-        """Yield the choice, whether it reaches the target, and the limits of the measurement."""
-        row, target = self.choice, self.target_recall
+        """Yield the choice, the target, and the limits of the measurement."""
+        row = self.choice
+        target = self.target_recall
         low, high = row.interval
         yield (
             f"Use {row.name}, {row.bytes:,} bytes per document: held-out queries estimate its recall among "
@@ -159,8 +216,8 @@ class Tuning:
             yield f"It is the smallest encoder that reaches {target:.1%} on the selection queries."
         if self.documents > self.sampled_documents:
             yield (
-                f"With the same number of candidates, recall is lower among all {self.documents:,} documents. Rank "
-                "more candidates."
+                f"With the same number of candidates, recall is lower among all {self.documents:,} "
+                "documents. Rank more candidates."
             )
         if self.exact_search:
             yield (
@@ -170,8 +227,8 @@ class Tuning:
 
 
 def tune(
-    documents: Any,
-    queries: Any = None,
+    documents: MultiVectorsLike,
+    queries: MultiVectorsLike | None = None,
     *,
     target_recall: float | None = None,
     max_bytes: int | None = None,
@@ -190,6 +247,7 @@ def tune(
     Parameters
     ----------
     documents : MultiVectors or a list of arrays (tokens, dimension)
+        At least 50 with tokens.
     queries : MultiVectors or a list of arrays, optional
         Queries of the same model; at most 300 are used, fewer if tokens are many or
         wide.  Default: windows of the documents' tokens.
@@ -240,11 +298,11 @@ def tune(
         require_int("candidates", candidates, K)
     require_int("sample", sample, MIN_DOCUMENTS)
     drawn = draw_sample(
-        documents, queries, size=sample, least=(MIN_DOCUMENTS, MIN_QUERIES), most_queries=300, min_fitting=0,
-        seed=seed, threads=threads,
+        documents, queries, size=sample, least=(MIN_DOCUMENTS, MIN_QUERIES), most_queries=_MOST_QUERIES,
+        min_fitting=0, seed=seed, threads=threads,
     )  # fmt: skip
     size = len(drawn.documents)
-    candidates = min(100, size // 4) if candidates is None else int(candidates)
+    candidates = min(_CANDIDATES, size // 4) if candidates is None else int(candidates)
     if candidates > size // 2:
         raise ValueError(
             Message(
@@ -253,41 +311,22 @@ def tune(
                 "finds nearly everything. Sample more documents.",
             )
         )
-    configs = encoder_configs(drawn.documents.dimension)
-    searches = {
-        name: make_search(auto_kind(drawn.population, config.vector_dimension), config.vector_dimension)
-        for name, config in configs.items()
-    }
-    sizes = {name: search.info()["bytes_per_vector"] for name, search in searches.items()}
-    least, limit = min(sizes.values()), math.inf if max_bytes is None else max_bytes
-    if limit < least:
-        limited = Argument("max_bytes", f"{max_bytes}")
-        raise ValueError(Message("No encoder is within ", limited, f": the smallest has {least} bytes."))
+    allowed = _within(encoder_configs(drawn.documents.dimension), drawn.population, max_bytes)
     advance = progress or (lambda _: None)
     order = np.random.default_rng([seed, 1]).permutation(len(drawn.scores))
     advance(1)
     held_out, selection = np.split(order, [round(len(order) / 3)])
     rows = []
-    for name, config in configs.items():
-        if sizes[name] > limit:
-            continue
+    for name, (config, size_in_bytes) in allowed.items():
         ranks = drawn.ranks(config)
-        shares = (ranks[held_out] < candidates).mean(axis=1)
-        recall = float((ranks[selection] < candidates).mean())
+        recall = _mean_share(ranks[selection], candidates)
         # If all encoders have a recall of nearly 1 among the candidates, half as many
         # still separate them.
-        half = float((ranks[selection] < max(K, candidates // 2)).mean())
-        rows.append(
-            TunedRow(
-                name=name,
-                config=config,
-                bytes=sizes[name],
-                recall=recall,
-                mean_recall=(recall + half) / 2,
-                held_out=float(shares.mean()),
-                interval=_interval(shares, seed),
-            )
-        )
+        half = _mean_share(ranks[selection], max(K, candidates // 2))
+        shares = (ranks[held_out] < candidates).mean(axis=1)
+        held = float(shares.mean())
+        interval = _interval(shares, seed)
+        rows.append(TunedRow(name, config, size_in_bytes, recall, (recall + half) / 2, held, interval))
         advance(1)
     rows.sort(key=lambda row: (row.bytes, row.config.vector_dimension))
     return Tuning(
@@ -304,7 +343,18 @@ def tune(
 
 
 def encoder_configs(dimension: int) -> dict[str, FDEConfig]:
-    """Return the configurations to measure for tokens of `dimension` columns, by names such as "mean 129"."""
+    """Return the configurations to measure.
+
+    Parameters
+    ----------
+    dimension : int
+        Number of columns of a token.
+
+    Returns
+    -------
+    dict of FDEConfig
+        By names such as "mean 129".
+    """
     sized = [("mean", FDEConfig.preset("mean", dimension))]
     for preset, sizes in (("moments", (128, 256, 512)), ("fde", (128, 256, 512, 1024, 2048))):
         for size in sizes:
@@ -323,8 +373,33 @@ def encoder_configs(dimension: int) -> dict[str, FDEConfig]:
     return configs
 
 
+def _within(
+    configs: dict[str, FDEConfig], documents: int, max_bytes: int | None
+) -> dict[str, tuple[FDEConfig, int]]:
+    """Return the configurations within `max_bytes`, with the bytes of their vectors.
+
+    The index has this number of `documents`.
+    """
+    sizes = {}
+    for name, config in configs.items():
+        dimension = config.vector_dimension
+        search = make_search(auto_kind(documents, dimension), dimension)
+        sizes[name] = int(search.info()["bytes_per_vector"])
+    if max_bytes is not None and max_bytes < min(sizes.values()):
+        least, limited = min(sizes.values()), Argument("max_bytes", f"{max_bytes}")
+        raise ValueError(Message("No encoder is within ", limited, f": the smallest has {least} bytes."))
+    return {
+        name: (configs[name], size) for name, size in sizes.items() if max_bytes is None or size <= max_bytes
+    }
+
+
+def _mean_share(ranks: NDArray[np.int64], candidates: int) -> float:
+    """Return the mean share of the exact best that are among so many candidates."""
+    return float((ranks < candidates).mean())
+
+
 def _interval(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
-    """Return the 95% confidence interval of the mean, from 1000 samples of the bootstrap."""
+    """Return the 95% confidence interval of the mean, by 1000 bootstrap samples."""
     draws = np.random.default_rng(seed).integers(0, len(values), (1000, len(values)))
     low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
     return float(low), float(high)

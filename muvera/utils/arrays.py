@@ -17,7 +17,8 @@ _LIBC = ctypes.CDLL(None, use_errno=True) if _LINUX else None
 _PAGE = mmap.PAGESIZE
 
 # Values of Linux's madvise(2).
-_WILLNEED, _DONTNEED = 3, 4
+_WILLNEED = 3
+_DONTNEED = 4
 
 # Ranges with smaller gaps are read as one.
 _GAP = 64 << 10
@@ -27,8 +28,13 @@ class GrowingArray:
     """An array whose capacity grows by half, so that appending rows takes linear time.
 
     A copy (:func:`copy.copy`) shares the buffer: values that are appended to it are
-    invisible to the original.  Only one of both can append into the shared buffer, the
-    other one copies it.  The first values decide the dtype.
+    invisible to the original.  Only one of the two can append into the shared buffer;
+    the other one copies it first.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        First values, which decide the dtype and the further axes.
     """
 
     def __init__(self, values: NDArray[Any]) -> None:
@@ -45,7 +51,13 @@ class GrowingArray:
         return self._buffer[: self._count]
 
     def extend(self, values: NDArray[Any]) -> None:
-        """Append values."""
+        """Append values.
+
+        Parameters
+        ----------
+        values : numpy.ndarray
+            Rows to append; their further axes are those of the first values.
+        """
         needed = self._count + len(values)
         dtype = np.result_type(self._buffer, values) if self._count else values.dtype
         if needed > len(self._buffer) or dtype != self._buffer.dtype or self._written != [self._count]:
@@ -63,7 +75,17 @@ class GrowingArray:
 def save_array(path: Path, array: NDArray[Any]) -> None:
     """Write a ``.npy`` file.
 
-    Raise OSError with its name if it was not written completely.
+    Parameters
+    ----------
+    path : Path
+        File to write.
+    array : numpy.ndarray
+        Numbers or strings.
+
+    Raises
+    ------
+    OSError
+        If the file was not written completely; the message names it.
     """
     try:
         np.save(path, array)
@@ -89,7 +111,20 @@ class NpyHeader(NamedTuple):
         return math.prod(self.shape) * self.dtype.itemsize
 
     def require_bytes(self, available: int, place: str) -> None:
-        """Raise ValueError if the numbers need more than `available` bytes."""
+        """Raise ValueError if the numbers need more than `available` bytes.
+
+        Parameters
+        ----------
+        available : int
+            Bytes of the file after the header.
+        place : str
+            Name of the file in messages.
+
+        Raises
+        ------
+        ValueError
+            If the file is too short.
+        """
         if self.nbytes > available:
             raise ValueError(
                 f"{place} is truncated: shape {self.shape} of {self.dtype} needs {self.nbytes} bytes of "
@@ -98,10 +133,26 @@ class NpyHeader(NamedTuple):
 
 
 def read_npy_header(stream: IO[bytes], place: str) -> NpyHeader:
-    """Read the header of a .npy file; raise ValueError with its name `place` if it is damaged.
+    """Read the header of a .npy file.
 
     NumPy's own reader allocates as much memory as the header requires before it checks
     the file's size.
+
+    Parameters
+    ----------
+    stream : binary file
+        At the beginning of the file; afterwards at the first number.
+    place : str
+        Name of the file in messages.
+
+    Returns
+    -------
+    NpyHeader
+
+    Raises
+    ------
+    ValueError
+        If the header is damaged.
     """
     try:
         version = np.lib.format.read_magic(stream)
@@ -120,10 +171,25 @@ def read_npy_header(stream: IO[bytes], place: str) -> NpyHeader:
 
 
 def load_npy(path: Path, *, mmap: bool = True) -> NDArray[Any]:
-    """Return the array of a .npy file of numbers or strings, memory-mapped by default.
+    """Return the array of a .npy file of numbers or strings.
 
-    Raises FileNotFoundError, or ValueError if the file is damaged, truncated or
-    contains pickled objects.
+    Parameters
+    ----------
+    path : Path
+        File to read.
+    mmap : bool
+        Map the file into memory instead of reading it.
+
+    Returns
+    -------
+    numpy.ndarray
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is damaged, truncated or contains pickled objects.
     """
     try:
         stream = path.open("rb")
@@ -154,9 +220,20 @@ def load_npy(path: Path, *, mmap: bool = True) -> NDArray[Any]:
 
 
 def ask_for(address: int, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> int:
-    """Prefetch ranges of a mapped file without waiting; return their number after merging.
+    """Prefetch ranges of a mapped file without waiting.
 
-    `starts` and `stops`, int64 (n,), are offsets from `address` in bytes, ascending.
+    Parameters
+    ----------
+    address : int
+        Address of the first byte of the mapped array.
+    starts, stops : int64 (n,)
+        Offsets of the ranges from `address` in bytes, ascending.
+
+    Returns
+    -------
+    int
+        Number of ranges after merging those with small gaps; 0 if the system cannot
+        prefetch.
     """
     if _LIBC is None or len(starts) == 0:
         return 0
@@ -191,15 +268,26 @@ def _is_mapped(array: NDArray[np.generic]) -> bool:
 
 
 def resident_share(array: NDArray[np.generic], samples: int) -> float | None:
-    """Return the share of a mapped array's pages in memory, of at most `samples`.
+    """Return the share of a mapped array's pages that are in memory.
 
-    None if the system cannot tell.
+    Parameters
+    ----------
+    array : numpy.ndarray
+        Memory-mapped array.
+    samples : int
+        Largest number of pages to check.
+
+    Returns
+    -------
+    float or None
+        None if the system cannot tell.
     """
     if _LIBC is None or array.nbytes == 0:
         return None
     low = array.ctypes.data // _PAGE * _PAGE
     pages = -(-(array.ctypes.data + array.nbytes - low) // _PAGE)
-    resident, flag = 0, (ctypes.c_ubyte * 1)()
+    resident = 0
+    flag = (ctypes.c_ubyte * 1)()
     checked = np.linspace(0, pages - 1, min(samples, pages)).astype(np.int64).tolist()
     for page in checked:
         if _LIBC.mincore(ctypes.c_void_p(low + page * _PAGE), ctypes.c_size_t(1), flag):

@@ -1,4 +1,6 @@
-"""Write files and folders atomically: beside their target, synced, then renamed; checksums of files.
+"""Write files and folders atomically, and compute checksums of files.
+
+They are written beside their target, synced, and then renamed.
 
 A folder that will become ``NAME`` is first called ``.NAME.PURPOSE-RANDOM``.  Before it
 is created, ``.NAME.lock-RANDOM`` is locked; the system frees that lock when the process
@@ -35,8 +37,10 @@ _PURPOSES = ("partial", "staging", "old")
 # Another process can take a lock with a random name only while it removes leftovers.
 _ATTEMPTS = 10
 
-# Of Linux' renameat2.
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+# Values of Linux's renameat2(2): paths are relative to the working directory, and both
+# names are exchanged.
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
 
 # Larger files are checked by size only, unless `thorough` is set: a checksum reads the
 # whole file.
@@ -60,9 +64,24 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def atomic_file(target: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
-    """Yield a new, empty file, which becomes `target` if the block ends without an error.
+    """Yield a new file, which becomes `target` if the block ends without an error.
 
-    Raises FileExistsError if `target` is a folder, or exists and `overwrite` is False.
+    Parameters
+    ----------
+    target : path
+        File to write.
+    overwrite : bool
+        Replace an existing file.
+
+    Yields
+    ------
+    Path
+        Empty file beside the target.
+
+    Raises
+    ------
+    FileExistsError
+        If `target` is a folder, or exists and `overwrite` is False.
     """
     target = as_path(target).absolute()
     if target.is_dir():
@@ -86,12 +105,12 @@ def atomic_file(target: str | os.PathLike[str], overwrite: bool = False) -> Iter
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace the file at `path` in one step: readers see the old content or the new."""
+    """Replace a file in one step: readers see the old content or the new."""
     with atomic_file(path, overwrite=True) as beside:
         beside.write_bytes(content)
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: object) -> None:
     """Replace the file at `path` with `content` as JSON, in one step."""
     write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
@@ -99,7 +118,19 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file.
 
-    Raise ValueError with its name if it is damaged.
+    Parameters
+    ----------
+    path : Path
+        File to read.
+
+    Returns
+    -------
+    object
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged; the message names it.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
@@ -111,7 +142,10 @@ def read_json(path: Path) -> Any:
 
 
 def content_checksum(content: dict[str, Any]) -> str:
-    """Return the SHA-256 of a JSON object, independent of the order and white space of its text."""
+    """Return the SHA-256 of a JSON object.
+
+    It does not depend on the order and the white space of the object's text.
+    """
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
@@ -122,14 +156,27 @@ def described_file(path: Path) -> dict[str, Any]:
 
 
 def require_unchanged(path: Path, described: dict[str, Any], thorough: bool | None = None) -> None:
-    """Raise ValueError unless a file matches its description from :func:`described_file`.
+    """Raise ValueError unless a file is as described.
 
-    `thorough`: True compares the checksum, False only the size; default: the checksum
-    of files up to 256 MiB.
+    Parameters
+    ----------
+    path : Path
+        File to check.
+    described : dict
+        Size and checksum from :func:`described_file`.
+    thorough : bool, optional
+        True compares the checksum, for which the whole file is read; False compares
+        only the size.  Default: True for files up to 256 MiB.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing, or was changed.
     """
     if not path.is_file():
         raise ValueError(
-            f"{path.parent} has no file {path.name}, which its manifest lists. Restore the folder from a copy."
+            f"{path.parent} has no file {path.name}, which its manifest lists. Restore the folder from a "
+            "copy."
         )
     size = path.stat().st_size
     if size != described["bytes"]:
@@ -158,12 +205,30 @@ def _checksum(path: Path) -> str:
 def atomic_folder(
     target: str | os.PathLike[str], overwrite: bool = False, *, own: Sequence[str] | None = None
 ) -> Iterator[Path]:
-    """Yield a folder beside `target` to fill, which becomes `target` if the block ends without an error.
+    """Yield a folder, which becomes `target` if the block ends without an error.
 
-    Raises FileExistsError if `target` is a file, or if it is not empty and either
-    `overwrite` is False or a file in it matches none of the patterns `own`.  Linux
-    exchanges both folders in one step; elsewhere, the next call restores `target` after
-    a kill.
+    Linux exchanges both folders in one step; elsewhere, the next call restores `target`
+    after a kill.
+
+    Parameters
+    ----------
+    target : path
+        Folder to write.
+    overwrite : bool
+        Replace a folder that is not empty.
+    own : sequence of str, optional
+        Patterns of the files that may be replaced.  Default: all.
+
+    Yields
+    ------
+    Path
+        Empty folder beside the target.
+
+    Raises
+    ------
+    FileExistsError
+        If `target` is a file, or is not empty and either `overwrite` is False or a file
+        in it matches none of the patterns.
     """
     target = as_path(target).absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -182,8 +247,8 @@ def atomic_folder(
         for path in occupied:
             if own is not None and not any(fnmatch(path.name, pattern) for pattern in own):
                 raise FileExistsError(
-                    f"{target} contains {path.name}, which does not belong there, so the folder is not replaced. "
-                    "Give another name, or remove that file yourself."
+                    f"{target} contains {path.name}, which does not belong there, so the folder is not "
+                    "replaced. Give another name, or remove that file yourself."
                 )
         yield beside
         for path in beside.rglob("*"):
@@ -270,7 +335,20 @@ def remove_folder(folder: Path) -> None:
 def exchange(one: Path, other: Path) -> bool:
     """Exchange the names of two folders in one step.
 
-    Return False if the system cannot.
+    Parameters
+    ----------
+    one, other : Path
+        Existing folders of one file system.
+
+    Returns
+    -------
+    bool
+        False if the system cannot do it.
+
+    Raises
+    ------
+    OSError
+        If it failed for another reason.
     """
     rename = _renameat2()
     if rename is None:
@@ -298,7 +376,7 @@ def _sibling(target: Path, purpose: str, mark: str) -> Path:
 
 
 def _try_lock(path: Path) -> filelock.BaseFileLock | None:
-    """Return a held lock, or None if another process holds it or has removed its file."""
+    """Return a held lock; None if another process holds it or removed its file."""
     if path.is_symlink():  # older versions of filelock would empty the file behind it
         return None
     lock = filelock.FileLock(path)

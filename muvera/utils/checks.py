@@ -1,4 +1,4 @@
-"""Argument checks, imports of optional libraries, and numbers with nouns for messages."""
+"""Argument checks, imports of optional libraries, and parts of messages."""
 
 from __future__ import annotations
 
@@ -22,15 +22,29 @@ _URL = re.compile(
 )
 
 
-def given(value: Any) -> str:
+def given(value: object) -> str:
     """Return the type and shortened repr of `value`, for messages."""
     return f"{type(value).__name__} {reprlib.repr(value)}"
 
 
-def as_id_list(ids: Any, name: str = "ids") -> list[Any]:
+def as_id_list(ids: object, name: str = "ids") -> list[Any]:
     """Return a collection of ids as a list.
 
-    Raise TypeError for a single id, such as a string.
+    Parameters
+    ----------
+    ids : iterable of int or of str
+        Ids of any type; they are not checked.
+    name : str
+        Name of the ids in messages.
+
+    Returns
+    -------
+    list
+
+    Raises
+    ------
+    TypeError
+        If `ids` is a single id, such as a string, or no collection.
     """
     if isinstance(ids, (str, bytes, Mapping)) or not isinstance(ids, Iterable):
         kinds = {str: "the string", bytes: "the bytes", int: "the integer"}
@@ -51,7 +65,23 @@ def url_scheme(text: str) -> str | None:
 def as_path(path: str | os.PathLike[str], name: str = "path") -> Path:
     """Return the path of a folder.
 
-    Raise TypeError if it is not a path, or ValueError if it is empty or a URL.
+    Parameters
+    ----------
+    path : str or path
+        Path of a folder, which need not exist.
+    name : str
+        Name of the argument in messages.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    TypeError
+        If `path` is no path.
+    ValueError
+        If it is empty or a URL.
     """
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"{name} must be a string or a Path, got {given(path)}. Give the path of a folder.")
@@ -73,11 +103,31 @@ def has_repeats(values: NDArray[np.integer[Any]]) -> bool:
 
 
 def require_int(
-    name: str, value: Any, minimum: int | None = None, maximum: int | None = None, *, hint: str = ""
+    name: str, value: object, minimum: int | None = None, maximum: int | None = None, *, hint: str = ""
 ) -> int:
-    """Return `value` as an int; raise TypeError for bools and floats, ValueError if it is out of bounds.
+    """Return `value` as an int.
 
-    `hint` is the last sentence of every message: what to do.
+    Parameters
+    ----------
+    name : str
+        Name of the argument in messages.
+    value : object
+        An int of Python or NumPy.
+    minimum, maximum : int, optional
+        Bounds, which are allowed.
+    hint : str
+        Last sentence of every message: what to do.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    TypeError
+        If `value` is no int; bools and floats are none.
+    ValueError
+        If `value` is out of bounds.
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise TypeError(_refusal(name, f"be an int, got {given(value)}", hint))
@@ -87,9 +137,32 @@ def require_int(
 
 
 def require_number(
-    name: str, value: Any, minimum: float | None = None, maximum: float | None = None, *, hint: str = ""
+    name: str, value: object, minimum: float | None = None, maximum: float | None = None, *, hint: str = ""
 ) -> float:
-    """Return `value` as a float if it is finite and within the bounds, see :func:`require_int`."""
+    """Return `value` as a float.
+
+    Parameters
+    ----------
+    name : str
+        Name of the argument in messages.
+    value : object
+        A number of Python or NumPy.
+    minimum, maximum : float, optional
+        Bounds, which are allowed.
+    hint : str
+        Last sentence of every message: what to do.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    TypeError
+        If `value` is no number; bools are none.
+    ValueError
+        If `value` is not finite or out of bounds.
+    """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(_refusal(name, f"be a number, got {given(value)}", hint))
     try:
@@ -102,15 +175,36 @@ def require_number(
     return number
 
 
-def require_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
-    """Raise ValueError unless `value` is one of `choices`."""
+def require_choice(name: str, value: object, choices: Iterable[object]) -> None:
+    """Raise ValueError unless `value` is one of `choices`.
+
+    Parameters
+    ----------
+    name : str
+        Name of the argument in messages.
+    value : object
+        Given value.
+    choices : iterable
+        Allowed values.
+
+    Raises
+    ------
+    ValueError
+        If `value` is none of them.
+    """
     known = list(choices)
     if value not in known:
         listed = ", ".join(choice if isinstance(choice, str) else repr(choice) for choice in known)
         raise ValueError(_refusal(name, f"be one of {listed}, got {reprlib.repr(value)}"))
 
 
-def _require_within(name: str, value: Any, minimum: Any, maximum: Any, hint: str) -> None:
+def _require_within(
+    name: str,
+    value: float | np.integer[Any] | np.floating[Any],
+    minimum: float | None,
+    maximum: float | None,
+    hint: str,
+) -> None:
     if (minimum is None or value >= minimum) and (maximum is None or value <= maximum):
         return
     if minimum is None:
@@ -130,16 +224,42 @@ def _refusal(name: str, requirement: str, hint: str = "") -> Message:
 def counted(number: int, singular: str, plural: str | None = None) -> str:
     """Return a number with its noun, such as "1,200 documents".
 
-    `plural` is by default the singular with an s.
+    Parameters
+    ----------
+    number : int
+        How many.
+    singular : str
+        Noun of one.
+    plural : str, optional
+        Noun of several.  Default: the singular with an s.
+
+    Returns
+    -------
+    str
     """
     return f"{number:,} {singular if number == 1 else plural or f'{singular}s'}"
 
 
 def import_extra(module: str, extra: str, purpose: str) -> Any:
-    """Import `module`, such as ``"pyarrow.parquet"``, for a purpose such as ``"Reading Parquet"``.
+    """Import a module of an optional library.
 
-    The ImportError of a missing library names the extra of ``muvera-toolkit`` that
-    installs it.
+    Parameters
+    ----------
+    module : str
+        Such as ``"pyarrow.parquet"``.
+    extra : str
+        The extra of ``muvera-toolkit`` that installs the library.
+    purpose : str
+        What needs it, such as ``"Reading Parquet"``.
+
+    Returns
+    -------
+    module
+
+    Raises
+    ------
+    ImportError
+        If the library is missing; the message names the extra.
     """
     try:
         return importlib.import_module(module)

@@ -20,18 +20,35 @@ _held: list[Any] = []
 # Seconds that a fork waits for a lock.
 _PATIENCE = 10
 
-# Maximum number of readers at a time, and the slot of each thread.
+# Maximum number of readers at a time.
 _SLOTS = 32
-_numbers, _thread = count(), threading.local()
+
+# The slot of each thread: threads get the numbers in turn.
+_numbers = count()
+_thread = threading.local()
 
 
 def renew_after_fork(owner: Any) -> None:
-    """Call ``owner._renew_locks()`` in every child process."""
+    """Call ``owner._renew_locks()`` in every child process.
+
+    Parameters
+    ----------
+    owner : object
+        Has this method, and is not kept alive.
+    """
     _OWNERS.add(owner)
 
 
 def hold_during_fork(owner: Any) -> None:
-    """Hold ``owner._locks`` during a fork, because the library that they protect has locks, too; then renew them."""
+    """Hold ``owner._locks`` during a fork; then renew them.
+
+    The library that they protect has locks, too, which must be free in the child.
+
+    Parameters
+    ----------
+    owner : object
+        Has the attribute `_locks` and the method `_renew_locks`; it is not kept alive.
+    """
     _DATABASES.add(owner)
     _OWNERS.add(owner)
 
@@ -57,11 +74,12 @@ if hasattr(os, "register_at_fork"):
 
 
 class ReadersWriterLock:
-    """A lock that several readers share and a writer holds alone; no reader overtakes a waiting writer.
+    """A lock that several readers share and a writer holds alone.
 
-    A reader holds one of several plain locks; a writer holds all of them.  Plain locks
-    are safe from interrupts: a ``with`` statement always releases them.  A lock that
-    Python code releases could stay held after an interrupt.
+    No reader overtakes a waiting writer.  A reader holds one of several plain locks; a
+    writer holds all of them.  Plain locks are safe from interrupts: a ``with``
+    statement always releases them.  A lock that Python code releases could stay held
+    after an interrupt.
 
     The lock is not reentrant: a thread that holds it must not acquire it again.
     """
@@ -84,7 +102,12 @@ class ReadersWriterLock:
     def alone(self, work: Callable[[], object], held: int = 0) -> None:
         """Call `work` while no other thread holds the lock.
 
-        This thread already holds the first `held` plain locks.
+        Parameters
+        ----------
+        work : callable
+            What to call.
+        held : int
+            Number of plain locks that this thread holds, from the first on.
         """
         if held == len(self._locks):
             work()

@@ -38,7 +38,22 @@ if hasattr(os, "register_at_fork"):
 
 
 def thread_count(threads: int | None) -> int:
-    """Return `threads`, at least 1, or by default the number of cores that this process may use."""
+    """Return a number of threads.
+
+    Parameters
+    ----------
+    threads : int or None
+        At least 1.  None: the number of cores that this process may use.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `threads` is not a positive int.
+    """
     if threads is None:
         if hasattr(os, "sched_getaffinity"):
             return len(os.sched_getaffinity(0))
@@ -47,16 +62,40 @@ def thread_count(threads: int | None) -> int:
 
 
 def split_by_count(count: int, size: int) -> list[tuple[int, int]]:
-    """Split 0..count into ranges (start, stop) of at most `size`, and of at least 1."""
+    """Split 0..count into ranges (start, stop) of at most `size`, and of at least 1.
+
+    Parameters
+    ----------
+    count : int
+        Number of items.
+    size : int
+        Items of a range; less than 1 counts as 1.
+
+    Returns
+    -------
+    list of (int, int)
+        First item of each range, and the first one after it.
+    """
     size = max(1, size)
     return [(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def split_by_weight(cumulative: NDArray[np.int64], weight: int, most: int) -> list[tuple[int, int]]:
-    """Split items into consecutive non-empty ranges (start, stop) of at least `weight` and at most `most` items.
+    """Split items into consecutive non-empty ranges.
 
-    `cumulative`, int64 (n + 1,), contains the partial sums of the items' weights, like
-    offsets of lengths.
+    Parameters
+    ----------
+    cumulative : int64 (n + 1,)
+        Partial sums of the items' weights, like offsets of lengths.
+    weight : int
+        A range ends once it has this weight.
+    most : int
+        Largest number of items in a range.
+
+    Returns
+    -------
+    list of (int, int)
+        First item of each range, and the first one after it.
     """
     count = len(cumulative) - 1
     ranges = []
@@ -75,12 +114,22 @@ def run_in_ranges(
     threads: int | None = None,
     operations: float = np.inf,
 ) -> None:
-    """Call ``work(start, stop)`` for every range, on this thread and up to `threads` - 1 others.
+    """Call ``work(start, stop)`` for every range, on several threads.
 
     After an exception, waiting ranges are dropped; the exception is raised once the
-    running ranges have ended.  `work` must only write to its own range.  `operations`
-    is the estimated number of multiply-adds of all ranges: below SMALL, this thread
-    does all the work.
+    running ranges have ended.
+
+    Parameters
+    ----------
+    work : callable
+        Must only write to its own range.
+    ranges : list of (int, int)
+        Start and stop of each range.
+    threads : int, optional
+        Largest number of threads, this one included.  Default: all usable cores.
+    operations : float
+        Estimated number of multiply-adds of all ranges: below SMALL, this thread does
+        all the work.
     """
     count = min(thread_count(threads), len(ranges))
     if count <= 1 or operations < SMALL:
@@ -119,7 +168,10 @@ def run_in_ranges(
 
 
 def _end(left: deque[tuple[int, int]], helpers: list[Future[None]]) -> None:
-    """Drop the waiting ranges, cancel the helpers that have not begun, and wait for the others."""
+    """Drop the waiting ranges and end the helpers.
+
+    Cancel helpers that have not begun, and wait for the others.
+    """
     left.clear()
     for helper in helpers:
         if not helper.cancel():
@@ -133,7 +185,10 @@ _LISTENER: ContextVar[Callable[[str], object]] = ContextVar("listener", default=
 
 @contextmanager
 def listening(listener: Callable[[str], object]) -> Iterator[None]:
-    """Call `listener` with the name of each :func:`stage` in a block, and with "" when the stage ends."""
+    """Call `listener` with the name of each :func:`stage` in a block.
+
+    When a stage ends, the name is "".
+    """
     token = _LISTENER.set(listener)
     try:
         yield

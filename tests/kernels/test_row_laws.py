@@ -17,8 +17,8 @@ from muvera.kernels.rows import (
     add_product,
     first_beyond,
     measure_rows,
+    normalize_rows,
     pack_map,
-    unit_rows,
 )
 from muvera.kernels.tile import LANES, pack_columns
 
@@ -89,7 +89,7 @@ def test_unit_rows_have_length_one_and_the_same_direction(
     rows = with_zeros(seed, count, dimension)
     zero = np.flatnonzero(~rows.any(axis=1))
     out = rows * np.float32(2.0**exponent)
-    assert unit_rows(out) == (zero[0] if len(zero) else -1)
+    assert normalize_rows(out) == (zero[0] if len(zero) else -1)
     lengths = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
     np.testing.assert_allclose(out, rows / np.where(lengths == 0, 1, lengths), rtol=2.5e-7, atol=1e-44)
 

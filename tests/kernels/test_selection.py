@@ -11,7 +11,7 @@ import strategies as some
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from muvera.kernels.byte_product import bound_products, multiply_possible
+from muvera.kernels.byte_product import Bounds, bound_products, multiply_possible
 from muvera.kernels.rows import inner_products, inner_products_at
 from muvera.kernels.scan import keep_best
 from muvera.kernels.selection import (
@@ -76,7 +76,7 @@ def test_group_bounds_never_exceed_the_best_product_of_their_group(
     """
     _, rows, exact, errors, products = uncertain(seed, count)
     lengths, bounds = np.empty(2, np.float32), np.empty((2, groups), np.float32)
-    bound_products(products, errors, rows, np.float32(1e-4), lengths, bounds)
+    bound_products(products, Bounds(errors, lengths, np.float32(1e-4)), rows, bounds)
     exact_lengths = np.linalg.norm(rows.astype(np.float64), axis=1)
     assert (lengths >= exact_lengths).all() and (lengths <= exact_lengths * 1.00001).all()
     for q in range(2):
@@ -99,7 +99,15 @@ def test_no_vector_that_can_reach_the_edge_is_left_out(seed: int, count: int, da
     possible, found = np.zeros((2, count), np.int64), np.empty((2, count), np.float32)
     counts, names = np.empty(2, np.int64), np.arange(count)[::-1].copy()
     multiply_possible(
-        products, errors, rows, least, lengths, edges, vectors[::-1].copy(), names, possible, found, counts
+        products,
+        Bounds(errors, lengths, least),
+        rows,
+        edges,
+        vectors[::-1].copy(),
+        names,
+        possible,
+        found,
+        counts,
     )
     for q in range(2):
         own = names[possible[q, : counts[q]]].tolist()
@@ -118,10 +126,8 @@ def test_a_full_buffer_gives_no_results(seed: int, count: int, room: int) -> Non
     lowest, none = np.full(1, -np.inf, np.float32), np.empty(0, np.int64)
     most = multiply_possible(
         products,
-        errors,
+        Bounds(errors, np.zeros(1, np.float32), np.float32(0)),
         rows,
-        np.float32(0),
-        np.zeros(1, np.float32),
         lowest,
         vectors,
         none,

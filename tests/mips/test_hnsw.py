@@ -16,7 +16,8 @@ pytest.importorskip("hnswlib", reason="hnswlib is not installed")
 from builders.vectors import clustered, filled, recall
 
 from muvera.mips.base import SavedState
-from muvera.mips.hnsw import GRAPH, NORMS, HNSWSearch, HNSWSettings
+from muvera.mips.hnsw import GRAPH, NORMS, HNSWSearch
+from muvera.mips.settings import HNSWSettings
 
 
 def graph(vectors: np.ndarray, **settings: Any) -> Any:

@@ -19,9 +19,9 @@ def test_centroids_are_fitted_again_while_the_collection_is_small(monkeypatch: p
     grown = filled(ScanSearch(32), VECTORS, step=300)
     assert grown._fitted_on >= 2000
     assert recall(grown.search(QUERIES, 50)[0], VECTORS, QUERIES) > 0.95
-    centroids = grown._centroids
+    centroids = grown.codebook.centroids
     grown.add(np.arange(10_000, 10_000 + len(VECTORS)), VECTORS)
-    assert grown._centroids is centroids
+    assert grown.codebook.centroids is centroids
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 7, 300])

@@ -18,8 +18,9 @@ import muvera.mips.exact as exact_module
 import muvera.mips.scan as scan_module
 from muvera.kernels.scan import make_tables
 from muvera.mips.exact import ExactSearch, rounded
-from muvera.mips.hnsw import HNSWSearch, HNSWSettings
+from muvera.mips.hnsw import HNSWSearch
 from muvera.mips.scan import ScanSearch, _paired_columns
+from muvera.mips.settings import HNSWSettings
 
 DIM = 20
 
@@ -283,12 +284,12 @@ def test_the_scan_orders_by_bytes_the_best_sums_of_codes(
     hidden = np.array(sorted(data.draw(st.sets(st.integers(0, count - 1), max_size=40))), np.int64)
     allowed = np.setdiff1d(np.arange(count), hidden)
     labels, _ = search.search(queries, 8, allowed=allowed)
-    pairs = search._paired(vectors).reshape(count, -1, 2)
-    distances = np.square(pairs[:, :, :, None].astype(np.float64) - search._centroids).sum(axis=2)
+    pairs = search.codebook.paired(vectors).reshape(count, -1, 2)
+    distances = np.square(pairs[:, :, :, None].astype(np.float64) - search.codebook.centroids).sum(axis=2)
     for query, own in zip(queries, labels, strict=True):
-        tables = np.empty(search._pairs * 16, np.uint8)
-        scratch = np.empty((search._pairs, 16), np.float32)
-        make_tables(search._paired(query[None])[0], search._centroids, scratch, tables)
+        tables = np.empty(search.codebook.pairs * 16, np.uint8)
+        scratch = np.empty((search.codebook.pairs, 16), np.float32)
+        make_tables(search.codebook.paired(query[None])[0], search.codebook.centroids, scratch, tables)
         sums = np.take_along_axis(tables.reshape(1, -1, 16), distances.argmin(axis=2)[:, :, None], 2)
         best = allowed[np.argsort(-sums.sum(axis=(1, 2), dtype=int)[allowed], kind="stable")[:8]]
         assert sorted(own.tolist()) == sorted(best.tolist())
@@ -318,7 +319,9 @@ def test_columns_in_pairs_keep_all_products(seed: int, count: int, dimension: in
     """A permutation of columns and zeros: products of whole numbers stay the same."""
     vectors, queries = (np.rint(3 * vectors_of(seed + i, count, dimension)) for i in range(2))
     search = filled(ScanSearch(dimension), vectors)
-    np.testing.assert_array_equal(search._paired(vectors) @ search._paired(queries).T, vectors @ queries.T)
+    np.testing.assert_array_equal(
+        search.codebook.paired(vectors) @ search.codebook.paired(queries).T, vectors @ queries.T
+    )
 
 
 @settings(max_examples=10)

@@ -13,8 +13,9 @@ import muvera.mips.base as base
 import muvera.mips.scan as scan
 from muvera.mips.base import SavedState
 from muvera.mips.exact import ExactSearch
-from muvera.mips.hnsw import HNSWSearch, HNSWSettings
+from muvera.mips.hnsw import HNSWSearch
 from muvera.mips.scan import ScanSearch
+from muvera.mips.settings import HNSWSettings
 
 DIM = 6
 

@@ -245,7 +245,7 @@ ONE, NAMED = np.ones((1, 2)), GOOD.with_ids(["a", "b"])
     ("call", "kind", "words"),
     [
         (lambda: chamfer(np.ones((0, 3)), GOOD[0]), ValueError, r"query.*\(0, 3\)"),
-        (lambda: chamfer(GOOD, GOOD[0]), ValueError, "query.*2 texts"),
+        (lambda: chamfer(GOOD, GOOD[0]), ValueError, "query.*2 texts"),  # type: ignore[arg-type]
         (lambda: chamfer(np.ones((1, 4)), GOOD[0]), ValueError, "4 columns.*dimension=3"),
         (lambda: chamfer_matrix([np.ones((1, 3)), np.ones((0, 3))], GOOD), ValueError, r"queries\[1\]"),
         (lambda: chamfer([[1.0, np.nan, 0.0]], GOOD[0]), ValueError, "nan in its token 0, coordinate 1"),

@@ -1,9 +1,10 @@
-"""Reader of Arrow tables: Parquet files, Arrow files and Hugging Face datasets, and LanceDB folders.
+"""Readers of Arrow tables.
 
-A cell is one document: a list of tokens, each a list of floats.  The outer and the
-inner lists may be lists, large lists or fixed-size lists.  By default, `column` with
-the token vectors is the only column of nested lists, or the only one with a usual name,
-and `id_column` a column with a usual name, if any.
+They are Parquet files, Arrow files and Hugging Face datasets, and LanceDB folders.  A
+cell is one document: a list of tokens, each a list of floats.  The outer and the inner
+lists may be lists, large lists or fixed-size lists.  By default, `column` with the
+token vectors is the only column of nested lists, or the only one with a usual name, and
+`id_column` a column with a usual name, if any.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ def _source(
                     f"{file} lacks one of the columns {', '.join(columns)} of {files[0].name}. "
                     "Rename its columns, or move it out of the folder."
                 )
-            cells, ids = table.column(column), [None] * len(table)
+            cells = table.column(column)
+            ids = [None] * len(table)
             with naming_errors(str(file), name):
                 cells.validate(full=True)  # Arrow does not check offsets when it reads
                 if id_column is not None:
@@ -101,14 +103,18 @@ def _storage(kind: Any) -> Any:
 def _depth(kind: Any) -> int:
     """Return the number of nested lists around floats; -1 if there are none."""
     types = import_extra("pyarrow", "parquet", "Reading Arrow tables").types
-    depth, kind = 0, _storage(kind)
+    depth = 0
+    kind = _storage(kind)
     while types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         kind, depth = _storage(kind.value_type), depth + 1
     return depth if types.is_floating(kind) else -1
 
 
 def _files(path: Path, suffix: str) -> list[Path]:
-    """Return the file, or the files of a folder in the order of the numbers in their names."""
+    """Return the file, or the files of a folder.
+
+    Files are in the order of the numbers in their names.
+    """
 
     def natural(file: Path) -> list[int | str]:
         return [int(word) if word.isdigit() else word for word in re.split(r"(\d+)", file.name)]
@@ -120,7 +126,7 @@ def _files(path: Path, suffix: str) -> list[Path]:
 
 
 def _open_parquet(path: Path, *, column: str | None = None, id_column: str | None = None) -> Source:
-    """Open a .parquet file, or a folder of them, with a column of lists of lists of floats."""
+    """Open a .parquet file, or a folder of them."""
     pq = import_extra("pyarrow.parquet", "parquet", "Reading Parquet")
     files = _files(path, ".parquet")
     count = sum(pq.read_metadata(file).num_rows for file in files)
@@ -138,7 +144,7 @@ def _open_parquet(path: Path, *, column: str | None = None, id_column: str | Non
 
 
 def _open_arrow(path: Path, *, column: str | None = None, id_column: str | None = None) -> Source:
-    """Open a .arrow or .feather file, or a saved Hugging Face dataset, with a column of lists of lists of floats."""
+    """Open a .arrow or .feather file, or a saved Hugging Face dataset."""
     pa = import_extra("pyarrow", "parquet", "Reading Arrow files")
     files = _files(path, ".arrow")
 
@@ -188,7 +194,10 @@ _VARINT = re.compile(rb"[\x80-\xff]{0,9}[\x00-\x7f]")  # of 64 bits
 
 
 def _require_no_base_paths(manifest: Path) -> None:
-    """Raise if a table's manifest lists base paths, because LanceDB would open those folders."""
+    """Raise ReadError if a table's manifest lists base paths.
+
+    LanceDB would open those folders.
+    """
     content = manifest.read_bytes()
     at = int.from_bytes(content[-16:-8], "little")
     message = content[at + 4 : at + 4 + int.from_bytes(content[at : at + 4], "little")]
@@ -206,7 +215,8 @@ def _require_no_base_paths(manifest: Path) -> None:
         key = varint()
         if key >> 3 == _BASE_PATHS:
             raise ReadError(
-                f"{manifest} refers to folders outside the table, which are not read. Copy the table with LanceDB."
+                f"{manifest} refers to folders outside the table, which are not read. Copy the table with "
+                "LanceDB."
             )
         length = varint() if key & 7 in (0, 2) else {1: 8, 5: 4}[key & 7]
         at += length if key & 7 else 0
@@ -226,6 +236,17 @@ def _is_arrow(path: Path) -> bool:
 
 READERS = (
     Reader("lancedb", _is_lancedb, _open_lancedb),
-    Reader("parquet", _is_parquet, _open_parquet),
-    Reader("arrow", _is_arrow, _open_arrow),
+    Reader(
+        "parquet",
+        _is_parquet,
+        _open_parquet,
+        "a .parquet file, or a folder of them, with a column of lists of lists of floats",
+    ),
+    Reader(
+        "arrow",
+        _is_arrow,
+        _open_arrow,
+        "a .arrow or .feather file, or a saved Hugging Face dataset, with a column of lists of lists of "
+        "floats",
+    ),
 )

@@ -1,7 +1,8 @@
-"""Readers of the ColBERT family: PLAID, fast-plaid and next-plaid, PyLate, WARP, and byaldi.
+"""Readers of the ColBERT family's indexes.
 
-Vectors are decoded from 1, 2, 4 or 8 bits per coordinate, so they are lossy.  A reader
-normalizes them if the engine of its format does.
+They are PLAID, fast-plaid and next-plaid, PyLate, WARP, and byaldi.  Vectors are
+decoded from 1, 2, 4 or 8 bits per coordinate, so they are lossy.  A reader normalizes
+them if the engine of its format does.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from ..parsing import (
     read_json_object,
     read_torch,
 )  # fmt: skip
-from ..sources import Document, FlatSource, LazyRows, Reader, ReadError, Rows, RowSource
+from ..sources import Document, FlatSource, LazyRows, Reader, ReadError, RowArray, RowSource
 
 _TOKENS_PER_TASK = 4096
 
@@ -41,9 +42,23 @@ _TOKENS_PER_TASK = 4096
 class Codec:
     """Decoder of codes and packed residuals into float32 vectors.
 
-    `weights` (2 ** nbits,) are the values that the buckets add to a coordinate; `table`
-    (256, 8 // nbits) has those of each byte, if its bits are not laid out as in PLAID.
-    With `normalize`, vectors have norm 1, as in PLAID.
+    Parameters
+    ----------
+    centroids : float (c, dimension)
+        Centroids of the tokens.
+    weights : float (2 ** nbits,)
+        Value that each residual bucket adds to a coordinate.
+    nbits : {1, 2, 4, 8}
+        Bits per coordinate, as read from a file.
+    normalize : bool
+        Scale vectors to norm 1, as PLAID does.
+    table : float32 (256, 8 // nbits), optional
+        Values of each byte's coordinates, if its bits are not laid out as in PLAID.
+
+    Raises
+    ------
+    ValueError
+        If `nbits` is none of these numbers, or an array has another shape.
     """
 
     def __init__(
@@ -58,8 +73,9 @@ class Codec:
         known = type(nbits) is int and nbits in (1, 2, 4, 8) and weights.shape == (2**nbits,)
         if not known or centroids.ndim != 2 or not centroids.size or centroids.shape[1] * nbits % 8:
             raise ValueError(
-                "nbits must be 1, 2, 4 or 8, with 2 ** nbits weights and centroids whose codes fill whole bytes, "
-                f"got nbits={nbits!r}, {weights.size} weights and centroids of shape {centroids.shape}"
+                "nbits must be 1, 2, 4 or 8, with 2 ** nbits weights and centroids whose codes fill "
+                f"whole bytes, got nbits={nbits!r}, {weights.size} weights and centroids of shape "
+                f"{centroids.shape}"
             )
         self.nbits = nbits
         self.dimension = int(centroids.shape[1])
@@ -68,12 +84,43 @@ class Codec:
         self._table = read_only_view(byte_table(self.weights, self.nbits) if table is None else table)
         self._normalize = normalize
 
-    def rows(self, count: int, codes: Rows, packed: Rows) -> LazyRows:
-        """Return the vectors of codes and residuals, decoded when they are used."""
+    def rows(self, count: int, codes: RowArray | _ChunkedRows, packed: RowArray | _ChunkedRows) -> LazyRows:
+        """Return the vectors of codes and residuals, decoded when they are used.
+
+        Parameters
+        ----------
+        count : int
+            Number of vectors.
+        codes : array (count,)
+            Centroid numbers.
+        packed : array (count, dimension * nbits // 8)
+            Residuals.
+
+        Returns
+        -------
+        LazyRows
+        """
         return LazyRows((count, self.dimension), lambda key: self.decode(codes[key], packed[key]))
 
     def decode(self, codes: NDArray[Any], packed: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the vectors (n, dimension) of codes (n,) and residuals uint8 (n, dimension * nbits // 8)."""
+        """Return the vectors of codes and residuals.
+
+        Parameters
+        ----------
+        codes : int (n,)
+            Centroid numbers.
+        packed : uint8 (n, dimension * nbits // 8)
+            Residuals.
+
+        Returns
+        -------
+        float32 (n, dimension)
+
+        Raises
+        ------
+        ValueError
+            If the arrays have other shapes or dtypes, or a centroid does not exist.
+        """
         shapes = codes.shape[:1], (len(codes), self.dimension * self.nbits // 8)
         typed = codes.dtype.kind in "iu" and packed.dtype == np.uint8
         if not typed or (codes.shape, packed.shape) != shapes:
@@ -99,7 +146,7 @@ class Codec:
 
 
 class _ChunkedRows:
-    """Rows of several arrays, read in ascending order.
+    """RowArray of several arrays, read in ascending order.
 
     `load` returns array i, which has ``counts[i]`` rows.
     """
@@ -108,13 +155,14 @@ class _ChunkedRows:
         self.bounds = running_total(counts)
         self.load = lru_cache(maxsize=1)(load)
 
-    def __getitem__(self, key: Any) -> NDArray[Any]:
+    def __getitem__(self, key: slice | NDArray[np.int64]) -> NDArray[Any]:
         rows = np.arange(*key.indices(int(self.bounds[-1]))) if isinstance(key, slice) else key
         chunks = np.searchsorted(self.bounds, rows, side="right") - 1
         parts = []
         # For no rows, an empty slice of the first array has the right columns.
         for i in np.unique(chunks).tolist() if len(rows) else [0]:
-            array, (start, stop) = self.load(i), self.bounds[i : i + 2]
+            array = self.load(i)
+            start, stop = self.bounds[i : i + 2]
             if len(array) != stop - start:
                 raise ValueError(
                     f"chunk {i} has {len(array)} codes or residuals, but its lengths add up to {stop - start}"
@@ -124,9 +172,10 @@ class _ChunkedRows:
 
 
 class _QuantizedSource(FlatSource):
-    """Source over an index in chunks with PLAID codes; ``load(kind, i)`` returns the "codes" or "residuals" of chunk i.
+    """Source over an index in chunks with PLAID codes.
 
-    `lengths` has the lengths of the documents of each chunk.
+    ``load(kind, i)`` returns the "codes" or "residuals" of chunk i.  `lengths` has the
+    lengths of the documents of each chunk.
     """
 
     lossy = True
@@ -142,8 +191,10 @@ class _QuantizedSource(FlatSource):
     ) -> None:
         counts = [int(chunk.sum()) for chunk in lengths]
         offsets = running_total(np.concatenate(lengths))
-        self.codec, self.nbits = codec, codec.nbits
-        self.centroids, self.bucket_weights = codec.centroids, codec.weights
+        self.codec = codec
+        self.nbits = codec.nbits
+        self.centroids = codec.centroids
+        self.bucket_weights = codec.weights
         self.codes = _ChunkedRows(counts, partial(load, "codes"))
         self.packed = _ChunkedRows(counts, partial(load, "residuals"))
         super().__init__(codec.rows(int(offsets[-1]), self.codes, self.packed), offsets, ids, name=name)
@@ -151,7 +202,7 @@ class _QuantizedSource(FlatSource):
     def coded_batches(
         self, max_tokens: int
     ) -> Iterator[tuple[MultiVectors, NDArray[Any], NDArray[np.uint8]]]:
-        """Yield documents, their tokens' centroids and packed residuals, see :class:`CodedSource`."""
+        """Yield documents with their codes, see :class:`CodedSource`."""
         for rows, offsets, ids in self._split(max_tokens):
             codes, packed = self.codes[rows], self.packed[rows]
             yield MultiVectors(self.codec.decode(codes, packed), offsets, ids), codes, packed
@@ -171,7 +222,8 @@ def _open_plaid(path: Path, *, ids: bool = True) -> FlatSource:
     _, weights = read_torch(path / "buckets.pt")
     nbits = metadata.get("config", {}).get("nbits", weights.size.bit_length() - 1)
     codec = Codec(read_array(path / "centroids.pt"), weights, nbits)
-    lengths, names = _lengths(path, metadata), path / "pid_docid_map.json"
+    lengths = _lengths(path, metadata)
+    names = path / "pid_docid_map.json"
     named = _ragatouille_ids(names, sum(map(len, lengths))) if ids and names.is_file() else None
     return _QuantizedSource(
         codec, lengths, lambda kind, i: read_array(path / f"{i}.{kind}.pt"), named, name="plaid"
@@ -203,7 +255,7 @@ def _ragatouille_ids(file: Path, count: int) -> list[str]:
 
 
 def _open_fast_plaid(path: Path) -> FlatSource:
-    """Open metadata.json with centroids.npy and bucket_weights.npy (a fast-plaid or next-plaid index).
+    """Open a fast-plaid or next-plaid index.
 
     Each chunk has files of its own, or since fast-plaid 1.7 a part of merged ones.  A
     small index keeps exact vectors in ``embeddings.npy``, which are preferred if their
@@ -265,7 +317,10 @@ _SCANN_MAP = "doc_id_to_embedding_range"
 
 
 def _map(folder: Path, stem: str) -> Path:
-    """Return the file of a map: a pickle of a dict, or up to PyLate 1.4 a database of sqlitedict."""
+    """Return the file of a map.
+
+    It is a pickle of a dict, or up to PyLate 1.4 a database of sqlitedict.
+    """
     pickled, database = folder / f"{stem}.pkl", folder / f"{stem}.sqlite"
     return database if database.is_file() and not pickled.is_file() else pickled
 
@@ -282,7 +337,7 @@ def _is_pylate(path: Path) -> bool:
 
 
 def _open_pylate(path: Path) -> FlatSource:
-    """Open plaid_ids_to_documents_ids.pkl, index.voyager or doc_id_to_embedding_range.pkl (an index of PyLate)."""
+    """Open an index of PyLate, on fast-plaid, ColBERT's files, Voyager or ScaNN."""
     path = _pylate_root(path)
     names = _map(path, _PLAID_MAP)
     if names.is_file():
@@ -304,7 +359,10 @@ def _open_pylate(path: Path) -> FlatSource:
 
 
 def _choose_named(index: FlatSource, names: dict[Any, Any]) -> None:
-    """Name the documents of an index by a map of positions to ids, and skip the others."""
+    """Name the documents of an index, and skip the others.
+
+    The names are a map of positions to ids.
+    """
     keys = [int(key) if isinstance(key, str) else key for key in names]  # sqlitedict has texts
     positions = as_integers(keys, "The map's positions")
     kept = np.isin(np.arange(index.num_documents or 0), positions)
@@ -313,7 +371,8 @@ def _choose_named(index: FlatSource, names: dict[Any, Any]) -> None:
             f"the map must have positions from 0 to {len(kept) - 1}, each at most once, got {len(positions)} "
             f"from {positions.min()} to {positions.max()}"
         )
-    ids, lengths = list(names.values()), np.diff(index.offsets)
+    ids = list(names.values())
+    lengths = np.diff(index.offsets)
     if not kept.all():
         index.rows = np.flatnonzero(np.repeat(kept, lengths))
     index.set_documents(running_total(lengths[kept]), [ids[i] for i in np.argsort(positions)])
@@ -382,8 +441,12 @@ def _voyager_vectors(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]
 
 # -- WARP -------------------------------------------------------------------------
 
-# Documents may have no tokens, but a damaged number must not cause a huge allocation.
-_MAX_DOCUMENTS_PER_TOKEN, _MIN_MAX_DOCUMENTS = 100, 1 << 20
+# Documents may have no tokens, but a damaged number must not cause a huge allocation:
+# there are at most this many documents per token,
+_MAX_DOCUMENTS_PER_TOKEN = 100
+
+# or this many in an index of few tokens.
+_MIN_MAX_DOCUMENTS = 1 << 20
 
 
 def _open_warp(path: Path) -> FlatSource:
@@ -412,12 +475,13 @@ def _open_warp(path: Path) -> FlatSource:
     packed = read_array(path / f"residuals.{'repacked.' if repacked else ''}compacted.pt")
     if len(sizes) != len(centroids) or len(packed) != len(numbers):
         raise ValueError(
-            f"it must have one size per centroid and one residual per token, got {len(sizes)} for {len(centroids)} "
-            f"and {len(packed)} for {len(numbers)}"
+            f"it must have one size per centroid and one residual per token, got {len(sizes)} for "
+            f"{len(centroids)} and {len(packed)} for {len(numbers)}"
         )
     codec = Codec(centroids, weights, nbits, normalize=False, table=table)
     codes = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
-    tokens, order = codec.rows(len(codes), codes, packed), np.argsort(numbers, kind="stable")
+    tokens = codec.rows(len(codes), codes, packed)
+    order = np.argsort(numbers, kind="stable")
     source = FlatSource(tokens, running_total(np.bincount(numbers)), None, name="warp", rows=order)
     source.lossy, source.nbits = True, nbits
     return source
@@ -430,7 +494,7 @@ def _open_byaldi(path: Path) -> RowSource:
     """Open index_config.json.gz with a folder embeddings (a byaldi index).
 
     Documents are pages.  ``embeddings/embeddings_{i}.pt`` has the bfloat16 tensors of
-    at most 500 pages from page i on.  A page's id is ``"document:page"``.  Rows of
+    at most 500 pages from page i on.  A page's id is ``"document:page"``.  RowArray of
     zeros are padding of the model: `drop_zero_rows` removes them.
     """
     files = (path / "embeddings").glob("embeddings_*.pt")
@@ -458,11 +522,21 @@ def _has(*names: str) -> Callable[[Path], bool]:
 
 READERS = (
     # PyLate's folders contain the files of PLAID.
-    Reader("pylate", _is_pylate, _open_pylate),
+    Reader(
+        "pylate",
+        _is_pylate,
+        _open_pylate,
+        "plaid_ids_to_documents_ids.pkl, index.voyager or doc_id_to_embedding_range.pkl (an index of PyLate)",
+    ),
     # A folder can contain a PLAID index and the WARP index made from it.  PLAID comes
     # first: it keeps the token order.
     Reader("plaid", _has("metadata.json", "centroids.pt"), _open_plaid),
     Reader("warp", _has("sizes.compacted.pt", "codes.compacted.pt"), _open_warp),
-    Reader("fast_plaid", _has("metadata.json", "centroids.npy", "bucket_weights.npy"), _open_fast_plaid),
+    Reader(
+        "fast_plaid",
+        _has("metadata.json", "centroids.npy", "bucket_weights.npy"),
+        _open_fast_plaid,
+        "metadata.json with centroids.npy and bucket_weights.npy (a fast-plaid or next-plaid index)",
+    ),
     Reader("byaldi", _has("index_config.json.gz", "embeddings"), _open_byaldi),
 )

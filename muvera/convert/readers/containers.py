@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from ...data.validation import as_integers, as_offsets, offsets_from_lengths
 from ...utils.arrays import read_npy_header
 from ...utils.checks import import_extra
 from ..parsing import float32_of_bfloat16, load_npy_safely, read_json, read_objects, starts_with, stored_bytes
-from ..sources import Document, FlatSource, LazyRows, Reader, ReadError, Rows, RowSource, Source, unpadded
+from ..sources import Document, FlatSource, LazyRows, Reader, ReadError, RowArray, RowSource, Source, unpadded
 
 # -- names ------------------------------------------------------------------------
 
@@ -47,7 +47,10 @@ _TOKENS = {
 
 
 def _names(part: str) -> dict[str, list[str]]:
-    """Return the possible names of each kind of array of `part`, which must be "docs" or "queries"."""
+    """Return the possible names of each kind of array of `part`.
+
+    The part must be "docs" or "queries".
+    """
     if part not in _PREFIXES:
         raise ReadError(f"part must be 'docs' or 'queries', got {part!r}.")
     names = {kind: [p + word for p in _PREFIXES[part] for word in words] for kind, words in _WORDS.items()}
@@ -71,16 +74,17 @@ def _missing_tokens(part: str, present: Collection[str]) -> ReadError:
 # -- sources ----------------------------------------------------------------------
 
 
-def _source(arrays: Mapping[str, Rows], name: str, part: str) -> Source:
+def _source(arrays: Mapping[str, RowArray], name: str, part: str) -> Source:
     """Return a source over a container's arrays."""
     found = _find(part, arrays.keys())
     ids = _stored_ids(arrays, found)
     if "tokens" not in found:
         return _per_document(arrays, part, ids, name)
     key = found["tokens"]
-    tokens, shape = arrays[key], tuple(arrays[key].shape)
+    tokens = arrays[key]
+    shape = tuple(arrays[key].shape)
     if tokens.dtype == object:
-        return _one_by_one(tokens, ids, name)
+        return _one_by_one(cast("Collection[RowArray]", tokens), ids, name)
     if tokens.dtype.kind != "f":
         raise ReadError(
             f"{key} has dtype {tokens.dtype}, but token vectors must be floating point. Convert them first."
@@ -102,7 +106,7 @@ def _source(arrays: Mapping[str, Rows], name: str, part: str) -> Source:
     return FlatSource(tokens, bounds, ids, name=name)
 
 
-def _stored_ids(arrays: Mapping[str, Rows], found: dict[str, str]) -> list[Any] | None:
+def _stored_ids(arrays: Mapping[str, RowArray], found: dict[str, str]) -> list[Any] | None:
     """Return the ids; bytes are UTF-8."""
     if "ids" in found:
         ids = arrays[found["ids"]][:]
@@ -115,8 +119,11 @@ def _stored_ids(arrays: Mapping[str, Rows], found: dict[str, str]) -> list[Any] 
     return [value.decode("utf-8") if isinstance(value, bytes) else value for value in listed]
 
 
-def _mask(arrays: Mapping[str, Rows], found: dict[str, str], shape: tuple[int, ...]) -> Rows | None:
-    """Return the mask (n, longest) of padded documents, stored or made from their lengths; None without both."""
+def _mask(arrays: Mapping[str, RowArray], found: dict[str, str], shape: tuple[int, ...]) -> RowArray | None:
+    """Return the mask (n, longest) of padded documents.
+
+    It is stored or made from their lengths; None without both.
+    """
     if "mask" in found:
         mask = arrays[found["mask"]]
         if tuple(mask.shape) != shape[:2]:
@@ -129,13 +136,13 @@ def _mask(arrays: Mapping[str, Rows], found: dict[str, str], shape: tuple[int, .
     lengths = as_integers(arrays[found["lengths"]][:], found["lengths"])
     if lengths.shape != shape[:1] or (lengths < 0).any() or (lengths > shape[1]).any():
         raise ValueError(
-            f"{found['lengths']} must contain one length of 0 to {shape[1]} for each of {shape[0]} documents, got "
-            f"{lengths}"
+            f"{found['lengths']} must contain one length of 0 to {shape[1]} for each of {shape[0]} "
+            f"documents, got {lengths}"
         )
     return np.arange(shape[1]) < lengths[:, None]
 
 
-def _padded(tokens: Rows, mask: Rows | None, ids: Any, name: str) -> RowSource:
+def _padded(tokens: RowArray, mask: RowArray | None, ids: list[Any] | None, name: str) -> RowSource:
     """Return a source over a padded array (n, longest, dimension)."""
     count, _, dimension = map(int, tokens.shape)
 
@@ -146,8 +153,11 @@ def _padded(tokens: Rows, mask: Rows | None, ids: Any, name: str) -> RowSource:
     return RowSource(documents, name=name, ids=ids, num_documents=count, dimension=dimension)
 
 
-def _per_document(arrays: Mapping[str, Rows], part: str, ids: Any, name: str) -> RowSource:
-    """Return a source over ``emb_0, emb_1, ...``, sorted by number, or over arrays whose names are ids."""
+def _per_document(arrays: Mapping[str, RowArray], part: str, ids: list[Any] | None, name: str) -> RowSource:
+    """Return a source over one array per document.
+
+    The arrays are ``emb_0, emb_1, ...``, sorted by number, or their names are ids.
+    """
     rest = {key: array for key, array in arrays.items() if key not in (*_names(part)["ids"], "n")}
     if not rest or any(len(array.shape) != 2 or array.dtype.kind != "f" for array in rest.values()):
         raise _missing_tokens(part, arrays.keys())
@@ -162,7 +172,7 @@ def _per_document(arrays: Mapping[str, Rows], part: str, ids: Any, name: str) ->
     return _one_by_one([rest[key] for key in keys], ids, name)
 
 
-def _one_by_one(arrays: Collection[Rows], ids: Any, name: str) -> RowSource:
+def _one_by_one(arrays: Collection[RowArray], ids: list[Any] | None, name: str) -> RowSource:
     """Return a source over one array per document."""
 
     def documents() -> Iterator[Document]:
@@ -192,7 +202,7 @@ def _is_npy(path: Path) -> bool:
 
 
 def _open_npy(path: Path, *, part: str = "docs") -> Source:
-    """Open a .npy file, or a folder with tokens.npy, vectors.npy or embeddings.npy with lengths or offsets."""
+    """Open a .npy file, or a folder of .npy files with usual names."""
     folder = path.parent if path.is_file() else path
     files = {other.stem: other for other in sorted(folder.iterdir()) if other.suffix in (".npy", ".json")}
     if path.is_file():
@@ -220,7 +230,7 @@ def _values(file: Path) -> Any:
 
 
 def _open_npz(path: Path, *, part: str = "docs") -> Source:
-    """Open a .npz file with tokens and lengths or offsets, with emb_0, emb_1, ..., or one array per document.
+    """Open a .npz file.
 
     Members that are stored without compression stay on disk.
     """
@@ -260,7 +270,7 @@ _SAFETENSORS_TYPES = {
 
 
 def _open_safetensors(path: Path, *, part: str = "docs") -> Source:
-    """Open a .safetensors file with tokens and offsets or lengths, or one tensor per document.
+    """Open a .safetensors file.
 
     It has an 8-byte header length, a JSON header with texts under ``__metadata__``
     (perhaps ``ids``, a JSON list), and the bytes of the tensors, which are
@@ -298,7 +308,7 @@ def _of_bfloat16(bits: NDArray[np.uint16]) -> LazyRows:
 
 
 def _open_hdf5(path: Path, *, part: str = "docs") -> Source:
-    """Open a .h5 or .hdf5 file with tokens and offsets or lengths, or one dataset per document.
+    """Open an HDF5 file.
 
     Links, external storage and virtual datasets are refused, because they lead to other
     files.
@@ -329,7 +339,7 @@ _ZARR_CODECS = frozenset(
 
 
 def _open_zarr(path: Path, *, part: str = "docs") -> Source:
-    """Open a zarr group (zarr.json or .zgroup) with tokens and offsets or lengths, or one array per document.
+    """Open a zarr group.
 
     Codecs that can run programs, such as ``pickle``, are refused.
     """
@@ -377,10 +387,33 @@ def _is_file(suffix: str) -> Callable[[Path], bool]:
 
 READERS = (
     Reader(
-        "zarr", lambda path: any((path / name).is_file() for name in ("zarr.json", ".zgroup")), _open_zarr
+        "zarr",
+        lambda path: any((path / name).is_file() for name in ("zarr.json", ".zgroup")),
+        _open_zarr,
+        "a zarr group (zarr.json or .zgroup) with tokens and offsets or lengths, or one array per document",
     ),
-    Reader("npz", _is_file(".npz"), _open_npz),
-    Reader("safetensors", _is_file(".safetensors"), _open_safetensors),
-    Reader("hdf5", lambda path: starts_with(path, b"\x89HDF\r\n\x1a\n"), _open_hdf5),
-    Reader("npy", _is_npy, _open_npy),
+    Reader(
+        "npz",
+        _is_file(".npz"),
+        _open_npz,
+        "a .npz file with tokens and lengths or offsets, with emb_0, emb_1, ..., or one array per document",
+    ),
+    Reader(
+        "safetensors",
+        _is_file(".safetensors"),
+        _open_safetensors,
+        "a .safetensors file with tokens and offsets or lengths, or one tensor per document",
+    ),
+    Reader(
+        "hdf5",
+        lambda path: starts_with(path, b"\x89HDF\r\n\x1a\n"),
+        _open_hdf5,
+        "a .h5 or .hdf5 file with tokens and offsets or lengths, or one dataset per document",
+    ),
+    Reader(
+        "npy",
+        _is_npy,
+        _open_npy,
+        "a .npy file, or a folder with tokens.npy, vectors.npy or embeddings.npy with lengths or offsets",
+    ),
 )

@@ -1,17 +1,18 @@
-"""Reader of outputs of encoders in memory, recognized by their form; no encoder is imported.
+"""Reader of outputs of encoders in memory.
 
-It accepts arrays and tensors, 2-D (one text) or 3-D (padded); lists and generators of
-those; dicts with token embeddings and a mask, alone or one per text; answers of
-embedding APIs; and dicts of id to array.
+They are recognized by their form; no encoder is imported.  It accepts arrays and
+tensors, 2-D (one text) or 3-D (padded); lists and generators of those; dicts with token
+embeddings and a mask, alone or one per text; answers of embedding APIs; and dicts of id
+to array.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ...data.multivectors import MultiVectors
-from ...data.validation import TokenArray, as_array, as_tokens
+from ...data.validation import IdsLike, TokenArray, as_array, as_tokens
 from ..sources import Document, FlatSource, RowSource, Source, unpadded
 
 _TOKENS = ("token_embeddings", "colbert_vecs", "embeddings", "embedding", "last_hidden_state")
@@ -19,11 +20,27 @@ _TOKENS = ("token_embeddings", "colbert_vecs", "embeddings", "embedding", "last_
 _MASKS = ("masks", "mask", "attention_mask")
 
 
-def open_object(value: Any, *, mask: Any = None, ids: Any = None) -> Source:
-    """Return embeddings in memory as a source; a generator is read once, in bounded memory.
+def open_object(value: Any, *, mask: Any = None, ids: IdsLike | None = None) -> Source:
+    """Return embeddings in memory as a source.
 
-    `mask` (n, longest) is True for the real tokens of a padded array.  Without it, rows
-    of zeros are padding.
+    Parameters
+    ----------
+    value : MultiVectors, array, list, generator or dict
+        Embeddings in one of the forms above.  A generator is read once, in bounded
+        memory.
+    mask : array_like (n, longest), optional
+        True for the real tokens of a padded array.  Default: rows of zeros are padding.
+    ids : sequence of int or of str, optional
+        External ids, unique.  Default: the ids of `value`, or the positions.
+
+    Returns
+    -------
+    Source
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `value` has none of the forms.
     """
     if isinstance(value, MultiVectors):
         return FlatSource.of(value if ids is None else value.with_ids(ids), "memory")
@@ -33,7 +50,8 @@ def open_object(value: Any, *, mask: Any = None, ids: Any = None) -> Source:
         value, mask = [value], None if mask is None else [mask]
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise TypeError(
-            f"A path, a Source, an array, or a list or generator of arrays is needed, got {type(value).__name__}."
+            "A path, a Source, an array, or a list or generator of arrays is needed, got "
+            f"{type(value).__name__}."
         )
     if mask is not None:
         value = [{"embeddings": tokens, "mask": real} for tokens, real in zip(value, mask, strict=True)]
@@ -52,7 +70,7 @@ def open_object(value: Any, *, mask: Any = None, ids: Any = None) -> Source:
     return RowSource(documents, name="memory", ids=ids)
 
 
-def _unwrapped(value: Any, mask: Any, ids: Any) -> tuple[Any, Any, Any]:
+def _unwrapped(value: Mapping[Any, Any], mask: Any, ids: IdsLike | None) -> tuple[Any, Any, IdsLike | None]:
     """Return the embeddings in a dict, their mask and their ids."""
     keys = list(value.keys())
     tokens, own_mask = _tokens_and_mask(value)
@@ -71,8 +89,8 @@ def _unwrapped(value: Any, mask: Any, ids: Any) -> tuple[Any, Any, Any]:
     )
 
 
-def _tokens_and_mask(value: Any) -> tuple[Any, Any]:
-    """Return the first usual field with token vectors of a dict, and with a mask, or None."""
+def _tokens_and_mask(value: Mapping[Any, Any]) -> tuple[Any, Any]:
+    """Return the first usual field with token vectors, and with a mask, or None."""
     keys = list(value.keys())
     tokens, mask = (
         next((value[key] for key in usual if key in keys and value[key] is not None), None)
@@ -81,13 +99,16 @@ def _tokens_and_mask(value: Any) -> tuple[Any, Any]:
     return tokens, mask
 
 
-def _looks_like_tokens(value: Any) -> bool:
+def _looks_like_tokens(value: object) -> bool:
     rows = isinstance(value, list) and (not value or isinstance(value[0], (list, tuple)))
     return rows or getattr(value, "ndim", None) == 2
 
 
 def _texts(item: Any, name: str) -> Iterator[tuple[TokenArray, int]]:
-    """Yield the token arrays of one item, and the number of padding rows dropped from each."""
+    """Yield the token arrays of one item.
+
+    With each comes the number of padding rows dropped from it.
+    """
     mask = None
     if hasattr(item, "keys"):
         item, mask = _tokens_and_mask(item)
@@ -109,8 +130,8 @@ def _texts(item: Any, name: str) -> Iterator[tuple[TokenArray, int]]:
         yield from unpadded(array, mask)
     else:
         raise ValueError(
-            f"{name} has shape {array.shape}, but must have shape (tokens, dimension), or padded (texts, tokens, "
-            "dimension). For one vector per text, ask the encoder for token embeddings "
-            "(output_value='token_embeddings', return_colbert_vecs=True, or a late-interaction model), and put a "
-            "single text's array in a list."
+            f"{name} has shape {array.shape}, but must have shape (tokens, dimension), or padded (texts, "
+            "tokens, dimension). For one vector per text, ask the encoder for token embeddings "
+            "(output_value='token_embeddings', return_colbert_vecs=True, or a late-interaction model), "
+            "and put a single text's array in a list."
         )

@@ -1,8 +1,9 @@
-"""Reader of JSON and JSON lines: documents, answers of embedding APIs, rows of vector stores.
+"""Reader of JSON and JSON lines.
 
-JSON lines are read line by line, and a single JSON value whole.  One table of field
-paths covers all stores.  A path such as ``vectors.colbert`` descends into objects; in a
-list of objects, it selects one value per object.
+They have documents, answers of embedding APIs, or rows of vector stores.  JSON lines
+are read line by line, and a single JSON value whole.  One table of field paths covers
+all stores.  A path such as ``vectors.colbert`` descends into objects; in a list of
+objects, it selects one value per object.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _Rows = Iterator[tuple[str, dict[str, Any]]]
 
 
 def _open(path: Path, *, field: str | None = None, id_field: str | None = None) -> Source:
-    """Open a .jsonl, .ndjson or .json file (also .gz) of documents, an API's embeddings, or a vector store's rows.
+    """Open a .jsonl, .ndjson or .json file, which may be compressed by gzip.
 
     `field` and `id_field` are paths in a row (default: detected).
     """
@@ -86,7 +87,7 @@ def _open_text(path: Path) -> io.TextIOWrapper:
     return io.TextIOWrapper(gzip.open(path) if path.suffix == ".gz" else path.open("rb"), encoding="utf-8")
 
 
-def _rows_in(value: Any) -> list[dict[str, Any]]:
+def _rows_in(value: object) -> list[dict[str, Any]]:
     """Return the rows in a JSON value.
 
     If the value is itself a row, return only that.
@@ -96,7 +97,8 @@ def _rows_in(value: Any) -> list[dict[str, Any]]:
         return [row if isinstance(row, dict) else {"tokens": row} for row in rows]
     if not isinstance(value, dict):
         raise ReadError(
-            f"it must be a list or object with documents, got {json.dumps(value)[:40]}. Copy or export it again."
+            f"it must be a list or object with documents, got {json.dumps(value)[:40]}. Copy or export it "
+            "again."
         )
     if any(value.get(key) == [] or _is_matrix(value.get(key)) for key in _TOKENS):
         return [value]
@@ -118,7 +120,7 @@ def _rows_in(value: Any) -> list[dict[str, Any]]:
 # -- fields of a row --------------------------------------------------------------
 
 
-def _at(value: Any, path: str) -> Any:
+def _at(value: object, path: str) -> Any:
     """Return the value at a path; None if the path does not exist."""
     if isinstance(value, list):
         return [_at(item, path) for item in value]
@@ -166,15 +168,15 @@ def _field(row: dict[str, Any]) -> str | None:
     return None
 
 
-def _is_vector(value: Any) -> bool:
+def _is_vector(value: object) -> bool:
     return isinstance(value, list) and bool(value) and type(value[0]) in (int, float)
 
 
-def _is_matrix(value: Any) -> bool:
+def _is_matrix(value: object) -> bool:
     return isinstance(value, list) and bool(value) and _is_vector(value[0])
 
 
-def _unblocked(value: Any) -> Any:
+def _unblocked(value: object) -> Any:
     """Return the vectors of a tensor of Vespa in the order of their numbers.
 
     Other values unchanged.
@@ -184,7 +186,7 @@ def _unblocked(value: Any) -> Any:
         blocks = {next(iter(block["address"].values())): block["values"] for block in blocks}
     if blocks is None or not all(map(str.isdecimal, blocks)):
         return value
-    if "int8" in str(value.get("type")):
+    if isinstance(value, dict) and "int8" in str(value.get("type")):
         raise ReadError("it has packed int8 cells, which are not supported. Export float cells.")
     return [blocks[key] for key in sorted(blocks, key=int)]
 
@@ -231,4 +233,12 @@ def _matches(path: Path) -> bool:
     return path.is_file() and path.name.removesuffix(".gz").endswith((".jsonl", ".ndjson", ".json"))
 
 
-READERS = (Reader("jsonl", _matches, _open),)
+READERS = (
+    Reader(
+        "jsonl",
+        _matches,
+        _open,
+        "a .jsonl, .ndjson or .json file (also .gz) of documents, an API's embeddings, or a vector store's "
+        "rows",
+    ),
+)

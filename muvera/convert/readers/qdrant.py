@@ -1,4 +1,7 @@
-"""Reader of Qdrant collections on the local disk, where the client stores each point as a pickle in a SQLite file."""
+"""Reader of Qdrant collections on the local disk.
+
+The client stores each point as a pickle in a SQLite file.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,10 @@ def _open(
 
 
 def _vector(collection: Any, wanted: str | None) -> tuple[str, int]:
-    """Return the name of the multi-vector ("" if the collection has a single vector) and its width."""
+    """Return the name of the multi-vector and its width.
+
+    The name is "" if the collection has a single vector.
+    """
     vectors = collection.get("vectors") or {}
     named = {"": vectors} if "size" in vectors else vectors
     multi = {key: value for key, value in named.items() if value.get("multivector_config")}
@@ -59,7 +65,8 @@ def _document(content: Any, identity: int | str, name: str, id_field: str | None
     fields = stored.fields if isinstance(stored, _StoredPoint) else {}
     if "vector" not in fields or fields.get("id") != identity:
         raise ValueError(f"{where} has no vectors, or contains a point with another id")
-    value, payload = fields["vector"], fields.get("payload")
+    value = fields["vector"]
+    payload = fields.get("payload")
     if isinstance(value, dict):
         value = value.get(name)
     # A small pickle can refer to one list many times, so more numbers than bytes are
@@ -103,7 +110,10 @@ _NAMES: dict[str, Any] = {
 
 
 def _rows(connection: sqlite3.Connection) -> list[tuple[int | str, int]]:
-    """Return ids and row numbers in the client's scrolling order: integers first, then UUIDs."""
+    """Return ids and row numbers in the client's scrolling order.
+
+    Integers are first, then UUIDs.
+    """
     keys = connection.execute("SELECT rowid, id FROM points").fetchall()
     rows = [(load_plain(base64.b64decode(key, validate=True), "an id of a point"), row) for row, key in keys]
     if not all(isinstance(identity, (int, str)) for identity, _ in rows):
@@ -122,7 +132,8 @@ def _connect(path: Path, file: Path) -> sqlite3.Connection:
                 fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ReadError(
-                    f"{path} is in use by another Qdrant client. Close that client first, or read a copy of the folder."
+                    f"{path} is in use by another Qdrant client. Close that client first, or read a copy "
+                    "of the folder."
                 ) from None
     return open_table(file, "points", ("id", "point"), "qdrant-client")
 

@@ -1,0 +1,107 @@
+"""Check the docstrings of public names with numpydoc's validator.
+
+Public are the names in ``muvera.__all__``, the objects shown in ``docs/reference``, and
+the public members of both.  ``[tool.numpydoc_validation]`` in ``pyproject.toml`` lists
+the checks, and the files that are not checked.  One check is added: a function that
+raises an error has a section Raises (RS01).
+"""
+
+import ast
+import inspect
+import re
+import sys
+import textwrap
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from numpydoc.docscrape import get_doc_object
+from numpydoc.hooks.validate_docstrings import parse_config
+from numpydoc.validate import Validator, validate
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+
+def shown_names() -> Iterator[str]:
+    """Yield the names in ``muvera.__all__`` and in the reference."""
+    for name in import_module("muvera").__all__:
+        yield f"muvera.{name}"
+    for page in sorted((ROOT / "docs" / "reference").glob("*.md")):
+        yield from re.findall(r"^::: (\S+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def load(name: str) -> object:
+    """Return the object of a name."""
+    value: object = import_module("muvera")
+    for i, word in enumerate(name.split(".")[1:], 2):
+        if isinstance(value, ModuleType) and not hasattr(value, word):
+            import_module(".".join(name.split(".")[:i]))
+        value = getattr(value, word)
+    return value
+
+
+def with_members(name: str) -> Iterator[str]:
+    """Yield a name and its public members that are defined in this package."""
+    value = load(name)
+    if isinstance(value, ModuleType):
+        for member in getattr(value, "__all__", ()):
+            yield from with_members(f"{name}.{member}")
+        return
+    if callable(value):
+        yield name
+    if inspect.isclass(value):
+        for owner in value.__mro__:
+            if owner.__module__.partition(".")[0] == "muvera":
+                for member, defined in vars(owner).items():
+                    kinds = (property, classmethod, staticmethod)
+                    if not member.startswith("_") and (callable(defined) or isinstance(defined, kinds)):
+                        yield f"{name}.{member}"
+
+
+def raises(value: object) -> bool:
+    """Return True if a function's own code raises a new error."""
+    if not inspect.isroutine(value):
+        return False
+    nodes: list[ast.AST] = ast.parse(textwrap.dedent(inspect.getsource(value))).body[0].body  # type: ignore
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Raise) and node.exc is not None:
+            return True
+        if not isinstance(node, (ast.FunctionDef, ast.Lambda)):
+            nodes.extend(ast.iter_child_nodes(node))
+    return False
+
+
+def main() -> int:
+    """Print what the checks find, and return 1 if they find something."""
+    config = parse_config(ROOT)
+    excluded = config["exclude_files"]  # a compiled pattern, or None
+    names: set[str] = set()
+    skipped: list[str] = []
+    for name in shown_names():
+        try:
+            names.update(with_members(name))
+        except ImportError as error:
+            skipped.append(f"{name} is not checked: {error}")
+    found: list[str] = []
+    checked = 0
+    for name in sorted(names):
+        result = validate(name)
+        file = Path(result["file"]).relative_to(ROOT)
+        if excluded and excluded.search(file.as_posix()):
+            continue
+        checked += 1
+        value = load(name)
+        errors = [(code, text) for code, text in result["errors"] if code in config["checks"]]
+        if raises(value) and not Validator(get_doc_object(value)).doc["Raises"]:
+            errors.append(("RS01", "No Raises section found"))
+        found += [f"{file}:{result['file_line']} {name}: {code} {text}" for code, text in errors]
+    print(*skipped, *found, sep="\n")
+    print(f"{checked} of {len(names)} public names checked: {len(found)} findings")
+    return int(bool(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
