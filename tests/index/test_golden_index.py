@@ -42,15 +42,28 @@ def test_read_changed_and_saved(name: str, tmp_path: Path) -> None:
     assert len(copy) == len(index)
 
 
-def test_every_backend_and_encoder_has_a_folder() -> None:
-    manifests = [read_manifest(FOLDER / name) for name in CASES]
+@pytest.fixture(scope="module")
+def manifests() -> list[dict[str, Any]]:
+    return [read_manifest(FOLDER / name) for name in CASES]
+
+
+def test_every_golden_folder_is_a_case_of_this_format(manifests: list[dict[str, Any]]) -> None:
     assert {manifest["format_version"] for manifest in manifests} == {FORMAT_VERSION}
+    assert {path.name for path in FOLDER.iterdir() if path.is_dir()} == {*CASES, "former", "queries"}
+
+
+def test_every_encoder_has_a_golden_folder(manifests: list[dict[str, Any]]) -> None:
     # The presets "paper" and "reference" have no arrays besides those of "simhash".
     assert set(ENCODERS) == set(PRESETS) - {"paper", "reference"}
     assert {FDEConfig.from_dict(manifest["config"]) for manifest in manifests} == set(ENCODERS.values())
+
+
+def test_every_backend_has_a_golden_folder(manifests: list[dict[str, Any]]) -> None:
     kinds = {manifest["candidates"]["kind"] for manifest in manifests if manifest["candidates"]}
     assert kinds == set(SEARCHES)
-    assert {path.name for path in FOLDER.iterdir() if path.is_dir()} == {*CASES, "former", "queries"}
+
+
+def test_the_format_is_described(manifests: list[dict[str, Any]]) -> None:
     text = (ROOT / "docs" / "index-format.md").read_text(encoding="utf-8")
     for word in (*FILE_PATTERNS, *manifests[0], "sha256"):
         assert f"`{word}`" in text, f"{word} is not described"
