@@ -51,13 +51,20 @@ def test_encoders_differ_and_are_valid_for_every_dimension(dimension: int) -> No
     assert min(config.vector_dimension for config in configs.values()) <= 128 or dimension > 128
 
 
-def test_the_choice_is_the_best_row_and_does_not_depend_on_threads() -> None:
+def test_the_choice_does_not_depend_on_threads() -> None:
+    assert tune(DOCUMENTS, QUERIES, candidates=30, threads=2) == plain_tuning()
+
+
+def test_the_choice_is_the_best_row() -> None:
     first = plain_tuning()
-    assert tune(DOCUMENTS, QUERIES, candidates=30, threads=2) == first
     assert first.queries == 30 and first.held_out_queries == 15 and not first.pseudo_queries
     best = max(first.rows, key=lambda row: row.mean_recall)
     assert best == first.choice and best.mean_recall < best.recall
     assert best.interval[0] <= best.held_out <= best.interval[1]
+
+
+def test_a_tuning_is_written_as_json_and_as_a_table() -> None:
+    first = plain_tuning()
     values = json.loads(json.dumps(first.to_dict(), allow_nan=False))
     assert FDEConfig.from_dict(values["choice"]["config"]) == first.config
     assert len(values["rows"]) == len(first.rows)

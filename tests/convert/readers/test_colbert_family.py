@@ -202,26 +202,48 @@ def test_warp_documents_are_put_together_again(tmp_path: Path, nbits: int, repac
 GIVEN = np.load(FOLDER / "pylate_expected.npz")
 
 
-@pytest.mark.parametrize("kind", ["voyager", "fast_plaid", "stanford_plaid", "scann"])
-def test_pylate_folders_of_the_library(kind: str, tmp_path: Path) -> None:
+def pylate_source(kind: str, quantized_to: Path) -> Any:
+    """Return the source of a golden folder; for fast-plaid, without its exact tokens."""
+    folder = FOLDER / f"pylate_{kind}"
+    if kind != "fast_plaid":
+        return open_source(folder)
+    return open_source(quantized(folder, quantized_to) / "fast_plaid_index")
+
+
+PYLATE_KINDS = pytest.mark.parametrize("kind", ["voyager", "fast_plaid", "stanford_plaid", "scann"])
+
+
+@PYLATE_KINDS
+def test_pylate_folders_are_read_without_removed_documents(kind: str, tmp_path: Path) -> None:
     expected = MultiVectors.from_flat(GIVEN["tokens"], GIVEN["lengths"], ids=GIVEN["ids"])
     if kind != "scann":  # which cannot remove documents
         expected = expected[GIVEN["ids"] != GIVEN["removed"]]
-    folder = FOLDER / f"pylate_{kind}"
-    fast = kind == "fast_plaid"
-    source = open_source(quantized(folder, tmp_path) / "fast_plaid_index" if fast else folder)
-    assert not fast or not open_source(folder).lossy
+    source = pylate_source(kind, tmp_path)
     documents = everything(source, 20)
     assert source.name == "pylate" and source.num_documents == len(expected)
     assert documents.ids.tolist() == expected.ids.tolist()
     assert documents.lengths.tolist() == expected.lengths.tolist()
     if kind in ("scann", "voyager"):
-        assert not source.lossy
         np.testing.assert_allclose(documents.tokens, expected.tokens, atol=1e-6)  # Voyager normalizes again
     else:
-        assert source.lossy and source.nbits == (4 if fast else 2)
         # 256 centroids for 299 tokens: decoded vectors are close to the exact ones.
         assert np.einsum("ij,ij->i", documents.tokens, expected.tokens).mean() > 0.97
+
+
+@pytest.mark.parametrize(
+    ("kind", "nbits"), [("voyager", None), ("scann", None), ("fast_plaid", 4), ("stanford_plaid", 2)]
+)
+def test_pylate_folders_say_what_their_codes_lose(kind: str, nbits: int | None, tmp_path: Path) -> None:
+    source = pylate_source(kind, tmp_path)
+    assert source.lossy == (nbits is not None)
+    assert nbits is None or source.nbits == nbits
+    assert open_source(FOLDER / f"pylate_{kind}").lossy == (kind == "stanford_plaid")  # fast-plaid keeps both
+
+
+@PYLATE_KINDS
+def test_pylate_folders_become_an_index(kind: str, tmp_path: Path) -> None:
+    documents = everything(pylate_source(kind, tmp_path), 20)
+    folder = FOLDER / f"pylate_{kind}"
     index = MuveraIndex.from_pylate(folder)
     assert index.info().token_codec["codec"].startswith("plaid") == (kind == "stanford_plaid")
     assert [ranking.ids[0] for ranking in index.search(list(documents), k=1)] == documents.ids.tolist()
