@@ -60,21 +60,31 @@ def test_a_folder_without_its_files_is_refused(folder: Path, tmp_path: Path) -> 
     assert not (copy / "page.html").exists()
 
 
-def test_quality_is_plotted_by_speed_and_by_bytes(run: Run) -> None:
+def test_every_system_has_a_color(run: Run) -> None:
     view = ExperimentView(run, "mine")
     assert list(view.marks) == LABELS
-    assert view.main_measure == "5-recall@5"
     assert len({mark.color for mark in view.marks.values()}) == 3
+
+
+def test_quality_is_plotted_by_speed_and_by_bytes(run: Run) -> None:
+    view = ExperimentView(run, "mine")
+    assert view.main_measure == "5-recall@5"
     plots = list(view.plots())
     assert [plot.collection for plot in plots] == [name for name in NAMES for _ in range(2)]
     assert [plot.better for plot in plots] == ["more", "less"] * 2
     assert {len(plot.points) for plot in plots} == {2 + len(CANDIDATES)}
+
+
+@pytest.mark.parametrize("missing", ["turns", "speeds"])
+def test_without_comparable_speeds_quality_is_plotted_by_bytes(run: Run, missing: str) -> None:
     # Only timed experiments measure systems alternately.
     untimed = {"mine": {**run.manifest["experiments"]["mine"], "timed": False}}
-    rows = [{**row, "queries_per_second": None} for row in run.rows]
-    for change in ({"manifest": {**run.manifest, "experiments": untimed}}, {"rows": rows}):
-        other: Any = dataclasses.replace(run, **change)
-        assert {plot.better for plot in ExperimentView(other, "mine").plots()} == {"less"}
+    change: Any = {
+        "turns": {"manifest": {**run.manifest, "experiments": untimed}},
+        "speeds": {"rows": [{**row, "queries_per_second": None} for row in run.rows]},
+    }[missing]
+    other = dataclasses.replace(run, **change)
+    assert {plot.better for plot in ExperimentView(other, "mine").plots()} == {"less"}
 
 
 def test_tables_have_the_numbers_of_the_run(run: Run) -> None:
