@@ -135,3 +135,30 @@ def test_any_division_into_calls_keeps_the_best_rows(
             scan.keep_best(own_sums[q], rows[q], count, wanted, np.empty(256, np.int64))
         best = np.sort(shown[np.argsort(-sums[q, shown], kind="stable")[:wanted]])
         np.testing.assert_array_equal(rows[q, : min(count, wanted)], best + 9)
+
+
+@given(some.seeds, st.integers(1, 70))
+def test_of_equal_centroids_the_first_is_taken(seed: int, count: int) -> None:
+    """Ties: with every centroid in two places, no code names the second."""
+    vectors, centroids = normals(seed, count, 2 * PAIRS), normals(seed + 1, PAIRS, 2, 16)
+    centroids[:, :, 8:] = centroids[:, :, :8]
+    codes = np.zeros((-(-count // scan.BLOCK), PAIRS // 2, scan.BLOCK), np.uint8)
+    scan.encode_rows(vectors, centroids, 0, 2, codes.reshape(-1))
+    assert decoded(codes, 0, count).max() < 8
+
+
+@given(some.seeds, st.integers(1, 16), st.integers(0, 5))
+def test_centroids_of_few_different_vectors_lose_nothing(seed: int, different: int, rounds: int) -> None:
+    """Vectors that all begin as centroids keep them; centroids without members do not move."""
+    vectors = normals(seed, different, 2 * PAIRS)
+    sample = vectors[np.arange(40) % different]
+    centroids = np.empty((PAIRS, 2, 16), np.float32)
+    scan.fit_centroids(sample, np.arange(16), rounds, centroids)
+    split = vectors.reshape(different, PAIRS, 2).transpose(1, 2, 0)
+    np.testing.assert_allclose(centroids, split[:, :, np.arange(16) % different], rtol=1e-6)
+
+
+@given(some.seeds, st.integers(1, 9))
+def test_a_query_of_zeros_has_tables_of_zeros(seed: int, steps: int) -> None:
+    pairs = steps * scan.STEP
+    assert not tables_of(np.zeros(2 * pairs, np.float32), normals(seed, pairs, 2, 16)).any()

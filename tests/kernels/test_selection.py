@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muvera.kernels.byte_product import bound_products, multiply_possible
+from muvera.kernels.jit import kernel
 from muvera.kernels.rows import inner_products, inner_products_at
 from muvera.kernels.scan import keep_best
 from muvera.kernels.selection import (
@@ -20,6 +21,9 @@ from muvera.kernels.selection import (
     STATE,
     STEP,
     VARIANCE,
+    enter,
+    excluded,
+    record_error,
     select_best,
     trace_misses,
 )
@@ -213,3 +217,60 @@ def test_lower_products_of_the_rest_mean_fewer_expected_misses(seed: int, k: int
         trace_misses(scores[:, :20], own, k, states, expected)
         results.append(expected[0])
     assert (results[1] <= results[0] + 1e-12).all()
+
+
+# -- heaps and estimates ------------------------------------------------------
+
+
+@kernel
+def _enter_all(scores: Any, heap: Any) -> None:
+    for i in range(scores.shape[0]):
+        if scores[i] > heap[0]:
+            enter(heap, scores[i])
+
+
+@given(st.lists(SCORES, max_size=40), st.integers(1, 20))
+def test_a_heap_keeps_the_greatest_scores_and_begins_with_the_smallest(scores: list[float], k: int) -> None:
+    """Definition: after any scores, the entries are the k greatest of them and of k times -inf."""
+    heap = np.full(k, -np.inf, np.float32)
+    _enter_all(np.array(scores, np.float32), heap)
+    expected = sorted([*scores, *[-np.inf] * k], reverse=True)[:k]
+    assert sorted(heap.tolist(), reverse=True) == expected and heap[0] == expected[-1]
+
+
+@kernel
+def _judge(scores: Any, estimates: Any, heap: Any, out: Any) -> None:
+    errors = np.zeros(3, np.float64)
+    for i in range(scores.shape[0]):
+        out[i] = excluded(i, estimates, errors, heap)
+        record_error(i, scores[i], estimates, errors)
+
+
+def excluded_by_hand(scores: Any, estimates: Any, least: float, k: int, i: int) -> bool:
+    """Five standard deviations above the estimate is still below the heap's smallest score."""
+    seen = scores[:i] > -np.inf
+    errors = scores[:i][seen].astype(np.float64) - estimates[:i][seen]
+    if len(errors) < max(k, 8):
+        return False
+    return bool(estimates[i] + errors.mean() + 5 * errors.std(ddof=1) < least)
+
+
+@given(some.seeds, st.integers(1, 30), st.integers(1, 12), st.floats(-2, 2), st.sampled_from([0.05, 0.4]))
+def test_an_estimate_is_excluded_at_five_standard_deviations(
+    seed: int, count: int, k: int, least: float, noise: float
+) -> None:
+    """Definition by NumPy, after at least 8 and k errors; scores of -inf have no error."""
+    rng = np.random.default_rng(seed)
+    estimates = rng.standard_normal(count).astype(np.float32)
+    scores = (estimates + 0.3 + noise * rng.standard_normal(count)).astype(np.float32)
+    scores[rng.random(count) < 0.2] = -np.inf
+    heap, out = np.full(k, least, np.float32), np.zeros(count, bool)
+    _judge(scores, estimates, heap, out)
+    expected = [excluded_by_hand(scores, estimates, float(heap[0]), k, i) for i in range(count)]
+    assert out.tolist() == expected
+
+
+def test_without_estimates_nothing_is_excluded() -> None:
+    out = np.ones(20, bool)
+    _judge(np.arange(20, dtype=np.float32), np.empty(0, np.float32), np.full(1, 1e9, np.float32), out)
+    assert not out.any()
