@@ -1,7 +1,8 @@
 """The contract of EngineIndex, which every engine passes."""
 
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -180,7 +181,8 @@ def test_recall_takes_the_calibrated_number_of_candidates(filled: EngineIndex) -
         filled.search(QUERIES, 10, recall=0.9, candidates=20)
 
 
-class Lifecycle(NamedTuple):
+@dataclass(frozen=True)
+class Lifecycle:
     """An index of 60 documents, some of them without tokens, and what was added to it."""
 
     index: EngineIndex
@@ -218,7 +220,7 @@ def lifecycle(request: pytest.FixtureRequest, collections: Any) -> Lifecycle:
 
 
 def test_documents_added_again_are_replaced(lifecycle: Lifecycle) -> None:
-    index, texts, _ = lifecycle
+    index, texts = lifecycle.index, lifecycle.texts
     report = index.add(texts, VALUES)
     assert (report.added, report.without_tokens) == (lifecycle.count, 60 - lifecycle.count)
     assert len(index) == lifecycle.count
@@ -247,9 +249,9 @@ def test_ids_of_the_wrong_type_are_unknown(lifecycle: Lifecycle) -> None:
 
 
 def test_deleted_documents_are_gone_until_an_addition_resumes(lifecycle: Lifecycle) -> None:
-    index, texts, integers = lifecycle
+    index, texts = lifecycle.index, lifecycle.texts
     name, count = lifecycle.name, lifecycle.count
-    gone = [name, texts.ids[20:21].tolist()[0], 10**6 if integers else "unknown"]
+    gone = [name, texts.ids[20:21].tolist()[0], 10**6 if lifecycle.integers else "unknown"]
     with pytest.raises(KeyError, match=r"1000000|unknown"):
         index.delete(gone)
     assert len(index) == count
@@ -264,7 +266,7 @@ def test_deleted_documents_are_gone_until_an_addition_resumes(lifecycle: Lifecyc
 
 
 def test_a_dropped_collection_can_be_filled_again(lifecycle: Lifecycle) -> None:
-    index, texts, _ = lifecycle
+    index, texts = lifecycle.index, lifecycle.texts
     index.drop()
     assert len(index) == 0
     index.add(texts[:20])  # a new collection of the same name
