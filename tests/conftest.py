@@ -81,7 +81,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call() -> Generator[None, Any, Any]:
-    """Skip a test if it needs the graph library and that is not installed: `nox -s bare` runs all others."""
+    """Skip a test if it needs the graph library and that is not installed.
+
+    `nox -s bare` runs all others.
+    """
     try:
         return (yield)
     except ImportError as error:

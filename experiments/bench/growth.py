@@ -1,4 +1,4 @@
-"""Time and memory of building and searching an index of coded tokens at growing numbers of documents.
+"""Time and memory of an index of coded tokens at growing numbers of documents.
 
 The first documents are real.  Generated documents may follow; they are mixtures of real
 ones, so their recall is not that of real text.
@@ -51,7 +51,10 @@ _SEARCHES = {"quick": (250, 500, 20), "fast": (500, 1000, 30), "thorough": (800,
 
 @dataclass(frozen=True)
 class GrowthSettings:
-    """Collection, backend and encoder, and the number of `judged` queries whose exact best documents are computed."""
+    """Collection, backend and encoder of a growing index.
+
+    The exact best documents are computed for `judged` queries.
+    """
 
     collection: str
     backend: str = "scan"
@@ -64,7 +67,9 @@ class GrowthSettings:
 
 
 def measure_size(path: DatasetPath, settings: GrowthSettings, count: int, folder: Path) -> dict[str, Any]:
-    """Return measurements of building, searching and changing an index of `count` documents.
+    """Return measurements of an index of `count` documents.
+
+    It is built, searched and changed.
 
     Raises
     ------
@@ -133,7 +138,9 @@ def _build(collection: Collection, settings: GrowthSettings, count: int, folder:
 def best_documents(
     collection: Collection, queries: MultiVectors, count: int, folder: Path
 ) -> NDArray[np.int64]:
-    """Return the exact best of `count` documents for each query, int64 (queries, K), best first.
+    """Return the exact best of `count` documents for each query.
+
+    The result is int64 (queries, K), best first.
 
     `folder` contains files with the best documents of these queries among the first n
     documents; only the other documents are read.
@@ -160,7 +167,10 @@ def _best(collection: Collection, settings: GrowthSettings, count: int, folder: 
 
 
 def _truth(collection: Collection, settings: GrowthSettings, count: int, index: Path) -> dict[str, Any]:
-    """Compute the exact answers in a process of their own, so that they are not part of the search's memory."""
+    """Compute the exact answers in a separate process.
+
+    They are then not part of the search's memory.
+    """
     _best(collection, settings, count, index.parent)
     return {}
 

@@ -1,4 +1,7 @@
-"""FDE, search, Chamfer: the time of whole queries at equal recall, of indexes that were saved and loaded."""
+"""FDE, search, Chamfer: the time of whole queries at equal recall.
+
+The indexes were saved and loaded.
+"""
 
 from __future__ import annotations
 
@@ -186,7 +189,10 @@ def pipeline(
         bool, typer.Option("--short", help="Only moments, fde and the short form of simhash.")
     ] = False,
 ) -> None:
-    """Measure whole queries at equal recall: FDEs of several presets, searched by scan, exactly and by hnswlib."""
+    """Measure whole queries at equal recall.
+
+    FDEs of several presets are searched by scan, exactly and by hnswlib.
+    """
     collections = load_collections(collection or ["scifact-minilm", "cosqa-minilm"], data, cache)
     ways = [way for way in WAYS if not short or way.label in ("moments", "fde", "simhash, short form")]
     with threadpool_limits(1):

@@ -81,7 +81,10 @@ def write_inputs(folder: Path, documents: int, scored: int = _SCORED) -> None:
 
 
 def run(lines: Iterable[Line], folder: Path, documents: int, rounds: int, cache: Path) -> list[Table]:
-    """Time the jobs of `lines` with the inputs in `folder`: a table of lines, and one of checks before timing."""
+    """Time the jobs of `lines` with the inputs in `folder`.
+
+    Return a table of lines, and one of checks before timing.
+    """
     lines, on = list(lines), measured_on()
     jobs = dict.fromkeys(job for line in lines for job in line.jobs)
     with ExitStack() as stack:

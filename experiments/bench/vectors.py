@@ -1,4 +1,4 @@
-"""FDEs: the family of presets, small samples, more floats, wide tokens, and added documents."""
+"""FDEs: presets, small samples, more floats, wide tokens and added documents."""
 
 from __future__ import annotations
 
@@ -76,7 +76,10 @@ class _Judged(NamedTuple):
     best: NDArray[np.int64]
 
     def recalls(self, scores: NDArray[np.float32], depths: Sequence[int]) -> list[str]:
-        """Return the recall of a ranking by `scores` (queries, documents) at each depth."""
+        """Return the recall at each depth of a ranking by `scores`.
+
+        `scores` is (queries, documents).
+        """
         best = self.best
         if self.sources is not None:
             scores = scores.copy()
@@ -115,7 +118,10 @@ _FAMILY_DEPTHS = (10, 20, 50)
 
 
 def family_table(collections: list[Collection], names: Sequence[str] = ()) -> Table:
-    """Compare all presets: recall by candidates, seconds of a fit, microseconds of a query; on one thread."""
+    """Compare all presets on one thread.
+
+    The table has recall by candidates, seconds of a fit and microseconds of a query.
+    """
     rows = []
     for collection in collections:
         judged = _judged(collection)
@@ -178,7 +184,7 @@ def few_table(collections: list[Collection], counts: Sequence[int] = (300, 1000,
 
 
 def drift_table(pairs: list[tuple[Collection, Collection]], count: int = 400) -> Table:
-    """Fit on documents of one kind, add as many of another kind, and search for both."""
+    """Fit on documents of one kind, add as many of another, and search for both."""
     rows = []
     for first, second in pairs:
         rng = np.random.default_rng(1)
@@ -258,7 +264,10 @@ def _widened(texts: MultiVectors, width: int) -> MultiVectors:
 
 
 def added_table(pairs: list[tuple[Collection, Collection]], count: int = 200) -> Table:
-    """Add documents of the same collection, or `count` of it and `count` of another collection; then rebuild."""
+    """Add documents of the same collection or of another, then rebuild.
+
+    In the second case, the index gets `count` documents of each collection.
+    """
     rows = []
     for first, second in pairs:
         rng = np.random.default_rng(1)
@@ -327,7 +336,10 @@ def vectors(
     cache: Cache = CACHE,
     save: Save = False,
 ) -> None:
-    """Measure one property of FDEs, such as the recall of all presets, or of documents that were added later."""
+    """Measure one property of FDEs.
+
+    Examples are the recall of all presets, or of documents that were added later.
+    """
     chosen, on = list[Collection](), measured_on()
     for name in names or ["cisi-e5", "lareqa-en-e5"]:
         folder = Path(name)

@@ -62,7 +62,9 @@ def parse_metric(name: str) -> Metric:
 
 
 def recall(ids: NDArray[np.int64], best: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the share of each query's `best` documents among its `ids`; negative ids are ignored.
+    """Return the share of each query's `best` documents among its `ids`.
+
+    Negative ids are ignored.
 
     Examples
     --------
@@ -74,7 +76,10 @@ def recall(ids: NDArray[np.int64], best: NDArray[np.int64]) -> NDArray[np.float6
 
 
 class ExactAnswers:
-    """Exact Chamfer's answers to a collection's queries, cached in a folder under the collection's checksum."""
+    """Exact Chamfer's answers to a collection's queries, cached in a folder.
+
+    The files are named by the collection's checksum.
+    """
 
     def __init__(self, collection: Collection, cache: Path) -> None:
         self._collection, self._cache = collection, cache.expanduser()
@@ -85,7 +90,9 @@ class ExactAnswers:
         return len(self._collection.documents)
 
     def best(self, count: int) -> NDArray[np.int64]:
-        """Return the positions of the best documents, int64 (n_queries, min(count, documents)).
+        """Return the positions of the best documents, best first.
+
+        The result is int64 (n_queries, min(count, documents)).
 
         The earlier of two documents with equal scores comes first, so shorter answers
         are prefixes of longer ones.

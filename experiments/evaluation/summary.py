@@ -35,7 +35,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Part:
-    """An experiment on one collection: its results by point, without the token vectors."""
+    """An experiment on one collection: its results by point, without token vectors."""
 
     experiment: Experiment
     collection: str
@@ -43,7 +43,10 @@ class Part:
 
 
 def summarize(session: Session, experiment: Experiment, collection: Collection) -> Part:
-    """Compute the metrics of an experiment's raw results, and add recorded faults to the session's failures."""
+    """Compute the metrics of an experiment's raw results.
+
+    Recorded faults are added to the session's failures.
+    """
     part = Part(experiment, collection.name)
     exact = ExactAnswers(collection, session.cache)
     content = collection.content

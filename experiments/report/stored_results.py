@@ -1,4 +1,7 @@
-"""Stored results, from which documents are generated: one JSON file of tables per experiment."""
+"""Stored results, from which documents are generated.
+
+There is one JSON file of tables per experiment.
+"""
 
 from __future__ import annotations
 

@@ -32,7 +32,10 @@ class Column:
         return row.get(self.key or self.title) if isinstance(self.key, str) else self.key(row)
 
     def cell(self, value: Any) -> str:
-        """Return a value as text: empty for None, mean and interval for a dictionary with them."""
+        """Return a value as text.
+
+        None is empty; a dictionary with a mean and an interval shows both.
+        """
         if value is None or isinstance(value, str):
             return value or ""
         if isinstance(value, Mapping):

@@ -1,4 +1,7 @@
-"""Expected scores with tolerances, one JSON object per line, compared with the scores of a run."""
+"""Expected scores with tolerances, compared with the scores of a run.
+
+A file has one JSON object per line.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +74,10 @@ def _line(expected: dict[str, Any], scores: dict[tuple[str, ...], float]) -> str
 
 
 def _scores(run: Run) -> dict[tuple[str, ...], float]:
-    """Return every metric's mean over seeds by (experiment, collection, point, metric)."""
+    """Return every metric's mean over seeds.
+
+    Keys are (experiment, collection, point, metric).
+    """
     values: dict[tuple[str, ...], list[float]] = {}
     for row in run.rows:
         for metric, value in row["metrics"].items():

@@ -1,4 +1,7 @@
-"""Faults of a system's answers: invalid rankings, or scores that are not exact Chamfer as claimed."""
+"""Faults of a system's answers.
+
+Rankings may be invalid, or scores not exact Chamfer as claimed.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ _TOLERANCE = 1e-3
 
 
 def require_answers(answers: Answers, queries: int, k: int, documents: int) -> None:
-    """Raise ValueError unless every row has distinct existing documents, best scores first, then -1."""
+    """Raise ValueError unless every row is a ranking.
+
+    A ranking has distinct existing documents, best scores first, then -1.
+    """
     for name, array, shape in (
         ("ids", answers.ids, (queries, k)),
         ("scores", answers.scores, (queries, k)),
@@ -68,7 +74,7 @@ def chamfer_of(ids: NDArray[np.int64], queries: MultiVectors, documents: MultiVe
 
 
 def score_fault(answers: Answers, chamfer: NDArray[np.float32]) -> str | None:
-    """Return a description if scores that should be exact Chamfer are not, otherwise None."""
+    """Return how scores that should be exact Chamfer are not, otherwise None."""
     counted = answers.ids >= 0
     wrong = counted & ~np.isclose(answers.scores, chamfer, rtol=_TOLERANCE, atol=_TOLERANCE)
     if not wrong.any():

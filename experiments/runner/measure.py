@@ -1,4 +1,7 @@
-"""Measuring one experiment on one collection: build, warm up, search alternately, store."""
+"""Measure one experiment on one collection.
+
+Build, warm up, search alternately, store.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ _BLOCKS, _WARMING_QUERIES, _WARMING_DOCUMENTS = 4, 3, 8
 
 @dataclass
 class _Built:
-    """A built system, the points to measure with their paths, and the answers by point."""
+    """A built system, the points to measure with their paths, and answers by point."""
 
     entry: Entry
     system: System
@@ -184,7 +187,10 @@ def _close(system: System) -> None:
 
 
 def _warm_up(entry: Entry, material: Material) -> None:
-    """Build the same system from a few documents, so that the timed build does not compile or load kernels."""
+    """Build the same system from a few documents.
+
+    The timed build then does not compile or load kernels.
+    """
     with suppress(Exception):  # the build itself will report it
         system = SYSTEMS[entry.system](**entry.build)
         few = material.collection.with_documents(_WARMING_DOCUMENTS)

@@ -72,7 +72,10 @@ class Failure:
 
 @dataclass
 class Session:
-    """A run: its folder (an existing run is continued) and settings, and its failures so far."""
+    """A run: its folder, its settings, and its failures so far.
+
+    An existing run is continued.
+    """
 
     out: Path
     #: Environments of peers and exact answers.

@@ -25,7 +25,9 @@ from .raw_store import ALL, Failure, Session
 def run_experiments(
     experiments: Sequence[Experiment], collections: Sequence[DatasetPath | Collection], session: Session
 ) -> list[Failure]:
-    """Run experiments on all collections, write the run's files, and return the failures.
+    """Run experiments on all collections and write the run's files.
+
+    Return the failures.
 
     Finished work is stored under a hash of its inputs and not repeated, so the same
     command continues an interrupted run.  RuntimeError if another process is writing to

@@ -55,7 +55,7 @@ class Material:
         return self.collection.documents
 
     def needs(self, *names: str, reason: str) -> None:
-        """Raise NotApplicableError with `reason` unless the collection has these fields."""
+        """Raise NotApplicableError with `reason` if a field is missing."""
         if any(getattr(self.collection, name) is None for name in names):
             raise NotApplicableError(reason)
 
@@ -100,7 +100,10 @@ class System(ABC):
         return ()
 
     def prepare(self, material: Material) -> None:  # noqa: B027 (most systems need nothing)
-        """Do untimed work that does not depend on the collection, such as creating environments."""
+        """Do untimed work that does not depend on the collection.
+
+        Creating environments is an example.
+        """
 
     @abstractmethod
     def build(self, material: Material) -> None:
@@ -120,7 +123,10 @@ class System(ABC):
 
     @abstractmethod
     def bytes_per_document(self) -> float:
-        """Return the size of the index without the token vectors that every exact reranker reads."""
+        """Return the bytes of the index without token vectors.
+
+        Every exact reranker reads the token vectors.
+        """
 
     def token_bytes_per_document(self) -> float:
         """Return the bytes of tokens that an exact ranking reads.
@@ -143,7 +149,9 @@ class System(ABC):
 
 
 def timed_search(queries: MultiVectors, k: int, answer: Callable[[int, MultiVectors], Ranked]) -> Answers:
-    """Call `answer` for one query after another and time each call; an untimed first call warms up.
+    """Call `answer` for one query after another and time each call.
+
+    An untimed first call warms up.
 
     `answer` is called with a query's number and the query, and returns positions and
     scores; longer answers are cut to `k`.
@@ -164,7 +172,7 @@ def timed_search(queries: MultiVectors, k: int, answer: Callable[[int, MultiVect
 
 
 def arguments_of(system: type[System], side: Literal["build", "query"]) -> dict[str, Any]:
-    """Return the names and defaults of a system's arguments, read from its signatures."""
+    """Return a system's arguments and their defaults, read from its signatures."""
     function = system.__init__ if side == "build" else system.search
     skipped = ("self",) if side == "build" else ("self", "queries", "k")
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

@@ -1,4 +1,7 @@
-"""Seeded damage to a copy of a file or folder: random bytes, or wrong values inside an intact container."""
+"""Seeded damage to a copy of a file or folder.
+
+Random bytes, or wrong values inside an intact container.
+"""
 
 import gzip
 import hashlib
@@ -54,7 +57,10 @@ def mutate(sample: Path, name: str, number: int) -> str:
 
 
 def correct_checksums(folder: Path) -> None:
-    """Write right checksums into the manifest of an index or encoder, so that the damage gets past them."""
+    """Write right checksums into the manifest of an index or encoder.
+
+    The damage then gets past them.
+    """
     for manifest in (folder / "manifest.json", folder / "encoder.json"):
         try:
             state = json.loads(manifest.read_bytes())
@@ -68,7 +74,10 @@ def correct_checksums(folder: Path) -> None:
 
 
 def position(content: bytes, rng: random.Random) -> int:
-    """Return a place in the file, often near the beginning or end, which hold headers."""
+    """Return a place in the file, often near the beginning or end.
+
+    Headers are there.
+    """
     place, near = rng.random(), rng.randrange(min(len(content), 128) or 1)
     if place < 0.3:
         return near
@@ -109,7 +118,10 @@ JSON_VALUES = (
 
 
 def change_json(content: bytes, rng: random.Random) -> bytes:
-    """Replace, remove, repeat or rename one value somewhere in the JSON, or in one of its lines."""
+    """Replace, remove, repeat or rename one value in the JSON.
+
+    It is anywhere in the file, or in one of its lines.
+    """
     lines = content.decode("utf-8", "replace").splitlines() or [""]
     if (len(lines) > 1 and not lines[0].startswith(("{", "["))) or lines[0] in ("{", "["):
         lines = ["\n".join(lines)]
@@ -175,7 +187,10 @@ def change_npy_header(content: bytes, rng: random.Random) -> bytes:
 
 
 def change_numbers(content: bytes, rng: random.Random) -> bytes:
-    """Replace numbers of an intact array, such as lengths by others whose sum wraps, or floats by NaN."""
+    """Replace numbers of an intact array.
+
+    For example, lengths whose sum wraps replace lengths, and NaN replaces floats.
+    """
     array = np.zeros(0)
     with suppress(ValueError):  # an array of objects
         array = np.array(np.load(io.BytesIO(content)), order="C")
@@ -269,7 +284,7 @@ def change_safetensors(content: bytes, rng: random.Random) -> bytes:
 
 
 def change_sqlite(content: bytes, rng: random.Random) -> bytes:
-    """Replace a pickled point of a local Qdrant collection, or a text of a text index."""
+    """Replace a pickled point of a local Qdrant collection, or an index's text."""
     database: Any = sqlite3.connect(":memory:")
     if not hasattr(database, "deserialize"):  # Python 3.10
         return replace_bytes(content, rng)
@@ -318,7 +333,10 @@ def change_hdf5(content: bytes, rng: random.Random) -> bytes:
 
 
 def change_table(content: bytes, rng: random.Random) -> bytes:
-    """Write a Parquet or Arrow table again with another column, without one, or without rows."""
+    """Write a Parquet or Arrow table again with other columns or rows.
+
+    It has another column, lacks one, or has no rows.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -354,7 +372,7 @@ def change_table(content: bytes, rng: random.Random) -> bytes:
 
 
 def change_journal(content: bytes, rng: random.Random) -> bytes:
-    """Change the JSON of a journal's line, and write the matching checksum before it."""
+    """Change the JSON of a journal's line, and write its checksum before it."""
     lines = content.splitlines()
     at = rng.randrange(len(lines))
     body = b" ".join(change_json(lines[at].partition(b" ")[2], rng).splitlines())

@@ -200,7 +200,9 @@ def expected(tokens: np.ndarray, encoder: FDEEncoder, side: Side) -> np.ndarray:
 
 
 def narrow_cone(count: int = 600, dimension: int = 32) -> tuple[MultiVectors, MultiVectors]:
-    """Return documents whose tokens share a direction (mean cosine about .7), and 30 queries.
+    """Return documents whose tokens share a direction, and 30 queries.
+
+    The mean cosine is about .7.
 
     Each document is about three of 60 topics; a query is the noisy beginning of a
     document.

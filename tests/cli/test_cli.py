@@ -1,4 +1,4 @@
-"""Shared by all commands: help, version, errors in one line, exit codes, progress bars."""
+"""Shared by all commands: help, version, errors, exit codes, progress bars."""
 
 import errno
 import os

@@ -1,4 +1,7 @@
-"""Reading in a child process: the same documents, its errors unchanged, a crash in one sentence."""
+"""Reading in a child process: the same documents, and its errors unchanged.
+
+A crash becomes one sentence.
+"""
 
 import json
 import pickle

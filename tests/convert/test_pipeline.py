@@ -1,4 +1,7 @@
-"""Formats of paths, errors of readers, and the stream from source to target: complete or nothing."""
+"""Formats of paths, errors of readers, and the stream to a target.
+
+A target is complete or absent.
+"""
 
 import errno
 import pickle

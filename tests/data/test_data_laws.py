@@ -45,7 +45,7 @@ def texts_of(
 def test_joining_the_parts_gives_the_whole(
     lengths: list[int], data: st.DataObject, dtype: Any, named: bool
 ) -> None:
-    """Round trip: slices at any cuts concatenate to the same tokens, lengths and ids."""
+    """Round trip: slices concatenate to the same tokens, lengths and ids."""
     ids = [f"t{i}" for i in range(len(lengths))] if named else None
     texts = texts_of(lengths, dtype=dtype, ids=ids)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(lengths)), max_size=4)))
@@ -155,7 +155,7 @@ def test_ids_are_kept_or_refused_for_a_repeat(values: list[Any]) -> None:
 
 @given(LENGTHS, st.integers(1, 12))
 def test_batches_are_full_and_cover_every_text_once(lengths: list[int], most: int) -> None:
-    """Greedy runs: within the limit or one text, and the next text would not have fit."""
+    """Greedy runs are within the limit or one text; the next text does not fit."""
     runs = list(token_batches(running_total(lengths), most))
     assert [i for start, stop in runs for i in range(start, stop)] == list(range(len(lengths)))
     for start, stop in runs:
@@ -234,7 +234,7 @@ def test_a_ranking_is_sliced_like_its_list(values: list[int], key: slice, exact:
 @pytest.mark.parametrize("times", [1, 60])  # more than 256 scores are selected before they are sorted
 @given(st.lists(st.integers(-4, 4), min_size=5, max_size=12), st.integers(1, 299))
 def test_the_best_first_do_not_depend_on_the_way_to_sort(times: int, values: list[int], k: int) -> None:
-    """Selection of a part and sorting of all give the same positions, ties by position."""
+    """Selection of a part and sorting of all agree, with ties by position."""
     scores = np.tile(np.array(values, np.float32), times)
     expected = np.argsort(-scores, kind="stable")[:k]
     np.testing.assert_array_equal(best_first(scores, k), expected)

@@ -30,7 +30,10 @@ LOCAL = MuveraIndex.build(DOCUMENTS, CONFIG, exact_tokens=10**9)
 
 
 def opened(engine: Any, encoder: Any = ENCODER, **options: Any) -> EngineIndex:
-    """Open an index whose tokens are in the engine, or in LOCAL if the engine stores none."""
+    """Open an index whose tokens are in the engine.
+
+    They are in LOCAL if the engine stores none.
+    """
     engine.graph_from = 50
     tokens = {} if engine.keeps_tokens else {"tokens": LOCAL}
     return EngineIndex(engine, encoder, **{**tokens, **options})
@@ -183,7 +186,7 @@ def test_recall_takes_the_calibrated_number_of_candidates(filled: EngineIndex) -
 
 @dataclass(frozen=True)
 class Lifecycle:
-    """An index of 60 documents, some of them without tokens, and what was added to it."""
+    """An index of 60 documents, some without tokens, and what was added to it."""
 
     index: EngineIndex
     texts: MultiVectors

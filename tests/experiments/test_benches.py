@@ -1,4 +1,4 @@
-"""Benches on tiny inputs: every way has a row, and the numbers follow from the definitions."""
+"""Benches on tiny inputs: every way has a row; numbers follow definitions."""
 
 import importlib
 import json

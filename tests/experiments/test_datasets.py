@@ -1,4 +1,7 @@
-"""Collections: files that belong together, missing parts, samples, encoding of texts, and the demo's sample."""
+"""Collections: files that belong together, missing parts and samples.
+
+Also the encoding of texts and the demo's sample.
+"""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A run's page: which folders are read, which plots there are, and the page in a browser."""
+"""A run's page: the folders it reads, its plots, and the page in a browser."""
 
 import dataclasses
 import shutil

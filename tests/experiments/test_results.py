@@ -1,4 +1,7 @@
-"""Metrics and intervals, tables of experiments, stored results, and the pages that are made from them."""
+"""Metrics and intervals, tables of experiments and stored results.
+
+Also the pages that are made from them.
+"""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Landmark kernels: the nearest landmarks and their weights against NumPy, and exact bits."""
+"""Landmark kernels against NumPy: nearest landmarks, weights, exact bits."""
 
 from typing import Any
 
@@ -71,7 +71,7 @@ def kernel_tokens(texts: list[NDArray[Any]]) -> Tokens:
 
 
 def nearest_of(landmarks: Landmarks, text: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the nearest landmarks of one text's tokens, and the weights of their cells."""
+    """Return the nearest landmarks of a text's tokens, and their cells' weights."""
     kept = min(NEAREST, landmarks.count)
     numbers, weights = np.empty((len(text), kept), np.int64), np.empty((len(text), kept), np.float32)
     rows = np.empty((landmarks.count, 0), np.int8)
@@ -80,7 +80,7 @@ def nearest_of(landmarks: Landmarks, text: NDArray[Any]) -> tuple[NDArray[np.int
 
 
 def rounded_cosines(landmarks: Landmarks, text: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the products of bytes and the cosines that they stand for, both (tokens, n)."""
+    """Return the products of bytes and their cosines, both (tokens, n)."""
     matrix = np.asarray(landmarks.landmarks, np.float64) * landmarks.scales - landmarks.center[:, np.newaxis]
     matrix /= np.linalg.norm(matrix, axis=0)
     unit = landmarks.directions.unit

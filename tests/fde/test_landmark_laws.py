@@ -61,7 +61,7 @@ def weights_of(query: np.ndarray, beta: float = 12.0, landmarks: Landmarks = LAN
 
 
 def rounding(*documents: np.ndarray) -> float:
-    """Return a bound on the error of a maximum: half a unit in each entry of its token."""
+    """Return a bound on a maximum's error: half a unit per entry of its token."""
     unit = max(float(np.abs(tokens - MEAN).max()) for tokens in documents) / 127
     return float(0.51 * unit * np.abs(DIRECTIONS).sum(axis=1).max()) + 1e-5
 
@@ -132,7 +132,10 @@ def test_the_weights_of_tokens_stay_below_their_lengths(query: np.ndarray, beta:
 
 @pytest.mark.parametrize("beta", [4.0, 8.0, 20.0])
 def test_a_token_at_the_cosine_of_no_landmark_is_shared_equally(beta: float) -> None:
-    """One landmark at the cosine 0.7 and the place of none have the same power: |q| / 2 each."""
+    """One landmark at the cosine 0.7 and the place of none share the power.
+
+    Each has |q| / 2.
+    """
     landmark = landmarks_at(np.array([[1.0, 0.0]]))
     token = np.array([[0.7, np.sqrt(1 - 0.7**2)]], np.float32)
     # The token is rounded to 127ths, which moves its cosine by up to .004.
@@ -161,7 +164,10 @@ def test_a_token_is_divided_among_its_nearest_landmarks(query: np.ndarray, beta:
 
 @given(st.integers(0, COUNT - 1), st.floats(0.01, 100), sharpness)
 def test_a_token_at_a_landmark_has_its_largest_weight_there(number: int, length: float, beta: float) -> None:
-    """Its cosine is 1, and those of other landmarks are less by more than the rounding."""
+    """Its cosine is 1.
+
+    The cosines of other landmarks are less by more than the rounding.
+    """
     assert weights_of(DIRECTIONS[number : number + 1] * length, beta).argmax() == number
 
 

@@ -1,4 +1,4 @@
-"""The learned projection: windows, the fit, rounding, and products of whole encoders."""
+"""The learned projection: windows, the fit, rounding, and whole encoders."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -292,7 +292,7 @@ def test_rounding_errors_of_maps_are_bounded(seed: int, cells: int, means: int, 
 
 @given(some_seeds)
 def test_short_rows_of_a_map_lose_no_more_than_long_ones(seed: int) -> None:
-    """`row_units`: rows from 1e-4 to 1e4 are rounded with units of their own, to 2 %."""
+    """`row_units`: rows from 1e-4 to 1e4 have their own units, to 2 %."""
     rng = np.random.default_rng(seed)
     queries, documents = rng.standard_normal((2, 30, 12)).astype(np.float32)
     documents *= 10 ** rng.uniform(-4, 4, (30, 1)).astype(np.float32)

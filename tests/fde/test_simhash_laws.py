@@ -1,4 +1,6 @@
-"""SimHash cells: what the paper proves (arXiv 2405.19504), as laws of the compiled path.
+"""SimHash cells: what the paper proves, as laws of the compiled path.
+
+See arXiv 2405.19504.
 
 Margins of random quantities are numbers of standard errors of the tested mean,
 estimated from the same draws.  At five, a true claim fails once in two million tests by
@@ -143,7 +145,7 @@ def test_a_querys_cells_add_up_to_its_tokens(
 def test_query_fdes_are_sparse(
     data: st.DataObject, dimension: int, bits: int, repetitions: int, soft: bool
 ) -> None:
-    """Lemma A.1: at most |Q| R p entries are not zero, twice as many with soft cells."""
+    """Lemma A.1: at most |Q| R p entries are not zero, twice with soft cells."""
     query = data.draw(some.token_arrays(dimension, most=5))
     encoder = simhash_encoder(
         None, **{**PLAIN, "projection": "complementary"}, dimension=dimension, num_repetitions=repetitions,
@@ -546,7 +548,7 @@ def recall_on_a_narrow_cone(name: str, **changes: Any) -> float:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_default_and_simhash_beat_the_paper_on_a_narrow_cone(seed: int) -> None:
-    """Measured: paper .65 to .67 with 1,280 floats, SimHash .93 to .95, the default 1."""
+    """Measured: paper .65 to .67 with 1,280 floats, SimHash .93 to .95, default 1."""
     values: dict[str, Any] = {"num_repetitions": 10, "num_simhash_projections": 4, "projection_dimension": 8}
     paper_recall = recall_on_a_narrow_cone("paper", seed=seed, **values)
     assert paper_recall < 0.72

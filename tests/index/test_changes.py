@@ -1,4 +1,7 @@
-"""MuveraIndex: additions, updates and deletions; a change happens completely or not at all; threads."""
+"""MuveraIndex: additions, updates and deletions; whole changes; threads.
+
+A change happens completely or not at all.
+"""
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -131,7 +134,7 @@ class FaultError(Exception):
 def test_changes_that_fail_late(
     way: str, owner: Any, step: str, after: bool, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The fault happens in the second block of vectors, before or after the step itself."""
+    """The fault happens in the second block of vectors, before or after the step."""
     index = built(**WAYS[way])
     index.delete([1, 2])
     before = index.ids.tolist(), answers(index)

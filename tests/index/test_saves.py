@@ -1,4 +1,7 @@
-"""Saved indexes: the same answers, files that stay, rebuilds and builds on disk in bounded memory."""
+"""Saved indexes: same answers, files that stay, rebuilds, builds on disk.
+
+Builds need bounded memory.
+"""
 
 import shutil
 import tracemalloc
@@ -246,7 +249,9 @@ def peak_of(work: Callable[[Path], object], folder: Path) -> int:
 
 @pytest.mark.slow
 def test_memory_of_builds_and_rebuilds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """31 MB of tokens in batches of 0.6 MB, with 1 MB waiting in memory, each of which may exist twice.
+    """31 MB of tokens in batches of 0.6 MB, with 1 MB waiting in memory.
+
+    Each of these may exist twice.
 
     The rest, below 1.3 MB, is in proportion to documents: vectors of 97 floats and
     their 140 bytes, ids, offsets. The calibration of recall= takes the same 6 MB for

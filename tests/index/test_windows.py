@@ -1,4 +1,7 @@
-"""First-stage recall: windows of documents measure it and warn of unsuitable added documents."""
+"""First-stage recall: windows of documents measure it.
+
+They warn of unsuitable added documents.
+"""
 
 import dataclasses
 import warnings
@@ -26,7 +29,7 @@ CONFIG = FDEConfig(dimension=DIMENSION, num_landmarks=64, final_projection_dimen
 
 
 def kind(which: int, count: int, seed: int = 0) -> MultiVectors:
-    """Return documents about topics of one kind, which use one half of the space alone."""
+    """Return documents about topics of one kind, in one half of the space."""
     topics = np.random.default_rng(which).standard_normal((60, DIMENSION))
     topics[:, which * 8 : which * 8 + 16] *= 0.1
     rng = np.random.default_rng((which, seed))
@@ -166,7 +169,10 @@ def test_recall_follows_what_is_in_the_index(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def measured(old: float, new: float) -> MeasuredWindows:
-    """Return the shares that windows of 30 old and of 20 new documents found, of 100 documents."""
+    """Return the shares that windows found, of 100 documents.
+
+    There are 30 old documents with windows, and 20 new ones.
+    """
     rows = np.arange(0, 100, 2)
     return MeasuredWindows(rows, np.where(rows < 60, old, new), 100, 100, 100)
 

@@ -1,4 +1,7 @@
-"""LlamaIndex: the store under its own index and retriever, all filter operators, and the postprocessor."""
+"""LlamaIndex: the store under its own index and retriever.
+
+Also all filter operators, and the postprocessor.
+"""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""`muvera mcp`, called by the SDK's client: over standard input and output, and in the same process."""
+"""`muvera mcp`, called by the SDK's client.
+
+Over standard input and output, and in the same process.
+"""
 
 import asyncio
 import sys

@@ -155,7 +155,7 @@ def test_products_with_a_map_are_those_of_integers_for_any_batch(
 
 @given(some.seeds, st.integers(1, 4), st.integers(1, 150))
 def test_packed_columns_hold_each_entry_once(seed: int, steps: int, columns: int) -> None:
-    """Packing is a permutation plus zeros: unpacking the panels gives the matrix back."""
+    """Packing is a permutation plus zeros: unpacking gives the matrix back."""
     matrix = np.random.default_rng(seed).integers(-128, 128, (2 * STEP * steps, columns)).astype(np.int8)
     lanes = 16
     panels = pack_bytes(matrix).reshape(-1, 2 * steps, lanes, STEP)

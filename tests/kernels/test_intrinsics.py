@@ -53,12 +53,15 @@ def normals(*shape: int) -> np.ndarray:
 
 @pytest.fixture(params=[0, ROWS - 2, ROWS - 1, ROWS + 2])
 def last(request: pytest.FixtureRequest) -> int:
-    """Number of the last row: the only one, or before, at or behind the end of a tile."""
+    """Number of the last row: the first one, or near or past the end of a tile."""
     return int(request.param)
 
 
 def tile_before_nan(last: int) -> tuple[Any, np.ndarray]:
-    """Return a tile's arguments, with NaN in the memory behind its rows, and the exact products."""
+    """Return a tile's arguments and the exact products.
+
+    There is NaN in the memory behind its rows.
+    """
     depth, row = 32, last // ROWS * ROWS
     rows = np.full((last + 1 + ROWS, depth), np.nan, np.float32)
     rows[: last + 1] = normals(last + 1, depth)
@@ -223,7 +226,10 @@ def byte_tiles(addition: str) -> dict[str, Any]:
 
 
 def rows_and_matrix(extreme: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return ROWS rows of bytes and a matrix: random ones, or the greatest and the smallest numbers."""
+    """Return ROWS rows of bytes and a matrix.
+
+    Their numbers are random, or the greatest and the smallest ones.
+    """
     rng = np.random.default_rng(0)
     rows = rng.integers(0, 256, (ROWS, DEPTH)).astype(np.uint8)
     matrix = rng.integers(-128, 128, (DEPTH, COLUMNS)).astype(np.int8)

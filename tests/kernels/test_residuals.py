@@ -1,4 +1,7 @@
-"""Decoded residuals of PLAID: exact sums, and bits that do not depend on threads, batches or dtypes."""
+"""Decoded residuals of PLAID: exact sums, and bits in any batch.
+
+Threads and dtypes do not change bits, either.
+"""
 
 from typing import Any
 
@@ -26,7 +29,7 @@ def index_of(nbits: int, count: int, seed: int = 0) -> tuple[Any, Any, Any, Any]
 
 @BITS
 def test_without_normalizing_a_vector_is_centroid_plus_weights(nbits: int) -> None:
-    """One rounding of float32; of each bucket's bits, the first is the least significant."""
+    """One rounding of float32; the first bit of a bucket is the least significant."""
     centroids, weights, codes, packed = index_of(nbits, 9)
     out = np.full((9, 16), np.nan, np.float32)
     decode_residuals(codes, packed, centroids, byte_table(weights, nbits), False, out)

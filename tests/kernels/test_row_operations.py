@@ -1,4 +1,7 @@
-"""Laws of the intrinsics on rows, which only compiled code can call: one wrapper each."""
+"""Laws of the intrinsics on rows.
+
+Only compiled code can call them: one wrapper for each.
+"""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Products of rows rounded to bytes, decoded residuals, and the search for numbers that are not finite."""
+"""Products of rows rounded to bytes, decoded residuals, and finite numbers."""
 
 from typing import Any
 
@@ -57,7 +57,10 @@ def test_products_of_vectors_of_the_greatest_depth_do_not_overflow(sign: int) ->
 
 @pytest.mark.parametrize("columns", [1, 63, SPAN, 130])
 def test_rounded_vectors_and_their_products(columns: int) -> None:
-    """The largest entry becomes 127; the error is that of rounding; products are those of integers."""
+    """The largest entry becomes 127, and the error is that of rounding.
+
+    Products are those of integers.
+    """
     rng = np.random.default_rng(columns)
     vectors = (rng.normal(size=(7, columns)) * 10.0 ** np.arange(-3, 4)[:, np.newaxis]).astype(np.float32)
     vectors[2] = 0

@@ -149,7 +149,7 @@ def test_of_equal_centroids_the_first_is_taken(seed: int, count: int) -> None:
 
 @given(some.seeds, st.integers(1, 16), st.integers(0, 5))
 def test_centroids_of_few_different_vectors_lose_nothing(seed: int, different: int, rounds: int) -> None:
-    """Vectors that all begin as centroids keep them; centroids without members do not move."""
+    """Vectors that begin as centroids keep them; centroids without members stay."""
     vectors = normals(seed, different, 2 * PAIRS)
     sample = vectors[np.arange(40) % different]
     centroids = np.empty((PAIRS, 2, 16), np.float32)

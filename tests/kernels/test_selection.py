@@ -231,7 +231,7 @@ def _enter_all(scores: Any, heap: Any) -> None:
 
 @given(st.lists(SCORES, max_size=40), st.integers(1, 20))
 def test_a_heap_keeps_the_greatest_scores_and_begins_with_the_smallest(scores: list[float], k: int) -> None:
-    """Definition: after any scores, the entries are the k greatest of them and of k times -inf."""
+    """Definition: the entries are the k greatest scores, or -inf if there are fewer."""
     heap = np.full(k, -np.inf, np.float32)
     _enter_all(np.array(scores, np.float32), heap)
     expected = sorted([*scores, *[-np.inf] * k], reverse=True)[:k]
@@ -247,7 +247,10 @@ def _judge(scores: Any, estimates: Any, heap: Any, out: Any) -> None:
 
 
 def excluded_by_hand(scores: Any, estimates: Any, least: float, k: int, i: int) -> bool:
-    """Five standard deviations above the estimate is still below the heap's smallest score."""
+    """The estimate plus five standard deviations is below the smallest score.
+
+    The heap has the k best scores.
+    """
     seen = scores[:i] > -np.inf
     errors = scores[:i][seen].astype(np.float64) - estimates[:i][seen]
     if len(errors) < max(k, 8):
@@ -259,7 +262,10 @@ def excluded_by_hand(scores: Any, estimates: Any, least: float, k: int, i: int) 
 def test_an_estimate_is_excluded_at_five_standard_deviations(
     seed: int, count: int, k: int, least: float, noise: float
 ) -> None:
-    """Definition by NumPy, after at least 8 and k errors; scores of -inf have no error."""
+    """Definition by NumPy, after at least 8 and k errors.
+
+    Scores of -inf have no error.
+    """
     rng = np.random.default_rng(seed)
     estimates = rng.standard_normal(count).astype(np.float32)
     scores = (estimates + 0.3 + noise * rng.standard_normal(count)).astype(np.float32)

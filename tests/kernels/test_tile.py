@@ -1,4 +1,4 @@
-"""The product tile: against float64, and every entry with the same bits in any product."""
+"""The product tile: against float64, and the same bits in any product."""
 
 from typing import Any
 
@@ -74,7 +74,7 @@ def multiplied(left: Any, right: Any) -> Any:
 
 
 def rows_with_zeros_and_nan(seed: int, count: int, depth: int) -> Any:
-    """Return rows of small integers; a quarter of the rows are NaN, and a quarter are -0."""
+    """Return rows of small integers; a quarter is NaN, and a quarter is -0."""
     rng = np.random.default_rng(seed)
     rows = rng.integers(-3, 4, (count, depth)).astype(np.float32)
     kinds = rng.integers(0, 4, count)
@@ -85,7 +85,7 @@ def rows_with_zeros_and_nan(seed: int, count: int, depth: int) -> Any:
 
 @given(some.seeds, st.integers(1, 3 * ROWS), st.integers(1, 70), st.integers(1, 3 * LANES))
 def test_products_are_those_of_float64(seed: int, count: int, depth: int, columns: int) -> None:
-    """Each of `depth` fused products rounds once, by at most 2^-24 of the sum of sizes."""
+    """Each of `depth` fused products rounds by at most 2^-24 of the sum of sizes."""
     left, right = normals(seed, count, depth), normals(seed + 1, columns, depth)
     exact = left.astype(np.float64) @ right.T.astype(np.float64)
     sizes = np.abs(left).astype(np.float64) @ np.abs(right).T.astype(np.float64)
@@ -130,7 +130,10 @@ def test_products_with_a_triangular_matrix_leave_out_its_zeros(seed: int, count:
 def test_products_of_columns_are_sums_over_the_rows(
     seed: int, count: int, vectors: int, data: st.DataObject
 ) -> None:
-    """Definition, for any number of rows: none gives zeros.  Small integers are exact."""
+    """Definition, for any number of rows: none gives zeros.
+
+    Small integers are exact.
+    """
     rng, width = np.random.default_rng(seed), vectors * LANES
     left, right = (rng.integers(-9, 10, (count, width)).astype(np.float32) for _ in range(2))
     row = data.draw(st.integers(0, width - ROWS))

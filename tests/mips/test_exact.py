@@ -1,4 +1,7 @@
-"""ExactSearch against NumPy, bit for bit in any batch, through additions, removals and the disk."""
+"""ExactSearch against NumPy, bit for bit in any batch.
+
+Vectors are added, removed and saved.
+"""
 
 import math
 import tracemalloc

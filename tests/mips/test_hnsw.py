@@ -1,4 +1,7 @@
-"""HNSWSearch: ef, lengths, failed additions, damaged files, and checks that hnswlib lacks."""
+"""HNSWSearch: ef, lengths, failed additions, damaged files, added checks.
+
+hnswlib lacks these checks.
+"""
 
 import struct
 import sys
@@ -186,7 +189,10 @@ def test_another_library_under_the_name_of_hnswlib(monkeypatch: pytest.MonkeyPat
 
 
 def test_unreachable_vectors_are_found() -> None:
-    """With so few links some vectors lose all links to them: all allowed vectors are then scored."""
+    """With so few links, no link leads to some vectors.
+
+    All allowed vectors are then scored.
+    """
     vectors = clustered(18, 1500, 8) * np.geomspace(1, 1000, 1500)[:, np.newaxis].astype(np.float32)
     search, queries = graph(vectors[::-1].copy(), m=2, ef_construction=2, ef=1), clustered(19, 3, 8)
     with pytest.raises(RuntimeError):  # otherwise the test shows nothing
@@ -201,7 +207,7 @@ def test_unreachable_vectors_are_found() -> None:
 
 
 def test_a_mark_that_contradicts_the_index(saved: tuple[Path, HNSWSearch]) -> None:
-    """Without the check, hnswlib raises "Label not found" later, when the vector is read."""
+    """Without the check, hnswlib raises "Label not found" when a vector is read."""
     path, search = saved
     search.remove(np.array([7]))
     search.settle()
@@ -234,7 +240,10 @@ def test_links_without_a_target(saved: tuple[Path, HNSWSearch]) -> None:
 
 
 def test_added_labels_without_a_norm(saved: tuple[Path, HNSWSearch]) -> None:
-    """Without the check, arrays that are indexed by label would grow to the size of a damaged label."""
+    """Without the check, arrays would grow to the size of a damaged label.
+
+    They are indexed by label.
+    """
     path, search = saved
     np.save(path.parent / "vector_added_labels.npy", np.array([2**40]))
     np.save(path.parent / "vector_added.npy", np.ones((1, 16), np.float32))

@@ -1,4 +1,7 @@
-"""What every vector search promises: filters, removals and copies, any batch and number of threads, checked arrays."""
+"""What every vector search promises.
+
+Filters, removals and copies, any batch and number of threads, checked arrays.
+"""
 
 from collections.abc import Callable
 from copy import copy

@@ -38,13 +38,16 @@ def collections(draw: st.DrawFn) -> tuple[MultiVectors, MultiVectors]:
 
 
 def size(query: Any, document: Any) -> float:
-    """Return the Cauchy-Schwarz bound: query lengths times the longest document token."""
+    """Return the Cauchy-Schwarz bound: query lengths times the longest token.
+
+    It is the longest token of the document.
+    """
     lengths = [np.linalg.norm(np.asarray(text, np.float64), axis=1) for text in (query, document)]
     return float(lengths[0].sum() * lengths[1].max())
 
 
 def whole_numbers(rng: np.random.Generator, lengths: Any, dimension: int = 8) -> MultiVectors:
-    """Tokens of small whole numbers: all their products and sums are exact in float32."""
+    """Tokens of small whole numbers: products and sums are exact in float32."""
     tokens = rng.integers(-4, 5, (int(np.sum(lengths)), dimension)).astype(np.float32)
     return MultiVectors.from_flat(tokens, lengths)
 
@@ -294,7 +297,7 @@ def test_spans_are_ranked_by_span_plus_alpha_times_document(
 
 @given(st.lists(st.integers(0, 4), max_size=12), st.lists(st.integers(0, 30), max_size=5))
 def test_tokens_belong_to_the_range_of_their_first_character(lengths: list[int], cuts: list[int]) -> None:
-    """A partition of the characters is a partition of the tokens that have characters."""
+    """A partition of characters is one of the tokens that have characters."""
     ends = np.cumsum([0, *lengths]).tolist()
     characters = list(pairwise(ends))
     bounds = sorted({0, *cuts, ends[-1] + 1})

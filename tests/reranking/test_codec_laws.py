@@ -186,7 +186,7 @@ def test_the_table_of_bytes_reads_each_bit_once(nbits: int, seed: int) -> None:
 def test_codes_depend_on_their_token_alone(
     name: str, seed: int, count: int, dimension: int, data: st.DataObject
 ) -> None:
-    """Batches: a permutation of tokens permutes codes and decoded tokens, bit for bit."""
+    """Batches: permuted tokens have permuted codes and decoded tokens, bit for bit."""
     codec, rows = fitted(name, dimension), tokens(seed, count, dimension)
     order = np.array(data.draw(st.permutations(range(count))), np.int64)
     codes = codec.encode(rows, threads=2)

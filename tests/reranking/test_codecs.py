@@ -1,4 +1,7 @@
-"""Token codecs: the stored format, the loss, and codes that depend only on the token and the codec."""
+"""Token codecs: the stored format, the loss, and codes.
+
+Codes depend only on the token and the codec.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -110,7 +113,10 @@ def test_constant_zero_and_long_tokens(name: str) -> None:
 
 
 def decoded_by_hand(arrays: dict[str, np.ndarray], code: np.ndarray) -> np.ndarray:
-    """Decode a residual code with a one-byte centroid, as docs/index-format.md describes it."""
+    """Decode a residual code with a one-byte centroid.
+
+    docs/index-format.md describes it.
+    """
     bits = int(np.log2(len(arrays["levels"])))
     factor = np.frombuffer(code[1:3].tobytes(), "<f2")[0].astype(np.float64)
     flat = np.unpackbits(code[3:])

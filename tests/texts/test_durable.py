@@ -1,4 +1,7 @@
-"""TextIndex.open: changes survive without a save, one writer at a time, and failures change nothing."""
+"""TextIndex.open: changes survive without a save; failures change nothing.
+
+There is one writer at a time.
+"""
 
 import json
 import os

@@ -168,7 +168,10 @@ def test_recall_finds_the_same_texts() -> None:
 
 @pytest.fixture(scope="module")
 def quinces() -> TextIndex:
-    """Texts of which the model finds only the last, by "red"; tests must not change it."""
+    """Texts of which the model finds only the last by "red".
+
+    Tests must not change it.
+    """
     texts = [f"red apple {i}" for i in range(40)] + ["quince", "red quince jam", "xredx"]
     return TextIndex.build(texts, Deaf())
 

@@ -20,7 +20,7 @@ FILLED = int((DOCUMENTS.lengths > 0).sum())
 
 
 def small_configs(dimension: int) -> dict[str, FDEConfig]:
-    """SimHash cells of 64 and 256 floats, moments and landmark cells projected to 16."""
+    """SimHash cells of 64 and 256 floats; moments and landmark cells of 16."""
     simhash = FDEConfig.preset(
         "simhash", dimension, num_repetitions=4, num_simhash_projections=2, projection_dimension=4
     )

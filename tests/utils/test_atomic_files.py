@@ -1,4 +1,7 @@
-"""Atomic files and folders: after a failure or a kill the old content stays, and nothing half-made is left."""
+"""Atomic files and folders: after a failure or a kill the old content stays.
+
+Nothing half-made is left.
+"""
 
 import json
 import os

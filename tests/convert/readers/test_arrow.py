@@ -1,4 +1,7 @@
-"""Parquet, Arrow and LanceDB tables of every list type, written by their own libraries."""
+"""Parquet, Arrow and LanceDB tables of every list type.
+
+Their own libraries write them.
+"""
 
 import tempfile
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""PLAID, fast-plaid, PyLate, WARP and byaldi: indexes of the real libraries, random ones and damaged ones."""
+"""PLAID, fast-plaid, PyLate, WARP and byaldi.
+
+The indexes are of the real libraries, random or damaged.
+"""
 
 import json
 import pickle
@@ -113,7 +116,7 @@ def test_random_indexes(seed: int, nbits: int, dimension: int, lengths: Any, tok
 
 
 def test_a_pending_chunk_beside_the_merged_file(tmp_path: Path) -> None:
-    """Chunk 1 grew after the merge: the position of chunk 2 is still that in the manifest."""
+    """Chunk 1 grew after the merge: chunk 2 stays where the manifest says."""
     index = random_index(3, [[2], [4], [3]])
     folder = write_fast_plaid(tmp_path / "index", index)
     for kind, parts in (("codes", index["codes"]), ("residuals", index["packed"])):
@@ -203,7 +206,7 @@ GIVEN = np.load(FOLDER / "pylate_expected.npz")
 
 
 def pylate_source(kind: str, quantized_to: Path) -> Any:
-    """Return the source of a golden folder; for fast-plaid, without its exact tokens."""
+    """Return the source of a golden folder; of fast-plaid, without exact tokens."""
     folder = FOLDER / f"pylate_{kind}"
     if kind != "fast_plaid":
         return open_source(folder)
@@ -251,7 +254,10 @@ def test_pylate_folders_become_an_index(kind: str, tmp_path: Path) -> None:
 
 
 def mapped(tmp_path: Path, names: Any, *, database: bool = False) -> Path:
-    """Write a PLAID index of three documents with PyLate's map, as a pickle or as sqlitedict writes it."""
+    """Write a PLAID index of three documents with PyLate's map.
+
+    The map is a pickle, or as sqlitedict writes it.
+    """
     folder = write_plaid(tmp_path / "index", random_index(1, [[2, 0], [3]]))
     file = folder / "plaid_ids_to_documents_ids"
     if not database:

@@ -1,4 +1,4 @@
-"""JSON and JSON lines: documents, answers of APIs, rows of vector stores, and damage."""
+"""JSON and JSON lines: documents, answers of APIs, vector stores, and damage."""
 
 import gzip
 import json

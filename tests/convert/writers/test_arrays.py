@@ -1,4 +1,7 @@
-"""Writers of tokens and of vectors: files that read back the same, written in a stream, complete or not at all."""
+"""Writers of tokens and of vectors: files read back the same.
+
+They are written in a stream, completely or not at all.
+"""
 
 import gc
 import json

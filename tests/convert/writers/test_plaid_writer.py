@@ -1,4 +1,4 @@
-"""PLAID indexes: codes kept, codes fitted, and the files that ColBERT and torch expect."""
+"""PLAID indexes: kept codes, fitted codes, and ColBERT's and torch's files."""
 
 import json
 import zipfile
@@ -53,7 +53,10 @@ def colbert(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="module", params=["straight", "through an index"])
 def ours(request: pytest.FixtureRequest, colbert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same folder, written by the converter: straight, or through an index that keeps the codes."""
+    """The same folder, written by the converter.
+
+    It converts straight, or through an index that keeps the codes.
+    """
     folder = tmp_path_factory.mktemp("plaid")
     if request.param == "straight":
         convert(colbert, folder / "ours", to="plaid", max_tokens=100)

@@ -1,4 +1,6 @@
-"""Make these index folders and ``../pooling.npz`` with their libraries: ``python make_goldens.py KIND [RULE]``.
+"""Make these index folders and ``../pooling.npz`` with their libraries.
+
+Run ``python make_goldens.py KIND [RULE]``.
 
 Each kind needs an environment of its own:
 
@@ -219,7 +221,11 @@ def pooled(rule: str, tensors: list[torch.Tensor], factor: int, protected: int) 
 
 
 def make_pooling(_: Path) -> None:
-    """Sentence-transformers 6.2.0, pylate 1.6.0 and 1.4.0, colbert-ai 0.2.22, colpali-engine 0.3.18."""
+    """Pool by the rule of an installed library.
+
+    The stored file is from sentence-transformers 6.2.0, pylate 1.6.0 and 1.4.0,
+    colbert-ai 0.2.22 and colpali-engine 0.3.18.
+    """
     rule, file = sys.argv[2], HERE.parent / "pooling.npz"
     content = dict(np.load(file))
     tensors = list(torch.split(torch.from_numpy(content["tokens"]), content["lengths"].tolist()))
