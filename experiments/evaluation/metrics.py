@@ -117,11 +117,25 @@ def judge(
     exact: ExactAnswers,
     judgements: Sequence[dict[int, int]] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
-    """Return each metric's value for every query, NaN for a query without judgements.
+    """Return each metric's value for every query.
 
-    `ids` has positions of documents, best first, filled up with -1.  `judgements` has
-    grades of documents by position for each query; without them, metrics that need them
-    are omitted.
+    Parameters
+    ----------
+    metrics : Sequence[str]
+        Names such as 10-recall@50, for the recall of exact Chamfer's best documents, or
+        names of ir-measures such as nDCG@10.
+    ids : NDArray[np.int64]
+        Positions of documents (n, k), best first, filled up with -1.
+    exact : ExactAnswers
+        The best documents by exact Chamfer, for recalls.
+    judgements : Sequence[dict[int, int]] or None
+        Grades of documents by position, for each of the n queries.  Without them,
+        metrics that need them are omitted.
+
+    Returns
+    -------
+    dict[str, NDArray[np.float64]]
+        Values (n,) by metric, higher is better; NaN for a query without judgements.
     """
     parsed = {name: parse_metric(name) for name in metrics}
     recalls = {name: metric for name, metric in parsed.items() if metric.exact}

@@ -45,7 +45,19 @@ class Part:
 def summarize(session: Session, experiment: Experiment, collection: Collection) -> Part:
     """Compute the metrics of an experiment's raw results.
 
-    Recorded faults are added to the session's failures.
+    Parameters
+    ----------
+    session : Session
+        The run.  Recorded faults are added to its failures.
+    experiment : Experiment
+        The experiment whose raw results are read.
+    collection : Collection
+        The collection with the experiment's queries.
+
+    Returns
+    -------
+    Part
+        Results by point, without the points of systems that failed.
     """
     part = Part(experiment, collection.name)
     exact = ExactAnswers(collection, session.cache)

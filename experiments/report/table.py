@@ -60,7 +60,23 @@ class Table:
     def of(
         cls, title: str, columns: Sequence[Column], rows: Iterable[dict[str, Any]], caption: str = ""
     ) -> Table:
-        """Make a table from rows that are dictionaries."""
+        """Make a table from rows that are dictionaries.
+
+        Parameters
+        ----------
+        title : str
+            Heading of the table.
+        columns : Sequence[Column]
+            Columns, each of which reads its value from a row.
+        rows : Iterable[dict[str, Any]]
+            Rows, top to bottom.
+        caption : str
+            Explanation of the table.
+
+        Returns
+        -------
+        Table
+        """
         return cls(title, columns, [[column.value(row) for column in columns] for row in rows], caption)
 
     @property

@@ -53,7 +53,19 @@ def check_run(run: Path, files: Sequence[Path] | None = None) -> list[str]:
 def record_run(run: Path, path: Path, tolerance: float) -> int:
     """Write a run's scores (means over seeds) as expected scores.
 
-    Return their number.
+    Parameters
+    ----------
+    run : Path
+        Folder of a finished run.
+    path : Path
+        File to write, one JSON object per line.  An existing file is replaced.
+    tolerance : float
+        Largest accepted difference of a later score, in the unit of the metric.
+
+    Returns
+    -------
+    int
+        Number of scores.
     """
     scores = [
         {**dict(zip(_NAMES, key, strict=True)), "value": round(value, 4), "tolerance": tolerance}

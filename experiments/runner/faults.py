@@ -20,6 +20,22 @@ def require_answers(answers: Answers, queries: int, k: int, documents: int) -> N
     """Raise ValueError unless every row is a ranking.
 
     A ranking has distinct existing documents, best scores first, then -1.
+
+    Parameters
+    ----------
+    answers : Answers
+        Answers of a system.
+    queries : int
+        Number of queries: rows that the answers must have.
+    k : int
+        Number of columns that the answers must have.
+    documents : int
+        Number of documents: positions must be smaller.
+
+    Raises
+    ------
+    ValueError
+        The message begins with "returned" and names the first fault.
     """
     for name, array, shape in (
         ("ids", answers.ids, (queries, k)),
@@ -61,9 +77,21 @@ def too_few(answers: Answers, documents: int) -> str | None:
 
 
 def chamfer_of(ids: NDArray[np.int64], queries: MultiVectors, documents: MultiVectors) -> NDArray[np.float32]:
-    """Return exact Chamfer of the returned documents, float32 (n, k).
+    """Return exact Chamfer of the returned documents.
 
-    -inf for ids of -1.
+    Parameters
+    ----------
+    ids : NDArray[np.int64]
+        Positions of documents (n, k), filled up with -1.
+    queries : MultiVectors
+        Token vectors of the n queries.
+    documents : MultiVectors
+        Token vectors of all documents.
+
+    Returns
+    -------
+    NDArray[np.float32]
+        Similarities (n, k), higher is better; -inf for ids of -1.
     """
     out = np.full(ids.shape, -np.inf, np.float32)
     rankings = rerank(queries, documents, [row[row >= 0] for row in ids], threads=1)

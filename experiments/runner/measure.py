@@ -45,8 +45,19 @@ class _Built:
 def measure(session: Session, experiment: Experiment, part: Collection, seed: int) -> None:
     """Measure all points of an experiment that have no results yet.
 
-    `part` is the collection with the experiment's queries.  Failures are added to the
-    session under their system's label; the other systems continue.
+    Failures are added to the session under their system's label; the other systems
+    continue.
+
+    Parameters
+    ----------
+    session : Session
+        The run that gets the raw results.
+    experiment : Experiment
+        Systems and points to measure.
+    part : Collection
+        The collection with the experiment's queries.
+    seed : int
+        Seed of every random choice of the systems.
     """
     content = part.content
     work: list[tuple[Entry, list[tuple[Point, Path]]]] = []
