@@ -214,7 +214,8 @@ def run_mutants(mutants: Sequence[Mutant], jobs: int, timeout: float, *, verbose
     survivors = [m.name for m, result in zip(mutants, results, strict=True) if result == SURVIVED]
     share = caught / max(1, len(results))
     print(
-        f"{caught} of {len(results)} faults are caught ({share:.0%}); survivors: {', '.join(survivors) or 'none'}."
+        f"{caught} of {len(results)} faults are caught ({share:.0%}); survivors: "
+        f"{', '.join(survivors) or 'none'}."
     )
     return 0 if share >= ENOUGH else 1
 

@@ -84,7 +84,8 @@ def measure_size(path: DatasetPath, settings: GrowthSettings, count: int, folder
     for name, out in files.items():
         if not out.exists() and in_new_process(_run, name, path, settings, count, index, out):
             raise RuntimeError(
-                f"The step {name!r} of {count:,} documents failed. Start again: earlier measurements are kept."
+                f"The step {name!r} of {count:,} documents failed. Start again: earlier measurements are "
+                "kept."
             )
         results |= json.loads(out.read_text(encoding="utf-8"))
     shutil.rmtree(index, ignore_errors=True)
@@ -283,14 +284,14 @@ def growth_table(settings: GrowthSettings, measured: list[dict[str, Any]], real:
     made = "" if real else ", and generated documents of 48 to 80 tokens"
     generated = "" if real else "Build times exclude generating documents. "
     searches = " ".join(
-        f"A {name} search ranks {candidates} candidates{f' (ef={ef})' if has_graph else ''}, then the best {rescore} "
-        "of them by exact tokens."
+        f"A {name} search ranks {candidates} candidates{f' (ef={ef})' if has_graph else ''}, then the best "
+        f"{rescore} of them by exact tokens."
         for name, (candidates, ef, rescore) in _SEARCHES.items()
     )
     caption = (
         f"The documents of {settings.collection}{made}. Preset {settings.encoder!r}, backend "
-        f"{settings.backend!r}{graph}, {_TOKENS} codes and exact tokens. One thread searches. {searches} {generated}"
-        f"Recall is over {settings.judged} queries; {_TIMED} other queries are timed once each. "
+        f"{settings.backend!r}{graph}, {_TOKENS} codes and exact tokens. One thread searches. {searches} "
+        f"{generated}Recall is over {settings.judged} queries; {_TIMED} other queries are timed once each. "
         f"{measured[-1]['build_machine']}"
     )
     title = f"{'Real text' if real else 'Generated documents'}, backend {settings.backend}"
@@ -302,7 +303,8 @@ def grow(
         list[int] | None,
         typer.Option(
             min=1000,
-            help="Number of documents; may be repeated. Those beyond the collection are generated. Default: its size.",
+            help="Number of documents; may be repeated. Those beyond the collection are generated. Default: "
+            "its size.",
         ),
     ] = None,
     collection: Annotated[

@@ -96,10 +96,11 @@ def measure(collections: Iterable[Collection], rounds: int, ways: Sequence[Way] 
         Column("bytes per vector", "bytes", "{:,.0f}"),
     ]
     caption = (
-        "Time of whole queries: encode, search, rank by exact Chamfer; one query at a time on one thread, processor "
-        f"time, median of {rounds} interleaved rounds. Indexes were saved and loaded. Each row has the smallest number "
-        "of candidates that reaches the recall, and a graph the ef with the least time. Rows without a time do not "
-        f"reach the recall with {_CANDIDATES[-1]} candidates. The first way is {first.label} with {first.backend}. {on}"
+        "Time of whole queries: encode, search, rank by exact Chamfer; one query at a time on one thread, "
+        f"processor time, median of {rounds} interleaved rounds. Indexes were saved and loaded. Each row has "
+        "the smallest number of candidates that reaches the recall, and a graph the ef with the least time. "
+        f"Rows without a time do not reach the recall with {_CANDIDATES[-1]} candidates. The first way is "
+        f"{first.label} with {first.backend}. {on}"
     )
     return Table.of("Time at equal recall", columns, rows, caption)
 

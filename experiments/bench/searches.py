@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -76,7 +77,7 @@ def measure(collections: Iterable[Collection], rounds: int, kinds: Iterable[Any]
             "500 candidates", index, queries, candidates=500
         )
         for threads in (1, None):
-            search = lambda index=index, threads=threads: index.search(queries, _K, threads=threads)  # noqa: E731
+            search = partial(index.search, queries, _K, threads=threads)
             jobs["batch", "all threads" if threads is None else "one thread"] = timed(search)
         ways += _compared(f"{collection.name}, {kind}", jobs, _BATCH, rounds)
     caption = f"Median of {rounds} interleaved rounds; processor time of one thread, queries one by one. {on}"
@@ -217,9 +218,9 @@ def measure_dial(
         Column("time relative to fixed number", "share", "{:.2f}x"),
     ]
     caption = (
-        "`search(recall=)`, calibrated with windows of documents, compared with the fixed number of candidates that "
-        "has the same recall. Times are processor time of whole searches on one thread, one query at a time: the "
-        f"median of {rounds} interleaved rounds. {on}"
+        "`search(recall=)`, calibrated with windows of documents, compared with the fixed number of "
+        "candidates that has the same recall. Times are processor time of whole searches on one thread, one "
+        f"query at a time: the median of {rounds} interleaved rounds. {on}"
     )
     return Table.of("Recalls and their times", columns, rows, caption)
 

@@ -83,7 +83,7 @@ def words(
         Column("TextIndex / pairs", lambda row: row["own"] / row["pairs"], "{:.2f}x"),
     ]
     caption = (
-        "nDCG@10 of words alone. In scripts without spaces, such as Japanese, bm25s needs pairs of characters as "
-        "words. TextIndex uses such pairs there, too."
+        "nDCG@10 of words alone. In scripts without spaces, such as Japanese, bm25s needs pairs of "
+        "characters as words. TextIndex uses such pairs there, too."
     )
     finish("words", "Words", [Table.of("Words alone", columns, rows, caption)], save)

@@ -149,6 +149,6 @@ def _graded(
     if any(grades):
         return grades, ""
     return None, (
-        f"None of the {lines} judgements in {path} belongs to a query and a document of the collection: their "
-        "ids must be those of the embeddings."
+        f"None of the {lines} judgements in {path} belongs to a query and a document of the collection: "
+        "their ids must be those of the embeddings."
     )

@@ -55,8 +55,8 @@ def parse_metric(name: str) -> Metric:
         measure = ir_measures.parse_measure(name)
     except (ValueError, NameError) as error:
         raise ValueError(
-            f"There is no metric {name!r}. Use a recall such as 10-recall@50 against exact Chamfer, or a name "
-            "of ir-measures such as nDCG@10 against judgements."
+            f"There is no metric {name!r}. Use a recall such as 10-recall@50 against exact Chamfer, or a "
+            "name of ir-measures such as nDCG@10 against judgements."
         ) from error
     return Metric(0, int(measure.params.get("cutoff", 1)))
 

@@ -15,10 +15,12 @@ from .table import Table, markdown
 #: experiments.
 SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "systems": (
-        "How fast are other engines at the same recall?", "[Switch](../how-to/switch.md)", ("headline", "speed"),
+        "How fast are other engines at the same recall?", "[Switch](../how-to/switch.md)",
+        ("headline", "speed"),
     ),
     "vectors": (
-        "Which encoder, and how many floats?", "[Encoders](../settings.md#encoders)", ("end_to_end", "default_vectors"),
+        "Which encoder, and how many floats?", "[Encoders](../settings.md#encoders)",
+        ("end_to_end", "default_vectors"),
     ),
     "fdes": (
         "How good are FDEs, and which of their options matter?",
@@ -26,13 +28,16 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         ("pipeline", "vector_dimension", "ablation", "limit"),
     ),
     "tokens": (
-        "How should tokens be stored?", "[Tokens](../settings.md#how-tokens-are-stored)", ("searches", "tokens"),
+        "How should tokens be stored?", "[Tokens](../settings.md#how-tokens-are-stored)",
+        ("searches", "tokens"),
     ),
     "texts": (
-        "Do words improve the ranking of texts?", "[Texts](../how-to/search-texts.md)", ("texts", "words", "hybrid"),
+        "Do words improve the ranking of texts?", "[Texts](../how-to/search-texts.md)",
+        ("texts", "words", "hybrid"),
     ),
     "dial": (
-        "A recall or a number of candidates?", "[Recall](../settings.md#a-recall-instead-of-candidates)", ("dial",),
+        "A recall or a number of candidates?", "[Recall](../settings.md#a-recall-instead-of-candidates)",
+        ("dial",),
     ),
     "size": (
         "Which search for which size, and what does a large index cost?",

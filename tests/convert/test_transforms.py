@@ -98,7 +98,8 @@ def test_measures() -> None:
     measure = Measure()
     measure.add(documents([[3, 4], Z], [], [[0, 1]]))
     assert measure.to_dict() == {
-        "documents": 3, "tokens": 3, "dimension": 2, "dtype": "float32", "ids": "positions", "empty_documents": 1,
+        "documents": 3, "tokens": 3, "dimension": 2, "dtype": "float32", "ids": "positions",
+        "empty_documents": 1,
         "zero_rows": 1, "norms": {"min": 1.0, "mean": 3.0, "max": 5.0}, "normalized": False,
     }  # fmt: skip
     assert Measure().normalized is None

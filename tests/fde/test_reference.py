@@ -28,7 +28,8 @@ def config_of(case: dict[str, Any]) -> FDEConfig:
         "reference", case["dimension"], num_repetitions=case["num_repetitions"],
         num_simhash_projections=case["num_simhash_projections"], projection=case["kind"],
         projection_dimension=case["projection_dimension"] or None, fill_empty_partitions=case["fill"],
-        final_projection=final and "count_sketch", final_projection_dimension=final, seed=case["seed"] % 2**32,
+        final_projection=final and "count_sketch", final_projection_dimension=final,
+        seed=case["seed"] % 2**32,
     )  # fmt: skip
 
 

@@ -36,7 +36,11 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: as_id_list(b"12", "names"), TypeError, "names must .* b'12'"),
     (lambda: as_id_list({"a": 1}), TypeError, "dict"),
     (lambda: as_id_list(None), TypeError, r"another collection, got NoneType None\.$"),
-    (lambda: as_path(None), TypeError, "path must be a string or a Path, got NoneType None"),  # type: ignore[arg-type]
+    (
+        lambda: as_path(None),  # type: ignore[arg-type]
+        TypeError,
+        "path must be a string or a Path, got NoneType None",
+    ),
     (lambda: as_path(""), ValueError, "path must be a folder, got an empty string"),
     (
         lambda: as_path(Path("s3://bucket")),

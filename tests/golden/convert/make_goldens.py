@@ -76,7 +76,8 @@ def make_colbert(root: Path) -> None:
     collection_indexer.Checkpoint = lambda *_, **__: SimpleNamespace()
     collection_indexer.CollectionEncoder = lambda *_: SimpleNamespace(encode_passages=encode)
     config = ColBERTConfig(
-        dim=32, nbits=2, kmeans_niters=4, root=str(root), index_name="golden", experiment="e", rank=0, nranks=1,
+        dim=32, nbits=2, kmeans_niters=4, root=str(root), index_name="golden", experiment="e", rank=0,
+        nranks=1,
         avoid_fork_if_possible=True, index_bsize=5, checkpoint="none",
     )  # fmt: skip
     Collection.get_chunksize = lambda self: 5
@@ -176,7 +177,8 @@ def make_torch(root: Path) -> None:
     """Every dtype, views, containers, and files that must be refused."""
     base = torch.from_numpy(np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)) * 40
     kinds = [
-        "float32", "float16", "bfloat16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool", "uint16",
+        "float32", "float16", "bfloat16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool",
+        "uint16",
     ]  # fmt: skip
     tensors = {kind: (base.abs() if kind[0] == "u" else base).to(getattr(torch, kind)) for kind in kinds}
     tensors |= {"sliced": base[2:5, 1:4], "transposed": base.T, "scalar": base[3, 2], "empty": base[:0]}
