@@ -302,27 +302,50 @@ def test_pylate_maps_that_do_not_fit(tmp_path: Path, names: Any, message: str) -
         read(mapped(tmp_path, names))
 
 
-def test_pylate_voyager_and_scann_maps_that_do_not_fit(tmp_path: Path) -> None:
+#: One list under many names takes two bytes each, but would be read many times.
+SHARED_LIST = list(range(200))
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"a": [0, 5000]},
+        {"a": "xyz"},
+        {"a": NESTED},
+        dict.fromkeys(range(50), SHARED_LIST),
+    ],
+    ids=["too large", "no list", "nested", "shared"],
+)
+def test_maps_that_do_not_fit_pylates_voyager_are_refused(tmp_path: Path, named: Any) -> None:
     voyager = Path(shutil.copytree(FOLDER / "pylate_voyager", tmp_path / "voyager"))
-    shared = list(range(200))
-    # One list under many names takes two bytes each, but would be read many times.
-    for named in ({"a": [0, 5000]}, {"a": "xyz"}, {"a": NESTED}, dict.fromkeys(range(50), shared)):
-        (voyager / "document_ids_to_embeddings.pkl").write_bytes(pickle.dumps(named))
-        with pytest.raises(ValueError, match="voyager"):
-            read(voyager)
-    scann = tmp_path / "scann"
-    scann.mkdir()
-    tokens = np.arange(24, dtype=np.float32).reshape(8, 3)
-    np.save(scann / "flattened_embeddings.npy", tokens)
-    table = scann / "doc_id_to_embedding_range.tsv"  # in place of the pickle since PyLate 1.7
-    table.write_text("late\t5\t3\nearly\t0\t2\nempty\t5\t0\n")
-    documents = read(scann)
+    (voyager / "document_ids_to_embeddings.pkl").write_bytes(pickle.dumps(named))
+    with pytest.raises(ValueError, match="voyager"):
+        read(voyager)
+
+
+SCANN_TOKENS = np.arange(24, dtype=np.float32).reshape(8, 3)
+
+
+def write_scann(folder: Path, ranges: str) -> Path:
+    """Write a table of ranges, which PyLate has in place of a pickle since 1.7."""
+    folder.mkdir()
+    np.save(folder / "flattened_embeddings.npy", SCANN_TOKENS)
+    (folder / "doc_id_to_embedding_range.tsv").write_text(ranges)
+    return folder
+
+
+def test_ranges_of_pylates_scann_are_in_any_order(tmp_path: Path) -> None:
+    documents = read(write_scann(tmp_path / "scann", "late\t5\t3\nearly\t0\t2\nempty\t5\t0\n"))
     assert documents.ids.tolist() == ["late", "early", "empty"] and documents.lengths.tolist() == [3, 2, 0]
-    assert np.array_equal(documents.tokens, tokens[[5, 6, 7, 0, 1]])
-    for ranges in ("a\t7\t3\n", f"a\t0\t{2**40}\n", "a\t-1\t2\n", f"a\t{2**63 - 1}\t1\n", "a\tx\t1\n"):
-        table.write_text(ranges)
-        with pytest.raises(ValueError, match="scann"):
-            read(scann)
+    assert np.array_equal(documents.tokens, SCANN_TOKENS[[5, 6, 7, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    "ranges", ["a\t7\t3\n", f"a\t0\t{2**40}\n", "a\t-1\t2\n", f"a\t{2**63 - 1}\t1\n", "a\tx\t1\n"]
+)
+def test_ranges_that_do_not_fit_pylates_scann_are_refused(tmp_path: Path, ranges: str) -> None:
+    with pytest.raises(ValueError, match="scann"):
+        read(write_scann(tmp_path / "scann", ranges))
 
 
 # -- byaldi -----------------------------------------------------------------------

@@ -163,11 +163,12 @@ def test_changed_tokens_and_other_bits_are_coded_anew(tmp_path: Path) -> None:
     assert lost(read(source), tmp_path / "four") < 0.0095
 
 
-def test_no_tokens_leave_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["memory", "plaid"])
+def test_no_tokens_leave_nothing(tmp_path: Path, name: str) -> None:
     coded = write_plaid(tmp_path / "plaid", random_index(3, [[0, 0]]))
-    for documents, name in ((collection([0, 0], 8), "memory"), (coded, "plaid")):
-        with pytest.raises(ValueError, match=f"{name} has no token vectors"):
-            convert(documents, tmp_path / "out", to="plaid")
+    documents: Any = coded if name == "plaid" else collection([0, 0], 8)
+    with pytest.raises(ValueError, match=f"{name} has no token vectors"):
+        convert(documents, tmp_path / "out", to="plaid")
     assert [path.name for path in tmp_path.iterdir()] == ["plaid"]
 
 
