@@ -130,15 +130,18 @@ def test_the_sample_and_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tuning.sampled_documents, tuning.documents) == (400, FILLED) and steps == [1, 1, 1]
 
 
-def test_bad_input() -> None:
-    wrong: list[tuple[dict[str, Any], str]] = [
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
         ({"target_recall": 1.5}, "target_recall .*1.5"),
         ({"max_bytes": 15}, "max_bytes=15"),
         ({"candidates": 300}, "424 .*300"),
         ({"sample": 49}, "sample .*50.* 49"),
         ({"documents": DOCUMENTS[:40]}, "50 documents.* 38"),
         ({"queries": QUERIES[:29]}, "30 queries.* 29"),
-    ]
-    for arguments, words in wrong:
-        with pytest.raises(ValueError, match=words):
-            tune(**{"documents": DOCUMENTS, "queries": QUERIES, **arguments})
+    ],
+    ids=["target_recall", "max_bytes", "candidates", "sample", "documents", "queries"],
+)
+def test_bad_input(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        tune(**{"documents": DOCUMENTS, "queries": QUERIES, **arguments})
