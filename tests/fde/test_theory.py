@@ -4,6 +4,7 @@ tokens.
 
 import math
 from functools import partial
+from typing import Any
 
 import numpy as np
 import oracle
@@ -80,6 +81,9 @@ def test_theorem_2_2_adds_up(eps: float, delta: float, queries: int, documents: 
 
 
 @pytest.mark.parametrize(
+    "theorem", [theorem_2_1, partial(theorem_2_2, num_documents=100)], ids=["theorem 2.1", "theorem 2.2"]
+)
+@pytest.mark.parametrize(
     ("values", "words"),
     [
         ((0.0, 0.1, 3, 4), "eps .*0.0"),
@@ -89,10 +93,9 @@ def test_theorem_2_2_adds_up(eps: float, delta: float, queries: int, documents: 
         ((0.1, 0.1, 3, -4), "num_document_tokens .*-4"),
     ],
 )
-def test_bad_theorems(values: tuple[float, float, int, int], words: str) -> None:
-    for theorem in (theorem_2_1, partial(theorem_2_2, num_documents=100)):
-        with pytest.raises(ValueError, match=words):
-            theorem(*values)
+def test_bad_theorems(theorem: Any, values: tuple[float, float, int, int], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        theorem(*values)
 
 
 def test_documents_must_be_counted() -> None:

@@ -121,11 +121,21 @@ def test_random_bytes_decode_bit_by_bit(
     np.testing.assert_allclose(codec.decode(codec.plaid_codes(codes, packed)), expected, atol=1e-3)
 
 
-def test_the_first_number_beyond_a_limit() -> None:
-    values = np.full(5000, -99.5, np.float32)
+def beyond(values: np.ndarray) -> int:
+    """Return the position of the first float32 of at least 100, or -1."""
     mask, limit = np.uint32(0x7FFFFFFF), np.float32(100).view(np.uint32)
-    assert first_beyond(values.view(np.uint32), mask, limit) == -1
-    assert first_beyond(values[:0].view(np.uint32), mask, limit) == -1
-    for where, value in ((4999, np.nan), (4096, np.inf), (4095, -np.inf), (9, 100), (4, -100), (0, np.nan)):
-        values[where] = value
-        assert first_beyond(values.view(np.uint32), mask, limit) == where
+    return int(first_beyond(values.view(np.uint32), mask, limit))
+
+
+@pytest.mark.parametrize("count", [0, 5000])
+def test_no_number_is_beyond_a_limit(count: int) -> None:
+    assert beyond(np.full(count, -99.5, np.float32)) == -1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 100, -100])
+@pytest.mark.parametrize("place", [0, 4, 4095, 4096, 4999])
+def test_the_first_number_beyond_a_limit(place: int, value: float) -> None:
+    values = np.full(5000, -99.5, np.float32)
+    values[place] = value
+    values[place + 1 :: 700] = np.nan
+    assert beyond(values) == place

@@ -114,11 +114,19 @@ def saved(tmp_path: Path) -> tuple[Path, HNSWSearch]:
     return tmp_path / GRAPH, search
 
 
-def test_files_of_other_graphs(saved: tuple[Path, HNSWSearch]) -> None:
+@pytest.mark.parametrize(
+    ("dimension", "changes", "message"), [(17, {}, "16 floats, but 17"), (16, {"m": 8}, "m=16, but m=8")]
+)
+def test_graphs_of_other_settings_are_refused(
+    saved: tuple[Path, HNSWSearch], dimension: int, changes: dict[str, Any], message: str
+) -> None:
     path, search = saved
-    for dimension, changes, message in ((17, {}, "16 floats, but 17"), (16, {"m": 8}, "m=16, but m=8")):
-        with pytest.raises(ValueError, match=message):
-            load(path.parent, search, dimension, **changes)
+    with pytest.raises(ValueError, match=message):
+        load(path.parent, search, dimension, **changes)
+
+
+def test_files_that_are_no_graphs_are_refused(saved: tuple[Path, HNSWSearch]) -> None:
+    path, search = saved
     path.write_bytes(b"\1\0\0\0\1\0\0\0" * 1000)
     with pytest.raises(ValueError, match="not a file of"):
         load(path.parent, search)
