@@ -74,12 +74,16 @@ def test_a_fault_is_named(tmp_path: Path, content: dict[str, Any], message: str)
     assert message in str(caught.value)
 
 
-def test_files_that_are_no_configuration(tmp_path: Path) -> None:
-    path = tmp_path / "a.yaml"
-    for text, message in (("a: [", "a.yaml"), ("- 1", "got list"), ("k: 3", "title is missing")):
-        path.write_text(text)
-        with pytest.raises(ValueError, match=message):
-            load_experiments([str(path)])
+@pytest.mark.parametrize(
+    ("text", "message"), [("a: [", "a.yaml"), ("- 1", "got list"), ("k: 3", "title is missing")]
+)
+def test_files_that_are_no_configuration(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_experiments([str(tmp_path / "a.yaml")])
+
+
+def test_a_misspelled_experiment_is_guessed() -> None:
     with pytest.raises(ValueError, match="Did you mean 'end_to_end'"):
         load_experiments(["end_to_ends"])
 

@@ -271,15 +271,25 @@ def test_passages_are_texts_with_queries(tmp_path: Path, monkeypatch: pytest.Mon
     assert (name, query) == ("0", "Reads a file.") and document.split() == text.split()[:150]
 
 
-def test_the_readmes_numbers_the_size_and_the_texts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("depth", [1, 3, 10])
+def test_the_samples_readme_has_the_ranks_of_its_answers(depth: int) -> None:
     ranks, readme = best_ranks(SAMPLE), (SAMPLE / "README.md").read_text(encoding="utf-8")
-    for depth in (1, 3, 10):
-        assert f"{sum(rank <= depth for rank in ranks)} of {len(ranks)}" in readme
+    assert f"{sum(rank <= depth for rank in ranks)} of {len(ranks)}" in readme
+
+
+def test_the_sample_is_small_and_finds_most_answers() -> None:
+    ranks = best_ranks(SAMPLE)
     assert sum(rank <= 3 for rank in ranks) > len(ranks) / 2
     assert sum(path.stat().st_size for path in SAMPLE.iterdir()) < 5_000_000
+
+
+def test_texts_of_the_sample_begin_with_their_names() -> None:
     # Other ids of the sample do not exist in every version of Python.
     documents = collect_documents(["json.loads", "str.upper", "collections.Counter.most_common"])
     assert all(text.startswith(f"{name}: ") for name, text in documents.items())
+
+
+def test_answers_that_are_not_in_the_sample_are_refused(tmp_path: Path) -> None:
     for name, value in (("ids", ["json.loads"]), ("queries", [{"text": "q", "relevant": ["json.dumps"]}])):
         (tmp_path / f"{name}.json").write_text(json.dumps(value))
     with pytest.raises(ValueError, match=r"not among the documents: json\.dumps"):

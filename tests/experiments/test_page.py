@@ -42,21 +42,30 @@ def run(folder: Path) -> Run:
     return load_run(folder)
 
 
-def test_a_folder_without_its_files_is_refused(folder: Path, tmp_path: Path) -> None:
-    assert (
-        "has no manifest.json. Give the folder of a finished run." in small_runs.command("page", tmp_path)[1]
-    )
+def test_a_folder_without_its_files_is_refused(tmp_path: Path) -> None:
+    output = small_runs.command("page", tmp_path)[1]
+    assert "has no manifest.json. Give the folder of a finished run." in output
+
+
+def test_a_page_is_written_into_a_new_folder(folder: Path, tmp_path: Path) -> None:
     target = tmp_path / "deep" / "a.html"
     small_runs.command("page", folder, "--out", target)
     assert target.stat().st_size > 300_000
-    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
-    for text, message in (
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
         ('{"rows": [\n1,,]}', "line 2 column 3"),
         ("[]", "a list."),
         ('{"rows": []}', "no rows and 2 failures, the first: "),
-    ):
-        (copy / "summary.json").write_text(text, encoding="utf-8")
-        assert message in small_runs.command("page", copy)[1]
+    ],
+    ids=["no JSON", "a list", "no rows"],
+)
+def test_a_damaged_summary_is_refused(folder: Path, tmp_path: Path, text: str, message: str) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    (copy / "summary.json").write_text(text, encoding="utf-8")
+    assert message in small_runs.command("page", copy)[1]
     assert not (copy / "page.html").exists()
 
 
