@@ -93,15 +93,17 @@ def test_equal_tokens_are_pooled_first(texts: MultiVectors, times: int) -> None:
         np.testing.assert_allclose(pooled, distinct.round(5), atol=3e-5)
 
 
+@pytest.mark.parametrize(("dtype", "slack"), [(np.float32, 1e-6), (np.float16, 2e-3)])
 @settings(max_examples=20)
 @given(documents(), st.floats(1.0, 3), st.sampled_from(["sentence-transformers", "colpali"]))
-def test_renormalized_pools_are_unit_tokens(texts: MultiVectors, factor: float, rule: str) -> None:
+def test_renormalized_pools_are_unit_tokens(
+    dtype: Any, slack: float, texts: MultiVectors, factor: float, rule: str
+) -> None:
     """Rules that renormalize return tokens of length 1, of the same dtype."""
-    for dtype, slack in ((np.float32, 1e-6), (np.float16, 2e-3)):
-        own = MultiVectors(texts.tokens.astype(dtype), texts.offsets)
-        pooled = pool_tokens(own, factor, rule)
-        assert pooled.tokens.dtype == dtype
-        np.testing.assert_allclose(np.linalg.norm(pooled.tokens.astype(float), axis=1), 1, atol=slack)
+    own = MultiVectors(texts.tokens.astype(dtype), texts.offsets)
+    pooled = pool_tokens(own, factor, rule)
+    assert pooled.tokens.dtype == dtype
+    np.testing.assert_allclose(np.linalg.norm(pooled.tokens.astype(float), axis=1), 1, atol=slack)
 
 
 @settings(max_examples=25)

@@ -34,10 +34,11 @@ def test_batches_tasks_threads_and_dtypes_do_not_matter(
     for side in SIDES:
         together = encoded(encoder, side, documents, threads=2)
         single = [encoded(encoder, side, documents[i : i + 1], threads=1) for i in range(len(documents))]
-        np.testing.assert_array_equal(together, np.concatenate(single))
-        np.testing.assert_array_equal(encoded(encoder, side, halves), encoded(encoder, side, floats))
+        np.testing.assert_array_equal(together, np.concatenate(single), err_msg=side)
+        exact = encoded(encoder, side, floats)
+        np.testing.assert_array_equal(encoded(encoder, side, halves), exact, err_msg=side)
         filled = documents.lengths > 0
-        assert not together[~filled].any() and together[filled].any(axis=1).all()
+        assert not together[~filled].any() and together[filled].any(axis=1).all(), side
 
 
 def test_neighbors_in_memory_are_neither_read_nor_written(encoder: FDEEncoder) -> None:
@@ -49,8 +50,8 @@ def test_neighbors_in_memory_are_neither_read_nor_written(encoder: FDEEncoder) -
     for side in SIDES:
         out = np.full((len(texts) + 2, size), np.nan, np.float32)
         assert np.shares_memory(encoded(encoder, side, inside, out=out[1:-1]), out)
-        np.testing.assert_array_equal(out[1:-1], encoded(encoder, side, texts))
-        assert np.isnan(out[[0, -1]]).all() and np.isfinite(out[1:-1]).all()
+        np.testing.assert_array_equal(out[1:-1], encoded(encoder, side, texts), err_msg=side)
+        assert np.isnan(out[[0, -1]]).all() and np.isfinite(out[1:-1]).all(), side
 
 
 def test_fits_repeat_in_any_batches_and_on_any_threads(encoder: FDEEncoder) -> None:
@@ -68,7 +69,7 @@ def test_a_fit_to_few_documents(encoder: FDEEncoder, texts: int) -> None:
     documents = ragged(encoder.config.dimension)
     few = FDEEncoder(encoder.config).fit(documents[:texts])
     for side in SIDES:
-        assert np.isfinite(encoded(few, side, documents)).all()
+        assert np.isfinite(encoded(few, side, documents)).all(), side
     if encoder.config.partition == "landmarks":
         assert few.landmarks is not None
         assert few.landmarks.count == min(encoder.config.num_landmarks, documents[:texts].num_tokens)
@@ -94,7 +95,8 @@ def test_a_saved_encoder_encodes_the_same(encoder: FDEEncoder, tmp_path: Path) -
     loaded = load_encoder(tmp_path / "encoder")
     assert loaded.config == encoder.config
     for side in SIDES:
-        np.testing.assert_array_equal(encoded(loaded, side, documents), encoded(encoder, side, documents))
+        expected = encoded(encoder, side, documents)
+        np.testing.assert_array_equal(encoded(loaded, side, documents), expected, err_msg=side)
     with pytest.raises(FileExistsError):
         encoder.save(tmp_path / "encoder")
     encoder.save(str(tmp_path / "encoder"), overwrite=True)
@@ -200,8 +202,8 @@ def test_zeros_can_be_fitted_and_encoded(name: str) -> None:
     encoder = FDEEncoder(config).fit([zeros, *documents])
     only_zeros = FDEEncoder(config).fit([zeros, zeros])
     for side in SIDES:
-        assert np.isfinite(encoded(encoder, side, [zeros, *documents])).all()
-        assert np.isfinite(encoded(only_zeros, side, [zeros, *documents])).all()
+        assert np.isfinite(encoded(encoder, side, [zeros, *documents])).all(), side
+        assert np.isfinite(encoded(only_zeros, side, [zeros, *documents])).all(), side
 
 
 def test_an_encoder_can_be_fitted_after_a_fit_failed(monkeypatch: pytest.MonkeyPatch) -> None:
