@@ -65,9 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark slow tests, those named after golden files, and those that read the real
-    collections.
-    """
+    """Mark slow tests, golden tests, and tests that read the real collections."""
     names = {item: item.path.as_posix().rpartition("/tests/")[2] for item in items}
     items.sort(key=lambda item: not names[item].startswith(FIRST))
     for item, name in names.items():

@@ -343,8 +343,9 @@ def test_bytes_are_deflated_rows(tmp_path: Path, change: Callable[[np.ndarray], 
 
 
 def with_checksum(content: str, change: Callable[[dict[str, Any]], object]) -> str:
-    """Return a changed description with the right checksum, as an attacker would write
-    it.
+    """Return a changed description with the right checksum.
+
+    An attacker would write it like this.
     """
     state = json.loads(content)
     del state["sha256"]

@@ -79,8 +79,9 @@ def landmarks_at(directions: np.ndarray) -> Landmarks:
 
 @given(texts)
 def test_a_documents_cells_are_its_largest_products(document: np.ndarray) -> None:
-    """max_x <x, l_j> up to a constant per cell; each entry is off by half of a 127th at
-    most.
+    """max_x <x, l_j> up to a constant per cell.
+
+    Each entry is off by half of a 127th at most.
     """
     largest = ((document.astype(np.float64) - MEAN) @ DIRECTIONS.T).max(axis=0)
     assert np.abs(maxima_of(document)[0] - largest).max() <= rounding(document)
@@ -107,8 +108,9 @@ def test_order_and_repetition_of_a_documents_tokens_do_not_matter(
 
 @given(texts, st.integers(-18, 18))
 def test_documents_cells_scale_with_tokens(document: np.ndarray, exponent: int) -> None:
-    """Tokens need no unit length: short ones are not rounded with the unit of long
-    ones.  Exact.
+    """Tokens need no unit length, exactly.
+
+    Short tokens are not rounded with the unit of long ones.
     """
     scale, sample = np.float32(2.0**exponent), ragged(DIMENSION, 8)
     config = FDEConfig(dimension=DIMENSION, num_landmarks=10, moments=None, final_projection=None)
@@ -215,8 +217,9 @@ def test_weights_of_sharpness_0_are_equal(query: np.ndarray) -> None:
 def test_sharp_cells_score_queries_at_landmarks_exactly(
     numbers: list[int], first: np.ndarray, second: np.ndarray
 ) -> None:
-    """beta = 1000, before rows are centered: two documents differ as their Chamfer
-    does.
+    """beta = 1000: two documents differ as their Chamfer similarities do.
+
+    This holds before rows are centered.
     """
     query, documents = DIRECTIONS[numbers], [first, second]
     products = maxima_of(*documents) @ weights_of(query, 1000)
@@ -254,8 +257,9 @@ def test_a_constant_in_all_cells_of_a_document_changes_no_product(
 
 @given(st.integers(1, 60), st.integers(0, 40), st.integers(0, 1000))
 def test_landmarks_are_directions_of_different_tokens(count: int, zeros: int, seed: int) -> None:
-    """min(M, tokens that are not zero) of them, each within half a unit of a token's
-    direction.
+    """There are min(M, tokens that are not zero) of them.
+
+    Each is within half a unit of a token's direction.
     """
     documents = ragged(7, 4, longest=12)
     tokens = np.concatenate([documents.tokens, np.zeros((zeros, 7), np.float32)])
@@ -283,8 +287,9 @@ def test_seeds_draw_other_landmarks() -> None:
 @pytest.mark.parametrize("dimension", [1, 8, 17, 48, 140])
 @pytest.mark.parametrize("count", [1, 5, 16, 17, 64, 150])
 def test_oracle(dimension: int, count: int) -> None:
-    """A token may be rounded to either of two bytes, and of equal cosines either may be
-    taken.
+    """A token may be rounded to either of two bytes.
+
+    Of equal cosines, either may be taken.
     """
     config = FDEConfig(dimension=dimension, num_landmarks=count, moments=None, final_projection=None)
     documents = ragged(dimension, 30)

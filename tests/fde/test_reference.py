@@ -1,5 +1,6 @@
-"""The preset "reference": FDEs and draws of the C++ program, from golden files and from
-muvfde.
+"""The preset "reference": FDEs and draws of the C++ program.
+
+They are from golden files and from muvfde.
 """
 
 import json

@@ -77,7 +77,7 @@ def test_rows_of_every_store(tmp_path: Path, store: str) -> None:
 
 
 def vespa(path: Path, kind: str) -> Path:
-    """Write a document with blocks of cells of a kind, in another order than their numbers."""
+    """Write a document with blocks of cells, not in the order of their numbers."""
     blocks = {str(n): [float(n), 0.0] for n in (10, 9, 2, 0, 1, 11)}
     fields = {"c": {"type": f"tensor<{kind}>(dt{{}},x[2])", "blocks": blocks}}
     return lines(path, [{"id": "id:n:d::1", "fields": fields}])
