@@ -3,7 +3,7 @@
 An FDE is made in three steps, each of which may be absent:
 
 1. Cells.  A partition of token space decides which tokens meet: SimHash as in the paper
-   (arXiv 2405.19504, section 2), or landmarks sampled from documents.
+   (arXiv 2405.19504, section 2), or landmarks learned from documents.
 2. Moments.  A document's mean token, with or without the covariance of its tokens.
 3. A final projection to few floats: learned, or the paper's count sketch.
 """
@@ -109,10 +109,10 @@ class FDEConfig:
     dimension : int
         d, columns of a token vector.
     partition : {"landmarks", "simhash"} or None
-        How token space is divided into cells.  "landmarks": M token vectors sampled
-        from documents; a document's value is its largest similarity to each landmark,
-        and a query token is divided softly among the nearest ones.  It has the best
-        recall and needs a fit to documents.  "simhash": the paper's random hyperplanes.
+        How token space is divided into cells.  "landmarks": M means of similar tokens
+        of documents; a document's value is its largest similarity to each landmark, and
+        a query token is divided softly among the nearest ones.  It has the best recall
+        and needs a fit to documents.  "simhash": the paper's random hyperplanes.
         None: no cells, only `moments`.
     num_landmarks : int
         M, with landmarks.  More raise recall; encoding a document takes M * d products

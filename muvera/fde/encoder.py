@@ -33,7 +33,7 @@ from .arrays import EncoderArrays, write_encoder_arrays
 from .config import FDEConfig
 from .count_sketch import FinalSketch, draw_final_sketch
 from .landmark_kernels import project_landmark_queries
-from .landmarks import Landmarks, draw_landmarks
+from .landmarks import Landmarks, learn_landmarks
 from .learned_projection import LearnedProjection, fit_maps, sample_windows, window_similarities
 from .moment_kernels import project_query_moments
 from .moments import SAMPLE_DOCUMENTS, MomentBlocks, fit_blocks
@@ -232,7 +232,8 @@ class FDEEncoder:
         if config.partition == "simhash" and config.center:
             self.mean_token = MeanToken(mean)
         if config.partition == "landmarks":
-            self.landmarks = draw_landmarks(sample, config)
+            with stage("learning the landmarks"):
+                self.landmarks = learn_landmarks(sample, config, threads)
         if config.moments is None:
             return
         if config.final_projection == "learned":

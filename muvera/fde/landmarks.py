@@ -1,6 +1,6 @@
 """Landmark cells: a partition of token space that is learned from documents.
 
-M landmarks l_1..l_M are the directions of token vectors sampled from documents.  A
+M landmarks l_1..l_M are the means of clusters of documents' token directions.  A
 document's value in cell j is its largest similarity to landmark j, max_x <x, l_j>.  A
 query token q is divided among the cells of its nearest landmarks, by their cosines
 around the mean token c:
@@ -18,7 +18,7 @@ inner product of two vectors of M floats: an FDE.  From both, the mean over the 
 subtracted.  Without this, documents of another kind than the sample are lost.
 
 This partition is ours.  Like the network of LEMUR (arXiv 2601.21853), it measures
-documents at sampled tokens; unlike it, it needs no training.
+documents at points of token space; unlike it, it needs no training.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from ..utils.random_streams import random_stream
 from .arrays import EncoderArrays, Shapes, array
 from .config import FDEConfig
 from .landmark_kernels import ByteColumns, Directions, center_rows, landmark_queries, largest_products
-from .linear_algebra import direction_columns, quantize_columns, token_columns
+from .linear_algebra import direction_columns, product, quantize_columns, token_columns
 from .tasks import Side, Tokens
 
 # Number of this purpose among the random streams of a seed.
@@ -43,6 +43,14 @@ _LANDMARKS = 0xD0
 
 # Tokens whose lengths are measured together.
 _BLOCK = 65536
+
+# Sampled tokens per landmark, and rounds of k-means.  Five rounds gain no more than
+# three.
+_TOKENS = 20
+_ROUNDS = 3
+
+# Tokens that are compared with all landmarks at a time.
+_COMPARED = 4096
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ class Landmarks(EncoderArrays):
     #: The sample's mean token, (d,).  It is subtracted from documents' tokens before
     #: these are rounded, which adds a constant to each cell.
     mean: NDArray[np.float32] = array(np.float32)
-    #: Directions of sampled tokens, (d, n), n <= M; column j is in units of its scale.
+    #: The landmarks, (d, n), n <= M; column j is in units of its scale.
     landmarks: NDArray[np.int8] = array(np.int8, unit_of_columns="scales")
     scales: NDArray[np.float32] = array(np.float32)
 
@@ -105,14 +113,16 @@ class Landmarks(EncoderArrays):
         out[:, self.count :] = 0
 
 
-def draw_landmarks(documents: MultiVectors, config: FDEConfig) -> Landmarks:
-    """Sample the landmarks from the documents' tokens.
+def learn_landmarks(documents: MultiVectors, config: FDEConfig, threads: int | None = None) -> Landmarks:
+    """Learn the landmarks by k-means of the directions of the documents' tokens.
 
     Parameters
     ----------
     documents : MultiVectors
         With at least one token that is not zero.
     config : FDEConfig
+    threads : int, optional
+        Number of threads.  Default: all cores.  The result does not depend on it.
 
     Returns
     -------
@@ -123,8 +133,12 @@ def draw_landmarks(documents: MultiVectors, config: FDEConfig) -> Landmarks:
     filled = np.flatnonzero(lengths > 0)
     stream = random_stream(config.seed, _LANDMARKS)
     count = min(config.num_landmarks, len(filled))
-    rows = np.sort(stream.choice(filled, count, replace=False))
+    # The first `count` of a random order are the start.
+    rows = stream.permutation(filled)[: _TOKENS * count]
     directions = documents.tokens[rows].astype(np.float32) / lengths[rows, np.newaxis]
+    landmarks = directions[:count]
+    for _ in range(_ROUNDS):
+        landmarks = cluster_means(directions, landmarks, threads)
     center = np.zeros(documents.dimension)
     for start in range(0, len(lengths), _BLOCK):
         some = documents.tokens[start : start + _BLOCK].astype(np.float32)
@@ -132,7 +146,32 @@ def draw_landmarks(documents: MultiVectors, config: FDEConfig) -> Landmarks:
         center += np.divide(some, part, out=np.zeros_like(some), where=part > 0).sum(axis=0, dtype=np.float64)
     center /= max(1, len(filled))
     mean = documents.tokens.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return Landmarks(center.astype(np.float32), mean, *quantize_columns(np.ascontiguousarray(directions.T)))
+    return Landmarks(center.astype(np.float32), mean, *quantize_columns(np.ascontiguousarray(landmarks.T)))
+
+
+def cluster_means(
+    directions: NDArray[np.float32], landmarks: NDArray[np.float32], threads: int | None
+) -> NDArray[np.float32]:
+    """Return the mean of the directions whose largest product is with each landmark.
+
+    The mean of scattered directions is short, so tokens prefer landmarks of dense
+    clusters, as documents' cells do.  This finds more than k-means by distances or by
+    cosines.  A landmark without directions stays; of equal products, the first counts.
+    """
+    if not len(directions):
+        return landmarks
+    columns = np.ascontiguousarray(landmarks.T)
+    nearest = np.concatenate(
+        [
+            product(directions[start : start + _COMPARED], columns, threads).argmax(axis=1)
+            for start in range(0, len(directions), _COMPARED)
+        ]
+    )
+    order = np.argsort(nearest, kind="stable")
+    present, firsts, sizes = np.unique(nearest[order], return_index=True, return_counts=True)
+    means: NDArray[np.float32] = landmarks.copy()
+    means[present] = np.add.reduceat(directions[order], firsts, axis=0) / sizes[:, np.newaxis]
+    return means
 
 
 def _lengths(documents: MultiVectors) -> NDArray[np.float32]:

@@ -12,6 +12,13 @@ vector width of the machine.  A *lane* is one entry of a vector.
 import inspect
 import os
 import platform
+import signal
+import stat
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -25,19 +32,87 @@ from numba.extending import intrinsic
 #: modules.
 CACHE = os.environ.get("MUVERA_KERNEL_CACHE", "1") != "0"
 
-# numba's type stubs lack some flags.
+# numba's type stubs lack some flags and settings.
 _njit: Any = numba.njit
-_FLAGS: dict[str, Any] = {"nogil": True, "cache": CACHE, "error_model": "numpy", "no_cfunc_wrapper": True}
+_settings: Any = numba.config
+_FLAGS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 
 def kernel(function: Any) -> Any:
     """Compile `function` with the project's flags."""
-    return _njit(**_FLAGS)(function)
+    return _compiled(function)
 
 
 def helper(function: Any) -> Any:
-    """Compile `function` for other kernels only: without the wrapper for calls from Python."""
-    return _njit(**_FLAGS, no_cpython_wrapper=True)(function)
+    """Compile `function` for other kernels only, without the wrapper for Python."""
+    return _compiled(function, no_cpython_wrapper=True)
+
+
+def _compiled(function: Any, **flags: bool) -> Any:
+    """Return the dispatcher of `function`, cached on disk if a folder is writable.
+
+    numba's folders are that of the module, and one in the home directory.  If neither
+    is writable, as for many users of containers, a private folder in the temporary
+    folder takes their place.  Without that, each process compiles.
+    """
+    if CACHE:
+        try:
+            return _interruptible(_njit(cache=True, **_FLAGS, **flags)(function))
+        except RuntimeError as error:
+            if "cannot cache" not in str(error):
+                raise
+        if not _settings.CACHE_DIR and (folder := _private_folder()):
+            _settings.CACHE_DIR = folder
+            return _compiled(function, **flags)
+    return _interruptible(_njit(cache=False, **_FLAGS, **flags)(function))
+
+
+def _private_folder() -> str | None:
+    """Return a folder of this user in the temporary folder, or None.
+
+    The cache contains code that is run, so nobody else may write there.
+    """
+    try:
+        folder = Path(tempfile.gettempdir()) / f"muvera-kernels-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+    except (OSError, AttributeError):
+        return None
+    own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+    return str(folder) if own and not status.st_mode & 0o022 else None
+
+
+def _interruptible(dispatcher: Any) -> Any:
+    """Make Ctrl-C wait until a first call has compiled or loaded its kernel.
+
+    An exception inside numba's compiler can leave it unusable for the whole process.
+    """
+    compile_for_args = dispatcher._compile_for_args
+
+    def compile_whole(*args: Any, **keywords: Any) -> Any:
+        with _postponed_interrupt():
+            return compile_for_args(*args, **keywords)
+
+    dispatcher._compile_for_args = compile_whole
+    return dispatcher
+
+
+@contextmanager
+def _postponed_interrupt() -> Iterator[None]:
+    """Call the handler of SIGINT after the block, if a signal came meanwhile."""
+    usual = signal.getsignal(signal.SIGINT)
+    if not callable(usual) or threading.current_thread() is not threading.main_thread():
+        # Only the main thread gets signals.
+        yield
+        return
+    came: list[Any] = []
+    signal.signal(signal.SIGINT, lambda *signal_and_frame: came.append(signal_and_frame))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+        if came:
+            usual(*came[-1])
 
 
 # If a process forks while another thread compiles, the child would wait for the

@@ -229,7 +229,7 @@ def test_the_default_is_fitted_as_soon_as_there_are_enough_documents(tmp_path: P
     documents, stages = kind(0, 300), list[str]()
     with listening(stages.append):
         index = MuveraIndex.build(documents, exact_tokens=0)
-    fits = [f"learning the projection, {step} of 2" for step in (1, 2)]
+    fits = ["learning the landmarks", *(f"learning the projection, {step} of 2" for step in (1, 2))]
     assert stages[::2] == [*fits, "making vectors", "measuring recall"] and not any(stages[1::2])
     assert index.config == FDEConfig(dimension=DIMENSION)
     first = index.info().first_stage

@@ -1,0 +1,110 @@
+"""Compiling: folders for the cache of kernels, and Ctrl-C during a first call."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+import muvera
+from muvera.kernels import jit
+
+_SEARCH = """
+import numpy, muvera, numba
+print(muvera.top_k([numpy.ones((2, 8), "f4")], [numpy.ones((3, 8), "f4")], 1)[0].ids)
+print(numba.config.CACHE_DIR)
+"""
+
+
+def run(folder: Path, code: str, **environment: str) -> str:
+    """Run code with the package in `folder` and return what it prints."""
+    home = {"HOME": "/dev/null/none", "XDG_CACHE_HOME": "/dev/null/none", "PYTHONPATH": str(folder)}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={**os.environ, **home, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def unwritable_package(tmp_path: Path) -> Path:
+    """Return a copy of the package, beside which not even root can cache anything."""
+    package = tmp_path / "site" / "muvera"
+    shutil.copytree(Path(muvera.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in [package, *(path for path in package.rglob("*") if path.is_dir())]:
+        (folder / "__pycache__").touch()
+    return package.parent
+
+
+@pytest.mark.slow
+def test_kernels_run_if_neither_the_package_nor_home_is_writable(
+    unwritable_package: Path, tmp_path: Path
+) -> None:
+    """Their cache is in the temporary folder, and only this user may write there."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    answer = run(unwritable_package, _SEARCH, TMPDIR=str(temporary), NUMBA_CACHE_DIR="")
+    (cache,) = temporary.glob("muvera-kernels-*")
+    assert answer.split("\n")[:2] == ["[0]", str(cache)]
+    assert cache.stat().st_mode & 0o777 == 0o700
+    assert any(cache.rglob("*.nbi"))
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="POSIX")
+@pytest.mark.parametrize("problem", ["others may write", "link", "file"])
+def test_a_foreign_temporary_folder_is_no_cache(
+    problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cached kernels are code, so a folder that others prepared must not be read."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = tmp_path / f"muvera-kernels-{os.getuid()}"
+    if problem == "others may write":
+        folder.mkdir()
+        folder.chmod(0o777)
+    elif problem == "link":
+        (tmp_path / "other").mkdir()
+        folder.symlink_to(tmp_path / "other")
+    else:
+        folder.touch()
+    assert jit._private_folder() is None
+
+
+def test_an_interrupt_waits_until_a_kernel_is_compiled() -> None:
+    """numba's compiler is never left in the middle, and the interrupt is not lost."""
+    steps = []
+    with pytest.raises(KeyboardInterrupt), jit._postponed_interrupt():
+        signal.raise_signal(signal.SIGINT)
+        steps.append("compiled")
+    assert steps == ["compiled"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_first_call_postpones_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interrupt of a first call arrives after it, and the next call works."""
+
+    def interrupted(value: float) -> float:
+        return value + 1
+
+    kernel = jit._interruptible(jit._njit(interrupted))
+    compile_whole, seen = kernel.compile, []
+
+    def compile_and_interrupt(*signature: object) -> object:
+        signal.raise_signal(signal.SIGINT)
+        seen.append(signature)
+        return compile_whole(*signature)
+
+    monkeypatch.setattr(kernel, "compile", compile_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        kernel(1.0)
+    assert len(seen) == 1
+    assert kernel(1.0) == 2.0
