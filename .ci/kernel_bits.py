@@ -1,4 +1,6 @@
-"""Print a checksum of each kind of result: `diff` compares two processors, or three ways to compile for one.
+"""Print a checksum of each kind of result.
+
+`diff` compares the checksums of two processors, or of three ways to compile for one.
 
 python .ci/kernel_bits.py [host|avx2|plain] [PART...]: for all instructions of this
 processor (the default), for x86 with AVX2 but not AVX-512, or for x86 without both.
@@ -36,7 +38,10 @@ from muvera.reranking.codecs import ResidualCodec
 
 
 def collection(seed: int, count: int, dimension: int) -> MultiVectors:
-    """Return unit vectors in few directions, without functions whose last bits differ between systems."""
+    """Return unit vectors in few directions.
+
+    No function is called whose last bits differ between systems.
+    """
     rng = np.random.default_rng(seed)
     words = rng.integers(-64, 65, (50, dimension))
     lengths = rng.integers(3, 40, count)
@@ -69,7 +74,10 @@ def scores(documents: MultiVectors, queries: MultiVectors, dimension: int) -> No
 
 
 def encoders(documents: MultiVectors, queries: MultiVectors, dimension: int) -> None:
-    """Show vectors of encoders that need no fit, or are fitted to one document, which needs no BLAS."""
+    """Show vectors of encoders that call no BLAS.
+
+    They need no fit, or are fitted to one document.
+    """
     for name in ("simhash", "paper", "reference", "mean"):
         encoder = FDEEncoder(FDEConfig.preset(name, dimension))
         if encoder.needs_fit:

@@ -1,4 +1,7 @@
-"""MkDocs hook: turn Sphinx roles in docstrings, such as :class:`muvera.MuveraIndex`, into links or code."""
+"""MkDocs hook: turn Sphinx roles in docstrings into links or code.
+
+A role is, for example, :class:`muvera.MuveraIndex`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ _ROLE = re.compile(r":(?:attr|class|data|exc|func|meth|mod):<code>~?([\w.]+)</co
 
 
 def without_roles(html: str) -> str:
-    """Replace roles by code; names that begin with "muvera." become links to the reference.
+    """Replace roles by code, or by links for names that begin with "muvera.".
 
     Examples
     --------

@@ -71,7 +71,10 @@ def passages(
         Path | None, typer.Option(help="Write only man pages of this folder, such as /usr/share/man/ja.")
     ] = None,
 ) -> None:
-    """Write real passages of this machine as texts: docstrings, man pages and package descriptions."""
+    """Write real passages of this machine as texts.
+
+    They are docstrings, man pages and package descriptions.
+    """
     typer.echo(f"{write_passages(out, most, first, man):,} passages in {out}.")
 
 
@@ -104,7 +107,10 @@ def quick(
     cache: Cache = CACHE,
     expected: Annotated[Path, typer.Option(help="File of expected scores.")] = EXPECTED / "quick.jsonl",
 ) -> None:
-    """Run small versions of experiments and compare their scores with the expected ones; takes minutes."""
+    """Run small versions of experiments and check their scores; takes minutes.
+
+    The scores are compared with the expected ones.
+    """
     experiments = [quick_experiment(experiment, cache) for experiment in _load(config)]
     folder = out or _run_folder(config, cache, "quick-")
     failed = _run(experiments, quick_collections(), Session(folder, cache, 1, progress, quick=True))
@@ -179,7 +185,10 @@ def page(
 
 
 def results() -> None:
-    """Write the stored results as Markdown pages into docs/results, and the tables of README.md and docs/muvera.md."""
+    """Write the stored results as pages and tables of the documents.
+
+    The pages go into docs/results, the tables into README.md and docs/muvera.md.
+    """
     root = Path(__file__).parents[1]
     for path, update in (
         (root / "README.md", update_readme),
@@ -201,6 +210,9 @@ def machines(
         float, typer.Option(min=1, help="Total queries per second of all machines.")
     ] = Machine.rate,
 ) -> None:
-    """Estimate the machines and queries per second of large collections from the stored results."""
+    """Estimate machines and queries per second of large collections.
+
+    The estimates follow from the stored results.
+    """
     sizes = documents or [100_000_000, 10_000_000_000]
     typer.echo(markdown(machine_table(sizes, Machine(memory, cores, rate))))

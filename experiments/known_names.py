@@ -11,10 +11,10 @@ def require_known(name: str, known: Iterable[str], kind: str) -> None:
 
     Examples
     --------
-    >>> require_known("muvra", ["muvera", "bm25"], "system")
+    >>> require_known("flx", ["flex", "bm25"], "system")
     Traceback (most recent call last):
         ...
-    ValueError: There is no system 'muvra'. Did you mean 'muvera'? There are: muvera, bm25.
+    ValueError: There is no system 'flx'. Did you mean 'flex'? There are: flex, bm25.
     """
     choices = list(known)
     if name not in choices:

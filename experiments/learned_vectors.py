@@ -1,4 +1,6 @@
-"""LEMUR's form of document vectors (arXiv 2601.21853), fitted in seconds: a baseline for FDEs.
+"""LEMUR's form of document vectors, fitted in seconds: a baseline for FDEs.
+
+See arXiv 2601.21853.
 
 The features of a token are ``max(W x, 0)``, with W trained by gradient descent.  A
 query's vector is the sum of its tokens' features.  A document's vector is fitted, so
@@ -165,7 +167,10 @@ def sample_tokens(
 
 
 def training_sample(documents: MultiVectors, seed: int) -> tuple[MultiVectors, NDArray[np.float32]]:
-    """Return the documents and the tokens, float32 (t, d), that features are trained on."""
+    """Return the documents and the tokens that features are trained on.
+
+    The tokens are float32 (t, d).
+    """
     count = min(_TRAINING_DOCUMENTS, len(documents))
     rows = random_stream(seed, _TRAINING, 1).choice(len(documents), count, replace=False)
     return documents[np.sort(rows)], sample_tokens(documents, _TRAINING_TOKENS, seed, _TRAINING)
@@ -202,7 +207,9 @@ def fit_maps(
     seed: int,
     threads: int | None = None,
 ) -> tuple[Quantized, Quantized, NDArray[np.float32]]:
-    """Return the maps of documents and queries, and the offset, float32 (D,): the same bits for any `threads`.
+    """Return the maps of documents and queries, and the offset, float32 (D,).
+
+    They have the same bits for any `threads`.
 
     `activations` (n, F) are the landmarks' features.  `values` (m, n) are the sampled
     documents' largest products with the landmarks; `mixed` are those of mixed
@@ -250,7 +257,9 @@ def train_features(
     seed: int,
     threads: int | None = None,
 ) -> NDArray[np.float32]:
-    """Return directions W, trained with Adam from `features` (F, d); with few `tokens`, return `features` unchanged.
+    """Return directions W, trained with Adam from `features` (F, d).
+
+    With few `tokens`, return `features` unchanged.
 
     W and one linear layer after it predict the documents' `values` (m, t) at the
     `tokens` (t, d), up to a constant per token.  `values` are overwritten.
@@ -306,7 +315,10 @@ def _first_layer(
     targets: NDArray[np.float32],
     threads: int | None,
 ) -> NDArray[np.float32]:
-    """Return the ridge regression of the targets on the features of some tokens, float32 (F, r)."""
+    """Return the ridge regression of the targets on the features of some tokens.
+
+    The result is float32 (F, r).
+    """
     rows = slice(None, None, max(1, len(tokens) // (4 * weights.shape[1])))
     active = np.maximum(product(tokens[rows], weights, threads), 0)
     correlations = product(active.T, targets[rows], threads)

@@ -65,9 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark slow tests, those named after golden files, and those that read the real
-    collections.
-    """
+    """Mark slow tests, golden tests, and tests that read the real collections."""
     names = {item: item.path.as_posix().rpartition("/tests/")[2] for item in items}
     items.sort(key=lambda item: not names[item].startswith(FIRST))
     for item, name in names.items():
@@ -81,7 +79,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call() -> Generator[None, Any, Any]:
-    """Skip a test if it needs the graph library and that is not installed: `nox -s bare` runs all others."""
+    """Skip a test if it needs the graph library and that is not installed.
+
+    `nox -s bare` runs all others.
+    """
     try:
         return (yield)
     except ImportError as error:

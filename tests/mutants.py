@@ -40,8 +40,9 @@ _IGNORED = {".git", ".hypothesis", ".nox", ".venv", "build", "dist", "results", 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A fault: in `file`, `old` (which occurs once) is replaced by `new`; `tests` must
-    notice it.
+    """A fault: in `file`, `old` is replaced by `new`.
+
+    `old` occurs once; `tests` must notice the fault.
     """
 
     name: str
@@ -52,8 +53,9 @@ class Mutant:
     tests: tuple[str, ...]
 
     def mutated(self, source: str) -> str:
-        """Return the source with the fault; raise ValueError unless `old` occurs
-        exactly once.
+        """Return the source with the fault.
+
+        Raise ValueError unless `old` occurs exactly once.
         """
         count = source.count(self.old)
         if count != 1 or self.old == self.new:
@@ -62,8 +64,9 @@ class Mutant:
 
 
 def read_mutants(paths: Sequence[Path] = FAULTS) -> list[Mutant]:
-    """Read the faults, which YAML files group by source file; raise ValueError for a
-    repeated name.
+    """Read the faults, which YAML files group by source file.
+
+    Raise ValueError for a repeated name.
     """
     mutants = []
     files = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths]
@@ -79,8 +82,9 @@ def read_mutants(paths: Sequence[Path] = FAULTS) -> list[Mutant]:
 
 
 def dependents(file: str, root: Path = ROOT) -> set[str]:
-    """Return the stems of `file` and of the modules of muvera that import it, directly
-    or not.
+    """Return the stems of `file` and of muvera's modules that import it.
+
+    They import it directly or not.
     """
     imports = {
         path: {name for line in _imports(path) for name in re.findall(r"\w+", line)}
@@ -111,8 +115,9 @@ class Sandbox:
         self.cache.mkdir()
 
     def run(self, tests: Sequence[str], timeout: float) -> tuple[int | None, str]:
-        """Run tests; return pytest's exit code, or None after `timeout` seconds, and
-        the output.
+        """Run tests; return pytest's exit code and the output.
+
+        The exit code is None after `timeout` seconds.
         """
         environment = {
             **os.environ,
@@ -147,8 +152,9 @@ class Sandbox:
         self.cache.mkdir(exist_ok=True)
 
     def source_folder(self, name: str) -> Path | None:
-        """Return the folder, relative to the copy, whose kernels are in the cache's
-        folder `name`.
+        """Return the folder whose kernels are in the cache's folder `name`.
+
+        It is relative to the copy.
         """
         folders = {path.parent for top in ("muvera", "tests") for path in (self.root / top).rglob("*.py")}
         return next((path.relative_to(self.root) for path in folders if _cache_name(path) == name), None)
@@ -172,8 +178,9 @@ def _cache_name(folder: Path) -> str:
 
 
 def run_mutants(mutants: Sequence[Mutant], jobs: int, timeout: float, *, verbose: bool = False) -> int:
-    """Plant all faults, print whether tests catch them, and return the exit code of the
-    program.
+    """Plant all faults, and print whether tests catch them.
+
+    Return the exit code of the program.
     """
     with tempfile.TemporaryDirectory(prefix="muvera-mutants-") as name:
         folder = Path(name).resolve()
@@ -214,7 +221,8 @@ def run_mutants(mutants: Sequence[Mutant], jobs: int, timeout: float, *, verbose
     survivors = [m.name for m, result in zip(mutants, results, strict=True) if result == SURVIVED]
     share = caught / max(1, len(results))
     print(
-        f"{caught} of {len(results)} faults are caught ({share:.0%}); survivors: {', '.join(survivors) or 'none'}."
+        f"{caught} of {len(results)} faults are caught ({share:.0%}); survivors: "
+        f"{', '.join(survivors) or 'none'}."
     )
     return 0 if share >= ENOUGH else 1
 

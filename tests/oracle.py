@@ -82,7 +82,9 @@ def document_moments(
     offset: np.ndarray,
     directions: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Covariance in `directions` (r, d), mean and bias of a document, weighted; zeros without tokens.
+    """Return covariance in `directions` (r, d), mean and bias of a document.
+
+    They are weighted; without tokens they are zeros.
 
     There is no covariance without `directions`.
     """
@@ -134,7 +136,9 @@ def query_fde(
     center: np.ndarray | None = None,
     softness: float = 0.0,
 ) -> np.ndarray:
-    """Sums of the tokens in each cell, projected; cells are decided after centering, values are not centered.
+    """Return the sums of the tokens in each cell, projected.
+
+    Cells are decided after centering, but values are not centered.
 
     With `softness` tau, the cell across the nearest hyperplane gets exp(-m / tau) / 2
     of a token's weight, if m is the token's distance from that hyperplane.
@@ -169,7 +173,9 @@ def rounded(rows: np.ndarray) -> NDArray[np.float64]:
 
 
 def document_landmark_cells(tokens: np.ndarray, landmarks: np.ndarray, center: np.ndarray) -> np.ndarray:
-    """The largest product of a token, minus `center`, with each landmark (n, d), minus their mean.
+    """Return the largest product of a token with each landmark (n, d).
+
+    `center` is subtracted from tokens, and the mean product from products.
 
     The center changes all documents alike.  Tokens are rounded together.
     """

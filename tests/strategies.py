@@ -1,4 +1,7 @@
-"""Hypothesis strategies: ragged collections of token vectors in every form that a caller may pass, and conditions."""
+"""Hypothesis strategies: ragged collections of token vectors, and conditions.
+
+Collections have every form that a caller may pass.
+"""
 
 from typing import Any
 
@@ -19,7 +22,9 @@ seeds = st.integers(0, 2**32 - 1)
 def token_arrays(
     draw: st.DrawFn, dimension: int, *, least: int = 0, most: int = 12, unit: bool = False
 ) -> np.ndarray:
-    """One text's tokens, float32 (t, dim), some of them duplicates; of length 1 if `unit`.
+    """One text's tokens, float32 (t, dim), some of them duplicates.
+
+    With `unit`, they have length 1.
 
     Values come from a seed: hypothesis shrinks the shape, and the seed is what repeats
     a failure.

@@ -31,9 +31,11 @@ def test_kernels_depend_on_what_they_import() -> None:
     assert {"tile", "rows", "selection"} <= dependents("muvera/kernels/jit.py")
 
 
-def test_a_snippet_that_moved_or_repeats_is_refused() -> None:
-    mutant = Mutant("one", "file.py", "what", "a", "b", ())
-    assert mutant.mutated("xax") == "xbx"
-    for source in ("", "aa"):
-        with pytest.raises(ValueError, match=f"one: 'a' occurs {source.count('a')} times"):
-            mutant.mutated(source)
+def test_a_snippet_is_replaced() -> None:
+    assert Mutant("one", "file.py", "what", "a", "b", ()).mutated("xax") == "xbx"
+
+
+@pytest.mark.parametrize(("source", "count"), [("", 0), ("aa", 2)])
+def test_a_snippet_that_moved_or_repeats_is_refused(source: str, count: int) -> None:
+    with pytest.raises(ValueError, match=f"one: 'a' occurs {count} times"):
+        Mutant("one", "file.py", "what", "a", "b", ()).mutated(source)

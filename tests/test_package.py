@@ -31,7 +31,7 @@ def test_examples_of_docstrings(name: str) -> None:
 
 
 def test_names_of_packages_are_described_and_hide_no_module() -> None:
-    """``from muvera import chamfer`` must not return a function if a module has that name."""
+    """``from muvera import NAME`` must not return a function if NAME is a module."""
     assert not {"Any", "TYPE_CHECKING"} & set(dir(muvera))
     for name in set(muvera.__all__) - {"__version__"}:
         assert (getattr(muvera, name).__doc__ or "").strip(), name

@@ -1,4 +1,4 @@
-"""LangChain: a retriever over a late-interaction index (needs the extra "langchain")."""
+"""LangChain: a retriever over a text index (needs the extra "langchain")."""
 
 from muvera.integrations.langchain import MuveraVectorStore
 

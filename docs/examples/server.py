@@ -1,4 +1,7 @@
-"""A server: started in this process, queried over HTTP, stopped (needs the extra "serve")."""
+"""Start a server in this process, query it over HTTP and stop it.
+
+It needs the extra "serve".
+"""
 
 import json
 import threading

@@ -1,4 +1,6 @@
-"""Exact search, a scan of codes and a graph on the same vectors: recall, and processor time of builds and queries.
+"""Exact search, a scan of codes and a graph on the same vectors.
+
+The tables show recall, and the processor time of builds and queries.
 
 The first vectors are those of a collection's documents.  Made vectors follow: a
 document's vector plus half the difference of two others.  Made vectors are for timing;
@@ -40,7 +42,9 @@ _JUDGED, _TIMED, _ROUNDS, _BLOCK = 200, 16, 5, 1 << 17
 def measure(
     name: str, own: NDArray[np.float32], queries: NDArray[np.float32], sizes: Iterable[int], graphs: int
 ) -> Iterator[dict[str, Any]]:
-    """Yield a row per size, search and number of candidates; no graph has more than `graphs` vectors.
+    """Yield a row for each size, search and number of candidates.
+
+    No graph has more than `graphs` vectors.
 
     Vectors beyond `own`, those of the documents, are generated.
     """
@@ -76,7 +80,10 @@ def measure(
 
 
 def _built(kind: str, own: NDArray[np.float32], size: int) -> tuple[VectorSearch, float]:
-    """Return a search of `size` vectors, and the seconds of adding them on one thread."""
+    """Return a search of `size` vectors, and the seconds of adding them.
+
+    One thread adds them.
+    """
     graph = HNSWSettings() if kind == "hnsw" else None
     make_search(kind, own.shape[1], graph).add(
         np.arange(300), made_vectors(own, 0, 300), threads=1
@@ -97,7 +104,10 @@ def _one_by_one(search: Callable[[NDArray[np.float32]], object], queries: NDArra
 
 
 def made_vectors(own: NDArray[np.float32], start: int, stop: int) -> NDArray[np.float32]:
-    """Return the vectors start..stop of an endless list: real ones in `own`, then made ones."""
+    """Return the vectors start..stop of an endless list.
+
+    It begins with the real vectors `own`; generated vectors follow.
+    """
     real, made = own[start:stop], max(0, stop - max(start, len(own)))
     rng = np.random.default_rng(start)
     first, second, third = own[rng.integers(len(own), size=(3, made))]
@@ -115,9 +125,10 @@ def tables_of(rows: list[dict[str, Any]], on: str) -> list[Table]:
     ]
     names = ", ".join(dict.fromkeys(row["collection"] for row in rows))
     caption = (
-        f"The first stage alone, on one thread: `fde` vectors of {names}. A generated vector is a real one plus "
-        "half the difference of two others. The recall of generated vectors is not that of real text. Recall is the "
-        f"share of the best inner products among the candidates, over at most {_JUDGED} queries. {on}"
+        f"The first stage alone, on one thread: `fde` vectors of {names}. A generated vector is a real one "
+        "plus half the difference of two others. The recall of generated vectors is not that of real text. "
+        f"Recall is the share of the best inner products among the candidates, over at most {_JUDGED} "
+        f"queries. {on}"
     )
     title = "Exact search, a scan of codes and a graph: {} candidates"
     return [
@@ -141,7 +152,10 @@ def first_stage(
     cache: Cache = CACHE,
     save: Save = False,
 ) -> None:
-    """Compare exact search, a scan of codes and a graph on the same vectors, on one thread."""
+    """Compare exact search, a scan of codes and a graph on one thread.
+
+    All search the same vectors.
+    """
     on, rows = measured_on(), []
     with threadpool_limits(1):
         for loaded in load_collections(collection or ["lareqa-en-minilm"], data, cache):

@@ -31,13 +31,13 @@ _OWN, _OTHER = np.float32(0.9), np.float32(0.436)
 
 @dataclass(frozen=True, eq=False)
 class GrownDocuments:
-    """The unchanged real documents, followed by documents generated from them with a seed."""
+    """The real documents, followed by documents generated from them with a seed."""
 
     real: MultiVectors
     seed: int = 0
 
     def batches(self, stop: int, start: int = 0) -> Iterator[MultiVectors]:
-        """Yield the documents start..stop in batches, float16, with their numbers as ids."""
+        """Yield the documents start..stop in float16 batches, with numbers as ids."""
         real = MultiVectors.from_flat(self.real.tokens.astype(np.float16), self.real.lengths)
         for first in range(start // BLOCK * BLOCK, stop, BLOCK):
             batch = real[first : first + BLOCK]
@@ -48,7 +48,11 @@ class GrownDocuments:
 
     @cached_property
     def _moments(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """The mean token, the deviations of document means from it, and those of tokens from their document's mean."""
+        """Means and deviations of the real documents.
+
+        They are the mean token, the deviations of document means from it, and the
+        deviations of tokens from their document's mean.
+        """
         tokens = np.asarray(self.real.tokens, np.float32)
         owner = np.repeat(np.arange(len(self.real)), self.real.lengths)
         means = np.zeros((len(self.real), self.real.dimension))

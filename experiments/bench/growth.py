@@ -1,4 +1,4 @@
-"""Time and memory of building and searching an index of coded tokens at growing numbers of documents.
+"""Time and memory of an index of coded tokens at growing numbers of documents.
 
 The first documents are real.  Generated documents may follow; they are mixtures of real
 ones, so their recall is not that of real text.
@@ -51,7 +51,10 @@ _SEARCHES = {"quick": (250, 500, 20), "fast": (500, 1000, 30), "thorough": (800,
 
 @dataclass(frozen=True)
 class GrowthSettings:
-    """Collection, backend and encoder, and the number of `judged` queries whose exact best documents are computed."""
+    """Collection, backend and encoder of a growing index.
+
+    The exact best documents are computed for `judged` queries.
+    """
 
     collection: str
     backend: str = "scan"
@@ -64,7 +67,9 @@ class GrowthSettings:
 
 
 def measure_size(path: DatasetPath, settings: GrowthSettings, count: int, folder: Path) -> dict[str, Any]:
-    """Return measurements of building, searching and changing an index of `count` documents.
+    """Return measurements of an index of `count` documents.
+
+    It is built, searched and changed.
 
     Raises
     ------
@@ -79,7 +84,8 @@ def measure_size(path: DatasetPath, settings: GrowthSettings, count: int, folder
     for name, out in files.items():
         if not out.exists() and in_new_process(_run, name, path, settings, count, index, out):
             raise RuntimeError(
-                f"The step {name!r} of {count:,} documents failed. Start again: earlier measurements are kept."
+                f"The step {name!r} of {count:,} documents failed. Start again: earlier measurements are "
+                "kept."
             )
         results |= json.loads(out.read_text(encoding="utf-8"))
     shutil.rmtree(index, ignore_errors=True)
@@ -133,7 +139,9 @@ def _build(collection: Collection, settings: GrowthSettings, count: int, folder:
 def best_documents(
     collection: Collection, queries: MultiVectors, count: int, folder: Path
 ) -> NDArray[np.int64]:
-    """Return the exact best of `count` documents for each query, int64 (queries, K), best first.
+    """Return the exact best of `count` documents for each query.
+
+    The result is int64 (queries, K), best first.
 
     `folder` contains files with the best documents of these queries among the first n
     documents; only the other documents are read.
@@ -160,7 +168,10 @@ def _best(collection: Collection, settings: GrowthSettings, count: int, folder: 
 
 
 def _truth(collection: Collection, settings: GrowthSettings, count: int, index: Path) -> dict[str, Any]:
-    """Compute the exact answers in a process of their own, so that they are not part of the search's memory."""
+    """Compute the exact answers in a separate process.
+
+    They are then not part of the search's memory.
+    """
     _best(collection, settings, count, index.parent)
     return {}
 
@@ -273,14 +284,14 @@ def growth_table(settings: GrowthSettings, measured: list[dict[str, Any]], real:
     made = "" if real else ", and generated documents of 48 to 80 tokens"
     generated = "" if real else "Build times exclude generating documents. "
     searches = " ".join(
-        f"A {name} search ranks {candidates} candidates{f' (ef={ef})' if has_graph else ''}, then the best {rescore} "
-        "of them by exact tokens."
+        f"A {name} search ranks {candidates} candidates{f' (ef={ef})' if has_graph else ''}, then the best "
+        f"{rescore} of them by exact tokens."
         for name, (candidates, ef, rescore) in _SEARCHES.items()
     )
     caption = (
         f"The documents of {settings.collection}{made}. Preset {settings.encoder!r}, backend "
-        f"{settings.backend!r}{graph}, {_TOKENS} codes and exact tokens. One thread searches. {searches} {generated}"
-        f"Recall is over {settings.judged} queries; {_TIMED} other queries are timed once each. "
+        f"{settings.backend!r}{graph}, {_TOKENS} codes and exact tokens. One thread searches. {searches} "
+        f"{generated}Recall is over {settings.judged} queries; {_TIMED} other queries are timed once each. "
         f"{measured[-1]['build_machine']}"
     )
     title = f"{'Real text' if real else 'Generated documents'}, backend {settings.backend}"
@@ -292,7 +303,8 @@ def grow(
         list[int] | None,
         typer.Option(
             min=1000,
-            help="Number of documents; may be repeated. Those beyond the collection are generated. Default: its size.",
+            help="Number of documents; may be repeated. Those beyond the collection are generated. Default: "
+            "its size.",
         ),
     ] = None,
     collection: Annotated[

@@ -1,4 +1,7 @@
-"""FDE, search, Chamfer: the time of whole queries at equal recall, of indexes that were saved and loaded."""
+"""FDE, search, Chamfer: the time of whole queries at equal recall.
+
+The indexes were saved and loaded.
+"""
 
 from __future__ import annotations
 
@@ -93,10 +96,11 @@ def measure(collections: Iterable[Collection], rounds: int, ways: Sequence[Way] 
         Column("bytes per vector", "bytes", "{:,.0f}"),
     ]
     caption = (
-        "Time of whole queries: encode, search, rank by exact Chamfer; one query at a time on one thread, processor "
-        f"time, median of {rounds} interleaved rounds. Indexes were saved and loaded. Each row has the smallest number "
-        "of candidates that reaches the recall, and a graph the ef with the least time. Rows without a time do not "
-        f"reach the recall with {_CANDIDATES[-1]} candidates. The first way is {first.label} with {first.backend}. {on}"
+        "Time of whole queries: encode, search, rank by exact Chamfer; one query at a time on one thread, "
+        f"processor time, median of {rounds} interleaved rounds. Indexes were saved and loaded. Each row has "
+        "the smallest number of candidates that reaches the recall, and a graph the ef with the least time. "
+        f"Rows without a time do not reach the recall with {_CANDIDATES[-1]} candidates. The first way is "
+        f"{first.label} with {first.backend}. {on}"
     )
     return Table.of("Time at equal recall", columns, rows, caption)
 
@@ -186,7 +190,10 @@ def pipeline(
         bool, typer.Option("--short", help="Only moments, fde and the short form of simhash.")
     ] = False,
 ) -> None:
-    """Measure whole queries at equal recall: FDEs of several presets, searched by scan, exactly and by hnswlib."""
+    """Measure whole queries at equal recall.
+
+    FDEs of several presets are searched by scan, exactly and by hnswlib.
+    """
     collections = load_collections(collection or ["scifact-minilm", "cosqa-minilm"], data, cache)
     ways = [way for way in WAYS if not short or way.label in ("moments", "fde", "simhash, short form")]
     with threadpool_limits(1):

@@ -1,4 +1,7 @@
-"""Shared code of the benches: command options, collections, interleaved timing, storing and printing."""
+"""Shared code of the benches.
+
+Command options, collections, interleaved timing, storing and printing.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +80,9 @@ def timed(work: Callable[[], object]) -> Callable[[], Seconds]:
 def interleaved(
     jobs: Mapping[_Name, Callable[[], Seconds | NDArray[np.float64]]], rounds: int
 ) -> dict[_Name, NDArray[np.float64]]:
-    """Run every job once per round, under the same conditions; each round begins with another job.
+    """Run every job once per round, under the same conditions.
+
+    Each round begins with another job.
 
     Jobs return wall time and processor time in seconds; the result has both for each
     job, float64 (2, rounds).  All jobs run once before timing, to compile.

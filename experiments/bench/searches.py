@@ -1,10 +1,11 @@
-"""Whole searches: token codecs at equal recall, one query or many, one thread or all, a recall as the limit."""
+"""Whole searches: token codecs at equal recall, batches, threads, target recalls."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -54,7 +55,10 @@ _Jobs = dict[tuple[str, str], Callable[[], Seconds]]
 
 
 def measure(collections: Iterable[Collection], rounds: int, kinds: Iterable[Any] = _KINDS) -> list[Table]:
-    """Return a table of times at equal recall, and one that compares ways to search the last collection."""
+    """Return a table of times at equal recall, and one of ways to search.
+
+    The second table compares the ways on the last collection.
+    """
     on, codecs = measured_on(), list[dict[str, Any]]()
     stream = np.random.default_rng(0)
     texts = [stream.normal(size=(5, 128)).astype(np.float32) for _ in range(20)]
@@ -73,7 +77,7 @@ def measure(collections: Iterable[Collection], rounds: int, kinds: Iterable[Any]
             "500 candidates", index, queries, candidates=500
         )
         for threads in (1, None):
-            search = lambda index=index, threads=threads: index.search(queries, _K, threads=threads)  # noqa: E731
+            search = partial(index.search, queries, _K, threads=threads)
             jobs["batch", "all threads" if threads is None else "one thread"] = timed(search)
         ways += _compared(f"{collection.name}, {kind}", jobs, _BATCH, rounds)
     caption = f"Median of {rounds} interleaved rounds; processor time of one thread, queries one by one. {on}"
@@ -104,7 +108,7 @@ _WAY_COLUMNS = [
 def _at_equal_recall(
     indexes: dict[str, MuveraIndex], queries: MultiVectors, exact: list[set[int]], rounds: int
 ) -> list[dict[str, Any]]:
-    """Return the time of a query with the smallest number of candidates that reaches each target."""
+    """Return a query's time with the fewest candidates that reach each target."""
     jobs: dict[tuple[str, float], Callable[[], Seconds]] = {}
     chosen: dict[tuple[str, float], tuple[int, float]] = {}
     for kind, index in indexes.items():
@@ -128,7 +132,10 @@ def _at_equal_recall(
 
 
 def _single(way: str, index: MuveraIndex, queries: Iterable[Any], **limits: Any) -> _Jobs:
-    """Return jobs that search one by one: on one thread or all, on an idle machine or with one core busy."""
+    """Return jobs that search one by one.
+
+    They use one thread or all, and the machine is idle or has one busy core.
+    """
     jobs: _Jobs = {}
     for busy in (False, True):
         for threads in (1, None):
@@ -155,7 +162,10 @@ def _beside_another(work: Callable[[], object]) -> Callable[[], Seconds]:
 
 
 def _compared(name: str, jobs: _Jobs, count: int, rounds: int) -> list[dict[str, Any]]:
-    """Return microseconds per query in each way, and its speed relative to single queries and to one thread."""
+    """Return microseconds per query in each way, and its relative speed.
+
+    The speed is relative to single queries and to one thread.
+    """
     progress(f"{name}: {rounds} rounds")
     seconds = {key: value[0] for key, value in interleaved(jobs, rounds).items()}
     rows = []
@@ -177,7 +187,11 @@ def searches(
     cache: Cache = CACHE,
     save: Save = False,
 ) -> None:
-    """Measure whole searches: token codecs at equal recall, single queries and batches, one thread and all."""
+    """Measure whole searches.
+
+    The tables compare token codecs at equal recall, single queries and batches, one
+    thread and all.
+    """
     collections = load_collections(collection or ["scifact-minilm", "cosqa-minilm"], data, cache)
     with threadpool_limits(1):
         finish("searches", "Whole searches", measure(collections, rounds), save)
@@ -204,9 +218,9 @@ def measure_dial(
         Column("time relative to fixed number", "share", "{:.2f}x"),
     ]
     caption = (
-        "`search(recall=)`, calibrated with windows of documents, compared with the fixed number of candidates that "
-        "has the same recall. Times are processor time of whole searches on one thread, one query at a time: the "
-        f"median of {rounds} interleaved rounds. {on}"
+        "`search(recall=)`, calibrated with windows of documents, compared with the fixed number of "
+        "candidates that has the same recall. Times are processor time of whole searches on one thread, one "
+        f"query at a time: the median of {rounds} interleaved rounds. {on}"
     )
     return Table.of("Recalls and their times", columns, rows, caption)
 
@@ -247,7 +261,10 @@ def dial(
     cache: Cache = CACHE,
     save: Save = False,
 ) -> None:
-    """Measure search(recall=): its mean recall, and its time compared with the fixed number of candidates."""
+    """Measure search(recall=): its mean recall and its relative time.
+
+    The time is compared with that of the fixed number of candidates.
+    """
     collections = load_collections(collection or list(_COLLECTIONS), data, cache)
     with threadpool_limits(1):
         table = measure_dial(collections, rounds)

@@ -53,7 +53,8 @@ LINES = [
     Line("encode_documents / muvera-python, batches", "documents_batch", "muvera-python", "documents_batch"),
     Line("encode_documents, lists of arrays / muvera-python, batches",
          "documents_list", "muvera-python", "documents_batch"),
-    Line("encode_documents / muvera-python, one by one", "documents_single", "muvera-python", "documents_single"),
+    Line("encode_documents / muvera-python, one by one", "documents_single", "muvera-python",
+         "documents_single"),
     Line("encode_documents / muvfde", "documents_batch", "muvfde", "documents_single"),
     Line("encode_documents, one by one / muvfde", "documents_single", "muvfde", "documents_single"),
     Line("encode_documents / fastembed", "documents_batch", "fastembed", "documents_single"),
@@ -81,7 +82,10 @@ def write_inputs(folder: Path, documents: int, scored: int = _SCORED) -> None:
 
 
 def run(lines: Iterable[Line], folder: Path, documents: int, rounds: int, cache: Path) -> list[Table]:
-    """Time the jobs of `lines` with the inputs in `folder`: a table of lines, and one of checks before timing."""
+    """Time the jobs of `lines` with the inputs in `folder`.
+
+    Return a table of lines, and one of checks before timing.
+    """
     lines, on = list(lines), measured_on()
     jobs = dict.fromkeys(job for line in lines for job in line.jobs)
     with ExitStack() as stack:
@@ -111,7 +115,8 @@ def run(lines: Iterable[Line], folder: Path, documents: int, rounds: int, cache:
         "Checked before timing",
         ["input of maxsim-cpu", Column("largest difference", format="{:.3g}")],
         checks,
-        "Largest difference between the Chamfer similarities of muvera and maxsim-cpu for the same documents.",
+        "Largest difference between the Chamfer similarities of muvera and maxsim-cpu "
+        "for the same documents.",
     )
     return [Table("Operations", columns, rows, caption), *([checked] if checks else [])]
 
@@ -145,8 +150,8 @@ def _check(jobs: list[tuple[str, str]], workers: dict[str, Worker], folder: Path
         gap = float(np.abs(own - workers[library].result(operation, folder)).max())
         if not gap <= _TOLERANCE:
             raise ValueError(
-                f"{library}'s {operation} differs by {gap:.2g} from muvera's scores, but at most {_TOLERANCE} is "
-                "allowed."
+                f"{library}'s {operation} differs by {gap:.2g} from muvera's scores, but at most "
+                f"{_TOLERANCE} is allowed."
             )
         checks.append([_INPUTS[operation], gap])
     return checks

@@ -1,4 +1,4 @@
-"""FDEs: the family of presets, small samples, more floats, wide tokens, and added documents."""
+"""FDEs: presets, small samples, more floats, wide tokens and added documents."""
 
 from __future__ import annotations
 
@@ -76,7 +76,10 @@ class _Judged(NamedTuple):
     best: NDArray[np.int64]
 
     def recalls(self, scores: NDArray[np.float32], depths: Sequence[int]) -> list[str]:
-        """Return the recall of a ranking by `scores` (queries, documents) at each depth."""
+        """Return the recall at each depth of a ranking by `scores`.
+
+        `scores` is (queries, documents).
+        """
         best = self.best
         if self.sources is not None:
             scores = scores.copy()
@@ -115,7 +118,10 @@ _FAMILY_DEPTHS = (10, 20, 50)
 
 
 def family_table(collections: list[Collection], names: Sequence[str] = ()) -> Table:
-    """Compare all presets: recall by candidates, seconds of a fit, microseconds of a query; on one thread."""
+    """Compare all presets on one thread.
+
+    The table has recall by candidates, seconds of a fit and microseconds of a query.
+    """
     rows = []
     for collection in collections:
         judged = _judged(collection)
@@ -141,10 +147,10 @@ def family_table(collections: list[Collection], names: Sequence[str] = ()) -> Ta
             progress(str(rows[-1]))
     header = ["collection", "columns", "FDE", "floats", "fit, s", "query, us", *_depths(_FAMILY_DEPTHS)]
     caption = (
-        f"10-recall by number of candidates, by exact products of vectors; at most {_QUERIES} queries. Fits on at most "
-        "4,096 documents and encoding of one query take one thread; processor time. Collections without queries use "
-        f"windows of {_WINDOW} tokens, whose own document does not count. The last row of each collection is LEMUR's "
-        "form of vectors, trained for some seconds."
+        f"10-recall by number of candidates, by exact products of vectors; at most {_QUERIES} queries. Fits "
+        "on at most 4,096 documents and encoding of one query take one thread; processor time. Collections "
+        f"without queries use windows of {_WINDOW} tokens, whose own document does not count. The last row "
+        "of each collection is LEMUR's form of vectors, trained for some seconds."
     )
     return Table("The family of FDEs", header, rows, caption)
 
@@ -178,7 +184,7 @@ def few_table(collections: list[Collection], counts: Sequence[int] = (300, 1000,
 
 
 def drift_table(pairs: list[tuple[Collection, Collection]], count: int = 400) -> Table:
-    """Fit on documents of one kind, add as many of another kind, and search for both."""
+    """Fit on documents of one kind, add as many of another, and search for both."""
     rows = []
     for first, second in pairs:
         rng = np.random.default_rng(1)
@@ -202,8 +208,8 @@ def drift_table(pairs: list[tuple[Collection, Collection]], count: int = 400) ->
         "fitted on", "then added", "FDE", "own queries @20", "@50", "queries of the added kind @20", "@50 ",
     ]  # fmt: skip
     caption = (
-        f"Encoders are fitted on {count} documents of one kind. Then {count} of another kind are added, and both "
-        "are searched. 10-recall by number of candidates."
+        f"Encoders are fitted on {count} documents of one kind. Then {count} of another kind are added, and "
+        "both are searched. 10-recall by number of candidates."
     )
     return Table("Documents of another kind", header, rows, caption)
 
@@ -237,8 +243,8 @@ def wide_table(collection: Collection, widths: list[int]) -> Table:
         rows.append([f"{width:,}", *_recalls(ranked, own)])
         progress(f"{width} columns: {rows[-1]}")
     caption = (
-        f"The tokens of {collection.name}, rotated into more columns, plus normal noise of a tenth of their length, in "
-        "float16. 10-recall by number of candidates, each against its own exact ranking."
+        f"The tokens of {collection.name}, rotated into more columns, plus normal noise of a tenth of their "
+        "length, in float16. 10-recall by number of candidates, each against its own exact ranking."
     )
     return Table("Wide tokens", ["columns", *_depths()], rows, caption)
 
@@ -258,7 +264,10 @@ def _widened(texts: MultiVectors, width: int) -> MultiVectors:
 
 
 def added_table(pairs: list[tuple[Collection, Collection]], count: int = 200) -> Table:
-    """Add documents of the same collection, or `count` of it and `count` of another collection; then rebuild."""
+    """Add documents of the same collection or of another, then rebuild.
+
+    In the second case, the index gets `count` documents of each collection.
+    """
     rows = []
     for first, second in pairs:
         rng = np.random.default_rng(1)
@@ -289,13 +298,15 @@ def added_table(pairs: list[tuple[Collection, Collection]], count: int = 200) ->
             rows.append([first.name, label, *(f"{value:.3f}" for value in shown), *facts])
             progress(str(rows[-1]))
     header = [
-        "index of", "addition", "before: all", "after: added", "after: all", "windows", "warning", "after rebuild",
+        "index of", "addition", "before: all", "after: added", "after: all", "windows", "warning",
+        "after rebuild",
         "add, s",
     ]  # fmt: skip
     caption = (
-        "Recall of the first stage with 100 candidates, before and after an addition: of all documents, and of the "
-        'added ones. Windows of document tokens are the queries; the column "windows" is the number of those of added '
-        "documents. The time of `add` includes the measurement."
+        "Recall of the first stage with 100 candidates, before and after an addition: of all documents, and "
+        "of the added ones. Windows of document tokens are the queries; the column "
+        '"windows" is the number of those of added documents. '
+        "The time of `add` includes the measurement."
     )
     return Table("Added documents", header, rows, caption)
 
@@ -319,15 +330,18 @@ def vectors(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Collections, or folders of documents (default: cisi-e5 and lareqa-en-e5); `added` and `drift` need "
-            "pairs."
+            help="Collections, or folders of documents (default: cisi-e5 and lareqa-en-e5); `added` and "
+            "`drift` need pairs."
         ),
     ] = None,
     data: Data = None,
     cache: Cache = CACHE,
     save: Save = False,
 ) -> None:
-    """Measure one property of FDEs, such as the recall of all presets, or of documents that were added later."""
+    """Measure one property of FDEs.
+
+    Examples are the recall of all presets, or of documents that were added later.
+    """
     chosen, on = list[Collection](), measured_on()
     for name in names or ["cisi-e5", "lareqa-en-e5"]:
         folder = Path(name)

@@ -1,4 +1,7 @@
-"""The word search of a TextIndex, compared with bm25s, on the same texts and without a model."""
+"""The word search of a TextIndex, compared with bm25s on the same texts.
+
+No model is used.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,10 @@ Search = Callable[[str], list[str]]
 
 
 def measure(folder: Path, split: str = "test") -> dict[str, Any]:
-    """Return a row: nDCG@10 of the database's words, and of bm25s over words and over pairs of characters."""
+    """Return a row: nDCG@10 of the database's words and of bm25s.
+
+    bm25s indexes words in one column, and pairs of characters in another.
+    """
     documents, queries = read_texts(folder, split)
     judgements = [ir_measures.Qrel(*row) for row in read_judgements(folder / "qrels" / f"{split}.tsv")]
     row: dict[str, Any] = {"collection": folder.resolve().name, "documents": len(documents)}
@@ -64,7 +70,10 @@ def words(
     split: Annotated[str, typer.Option(help="Split of the judgements.")] = "test",
     save: Save = False,
 ) -> None:
-    """Compare the word search of a TextIndex with bm25s over words and over pairs of characters."""
+    """Compare the word search of a TextIndex with bm25s.
+
+    bm25s indexes words, or pairs of characters.
+    """
     rows = [measure(folder, split) for folder in folders]
     columns = [
         *(Column("texts", "collection"), Column("documents"), Column("queries")),
@@ -74,7 +83,7 @@ def words(
         Column("TextIndex / pairs", lambda row: row["own"] / row["pairs"], "{:.2f}x"),
     ]
     caption = (
-        "nDCG@10 of words alone. In scripts without spaces, such as Japanese, bm25s needs pairs of characters as "
-        "words. TextIndex uses such pairs there, too."
+        "nDCG@10 of words alone. In scripts without spaces, such as Japanese, bm25s needs pairs of "
+        "characters as words. TextIndex uses such pairs there, too."
     )
     finish("words", "Words", [Table.of("Words alone", columns, rows, caption)], save)

@@ -1,1 +1,1 @@
-"""Collections: texts, the models that embed them, and token embeddings for measurements."""
+"""Collections: texts, the models that embed them, and token embeddings."""

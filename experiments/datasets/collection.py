@@ -15,7 +15,7 @@ from muvera import MultiVectors
 
 @dataclass(frozen=True, eq=False)
 class Collection:
-    """Token vectors of documents and queries, and all other data of systems and metrics.
+    """Token vectors of documents and queries, and all other data of a collection.
 
     Only texts with tokens are part of it, in the order of the files; their positions
     are their ids.

@@ -38,7 +38,9 @@ class DatasetPath:
 def find_collections(
     folders: Sequence[Path] | None, cache: Path, names: Sequence[str] | None = None
 ) -> dict[str, DatasetPath]:
-    """Return the collections in `folders` by name: embeddings with their texts, and texts without embeddings.
+    """Return the collections in `folders` by name.
+
+    They are embeddings with their texts, and texts without embeddings.
 
     Each of `folders` is a collection of embeddings, or a folder of texts in BEIR's
     layout, or contains such folders, also under ``embeddings`` and ``beir``.  The
@@ -108,7 +110,10 @@ def _entries(path: Path) -> list[Path]:
 
 
 def _texts_of(name: str, texts: dict[str, Path]) -> Path | None:
-    """Return the texts of embeddings called NAME-MODEL: the ones with the longest matching name."""
+    """Return the texts of embeddings called NAME-MODEL.
+
+    Of several texts, the ones with the longest matching name are taken.
+    """
     fitting = [text for text in texts if name == text or name.startswith(f"{text}-")]
     return texts[max(fitting, key=len)] if fitting else None
 

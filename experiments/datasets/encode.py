@@ -3,9 +3,11 @@
 Reads a folder in BEIR's layout, ``corpus.jsonl``, ``queries.jsonl`` and
 ``qrels/SPLIT.tsv``, and embeds all documents and the judged queries.  Writes
 
-- ``{docs,queries}_tokens.npy``: float16 (n_tokens, dimension) unit rows, texts in the order of the files;
+- ``{docs,queries}_tokens.npy``: float16 (n_tokens, dimension) unit rows, texts in the
+  order of the files;
 - ``{docs,queries}_lens.npy``: int32 tokens per text; ``{docs,queries}_ids.json``;
-- with MiniLM also ``_token_ids.npy`` (int32 vocabulary ids) and ``_pooled.npy`` (float32, one vector per text);
+- with MiniLM also ``_token_ids.npy`` (int32 vocabulary ids) and ``_pooled.npy``
+  (float32, one vector per text);
 - ``reduction.npy`` if wide vectors were reduced.
 
 The work is stored in shards, so an interrupted command continues after the last
@@ -64,7 +66,10 @@ def _encoder(model: str) -> TextEncoder:
 
 
 def read_texts(folder: Path, split: str) -> tuple[Texts, Texts]:
-    """Return the documents (title, space, body) and the judged queries of a split, as (id, text) in file order."""
+    """Return the documents and the judged queries of a split, in file order.
+
+    Both are pairs (id, text); a document's text is title, space, body.
+    """
     judged = {query for query, _, _ in read_judgements(folder / "qrels" / f"{split}.tsv")}
     queries = [row for row in read_rows(folder / "queries.jsonl") if row[0] in judged]
     return list(read_rows(folder / "corpus.jsonl")), queries
@@ -79,7 +84,9 @@ def embed(
     dimension: int | None = 128,
     shard_size: int = 256,
 ) -> None:
-    """Embed (id, text) pairs into a folder, continuing an interrupted call of the same model.
+    """Embed (id, text) pairs into a folder.
+
+    An interrupted call of the same model is continued.
 
     The folder's files are replaced at the end; an interruption loses the work of at
     most `shard_size` texts. Vectors wider than `dimension` are reduced by PCA without
@@ -123,7 +130,9 @@ def embed(
 
 
 def fit_reduction(samples: Iterable[NDArray[np.floating[Any]]], dimension: int) -> NDArray[np.float32]:
-    """Return the map (dim_in, dimension) that keeps most of the vectors' energy (PCA without centering).
+    """Return the map (dim_in, dimension) that keeps most of the vectors' energy.
+
+    This is PCA without centering.
 
     Its columns are the leading eigenvectors of the uncentered second moment.  On
     average no map of this size preserves inner products better.  Each column's largest

@@ -1,4 +1,4 @@
-"""Read a collection's files: token vectors, ids, single vectors, texts and judgements."""
+"""Read a collection's token vectors, ids, single vectors, texts and judgements."""
 
 from __future__ import annotations
 
@@ -113,7 +113,10 @@ def _with_texts(loaded: Collection, folder: Path) -> Collection:
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield id and text (title, space, body) of each line of ``corpus.jsonl`` or ``queries.jsonl``."""
+    """Yield id and text of each line of ``corpus.jsonl`` or ``queries.jsonl``.
+
+    A text is title, space, body.
+    """
     with path.open(encoding="utf-8") as lines:
         for row in map(json.loads, filter(str.strip, lines)):
             whole = f"{row.get('title') or ''} {row['text']}".strip()
@@ -121,7 +124,10 @@ def read_rows(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def read_judgements(path: Path) -> Iterator[tuple[str, str, int]]:
-    """Yield query, document and grade of each line of ``qrels/SPLIT.tsv``, without its header."""
+    """Yield query, document and grade of each line of ``qrels/SPLIT.tsv``.
+
+    The header is left out.
+    """
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.reader(file, delimiter="\t"):
             if len(row) >= 3 and row[2].strip().lstrip("-").isdigit():
@@ -131,7 +137,7 @@ def read_judgements(path: Path) -> Iterator[tuple[str, str, int]]:
 def _graded(
     path: Path, document_ids: list[str], query_ids: list[str]
 ) -> tuple[list[dict[int, int]] | None, str]:
-    """Return grades by position for each query, or None and the reason why they cannot be used."""
+    """Return grades by position for each query, or None and why they are unusable."""
     documents = {name: i for i, name in enumerate(document_ids)}
     queries = {name: i for i, name in enumerate(query_ids)}
     grades: list[dict[int, int]] = [{} for _ in query_ids]
@@ -143,6 +149,6 @@ def _graded(
     if any(grades):
         return grades, ""
     return None, (
-        f"None of the {lines} judgements in {path} belongs to a query and a document of the collection: their "
-        "ids must be those of the embeddings."
+        f"None of the {lines} judgements in {path} belongs to a query and a document of the collection: "
+        "their ids must be those of the embeddings."
     )

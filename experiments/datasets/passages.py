@@ -1,4 +1,6 @@
-"""Real passages without a download: man pages, docstrings and package summaries of this machine.
+"""Real passages without a download, from this machine.
+
+They are man pages, docstrings and package summaries.
 
 A query is the first sentence of a docstring, or the name line of a man page; its
 document is the rest of the text.
@@ -27,7 +29,9 @@ _FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
 
 
 def write_passages(out: Path, most: int, collection: Path | None = None, man: Path | None = None) -> int:
-    """Write up to `most` passages in BEIR's layout, in a fixed order; return their number.
+    """Write up to `most` passages in BEIR's layout; return their number.
+
+    The order is fixed.
 
     `collection` is a folder in BEIR's layout: its texts come first, with its queries.
     With `man`, a folder of man pages, all passages are from there, and every page has a

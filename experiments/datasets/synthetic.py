@@ -1,4 +1,7 @@
-"""Tiny synthetic collections with texts and judgements about random topics, for quick runs."""
+"""Tiny synthetic collections with texts and judgements, for quick runs.
+
+Each text is about random topics.
+"""
 
 from __future__ import annotations
 

@@ -36,18 +36,24 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`'\"(])")
 
 
 def collect_documents(ids: Iterable[str]) -> dict[str, str]:
-    """Return texts by dotted name: the name, and the first sentences of the object's docstring."""
+    """Return texts by dotted name.
+
+    A text is the name, and the first sentences of the object's docstring.
+    """
     return {name: f"{name}: {_summary(inspect.cleandoc(_object(name).__doc__ or ''))}" for name in ids}
 
 
 def _object(name: str) -> Any:
-    """Return an object of the standard library by its dotted name, without ``builtins.``."""
+    """Return an object of the standard library by its dotted name.
+
+    Names of ``builtins`` have no prefix.
+    """
     built_in = hasattr(builtins, name.partition(".")[0])
     return pkgutil.resolve_name(f"builtins.{name}" if built_in else name)
 
 
 def _summary(docstring: str) -> str:
-    """Return the first sentences of a docstring, without signatures, examples and tables."""
+    """Return a docstring's first sentences, without signatures, examples and tables."""
     lines = docstring.split("\n")
     while lines and (signature := _SIGNATURE.match(lines[0].strip() or "f()")):
         lines.pop(0)
@@ -67,7 +73,7 @@ def _summary(docstring: str) -> str:
 
 
 def write_sample(folder: Path) -> None:
-    """Encode the documents and queries that are listed in a folder, and write the sample's files there."""
+    """Encode a folder's documents and queries, and write the sample's files there."""
     documents = collect_documents(_read_json(folder / "ids.json"))
     queries = _read_json(folder / "queries.json")
     missing = sorted({answer for query in queries for answer in query["relevant"]} - documents.keys())
@@ -92,7 +98,10 @@ def write_sample(folder: Path) -> None:
 
 
 def best_ranks(folder: Path) -> list[int]:
-    """Return the rank of each query's best placed answer under exact MaxSim, 1 for the top, in plain NumPy."""
+    """Return the rank of each query's best placed answer under exact MaxSim.
+
+    The top has rank 1.  NumPy computes the ranks.
+    """
     ids, queries = _read_json(folder / "ids.json"), _read_json(folder / "queries.json")
     tokens = np.load(folder / "tokens.npy").astype(np.float32)
     starts = np.concatenate([[0], np.cumsum(np.load(folder / "lengths.npy"))[:-1]])
@@ -123,7 +132,10 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def main() -> None:
-    """Build the sample in the folder of the first argument, by default the bundled one."""
+    """Build the sample in the folder of the first argument.
+
+    Default: the bundled folder.
+    """
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else SAMPLE
     write_sample(folder)
     for query, rank in zip(_read_json(folder / "queries.json"), best_ranks(folder), strict=True):

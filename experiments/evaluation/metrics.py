@@ -55,14 +55,16 @@ def parse_metric(name: str) -> Metric:
         measure = ir_measures.parse_measure(name)
     except (ValueError, NameError) as error:
         raise ValueError(
-            f"There is no metric {name!r}. Use a recall such as 10-recall@50 against exact Chamfer, or a name "
-            "of ir-measures such as nDCG@10 against judgements."
+            f"There is no metric {name!r}. Use a recall such as 10-recall@50 against exact Chamfer, or a "
+            "name of ir-measures such as nDCG@10 against judgements."
         ) from error
     return Metric(0, int(measure.params.get("cutoff", 1)))
 
 
 def recall(ids: NDArray[np.int64], best: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the share of each query's `best` documents among its `ids`; negative ids are ignored.
+    """Return the share of each query's `best` documents among its `ids`.
+
+    Negative ids are ignored.
 
     Examples
     --------
@@ -74,7 +76,10 @@ def recall(ids: NDArray[np.int64], best: NDArray[np.int64]) -> NDArray[np.float6
 
 
 class ExactAnswers:
-    """Exact Chamfer's answers to a collection's queries, cached in a folder under the collection's checksum."""
+    """Exact Chamfer's answers to a collection's queries, cached in a folder.
+
+    The files are named by the collection's checksum.
+    """
 
     def __init__(self, collection: Collection, cache: Path) -> None:
         self._collection, self._cache = collection, cache.expanduser()
@@ -85,7 +90,9 @@ class ExactAnswers:
         return len(self._collection.documents)
 
     def best(self, count: int) -> NDArray[np.int64]:
-        """Return the positions of the best documents, int64 (n_queries, min(count, documents)).
+        """Return the positions of the best documents, best first.
+
+        The result is int64 (n_queries, min(count, documents)).
 
         The earlier of two documents with equal scores comes first, so shorter answers
         are prefixes of longer ones.
@@ -110,11 +117,25 @@ def judge(
     exact: ExactAnswers,
     judgements: Sequence[dict[int, int]] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
-    """Return each metric's value for every query, NaN for a query without judgements.
+    """Return each metric's value for every query.
 
-    `ids` has positions of documents, best first, filled up with -1.  `judgements` has
-    grades of documents by position for each query; without them, metrics that need them
-    are omitted.
+    Parameters
+    ----------
+    metrics : Sequence[str]
+        Names such as 10-recall@50, for the recall of exact Chamfer's best documents, or
+        names of ir-measures such as nDCG@10.
+    ids : NDArray[np.int64]
+        Positions of documents (n, k), best first, filled up with -1.
+    exact : ExactAnswers
+        The best documents by exact Chamfer, for recalls.
+    judgements : Sequence[dict[int, int]] or None
+        Grades of documents by position, for each of the n queries.  Without them,
+        metrics that need them are omitted.
+
+    Returns
+    -------
+    dict[str, NDArray[np.float64]]
+        Values (n,) by metric, higher is better; NaN for a query without judgements.
     """
     parsed = {name: parse_metric(name) for name in metrics}
     recalls = {name: metric for name, metric in parsed.items() if metric.exact}

@@ -30,7 +30,10 @@ def mean_interval(values: NDArray[np.float64]) -> dict[str, float] | None:
 
 
 def ratio_interval(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Return the ratio of two medians over the same queries, and both ends of its 95% interval."""
+    """Return the ratio of two medians over the same queries.
+
+    Both ends of its 95% interval follow it.
+    """
     drawn = np.random.default_rng(0).integers(0, len(first), (_TIMES, len(first)))
     low, high = np.quantile(np.median(first[drawn], axis=1) / np.median(second[drawn], axis=1), _ENDS)
     return float(np.median(first) / np.median(second)), float(low), float(high)
@@ -55,7 +58,9 @@ def latency(seconds: Iterable[float]) -> dict[str, Any]:
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Return the positions of the points (quality, cost) that no other point beats, by ascending quality.
+    """Return the positions of the points (quality, cost) that no other point beats.
+
+    They are sorted by ascending quality.
 
     Only the first of identical points is returned.
 
@@ -75,6 +80,9 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 @lru_cache(maxsize=8)
 def _resamples(count: int) -> NDArray[np.float64]:
-    """How often each of `count` queries is drawn in each resample, float64 (times, count)."""
+    """How often each of `count` queries is drawn in each resample.
+
+    The result is float64 (times, count).
+    """
     drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), _TIMES)
     return np.asarray(drawn, np.float64)

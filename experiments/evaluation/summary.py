@@ -35,7 +35,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Part:
-    """An experiment on one collection: its results by point, without the token vectors."""
+    """An experiment on one collection: its results by point, without token vectors."""
 
     experiment: Experiment
     collection: str
@@ -43,7 +43,22 @@ class Part:
 
 
 def summarize(session: Session, experiment: Experiment, collection: Collection) -> Part:
-    """Compute the metrics of an experiment's raw results, and add recorded faults to the session's failures."""
+    """Compute the metrics of an experiment's raw results.
+
+    Parameters
+    ----------
+    session : Session
+        The run.  Recorded faults are added to its failures.
+    experiment : Experiment
+        The experiment whose raw results are read.
+    collection : Collection
+        The collection with the experiment's queries.
+
+    Returns
+    -------
+    Part
+        Results by point, without the points of systems that failed.
+    """
     part = Part(experiment, collection.name)
     exact = ExactAnswers(collection, session.cache)
     content = collection.content

@@ -33,7 +33,10 @@ _MOST_CHARACTERS = 300
 
 @dataclass(frozen=True)
 class Library:
-    """A library, its worker file, and its pip requirement, which is None for this checkout."""
+    """A library, its worker file, and its pip requirement.
+
+    This checkout has no requirement (None).
+    """
 
     name: str
     worker: str
@@ -112,7 +115,10 @@ def process_environment(library: Library) -> dict[str, str]:
 
 
 class Worker:
-    """A long-lived process that runs one library's operations on arrays in the folder `inputs`."""
+    """A long-lived process that runs one library's operations.
+
+    The operations take arrays in the folder `inputs`.
+    """
 
     def __init__(self, library: Library, inputs: Path, cache: Path) -> None:
         self.library = library
@@ -144,7 +150,10 @@ class Worker:
         self._errors.close()
 
     def time(self, operation: str, repeat: int = 1, **options: Any) -> NDArray[np.float64]:
-        """Return the wall and processor seconds of `repeat` calls, float64 (2, repeat)."""
+        """Return the wall and processor seconds of `repeat` calls.
+
+        The result is float64 (2, repeat).
+        """
         reply = self._ask(operation=operation, repeat=repeat, options=options)
         return np.array([reply["seconds"], reply["processor"]])
 
@@ -157,7 +166,9 @@ class Worker:
     def each(
         self, operation: str, texts: str, folder: Path, **options: Any
     ) -> tuple[NDArray[Any], NDArray[np.float64]]:
-        """Call `operation` once for each text of the input `texts`, after one call to warm up.
+        """Call `operation` once for each text of the input `texts`.
+
+        One more call warms it up before.
 
         Returns the results and the wall and processor seconds of each call, float64 (2,
         n).
@@ -182,7 +193,7 @@ class Worker:
         return reply
 
     def _last_line(self) -> str:
-        """Return the last line that the ended process wrote to stderr, or its exit code."""
+        """Return the ended process's last line of stderr, or its exit code."""
         code = self._process.wait()
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()

@@ -1,4 +1,6 @@
-"""Machines and queries per second for large collections, computed from the stored results.
+"""Machines and queries per second for large collections.
+
+The numbers are computed from the stored results.
 
 Bytes per vector and the time of a scan come from the study ``first_stage``.  The time
 of encoding a query and ranking its candidates comes from ``end_to_end`` and includes
@@ -50,7 +52,10 @@ class Machine:
 
 
 class ScanCost(NamedTuple):
-    """Measured cost of a scan: bytes in memory and mapped from disk, and milliseconds of a query."""
+    """Measured cost of a scan.
+
+    Bytes in memory and mapped from disk, and milliseconds of a query.
+    """
 
     memory: float
     mapped: float
@@ -71,7 +76,7 @@ def scan_cost() -> ScanCost:
 
 
 def query_ms() -> float:
-    """Return the stored milliseconds of a whole query: encoding, a small graph, ranking."""
+    """Return the stored milliseconds of a query: encoding, a small graph, ranking."""
     tables = load_results("end_to_end")["tables"]
     table = next(table for table in tables if "queries per second" in table["title"])
     row = next(row for row in table["rows"] if row[0] == SYSTEM)

@@ -131,5 +131,8 @@ def _library() -> str:
 
 
 def _packed(text: str) -> str:
-    """Return a text compressed and in base64, which cannot end the script element around it."""
+    """Return a text compressed and in base64.
+
+    Base64 cannot end the script element around it.
+    """
     return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()

@@ -1,4 +1,8 @@
-"""Tables of a run: those that its configuration lists under `tables`, and the paired differences."""
+"""Tables of a run.
+
+They are the tables that its configuration lists under `tables`, and the paired
+differences.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +102,10 @@ def _differences(parts: list[Part]) -> Table:
 
 
 def _compared(first: Measured, second: Measured, metrics: Sequence[str]) -> dict[str, str]:
-    """Return the differences of two points by metric, and the ratio of their times if they were timed alternately."""
+    """Return the differences of two points by metric.
+
+    If the points were timed alternately, the ratio of their times is added.
+    """
     texts = {}
     for metric in metrics:
         if metric in first.values and metric in second.values:
@@ -113,7 +120,10 @@ def _compared(first: Measured, second: Measured, metrics: Sequence[str]) -> dict
 
 
 def _speed_at_recall(parts: list[Part]) -> list[Table]:
-    """Return queries per second at each recall, and in brackets the speedup of the first system."""
+    """Return queries per second at each recall.
+
+    The speedup of the first system is in brackets.
+    """
     experiment = parts[0].experiment
     levels = [f"{level:.2f}".removeprefix("0") for level in _SPEED_RECALLS]
     size = Column("bytes per document with tokens", format="{:,.0f}")

@@ -15,10 +15,12 @@ from .table import Table, markdown
 #: experiments.
 SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "systems": (
-        "How fast are other engines at the same recall?", "[Switch](../how-to/switch.md)", ("headline", "speed"),
+        "How fast are other engines at the same recall?", "[Switch](../how-to/switch.md)",
+        ("headline", "speed"),
     ),
     "vectors": (
-        "Which encoder, and how many floats?", "[Encoders](../settings.md#encoders)", ("end_to_end", "default_vectors"),
+        "Which encoder, and how many floats?", "[Encoders](../settings.md#encoders)",
+        ("end_to_end", "default_vectors"),
     ),
     "fdes": (
         "How good are FDEs, and which of their options matter?",
@@ -26,13 +28,16 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         ("pipeline", "vector_dimension", "ablation", "limit"),
     ),
     "tokens": (
-        "How should tokens be stored?", "[Tokens](../settings.md#how-tokens-are-stored)", ("searches", "tokens"),
+        "How should tokens be stored?", "[Tokens](../settings.md#how-tokens-are-stored)",
+        ("searches", "tokens"),
     ),
     "texts": (
-        "Do words improve the ranking of texts?", "[Texts](../how-to/search-texts.md)", ("texts", "words", "hybrid"),
+        "Do words improve the ranking of texts?", "[Texts](../how-to/search-texts.md)",
+        ("texts", "words", "hybrid"),
     ),
     "dial": (
-        "A recall or a number of candidates?", "[Recall](../settings.md#a-recall-instead-of-candidates)", ("dial",),
+        "A recall or a number of candidates?", "[Recall](../settings.md#a-recall-instead-of-candidates)",
+        ("dial",),
     ),
     "size": (
         "Which search for which size, and what does a large index cost?",
@@ -101,7 +106,10 @@ _FDE_ROWS = {
 
 
 def write_pages(folder: Path, results: Path) -> list[Path]:
-    """Write a page into `folder` for every question with stored results, and an index."""
+    """Write a page for every question with stored results, and an index.
+
+    They go into `folder`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     pages: dict[str, str] = {}
     questions = []
@@ -160,7 +168,7 @@ def _bench_command(name: str, title: str) -> str:
 
 
 def short_table(stored: dict[str, Any]) -> str:
-    """Return a table with the quality and queries per second of an experiment's compared points."""
+    """Return a table of the quality and queries per second of compared points."""
     content, compared = stored["configuration"], stored["configuration"]["compare"][0]
     tables = {_title(stored, table): {row[0]: row[1:] for row in table["rows"]} for table in stored["tables"]}
     speed = [title for title in tables if title.startswith("queries per second")]
@@ -189,7 +197,10 @@ def _cells(table: dict[str, Any]) -> str:
 
 
 def readme_table(stored: dict[str, Any]) -> str:
-    """Return the README's table: milliseconds and bytes of systems at equal recall on one collection."""
+    """Return the README's table of systems at equal recall on one collection.
+
+    It shows milliseconds and bytes.
+    """
     table = next(
         one
         for one in stored["tables"]
@@ -208,7 +219,10 @@ def readme_table(stored: dict[str, Any]) -> str:
 
 
 def fde_table(stored: dict[str, Any]) -> str:
-    """Return the recall of the paper's FDE and of the presets on several collections, or "" without results."""
+    """Return the recall of the paper's FDE and of the presets on several collections.
+
+    Without results, return "".
+    """
     tables = [table for table in stored.get("tables", []) if table["title"] == "The family of FDEs"]
     if not tables:
         return ""
@@ -228,13 +242,13 @@ def fde_table(stored: dict[str, Any]) -> str:
 
 
 def update_readme(text: str, results: Path) -> str:
-    """Return the README's text with its tables replaced by those of the stored results."""
+    """Return the README's text with its tables replaced by the stored results."""
     table = readme_table(load_results("headline", results))
     return update_fde_table(_filled(text, _README_MARKS, table), results)
 
 
 def update_fde_table(text: str, results: Path) -> str:
-    """Return a document's text with its table of FDEs replaced by that of the stored results."""
+    """Return a document's text with its table of FDEs from the stored results."""
     return _filled(text, _FDE_MARKS, fde_table(load_results("default_vectors", results)))
 
 

@@ -1,4 +1,7 @@
-"""Read a run's folder: configurations (manifest.json) and measurements (summary.json)."""
+"""Read a run's folder: configurations and measurements.
+
+They are in manifest.json and summary.json.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Stored results, from which documents are generated: one JSON file of tables per experiment."""
+"""Stored results, from which documents are generated.
+
+There is one JSON file of tables per experiment.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,17 @@ def load_results(name: str, folder: Path = RESULTS) -> dict[str, Any]:
 
 
 def save_results(name: str, values: dict[str, Any], folder: Path = RESULTS) -> None:
-    """Store results with one list entry per line, for readable diffs."""
+    """Store results with one list entry per line, for readable diffs.
+
+    Parameters
+    ----------
+    name : str
+        Name of the experiment, and of the file without ``.json``.
+    values : dict[str, Any]
+        Content of the file; stored results are replaced.
+    folder : Path
+        Folder of the file.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / f"{name}.json", f"{_lines(values)}\n".encode())
 
@@ -36,6 +49,17 @@ def save_tables(name: str, title: str, tables: Iterable[Table], folder: Path = R
 
     If the headers are equal, stored rows whose first cell was not measured now are
     kept.
+
+    Parameters
+    ----------
+    name : str
+        Name of the experiment, and of the file without ``.json``.
+    title : str
+        Title of the experiment on its page.
+    tables : Iterable[Table]
+        The measured tables.
+    folder : Path
+        Folder of the file.
     """
     stored = {table["title"]: table for table in load_results(name, folder).get("tables", [])}
     for table in tables:

@@ -32,7 +32,10 @@ class Column:
         return row.get(self.key or self.title) if isinstance(self.key, str) else self.key(row)
 
     def cell(self, value: Any) -> str:
-        """Return a value as text: empty for None, mean and interval for a dictionary with them."""
+        """Return a value as text.
+
+        None is empty; a dictionary with a mean and an interval shows both.
+        """
         if value is None or isinstance(value, str):
             return value or ""
         if isinstance(value, Mapping):
@@ -57,7 +60,23 @@ class Table:
     def of(
         cls, title: str, columns: Sequence[Column], rows: Iterable[dict[str, Any]], caption: str = ""
     ) -> Table:
-        """Make a table from rows that are dictionaries."""
+        """Make a table from rows that are dictionaries.
+
+        Parameters
+        ----------
+        title : str
+            Heading of the table.
+        columns : Sequence[Column]
+            Columns, each of which reads its value from a row.
+        rows : Iterable[dict[str, Any]]
+            Rows, top to bottom.
+        caption : str
+            Explanation of the table.
+
+        Returns
+        -------
+        Table
+        """
         return cls(title, columns, [[column.value(row) for column in columns] for row in rows], caption)
 
     @property

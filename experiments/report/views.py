@@ -1,4 +1,7 @@
-"""ExperimentView: the rows of one experiment in a run, and the plots that page.js draws from them."""
+"""ExperimentView: the rows of one experiment in a run, and their plots.
+
+page.js draws the plots.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ class Mark(NamedTuple):
 
 
 class Plot(NamedTuple):
-    """A trade-off of quality and cost on one collection, drawn with its Pareto fronts."""
+    """A trade-off of quality and cost on one collection, with its Pareto fronts."""
 
     collection: str
     quality: str
@@ -61,7 +64,7 @@ class ExperimentView:
 
     @cached_property
     def measures(self) -> dict[str, int]:
-        """Quality measures that have a value here, with the number of rows that have it."""
+        """Quality measures that have a value here, with their number of rows."""
         names = dict.fromkeys(name for row in self.rows for name in row["metrics"])
         counts = {name: sum(bool(row["metrics"].get(name)) for row in self.rows) for name in names}
         return {name: count for name, count in counts.items() if count}

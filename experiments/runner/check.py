@@ -1,4 +1,7 @@
-"""Expected scores with tolerances, one JSON object per line, compared with the scores of a run."""
+"""Expected scores with tolerances, compared with the scores of a run.
+
+A file has one JSON object per line.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,19 @@ def check_run(run: Path, files: Sequence[Path] | None = None) -> list[str]:
 def record_run(run: Path, path: Path, tolerance: float) -> int:
     """Write a run's scores (means over seeds) as expected scores.
 
-    Return their number.
+    Parameters
+    ----------
+    run : Path
+        Folder of a finished run.
+    path : Path
+        File to write, one JSON object per line.  An existing file is replaced.
+    tolerance : float
+        Largest accepted difference of a later score, in the unit of the metric.
+
+    Returns
+    -------
+    int
+        Number of scores.
     """
     scores = [
         {**dict(zip(_NAMES, key, strict=True)), "value": round(value, 4), "tolerance": tolerance}
@@ -71,7 +86,10 @@ def _line(expected: dict[str, Any], scores: dict[tuple[str, ...], float]) -> str
 
 
 def _scores(run: Run) -> dict[tuple[str, ...], float]:
-    """Return every metric's mean over seeds by (experiment, collection, point, metric)."""
+    """Return every metric's mean over seeds.
+
+    Keys are (experiment, collection, point, metric).
+    """
     values: dict[tuple[str, ...], list[float]] = {}
     for row in run.rows:
         for metric, value in row["metrics"].items():

@@ -68,7 +68,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Differences of `metrics` between the points `what` and the point `to`, over the same queries."""
+    """Differences of `metrics` between points over the same queries.
+
+    Each of the points `what` is compared with the point `to`.
+    """
 
     to: str
     what: tuple[str, ...]

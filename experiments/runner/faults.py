@@ -1,4 +1,7 @@
-"""Faults of a system's answers: invalid rankings, or scores that are not exact Chamfer as claimed."""
+"""Faults of a system's answers.
+
+Rankings may be invalid, or scores not exact Chamfer as claimed.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,26 @@ _TOLERANCE = 1e-3
 
 
 def require_answers(answers: Answers, queries: int, k: int, documents: int) -> None:
-    """Raise ValueError unless every row has distinct existing documents, best scores first, then -1."""
+    """Raise ValueError unless every row is a ranking.
+
+    A ranking has distinct existing documents, best scores first, then -1.
+
+    Parameters
+    ----------
+    answers : Answers
+        Answers of a system.
+    queries : int
+        Number of queries: rows that the answers must have.
+    k : int
+        Number of columns that the answers must have.
+    documents : int
+        Number of documents: positions must be smaller.
+
+    Raises
+    ------
+    ValueError
+        The message begins with "returned" and names the first fault.
+    """
     for name, array, shape in (
         ("ids", answers.ids, (queries, k)),
         ("scores", answers.scores, (queries, k)),
@@ -55,9 +77,21 @@ def too_few(answers: Answers, documents: int) -> str | None:
 
 
 def chamfer_of(ids: NDArray[np.int64], queries: MultiVectors, documents: MultiVectors) -> NDArray[np.float32]:
-    """Return exact Chamfer of the returned documents, float32 (n, k).
+    """Return exact Chamfer of the returned documents.
 
-    -inf for ids of -1.
+    Parameters
+    ----------
+    ids : NDArray[np.int64]
+        Positions of documents (n, k), filled up with -1.
+    queries : MultiVectors
+        Token vectors of the n queries.
+    documents : MultiVectors
+        Token vectors of all documents.
+
+    Returns
+    -------
+    NDArray[np.float32]
+        Similarities (n, k), higher is better; -inf for ids of -1.
     """
     out = np.full(ids.shape, -np.inf, np.float32)
     rankings = rerank(queries, documents, [row[row >= 0] for row in ids], threads=1)
@@ -68,7 +102,7 @@ def chamfer_of(ids: NDArray[np.int64], queries: MultiVectors, documents: MultiVe
 
 
 def score_fault(answers: Answers, chamfer: NDArray[np.float32]) -> str | None:
-    """Return a description if scores that should be exact Chamfer are not, otherwise None."""
+    """Return how scores that should be exact Chamfer are not, otherwise None."""
     counted = answers.ids >= 0
     wrong = counted & ~np.isclose(answers.scores, chamfer, rtol=_TOLERANCE, atol=_TOLERANCE)
     if not wrong.any():

@@ -1,4 +1,7 @@
-"""Measuring one experiment on one collection: build, warm up, search alternately, store."""
+"""Measure one experiment on one collection.
+
+Build, warm up, search alternately, store.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ _BLOCKS, _WARMING_QUERIES, _WARMING_DOCUMENTS = 4, 3, 8
 
 @dataclass
 class _Built:
-    """A built system, the points to measure with their paths, and the answers by point."""
+    """A built system, the points to measure with their paths, and answers by point."""
 
     entry: Entry
     system: System
@@ -42,8 +45,19 @@ class _Built:
 def measure(session: Session, experiment: Experiment, part: Collection, seed: int) -> None:
     """Measure all points of an experiment that have no results yet.
 
-    `part` is the collection with the experiment's queries.  Failures are added to the
-    session under their system's label; the other systems continue.
+    Failures are added to the session under their system's label; the other systems
+    continue.
+
+    Parameters
+    ----------
+    session : Session
+        The run that gets the raw results.
+    experiment : Experiment
+        Systems and points to measure.
+    part : Collection
+        The collection with the experiment's queries.
+    seed : int
+        Seed of every random choice of the systems.
     """
     content = part.content
     work: list[tuple[Entry, list[tuple[Point, Path]]]] = []
@@ -184,7 +198,10 @@ def _close(system: System) -> None:
 
 
 def _warm_up(entry: Entry, material: Material) -> None:
-    """Build the same system from a few documents, so that the timed build does not compile or load kernels."""
+    """Build the same system from a few documents.
+
+    The timed build then does not compile or load kernels.
+    """
     with suppress(Exception):  # the build itself will report it
         system = SYSTEMS[entry.system](**entry.build)
         few = material.collection.with_documents(_WARMING_DOCUMENTS)

@@ -19,7 +19,10 @@ _PACKAGES = ("numpy", "numba", "scipy", "hnswlib", "bm25s", "ir-measures", "PyYA
 
 
 def machine() -> dict[str, Any]:
-    """Return the facts that times depend on: the processor, its load, Python and the numerical libraries."""
+    """Return the facts that times depend on.
+
+    They are the processor, its load, Python and the numerical libraries.
+    """
     information = Path("/proc/cpuinfo")
     lines = information.read_text(encoding="utf-8").splitlines() if information.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -72,7 +72,10 @@ class Failure:
 
 @dataclass
 class Session:
-    """A run: its folder (an existing run is continued) and settings, and its failures so far."""
+    """A run: its folder, its settings, and its failures so far.
+
+    An existing run is continued.
+    """
 
     out: Path
     #: Environments of peers and exact answers.
@@ -95,7 +98,19 @@ class Session:
             self.measured.append(found)
 
     def fail(self, experiment: str, collection: str, system: str, message: str) -> None:
-        """Record a failure and print it."""
+        """Record a failure and print it.
+
+        Parameters
+        ----------
+        experiment : str
+            Name of the experiment, or "all".
+        collection : str
+            Name of the collection.
+        system : str
+            Label of the system, or "collection" if the collection could not be read.
+        message : str
+            The error, in one sentence.
+        """
         self.failures.append(Failure(experiment, collection, system, message))
         self.tell(f"{experiment}, {collection}, {system}: {message}")
 
@@ -105,7 +120,28 @@ def raw_path(
 ) -> Path:
     """Return the path of a point's raw results.
 
-    `content` is the checksum of the collection.
+    The file's name is a hash of everything that the results depend on.
+
+    Parameters
+    ----------
+    session : Session
+        The run, with its folder and its number of threads.
+    experiment : Experiment
+        The point's experiment.  If it is timed, its other systems count, too: times
+        depend on the systems that are measured together.
+    collection : str
+        Name of the collection, and of the folder of its results.
+    content : str
+        Checksum of the collection.
+    point : Point
+        A system with build and query arguments.
+    seed : int
+        Seed of the system.
+
+    Returns
+    -------
+    Path
+        A file in the run's folder, which may not exist yet.
     """
     together = None
     if experiment.timed:  # times depend on the systems that were measured together

@@ -25,11 +25,29 @@ from .raw_store import ALL, Failure, Session
 def run_experiments(
     experiments: Sequence[Experiment], collections: Sequence[DatasetPath | Collection], session: Session
 ) -> list[Failure]:
-    """Run experiments on all collections, write the run's files, and return the failures.
+    """Run experiments on all collections and write the run's files.
 
     Finished work is stored under a hash of its inputs and not repeated, so the same
-    command continues an interrupted run.  RuntimeError if another process is writing to
-    the same folder.
+    command continues an interrupted run.
+
+    Parameters
+    ----------
+    experiments : Sequence[Experiment]
+        What to measure.
+    collections : Sequence[DatasetPath | Collection]
+        Collections, or paths from which they are loaded.
+    session : Session
+        The run: its folder, its settings, and where failures are recorded.
+
+    Returns
+    -------
+    list[Failure]
+        Failures of collections and systems; everything else was measured.
+
+    Raises
+    ------
+    RuntimeError
+        If another process is writing to the same folder.
     """
     session.out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(session.out / ".lock")

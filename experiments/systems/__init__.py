@@ -1,1 +1,4 @@
-"""The compared systems: subclasses of :class:`experiments.systems.base.System`, by name in SYSTEMS."""
+"""The compared systems, by name in SYSTEMS.
+
+They are subclasses of :class:`experiments.systems.base.System`.
+"""

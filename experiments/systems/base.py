@@ -55,7 +55,7 @@ class Material:
         return self.collection.documents
 
     def needs(self, *names: str, reason: str) -> None:
-        """Raise NotApplicableError with `reason` unless the collection has these fields."""
+        """Raise NotApplicableError with `reason` if a field is missing."""
         if any(getattr(self.collection, name) is None for name in names):
             raise NotApplicableError(reason)
 
@@ -100,7 +100,10 @@ class System(ABC):
         return ()
 
     def prepare(self, material: Material) -> None:  # noqa: B027 (most systems need nothing)
-        """Do untimed work that does not depend on the collection, such as creating environments."""
+        """Do untimed work that does not depend on the collection.
+
+        Creating environments is an example.
+        """
 
     @abstractmethod
     def build(self, material: Material) -> None:
@@ -114,13 +117,28 @@ class System(ABC):
     def search(self, queries: MultiVectors, k: int, *_: Any, **query: Any) -> Answers:
         """Answer queries one at a time.
 
-        The queries' ids are positions among the collection's queries, for systems that
-        use texts.
+        Parameters
+        ----------
+        queries : MultiVectors
+            Token vectors of n queries.  Their ids are positions among the collection's
+            queries, for systems that use texts.
+        k : int
+            Number of documents to return for each query.
+        **query : Any
+            Query arguments of the configuration, such as a number of candidates.
+
+        Returns
+        -------
+        Answers
+            Positions of documents, scores and seconds of the n queries.
         """
 
     @abstractmethod
     def bytes_per_document(self) -> float:
-        """Return the size of the index without the token vectors that every exact reranker reads."""
+        """Return the bytes of the index without token vectors.
+
+        Every exact reranker reads the token vectors.
+        """
 
     def token_bytes_per_document(self) -> float:
         """Return the bytes of tokens that an exact ranking reads.
@@ -137,16 +155,45 @@ class System(ABC):
         """Free memory and end processes; also called after an error."""
 
     def ranked_exactly(self, query: MultiVectors, candidates: NDArray[np.int64], k: int) -> Ranked:
-        """Return the `k` best of `candidates` by exact Chamfer."""
+        """Return the best candidates by exact Chamfer.
+
+        Parameters
+        ----------
+        query : MultiVectors
+            Token vectors of one query.
+        candidates : NDArray[np.int64]
+            Positions of documents (n,), in any order.
+        k : int
+            Number of documents to return.
+
+        Returns
+        -------
+        Ranked
+            Positions and scores of min(k, n) documents, best first.
+        """
         ranking = rerank(query, self.documents, [candidates], k, threads=self.threads)[0]
         return np.asarray(ranking.ids, np.int64), ranking.scores
 
 
 def timed_search(queries: MultiVectors, k: int, answer: Callable[[int, MultiVectors], Ranked]) -> Answers:
-    """Call `answer` for one query after another and time each call; an untimed first call warms up.
+    """Call `answer` for one query after another and time each call.
 
-    `answer` is called with a query's number and the query, and returns positions and
-    scores; longer answers are cut to `k`.
+    An untimed first call warms up.
+
+    Parameters
+    ----------
+    queries : MultiVectors
+        Token vectors of n queries.
+    k : int
+        Number of documents to keep for each query.
+    answer : Callable[[int, MultiVectors], Ranked]
+        Called with a query's number and the query; returns positions and scores, best
+        first.  Longer answers are cut to `k`, and shorter ones are filled up with -1.
+
+    Returns
+    -------
+    Answers
+        Arrays (n, k), and the wall time of each call in seconds (n,).
     """
     ids: NDArray[np.int64] = np.full((len(queries), k), -1, np.int64)
     scores: NDArray[np.float32] = np.full((len(queries), k), -np.inf, np.float32)
@@ -164,7 +211,19 @@ def timed_search(queries: MultiVectors, k: int, answer: Callable[[int, MultiVect
 
 
 def arguments_of(system: type[System], side: Literal["build", "query"]) -> dict[str, Any]:
-    """Return the names and defaults of a system's arguments, read from its signatures."""
+    """Return a system's arguments and their defaults, read from its signatures.
+
+    Parameters
+    ----------
+    system : type[System]
+    side : {"build", "query"}
+        Arguments of ``__init__``, or of ``search`` after `k`.
+
+    Returns
+    -------
+    dict[str, Any]
+        Defaults by name; None for the names of :meth:`System.open_arguments`.
+    """
     function = system.__init__ if side == "build" else system.search
     skipped = ("self",) if side == "build" else ("self", "queries", "k")
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

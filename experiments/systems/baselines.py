@@ -38,7 +38,9 @@ class Exhaustive(System):
 
 
 class Pooled(System):
-    """Single-vector search, as in an ordinary vector database, then exact Chamfer reranking.
+    """Single-vector search, then exact Chamfer reranking.
+
+    Ordinary vector databases search like this.
 
     `vectors` is "mean" for the mean of a text's token vectors, scaled to length 1, or
     "stored" for the model's own single vectors.
@@ -85,7 +87,10 @@ class Pooled(System):
 
 
 def mean_vectors(texts: MultiVectors) -> NDArray[np.float32]:
-    """Return the mean token vector of each text, scaled to length 1, float32 (n, dimension)."""
+    """Return each text's mean token vector, scaled to length 1.
+
+    The result is float32 (n, dimension).
+    """
     sums = np.add.reduceat(np.asarray(texts.tokens, np.float32), texts.offsets[:-1], axis=0)
     norms = np.linalg.norm(sums, axis=1, keepdims=True)
     means: NDArray[np.float32] = sums / np.maximum(norms, np.float32(1e-12))

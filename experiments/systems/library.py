@@ -51,7 +51,7 @@ class _LibrarySystem(System):
 
 
 class Muvera(_LibrarySystem):
-    """:class:`muvera.MuveraIndex`: candidates by document vectors, exact Chamfer ranking.
+    """:class:`muvera.MuveraIndex`: candidates by vectors, exact Chamfer ranking.
 
     `build` has fields of :class:`muvera.IndexSettings` and parameters of the preset's
     configuration. `exact_tokens` is 0 unlike in the index: small collections are also

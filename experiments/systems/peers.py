@@ -14,7 +14,10 @@ from .base import Answers, Material, Ranked, System, timed_search
 
 
 class WorkerSystem(System):
-    """A library, by its name in PEERS, that builds and searches an index in its own environment and process."""
+    """A library, by its name in PEERS, in its own environment and process.
+
+    It builds and searches an index there.
+    """
 
     own_process: ClassVar[bool] = True
     library: ClassVar[str]
@@ -25,7 +28,10 @@ class WorkerSystem(System):
     settings: ClassVar[dict[str, Any]] = {}
 
     def prepare(self, material: Material) -> None:
-        """Create the library's environment if it is missing, start its process and import the library."""
+        """Start the library's process and import the library.
+
+        Its environment is created if it is missing.
+        """
         self._worker = Worker(PEERS[self.library], material.folder, material.cache)
         self._worker.time("load")
 
@@ -54,7 +60,9 @@ class WorkerSystem(System):
             self._worker.close()
 
     def answers(self, queries: MultiVectors, k: int, candidates: int = 0, **options: Any) -> Answers:
-        """Return the answers of the process's "search"; rank the first `candidates`, if any, by exact Chamfer.
+        """Return the answers of the process's "search".
+
+        The first `candidates`, if any, are ranked by exact Chamfer.
 
         "search" returns pairs of positions and scores of documents, best first.
         """
@@ -81,14 +89,19 @@ class WorkerSystem(System):
         return True
 
     def bytes_per_document(self) -> float:
-        """Return the bytes of the files that a search reads, which contain the codes of tokens."""
+        """Return the bytes of the files that a search reads.
+
+        They contain the codes of tokens.
+        """
         files = [self._index] if self._index.is_file() else self._index.rglob("*")
         sizes = [path.stat().st_size for path in files if path.is_file() and self.counts(path)]
         return sum(sizes) / len(self.documents)
 
 
 class Plaid(WorkerSystem):
-    """PLAID through fast-plaid: centroids, inverted lists and compressed residuals, on the processor.
+    """PLAID through fast-plaid, on the processor.
+
+    It has centroids, inverted lists and compressed residuals.
 
     It ranks by the similarities of its decompressed tokens.  Its environment has torch
     (some gigabytes).  A search runs on one thread.  Its arithmetic is in half
@@ -110,7 +123,9 @@ class Plaid(WorkerSystem):
         n_full_scores: int = 4096,
         candidates: int = 0,
     ) -> Answers:
-        """Answer queries; rank the best `candidates` by exact Chamfer, 0 for plain PLAID.
+        """Answer queries; rank the best `candidates` by exact Chamfer.
+
+        0 means plain PLAID.
 
         Of `n_full_scores` documents after the first scoring by centroids a quarter is
         decompressed.  It determines most of a query's time: sweep it from a few times k
@@ -119,12 +134,17 @@ class Plaid(WorkerSystem):
         return self.answers(queries, k, candidates, n_ivf_probe=n_ivf_probe, n_full_scores=n_full_scores)
 
     def counts(self, path: Path) -> bool:
-        """Return False for ``merged_*``, copies of the chunks that opening an index makes."""
+        """Return False for ``merged_*``.
+
+        Opening an index makes these copies of the chunks.
+        """
         return not path.name.startswith("merged_")
 
 
 class Warp(WorkerSystem):
-    """WARP through xtr-warp-rs: scores of retrieved tokens' coded residuals, missing ones imputed.
+    """WARP through xtr-warp-rs.
+
+    It scores the coded residuals of retrieved tokens and imputes missing ones.
 
     Its environment has torch (some gigabytes).  A search runs on one thread.
     """
@@ -145,12 +165,18 @@ class Warp(WorkerSystem):
         return self.answers(queries, k, candidates, nprobe=nprobe)
 
     def counts(self, path: Path) -> bool:
-        """Return False for the chunks of the build, numbered files that are copied into the compacted ones."""
+        """Return False for the chunks of the build.
+
+        These numbered files are copied into the compacted ones.
+        """
         return not path.name[0].isdigit()
 
 
 class Tachiom(WorkerSystem):
-    """TACHIOM through tachiom: centroids by token ids, a graph of them, and product codes of 32 bytes a token.
+    """TACHIOM through tachiom.
+
+    It has centroids by token ids, a graph of them, and product codes of 32 bytes a
+    token.
 
     It builds and searches on one thread.
     """
@@ -188,7 +214,9 @@ class Tachiom(WorkerSystem):
 
 
 class Lemur(WorkerSystem):
-    """LEMUR by its authors: trained features of query tokens, exact search, and our exact Chamfer.
+    """LEMUR by its authors.
+
+    Trained features of query tokens, exact search, and our exact Chamfer.
 
     Its environment has torch (some gigabytes).
     """
@@ -203,7 +231,9 @@ class Lemur(WorkerSystem):
 
 
 class Qdrant(WorkerSystem):
-    """Qdrant's native multivectors through qdrant-edge: its MaxSim over tokens in half precision.
+    """Qdrant's native multivectors through qdrant-edge.
+
+    It computes MaxSim over tokens in half precision.
 
     Its scores are Chamfer up to rounding, so nothing ranks them again.  A graph of mean
     token vectors finds candidates, as its documentation advises.
@@ -223,6 +253,9 @@ class Qdrant(WorkerSystem):
         return False
 
     def bytes_per_document(self) -> float:
-        """Return the bytes of the shard's files, in allocated blocks since they are sparse."""
+        """Return the bytes of the shard's files.
+
+        The files are sparse; allocated blocks count.
+        """
         files = (path for path in self._index.rglob("*") if path.is_file())
         return sum(512 * path.stat().st_blocks for path in files) / len(self.documents)

@@ -1,4 +1,7 @@
-"""Systems that read texts: BM25, hybrid search over several first stages, and TextIndex."""
+"""Systems that read texts: BM25, hybrid search, and TextIndex.
+
+Hybrid search combines several first stages.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +73,10 @@ class BM25(System):
 
 
 class Hybrid(System):
-    """:func:`muvera.hybrid_search` over several first stages: "vectors", "words" (BM25) and "single" vectors."""
+    """:func:`muvera.hybrid_search` over several first stages.
+
+    They are "vectors", "words" (BM25) and "single" vectors.
+    """
 
     name: ClassVar[str] = "hybrid"
 

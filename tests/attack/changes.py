@@ -28,7 +28,9 @@ MANY, MORE = 200, 15
 
 
 class Changes:
-    """An index that writers change and readers search, until the deadline or the first fault.
+    """An index that writers change and readers search.
+
+    They stop at the deadline or at the first fault.
 
     A writer has ids of its own.  Its state i can be visible from the moment when the
     change to it began until the next change has returned.  Without readers, the only
@@ -71,7 +73,10 @@ class Changes:
             self.search(stream)
 
     def change(self, stream: np.random.Generator, number: int) -> None:
-        """Change a writer's documents, rebuild the index, or save it and, if alone, load it."""
+        """Change a writer's documents, rebuild the index, or save it.
+
+        If it saves alone, it also loads the index.
+        """
         held, kind = dict(self.states[number][-1][1]), stream.random()
         ids = list(held)
         work: Callable[[], object]
@@ -100,7 +105,10 @@ class Changes:
         self.changes += 1
 
     def search(self, stream: np.random.Generator) -> None:
-        """Search in one of several ways, and compare the answer with the states that could be visible."""
+        """Search in one of several ways, and check the answer.
+
+        It is compared with the states that could be visible.
+        """
         query, ids = stream.normal(size=(3, 12)).astype(np.float32), self.index.ids.tolist()
         # With all candidates but one, vectors are searched, and at most one document is
         # missing.

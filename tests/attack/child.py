@@ -1,4 +1,7 @@
-"""A process with limits that reads damaged samples: a path per line in, the outcome per line out."""
+"""A process with limits that reads damaged samples.
+
+It reads a path per line and writes the outcome per line.
+"""
 
 import json
 import os

@@ -1,4 +1,6 @@
-"""Calls that change or save a tiny index and do not end: interrupted at a line, or killed before a file operation.
+"""Calls that change or save a tiny index and do not end.
+
+They are interrupted at a line, or killed before a file operation.
 
 Afterwards the index and its folder must hold the complete state before or after the
 call.
@@ -60,7 +62,10 @@ QUERIES = documents([900, 901])
 
 
 class VectorCase:
-    """An index of token vectors with unsaved changes, and calls that change or save it."""
+    """An index with unsaved changes, and calls that change or save it.
+
+    It is an index of token vectors.
+    """
 
     calls: ClassVar[dict[str, Callable[[Any, Path], object]]] = {
         "add": lambda index, _: index.add(documents([100, 101, 104]), threads=1),
@@ -116,7 +121,7 @@ class VectorCase:
         return ids, tokens, answers, some, len(index), index.info().empty_documents
 
     def expected(self, call: str, work: Path) -> tuple[Any, Any, Any]:
-        """Return the states before and after a call, and the state of the folder before."""
+        """Return the states before and after a call, and the folder's state before."""
         if call not in self._expected:
             index = self.prepare(work / "index")
             saved, before = self.state(self.load(work / "index")), self.state(index)
@@ -233,7 +238,10 @@ def _with_lines(path: str) -> frozenset[int]:
 
 
 def _leaves_with(frame: FrameType) -> bool:
-    """Return True at the end of a ``with`` statement: Python delivers no signal between a block and its exit."""
+    """Return True at the end of a ``with`` statement.
+
+    Python delivers no signal between a block and its exit.
+    """
     if frame.f_lineno not in _with_lines(frame.f_code.co_filename):
         return False
     return frame.f_lasti > min(start for start, _, line in frame.f_code.co_lines() if line == frame.f_lineno)
@@ -292,7 +300,10 @@ def deadline(seconds: int) -> Iterator[None]:
 
 @contextmanager
 def small_limits() -> Iterator[None]:
-    """Fit codecs and scan codes from few tokens and vectors on, and do not wait for the disk."""
+    """Fit codecs and scan codes from few tokens and vectors on.
+
+    Do not wait for the disk.
+    """
     limits = (
         patch.object(token_store, "FIT_TOKENS", 40),
         patch.object(candidates, "SCAN_FROM", DOCUMENTS * CONFIG.vector_dimension),

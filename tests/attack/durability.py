@@ -1,4 +1,7 @@
-"""Kill a process with eight writers at random moments, and compare its acknowledged changes with its folder."""
+"""Kill a process with eight writers at random moments.
+
+Compare its acknowledged changes with its folder.
+"""
 
 import http.client
 import json
@@ -30,7 +33,10 @@ Operation = tuple[str, dict[str, Any]]
 
 
 def operations(writer: int, state: State, stream: random.Random) -> Iterator[tuple[Operation, State]]:
-    """Yield changes of up to four documents of one writer, each with the following state."""
+    """Yield changes of up to four documents of one writer.
+
+    Each change has the following state.
+    """
     while True:
         state, number, kind = dict(state), stream.randint(1, 4), stream.random()
         own = stream.sample(sorted(state), min(number, len(state)))
@@ -51,7 +57,10 @@ def operations(writer: int, state: State, stream: random.Random) -> Iterator[tup
 
 
 class Writer:
-    """One writer's acknowledged state, and the state after its running operation, if any."""
+    """One writer's acknowledged state, and the state after its running operation.
+
+    The second is absent if no operation runs.
+    """
 
     def __init__(self, number: int) -> None:
         self.number, self.state, self.next, self.acknowledged = number, State(), State(), 0
@@ -91,7 +100,10 @@ def started(work: Callable[[Writer], None], writers: list[Writer]) -> list[threa
 
 
 def over_http(folder: Path, writers: list[Writer], seed: str, seconds: float) -> None:
-    """Start writers that send changes to a server, and kill it some time after the first answer."""
+    """Start writers that send changes to a server, and kill it.
+
+    The kill comes some time after the first answer.
+    """
     child, port = start_server(lambda: opened(folder))
     answered = threading.Event()
 

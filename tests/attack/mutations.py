@@ -1,4 +1,7 @@
-"""Seeded damage to a copy of a file or folder: random bytes, or wrong values inside an intact container."""
+"""Seeded damage to a copy of a file or folder.
+
+Random bytes, or wrong values inside an intact container.
+"""
 
 import gzip
 import hashlib
@@ -54,7 +57,10 @@ def mutate(sample: Path, name: str, number: int) -> str:
 
 
 def correct_checksums(folder: Path) -> None:
-    """Write right checksums into the manifest of an index or encoder, so that the damage gets past them."""
+    """Write right checksums into the manifest of an index or encoder.
+
+    The damage then gets past them.
+    """
     for manifest in (folder / "manifest.json", folder / "encoder.json"):
         try:
             state = json.loads(manifest.read_bytes())
@@ -68,7 +74,10 @@ def correct_checksums(folder: Path) -> None:
 
 
 def position(content: bytes, rng: random.Random) -> int:
-    """Return a place in the file, often near the beginning or end, which hold headers."""
+    """Return a place in the file, often near the beginning or end.
+
+    Headers are there.
+    """
     place, near = rng.random(), rng.randrange(min(len(content), 128) or 1)
     if place < 0.3:
         return near
@@ -101,15 +110,20 @@ def change_length(content: bytes, rng: random.Random) -> bytes:
 BYTES: tuple[Damage, ...] = (replace_bytes, overwrite, overwrite, change_length)
 
 JSON_VALUES = (
-    "null", "true", "-1", "0", "0.5", "7.0", "1e400", "1e30", "NaN", "-Infinity", '""', '"x"', '"\\u0000"', "[]", "{}",
-    "[[]]", "[[[1]]]", "[null]", "[true]", "[[1, null]]", '[["1", "2"]]', "[1, [2]]", '{"a": 1}', "2147483648",
+    "null", "true", "-1", "0", "0.5", "7.0", "1e400", "1e30", "NaN", "-Infinity", '""', '"x"', '"\\u0000"',
+    "[]", "{}",
+    "[[]]", "[[[1]]]", "[null]", "[true]", "[[1, null]]", '[["1", "2"]]', "[1, [2]]", '{"a": 1}',
+    "2147483648",
     "9223372036854775807", "9223372036854775808", "18446744073709551616", "1" * 400, '"' + "x" * 3000 + '"',
     '"\\ud800"', '"../../etc"', '"/etc/passwd"', "[" * 2000, "[" * 100_000 + "]" * 100_000,
 )  # fmt: skip
 
 
 def change_json(content: bytes, rng: random.Random) -> bytes:
-    """Replace, remove, repeat or rename one value somewhere in the JSON, or in one of its lines."""
+    """Replace, remove, repeat or rename one value in the JSON.
+
+    It is anywhere in the file, or in one of its lines.
+    """
     lines = content.decode("utf-8", "replace").splitlines() or [""]
     if (len(lines) > 1 and not lines[0].startswith(("{", "["))) or lines[0] in ("{", "["):
         lines = ["\n".join(lines)]
@@ -148,13 +162,16 @@ HEADERS = (
     ("}", " "), ("False", "True"), ("(", ""), ("'descr'", "'descri'"), (",", ";"), ("False", "None"),
     ("'shape'", "'shape': (1,), 'shape'"),
     *((old, new) for old in ("'<f4'", "'<i8'", "'<f2'") for new in (
-        "'O'", "'<f8'", "'>f4'", "'<c8'", "'<M8[s]'", "'V4'", "'|S4'", "'<U1'", "[('a', '<f4')]", "'<u8'", "'<i2'",
+        "'O'", "'<f8'", "'>f4'", "'<c8'", "'<M8[s]'", "'V4'", "'|S4'", "'<U1'", "[('a', '<f4')]", "'<u8'",
+        "'<i2'",
         "'<U536870912'", "'<f3'", "7",
     )),
 )  # fmt: skip
 SHAPES = (
-    "-1, 4", "0, 4", "4, 0", "", "18446744073709551616, 4", "9223372036854775807, 4", "4611686018427387904, 4",
-    "1000000000000, 4", "10, 4, 1", "40,", "True, 4", "10.0, 4", "'10', 4", "2147483648, 2147483648", "10, 3", "9, 4",
+    "-1, 4", "0, 4", "4, 0", "", "18446744073709551616, 4", "9223372036854775807, 4",
+    "4611686018427387904, 4",
+    "1000000000000, 4", "10, 4, 1", "40,", "True, 4", "10.0, 4", "'10', 4", "2147483648, 2147483648", "10, 3",
+    "9, 4",
     "0, 9223372036854775807",
 )  # fmt: skip
 
@@ -175,7 +192,10 @@ def change_npy_header(content: bytes, rng: random.Random) -> bytes:
 
 
 def change_numbers(content: bytes, rng: random.Random) -> bytes:
-    """Replace numbers of an intact array, such as lengths by others whose sum wraps, or floats by NaN."""
+    """Replace numbers of an intact array.
+
+    For example, lengths whose sum wraps replace lengths, and NaN replaces floats.
+    """
     array = np.zeros(0)
     with suppress(ValueError):  # an array of objects
         array = np.array(np.load(io.BytesIO(content)), order="C")
@@ -269,7 +289,7 @@ def change_safetensors(content: bytes, rng: random.Random) -> bytes:
 
 
 def change_sqlite(content: bytes, rng: random.Random) -> bytes:
-    """Replace a pickled point of a local Qdrant collection, or a text of a text index."""
+    """Replace a pickled point of a local Qdrant collection, or an index's text."""
     database: Any = sqlite3.connect(":memory:")
     if not hasattr(database, "deserialize"):  # Python 3.10
         return replace_bytes(content, rng)
@@ -302,10 +322,13 @@ def change_hdf5(content: bytes, rng: random.Random) -> bytes:
         name = rng.choice(names)
         file[name].attrs["dim"] = rng.choice((*NUMBERS, 0.5, "x", [4, 4]))
         values: tuple[Any, ...] = (
-            np.zeros((0, 4), np.float32), np.zeros((3, 0), np.float32), np.ones((2, 3, 4), np.float32), np.float32(1),
+            np.zeros((0, 4), np.float32), np.zeros((3, 0), np.float32), np.ones((2, 3, 4), np.float32),
+            np.float32(1),
             np.full((10, 4), np.nan, np.float32), np.full((10, 4), 1e39), np.ones((10, 4), np.complex64),
-            np.array(rng.choices(NUMBERS, k=6)), np.array([1.5, 2.0]), np.array([b"a", b"\xff"]), ["a"] * 5, "text",
-            np.zeros(3, [("a", "f4"), ("b", "i4")]), h5py.Empty("f4"), h5py.SoftLink("/nothing"), h5py.SoftLink("/"),
+            np.array(rng.choices(NUMBERS, k=6)), np.array([1.5, 2.0]), np.array([b"a", b"\xff"]), ["a"] * 5,
+            "text",
+            np.zeros(3, [("a", "f4"), ("b", "i4")]), h5py.Empty("f4"), h5py.SoftLink("/nothing"),
+            h5py.SoftLink("/"),
             h5py.SoftLink(f"/{name}"), h5py.ExternalLink("/etc/passwd", "/tokens"),
         )  # fmt: skip
         if rng.random() < 0.9:
@@ -318,7 +341,10 @@ def change_hdf5(content: bytes, rng: random.Random) -> bytes:
 
 
 def change_table(content: bytes, rng: random.Random) -> bytes:
-    """Write a Parquet or Arrow table again with another column, without one, or without rows."""
+    """Write a Parquet or Arrow table again with other columns or rows.
+
+    It has another column, lacks one, or has no rows.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -332,11 +358,13 @@ def change_table(content: bytes, rng: random.Random) -> bytes:
     lists, item = pa.list_, pa.float32()
     columns = (
         pa.array([None] * count, lists(lists(item))), pa.array([[]] * count, lists(lists(item))),
-        pa.array([[None, [1.0]]] * count, lists(lists(item))), pa.array([[[1.0, None]]] * count, lists(lists(item))),
+        pa.array([[None, [1.0]]] * count, lists(lists(item))),
+        pa.array([[[1.0, None]]] * count, lists(lists(item))),
         pa.array([[[1.0] * (i + 1)] for i in range(count)]), pa.array([[[float("nan")] * 4]] * count),
         pa.array([[["a"]]] * count), pa.array([[1.0]] * count, lists(item)), pa.array(["a"] * count),
         pa.array([[[[1.0]]]] * count), pa.array([[[1e300] * 4]] * count), pa.array([None] * count, pa.null()),
-        pa.array([[[]]] * count, lists(lists(item, 0))), pa.array([2**63 - 1] * count), pa.array([b"\xff"] * count),
+        pa.array([[[]]] * count, lists(lists(item, 0))), pa.array([2**63 - 1] * count),
+        pa.array([b"\xff"] * count),
         pa.array([{"a": 1.0}] * count), pa.array([None, *range(count - 1)]),
     )  # fmt: skip
     changed = rng.choice((table.slice(0, 0), table.remove_column(at), *(
@@ -354,7 +382,7 @@ def change_table(content: bytes, rng: random.Random) -> bytes:
 
 
 def change_journal(content: bytes, rng: random.Random) -> bytes:
-    """Change the JSON of a journal's line, and write the matching checksum before it."""
+    """Change the JSON of a journal's line, and write its checksum before it."""
     lines = content.splitlines()
     at = rng.randrange(len(lines))
     body = b" ".join(change_json(lines[at].partition(b" ")[2], rng).splitlines())

@@ -1,4 +1,4 @@
-"""Processes of the attacks: calls in new processes, forks, kills, and servers in forks."""
+"""Processes of the attacks: new processes, forks, kills, and servers in forks."""
 
 import json
 import os
@@ -28,7 +28,10 @@ print(json.dumps(getattr(importlib.import_module(f"attack.{module}"), name)(*arg
 
 
 def run_alone(module: str, name: str, *arguments: object, **variables: str) -> Any:
-    """Call a function of this package in a new process, because forks need one without threads; return its result."""
+    """Call a function of this package in a new process; return its result.
+
+    Forks need a process without threads.
+    """
     command = [sys.executable, "-c", _CALL, json.dumps([module, name, *arguments], default=str)]
     ended = subprocess.run(command, env=environment(**variables), capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr

@@ -1,4 +1,7 @@
-"""Small valid files and folders of every kind that the library reads: the mutations start from these."""
+"""Small valid files and folders of every kind that the library reads.
+
+The mutations start from these.
+"""
 
 import gzip
 import json

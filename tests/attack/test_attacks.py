@@ -1,4 +1,6 @@
-"""Attacks on indexes, sampled: interrupts, kills, full disks, changes at random, requests to the server.
+"""Attacks on indexes, sampled.
+
+Interrupts, kills, full disks, changes at random, requests to the server.
 
 ``MUVERA_ATTACK=500`` runs the long versions: 500 kills of writers, kills before every
 file operation, minutes of changes, all requests, and interrupts at every line, which

@@ -1,4 +1,6 @@
-"""Damaged files and folders are read, or refused in one sentence: no crash, no hang, no raw error.
+"""Damaged files and folders are read, or refused in one sentence.
+
+There is no crash, no hang and no raw error.
 
 ``MUVERA_ATTACK=N`` tries N mutations of each sample instead of a few.  ``--basetemp``
 in memory, such as a folder in /dev/shm, makes this several times faster: 1,250

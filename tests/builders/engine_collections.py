@@ -1,4 +1,7 @@
-"""Fixtures that open collections in every engine that is installed, and a PostgreSQL server with pgvector."""
+"""Fixtures that open collections in every engine that is installed.
+
+They also start a PostgreSQL server with pgvector.
+"""
 
 import importlib.util
 import os
@@ -50,7 +53,10 @@ def missing(kind: str) -> str | None:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """Start a server on 127.0.0.1, as an unprivileged user, and yield the URL of its database."""
+    """Start a server on 127.0.0.1, and yield the URL of its database.
+
+    It runs as an unprivileged user.
+    """
     if (reason := missing("pgvector")) is not None:
         pytest.skip(reason)
     programs = binaries()

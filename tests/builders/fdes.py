@@ -76,8 +76,9 @@ def fitted(name: str) -> FDEEncoder:
 
 
 def simhash_encoder(documents: MultiVectors | None, **settings: Any) -> FDEEncoder:
-    """Return a small encoder with SimHash cells, fitted to `documents` if there are
-    some.
+    """Return a small encoder with SimHash cells.
+
+    It is fitted to `documents` if there are some.
     """
     values = {"num_repetitions": 5, "num_simhash_projections": 3, **settings}
     encoder = FDEEncoder.preset("simhash", **values)
@@ -124,8 +125,9 @@ def maps_of(learned: LearnedProjection) -> tuple[NDArray[np.float64], NDArray[np
 
 
 def clear_of_planes(tokens: np.ndarray, encoder: FDEEncoder) -> np.ndarray:
-    """Return the tokens whose cells and nearest hyperplanes are the same in float32 and
-    float64.
+    """Return the tokens whose cells are the same in float32 and float64.
+
+    Their nearest hyperplanes are the same, too.
     """
     clear = np.ones(len(tokens), bool)
     for t, token in enumerate(tokens):
@@ -165,8 +167,9 @@ def cells_of(tokens: np.ndarray, encoder: FDEEncoder, side: Side) -> np.ndarray:
 
 
 def long_vector(tokens: np.ndarray, encoder: FDEEncoder, side: Side) -> np.ndarray:
-    """Return the oracle's vector before a learned projection; queries' cells have no
-    unit there.
+    """Return the oracle's vector before a learned projection.
+
+    Cells of queries have no unit there.
     """
     config, blocks, sketch = encoder.config, encoder.blocks, encoder.sketch
     cells = cells_of(tokens, encoder, side)
@@ -200,7 +203,9 @@ def expected(tokens: np.ndarray, encoder: FDEEncoder, side: Side) -> np.ndarray:
 
 
 def narrow_cone(count: int = 600, dimension: int = 32) -> tuple[MultiVectors, MultiVectors]:
-    """Return documents whose tokens share a direction (mean cosine about .7), and 30 queries.
+    """Return documents whose tokens share a direction, and 30 queries.
+
+    The mean cosine is about .7.
 
     Each document is about three of 60 topics; a query is the noisy beginning of a
     document.

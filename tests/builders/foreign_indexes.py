@@ -54,7 +54,10 @@ def _text(value: str) -> bytes:
 def random_index(
     seed: int, lengths: list[list[int]], dimension: int = 16, nbits: int = 2, centroids: int = 5
 ) -> dict[str, Any]:
-    """Return the arrays of a random index, one pair of codes and residuals per chunk."""
+    """Return the arrays of a random index.
+
+    Each chunk has one pair of codes and residuals.
+    """
     rng = np.random.default_rng(seed)
     return {
         "dim": dimension,

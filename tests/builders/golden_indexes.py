@@ -1,4 +1,6 @@
-"""Make ``tests/golden/index/``: a small saved index per backend and encoder, which later versions must read.
+"""Make ``tests/golden/index/``: a small saved index per backend and encoder.
+
+Later versions must read them.
 
     PYTHONPATH=.:tests python -m builders.golden_indexes [NAME ...]
 

@@ -1,4 +1,7 @@
-"""A collection, indexes of it for every way to search, and scripts that run in separate processes."""
+"""A collection, indexes of it for every way to search, and scripts.
+
+The scripts run in separate processes.
+"""
 
 import subprocess
 import sys
@@ -64,7 +67,10 @@ def files(folder: Path) -> list[str]:
 
 
 def token_files(folder: Path) -> dict[str, tuple[int, int, int]]:
-    """Return name, inode, size and time of the token files, to see if one was written again."""
+    """Return name, inode, size and time of the token files.
+
+    They show if a file was written again.
+    """
     stats = {path.relative_to(folder).as_posix(): path.stat() for path in folder.rglob("tokens-*.npy")}
     return {name: (stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
 

@@ -1,4 +1,4 @@
-"""Paths of the checkout, the golden files, the real collections and the compiled kernels."""
+"""Paths: checkout, golden files, real collections and compiled kernels."""
 
 import hashlib
 import os
@@ -18,7 +18,9 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def kernel_cache() -> str:
-    """Return the folder of compiled kernels for this run and every process that it starts.
+    """Return the folder of compiled kernels for this run.
+
+    Every process that the run starts uses it, too.
 
     numba finds a compiled kernel by the kernel's own file.  It sees neither edits in
     another module that the kernel calls nor other settings.  Each worker of

@@ -1,4 +1,7 @@
-"""Commands, runs and systems of the experiments on small collections, and a system that fails on demand."""
+"""Commands, runs and systems of the experiments on small collections.
+
+One system fails on demand.
+"""
 
 import gc
 import json
@@ -81,7 +84,10 @@ def faulty_system() -> Iterator[None]:
 
 
 def command(*arguments: object) -> tuple[int, str]:
-    """Return the exit code and output of ``python -m experiments``, without frames and line ends around errors."""
+    """Return the exit code and output of ``python -m experiments``.
+
+    Frames and line ends around errors are removed.
+    """
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     return result.exit_code, " ".join(result.output.replace("│", " ").split())
 
@@ -100,7 +106,10 @@ def small() -> Collection:
 def run(
     folder: Path, systems: list[dict[str, Any]], data: list[Any] | None = None, **content: Any
 ) -> list[Failure]:
-    """Run one experiment of these systems in `folder`, on :func:`small` unless other collections are given."""
+    """Run one experiment of these systems in `folder`.
+
+    It runs on :func:`small` unless other collections are given.
+    """
     path = configured(folder, **{"k": 5, "metrics": ["5-recall@5", "nDCG@5"], "systems": systems, **content})
     gc.freeze()  # the collections before builds would visit the objects of all modules and tests
     session = Session(folder / "out", folder / "cache", 1, lambda _: None)
@@ -115,7 +124,10 @@ def results(folder: Path, name: str = "summary") -> dict[str, Any]:
 def collection_of(
     documents: MultiVectors, queries: MultiVectors | None = None, name: str = "small", **fields: Any
 ) -> Collection:
-    """Return a collection of documents and, by default, the first tokens of six of them as queries."""
+    """Return a collection of documents and queries.
+
+    Default queries: the first tokens of six documents.
+    """
     if queries is None:
         queries = MultiVectors.from_arrays([document[:3] for document in documents[:6]])
     names = [str(i) for i in range(len(documents))]

@@ -6,7 +6,10 @@ import numpy as np
 
 
 class FakeTensor:
-    """The part of a torch tensor that readers may use, on a device from which it must be copied."""
+    """The part of a torch tensor that readers may use.
+
+    It is on a device from which it must be copied.
+    """
 
     def __init__(self, array: np.ndarray, dtype: str = "torch.float32", device: str = "cuda:0") -> None:
         self._array, self.dtype, self.device = array, dtype, device

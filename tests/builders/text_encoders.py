@@ -1,4 +1,7 @@
-"""A text encoder for tests: a word is a fixed random vector, so that equal words match exactly."""
+"""A text encoder for tests.
+
+A word is a fixed random vector, so that equal words match exactly.
+"""
 
 import re
 from collections.abc import Sequence

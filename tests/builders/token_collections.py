@@ -24,7 +24,10 @@ def collection(
 
 @st.composite
 def collections(draw: st.DrawFn, min_tokens: int = 0) -> MultiVectors:
-    """Collections with empty documents, of both precisions, with int ids, str ids or none."""
+    """Collections with empty documents, in both precisions.
+
+    Ids are integers, strings or absent.
+    """
     lengths = draw(st.lists(st.integers(0, 5), min_size=1, max_size=8).filter(lambda v: sum(v) >= min_tokens))
     count = len(lengths)
     texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=6).filter(lambda v: v[-1:] != "\0")
@@ -72,7 +75,10 @@ def three(dtype: Any = np.float32) -> MultiVectors:
 def ragged(
     dimension: int, count: int = 40, seed: int = 0, longest: int = 30, dtype: Any = np.float32
 ) -> MultiVectors:
-    """Return texts of 1 to `longest` tokens around a common direction, of lengths about 1; the middle one is empty."""
+    """Return texts of 1 to `longest` tokens around a common direction.
+
+    Their lengths are about 1; the middle text is empty.
+    """
     rng = np.random.default_rng([seed, dimension])
     lengths = rng.integers(1, longest + 1, count)
     lengths[count // 2] = 0
@@ -81,7 +87,10 @@ def ragged(
 
 
 def assert_close(actual: np.ndarray, wanted: np.ndarray, rounding: float = 5e-6) -> None:
-    """Compare up to rounding errors of float32 sums of some hundred terms, relative to the largest entry."""
+    """Compare up to rounding errors of float32 sums of some hundred terms.
+
+    Errors are relative to the largest entry.
+    """
     np.testing.assert_allclose(actual, wanted, rtol=0, atol=rounding * max(1.0, np.abs(wanted).max()))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def clustered(seed: int, count: int, dimension: int = 32) -> np.ndarray:
-    """Return vectors around 20 directions, with falling spread and norms that differ."""
+    """Return vectors around 20 directions, with falling spread and various norms."""
     rng = np.random.default_rng(seed)
     centers = np.random.default_rng(99).normal(size=(20, dimension))  # queries and vectors share them
     vectors = centers[rng.integers(0, 20, count)] + rng.normal(size=(count, dimension))

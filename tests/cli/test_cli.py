@@ -1,4 +1,4 @@
-"""Shared by all commands: help, version, errors in one line, exit codes, progress bars."""
+"""Shared by all commands: help, version, errors, exit codes, progress bars."""
 
 import errno
 import os
@@ -50,20 +50,26 @@ def test_as_a_program(tmp_path: Path) -> None:
     program.wait(timeout=60)
 
 
-def test_help_and_version() -> None:
+def test_help_lists_every_command() -> None:
     code, out, err = muvera("--help")
     assert (code, err) == (0, "")
     assert all(f"\n  {name} " in out for name in (*COMMANDS, "texts"))
     assert muvera() == muvera("-h") == (0, out, "")
     assert muvera("texts") == muvera("texts", "--help")
     assert "{INDEX} [QUERY]" in muvera("texts", "search", "--help")[1]
+
+
+def test_version() -> None:
     assert muvera("--version") == (0, f"muvera {__version__}\n", "")
-    for name in COMMANDS:
-        code, out, _ = muvera(name, "--help")
-        assert code == 0 and muvera(name, "-h")[1] == out
-        example = out[out.index("Example") :]
-        assert f"muvera {name}" in example[: example.index("Options:")]
-        assert "--json" in out or name in ("demo", "serve", "mcp")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command_has_an_example_of_it(name: str) -> None:
+    code, out, _ = muvera(name, "--help")
+    assert code == 0 and muvera(name, "-h")[1] == out
+    example = out[out.index("Example") :]
+    assert f"muvera {name}" in example[: example.index("Options:")]
+    assert "--json" in out or name in ("demo", "serve", "mcp")
 
 
 def test_wrong_usage_is_one_line() -> None:

@@ -171,7 +171,7 @@ def test_info_of_texts_and_encoders(docs: Path, tmp_path: Path) -> None:
     assert answer("info", tmp_path / "encoder")["encoder"]["vector_dimension"] == 512
 
 
-def test_info_of_embeddings(docs: Path, tmp_path: Path) -> None:
+def test_info_surveys_embeddings_with_full(docs: Path) -> None:
     count = some_texts().num_tokens
     facts = answer("info", docs, "--full")
     assert (facts["kind"], facts["format"], facts["lossy"]) == ("embeddings", "npy", False)
@@ -180,9 +180,15 @@ def test_info_of_embeddings(docs: Path, tmp_path: Path) -> None:
     out = muvera("info", docs, "--full")[1]
     assert "normalized, 1 empty document" in " ".join(out.split())
     assert max(map(len, out.splitlines()[1:])) <= 80  # the first line has the path
+
+
+def test_info_does_not_read_all_embeddings_without_full(tmp_path: Path) -> None:
     (tmp_path / "docs.jsonl").write_text(json.dumps({"id": "a", "embedding": [[1.0, 2.0]]}) + "\n")
     assert "--full" in muvera("info", tmp_path / "docs.jsonl")[2]
     assert answer("info", tmp_path / "docs.jsonl")["tokens"] is None
+
+
+def test_info_of_nothing_is_an_error(tmp_path: Path) -> None:
     assert "does not exist" in fails("info", tmp_path / "nothing")
 
 
@@ -194,32 +200,51 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_rankings_are_those_of_exact_chamfer(folder: Path, tmp_path: Path) -> None:
-    given = ["search", folder / "index", folder / "queries", "-k", 4]
-    content = answer(*given)
+@pytest.fixture(scope="module")
+def searching(folder: Path) -> list[Any]:
+    """Arguments of a search for the best four."""
+    return ["search", folder / "index", folder / "queries", "-k", 4]
+
+
+def test_rankings_are_those_of_exact_chamfer(searching: list[Any]) -> None:
+    content = answer(*searching)
     assert (content["k"], content["candidates"]) == (4, 100)
     assert [query["id"] for query in content["queries"]] == [f"q{i}" for i in range(6)]
     rankings = [[(hit["id"], hit["score"]) for hit in query["results"]] for query in content["queries"]]
     expected = list(map(list, top_k(QUERIES[[0, 1, 2, 4, 5]], some_texts(), 4)))
     assert rankings.pop(3) == [] and rankings == expected
-    found = answer(*given, "--recall", 0.9)
+
+
+def test_a_target_recall_replaces_candidates(searching: list[Any]) -> None:
+    found = answer(*searching, "--recall", 0.9)
     assert found["recall"] == 0.9 and found["candidates"] is None
-    assert "--recall 0.9 or --candidates 20, not both" in fails(*given, "--recall", 0.9, "--candidates", 20)
+    error = fails(*searching, "--recall", 0.9, "--candidates", 20)
+    assert "--recall 0.9 or --candidates 20, not both" in error
+
+
+def test_printed_rankings(searching: list[Any]) -> None:
     best = top_k(QUERIES[0], some_texts(), 4)[0]
-    code, out, err = muvera(*given)
+    code, out, err = muvera(*searching)
     lines = out.splitlines()
     assert code == 0 and len(lines) == 6 + 5 * 4 and lines[0] == "query q0"
     assert lines[1].split() == ["1", f"{best.scores[0]:.4f}", best.ids[0]]
     assert "6 queries among 30 documents" in err
-    code, out, _ = muvera(*given, "--trec")
+
+
+def test_rankings_in_the_format_of_trec(searching: list[Any]) -> None:
+    best = top_k(QUERIES[0], some_texts(), 4)[0]
+    code, out, _ = muvera(*searching, "--trec")
     rows = [line.split() for line in out.splitlines()]
     assert code == 0 and len(rows) == 5 * 4
     assert [(row[2], np.float32(row[4])) for row in rows[:4]] == list(best)
     assert {(row[1], row[5]) for row in rows} == {("Q0", "muvera")}
     assert [row[3] for row in rows[:4]] == ["1", "2", "3", "4"]
-    assert "--trec" in fails(*given, "--trec", "--json")
+
+
+def test_trec_excludes_json_and_ids_with_blanks(searching: list[Any], tmp_path: Path) -> None:
+    assert "--trec" in fails(*searching, "--trec", "--json")
     QUERIES.with_ids([f"question {i}" for i in range(6)]).save(tmp_path / "queries")
-    assert "'question 0'" in fails("search", folder / "index", tmp_path / "queries", "--trec")
+    assert "'question 0'" in fails("search", searching[1], tmp_path / "queries", "--trec")
 
 
 @pytest.fixture
@@ -301,7 +326,7 @@ def vectors(folder: Path) -> Any:
     return np.load(folder / "vectors.npy")
 
 
-def test_documents_and_queries(docs: Path, small: list[Any], tmp_path: Path) -> None:
+def test_encoded_documents(docs: Path, small: list[Any], tmp_path: Path) -> None:
     assert answer("encode", docs, tmp_path / "m")["config"] == FDEConfig(dimension=16).to_dict()
     code, out, err = muvera("encode", docs, tmp_path / "d", *small)
     assert code == 0 and "vectors of documents, 65 floats each, 1 of them zero" in " ".join(out.split())
@@ -309,6 +334,10 @@ def test_documents_and_queries(docs: Path, small: list[Any], tmp_path: Path) -> 
     assert vectors(tmp_path / "d").dtype == np.float32
     np.testing.assert_array_equal(vectors(tmp_path / "d"), VECTORS)
     assert json.loads((tmp_path / "d" / "ids.json").read_text()) == some_texts().ids.tolist()
+
+
+def test_queries_are_encoded_by_the_saved_encoder(docs: Path, small: list[Any], tmp_path: Path) -> None:
+    muvera("encode", docs, tmp_path / "d", *small)
     assert "--overwrite" in fails("encode", docs, tmp_path / "d", *small)
     given = [*small, "--overwrite", "--save-encoder", tmp_path / "encoder"]
     assert muvera("encode", docs, tmp_path / "d", *given)[2] == ""
@@ -319,11 +348,15 @@ def test_documents_and_queries(docs: Path, small: list[Any], tmp_path: Path) -> 
     np.testing.assert_array_equal(vectors(tmp_path / "q"), expected)
 
 
-def test_bad_options_encoders_and_sources(docs: Path, small: list[Any], tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    for target, extra in ((out, ["--save-encoder", docs]), (docs, [])):  # only own results are replaced
+def test_encode_replaces_only_its_own_results(docs: Path, tmp_path: Path) -> None:
+    for target, extra in ((tmp_path / "out", ["--save-encoder", docs]), (docs, [])):
         assert "docs contains" in fails("encode", docs, target, "--encoder", "mean", *extra, "--overwrite")
     assert (docs / "tokens.npy").is_file()
+    assert not (tmp_path / "out").exists()
+
+
+def test_encoders_that_do_not_fit(docs: Path, small: list[Any], tmp_path: Path) -> None:
+    out = tmp_path / "out"
     assert "--encoder FOLDER" in fails("encode", docs, out, "--side", "queries")
     MuveraIndex.build(some_texts(), path=tmp_path / "exact")
     assert "has no encoder" in fails("encode", docs, out, "--encoder", tmp_path / "exact")
@@ -332,8 +365,12 @@ def test_bad_options_encoders_and_sources(docs: Path, small: list[Any], tmp_path
     fitted = ["--encoder", tmp_path / "encoder"]
     assert "4 columns" in fails("encode", tmp_path / "narrow", out, *fitted)
     assert "is fitted already" in fails("encode", docs, out, *fitted, *small[2:])
-    assert "with your model first" in fails("encode", "What is a text?", out)
     assert not out.exists()
+
+
+def test_encode_takes_no_sentence(tmp_path: Path) -> None:
+    assert "with your model first" in fails("encode", "What is a text?", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -55,31 +56,49 @@ def documents(index: Path, *arguments: object) -> dict[Any, Any]:
     return {row["id"]: (row["text"], row["metadata"]) for row in listed}
 
 
-def test_index_search_get_and_list(index: Path) -> None:
+def test_search_prints_metadata_and_obeys_a_condition(index: Path) -> None:
     found = answer("texts", "search", index, "apple", *HASH, "-k", 1)["hits"]
     assert [hit["id"] for hit in found] == ["a"]
     assert found[0]["metadata"] == {"title": "Fruit", "year": 2001}
     found = answer("texts", "search", index, "pear", *HASH, "--where", '{"year": {"$lt": 2010}}')["hits"]
     assert [hit["id"] for hit in found] == ["a"]
-    assert documents(index, "--where", '{"title": "Colors"}') == {
-        "b": ("Colors\nA green pear.", {"title": "Colors", "year": 2015})
-    }
     assert "it must be JSON, such as" in fails("texts", "search", index, "pear", *HASH, "--where", "{")
+
+
+def test_search_of_sentences(index: Path) -> None:
     sentence = ("--unit", "sentence", "-k", 1, "--words", 0.3)
     (hit,) = answer("texts", "search", index, "pear", *HASH, *sentence)["hits"]
     assert hit["id"] == "b" and set(hit["parts"]) == {"maxsim", "text"}
-    assert list(documents(index, "--limit", 1, "--offset", 1)) == ["b"]
-    assert muvera("texts", "list", index, "--offset", 9)[2] == "0 of 3 texts\n"
-    code, out, _ = muvera("texts", "get", index, "c", "a")
-    assert code == 0 and out.index("whale") < out.index("year: 2001") < out.index("apple")
+
+
+def test_search_explains_within_80_columns(index: Path) -> None:
     code, out, _ = muvera("texts", "search", index, "red apple", *HASH, "--explain")
     assert code == 0 and "red=red 1.00, apple=apple 1.00" in " ".join(out.split())
     assert max(map(len, out.splitlines())) <= 80
-    assert "'x'" in fails("texts", "get", index, "x")
-    assert "The question is blank" in fails("texts", "search", index, " ", *HASH)
-    assert "--words must be finite, got nan" in fails("texts", "search", index, "a", *HASH, "--words", "nan")
+
+
+def test_search_reads_typed_queries(index: Path) -> None:
     code, out, _ = muvera("texts", "search", index, *HASH, typed="green pear\nwhale\n\n")
     assert code == 0 and out.index("green") < out.index("whale")
+
+
+def test_wrong_queries_and_weights(index: Path) -> None:
+    assert "The question is blank" in fails("texts", "search", index, " ", *HASH)
+    assert "--words must be finite, got nan" in fails("texts", "search", index, "a", *HASH, "--words", "nan")
+
+
+def test_list(index: Path) -> None:
+    assert documents(index, "--where", '{"title": "Colors"}') == {
+        "b": ("Colors\nA green pear.", {"title": "Colors", "year": 2015})
+    }
+    assert list(documents(index, "--limit", 1, "--offset", 1)) == ["b"]
+    assert muvera("texts", "list", index, "--offset", 9)[2] == "0 of 3 texts\n"
+
+
+def test_get(index: Path) -> None:
+    code, out, _ = muvera("texts", "get", index, "c", "a")
+    assert code == 0 and out.index("whale") < out.index("year: 2001") < out.index("apple")
+    assert "'x'" in fails("texts", "get", index, "x")
 
 
 def test_a_condition_that_cannot_match_is_explained(index: Path, tmp_path: Path) -> None:
@@ -118,13 +137,18 @@ def test_wide_characters_fill_two_columns(index: Path, tmp_path: Path) -> None:
         assert max(len(line) + len(re.findall(r"[^\x00-\xff]", line)) for line in lines) <= 80
 
 
-def test_add_and_delete(index: Path, tmp_path: Path) -> None:
+def test_add(index: Path, tmp_path: Path) -> None:
     new = tmp_path / "new.jsonl"
     new.write_text('{"id": "d", "text": "Green tea", "year": 2020}\n')
     assert answer("texts", "add", index, new, *HASH) == {"index": str(index), "texts": 4, "added": 1}
     assert documents(index)["d"] == ("Green tea", {"year": 2020})
     assert "update" in fails("texts", "add", index, new, *HASH)
     assert answer("texts", "delete", index, "a", "d")["deleted"] == 2
+    assert list(documents(index)) == ["b", "c"]
+
+
+def test_delete(index: Path) -> None:
+    assert answer("texts", "delete", index, "a")["deleted"] == 1
     assert answer("texts", "delete", index, "--where", '{"year": 2015}')["texts"] == 1
     assert list(documents(index)) == ["c"]
     assert "'a'" in fails("texts", "delete", index, "a", "c")
@@ -132,37 +156,61 @@ def test_add_and_delete(index: Path, tmp_path: Path) -> None:
     assert "would delete all texts" in fails("texts", "delete", index, "--where", "{}")
 
 
-def test_update_encodes_only_what_changed(index: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def updated(index: Path, tmp_path: Path) -> Callable[..., Any]:
+    """Update the index from a file with this content."""
     Encoder.encoded = []
-    new = tmp_path / "new.csv"
-    new.write_text("url,year,price\na,2002,3\nc,1999,2\n")
-    facts = answer("texts", "update", index, new, "--id", "url")
+
+    def update(name: str, content: str, *options: object) -> Any:
+        (tmp_path / name).write_text(content)
+        return answer("texts", "update", index, tmp_path / name, *options)
+
+    return update
+
+
+def test_update_of_columns_changes_metadata_without_an_encoder(
+    index: Path, updated: Callable[..., Any]
+) -> None:
+    facts = updated("new.csv", "url,year,price\na,2002,3\nc,1999,2\n", "--id", "url")
     assert (facts["metadata_changed"], facts["replaced"], facts["added"]) == (2, 0, 0)
-    new.write_text("url,text\nb,A yellow pear.\n")
-    assert answer("texts", "update", index, new, "--id", "url", *HASH)["replaced"] == 1
     assert documents(index) == {
         "a": ("Fruit\nA red apple fell, and it was ripe.", {"title": "Fruit", "year": 2002, "price": 3}),
         "c": ("The blue whale sings.", {"year": 1999, "price": 2}),
-        "b": ("A yellow pear.", {"title": "Colors", "year": 2015}),
+        "b": ("Colors\nA green pear.", {"title": "Colors", "year": 2015}),
     }
-    new.write_text("url,text,year\nb,A yellow pear.,\nc,The blue whale sings.,2000\n")
-    assert answer("texts", "update", index, new, "--id", "url", *HASH)["metadata_changed"] == 2
+    assert updated("new.jsonl", '{"id": "a", "year": null, "price": 4}\n')["metadata_changed"] == 1
+    assert documents(index)["a"] == (
+        "Fruit\nA red apple fell, and it was ripe.",
+        {"title": "Fruit", "price": 4},
+    )
+    assert Encoder.encoded == []
+
+
+def test_update_encodes_only_texts_that_changed(index: Path, updated: Callable[..., Any]) -> None:
+    assert updated("new.csv", "url,text\nb,A yellow pear.\n", "--id", "url", *HASH)["replaced"] == 1
+    assert documents(index)["b"] == ("A yellow pear.", {"title": "Colors", "year": 2015})
+    table = "url,text,year\nb,A yellow pear.,\nc,The blue whale sings.,2000\n"
+    assert updated("new.csv", table, "--id", "url", *HASH)["metadata_changed"] == 2
     assert documents(index)["c"] == ("The blue whale sings.", {"year": 2000})
-    lines = [{"url": "a", "year": 2003, "text": "A plum."}, {"url": "z", "text": "New."}]
-    new = tmp_path / "new.jsonl"
-    new.write_text("\n".join(map(json.dumps, lines)))
-    facts = answer("texts", "update", index, new, "--id", "url", *HASH)
+    assert Encoder.encoded == ["A yellow pear."]
+
+
+def test_update_replaces_and_adds_and_is_idempotent(index: Path, updated: Callable[..., Any]) -> None:
+    rows = [{"url": "a", "year": 2003, "text": "A plum."}, {"url": "z", "text": "New."}]
+    lines = "\n".join(map(json.dumps, rows))
+    facts = updated("new.jsonl", lines, "--id", "url", *HASH)
     assert (facts["replaced"], facts["added"], facts["unchanged"]) == (1, 1, 0)
-    assert answer("texts", "update", index, new, "--id", "url", *HASH)["unchanged"] == 2
+    assert updated("new.jsonl", lines, "--id", "url", *HASH)["unchanged"] == 2
     assert documents(index)["a"] == ("A plum.", {"year": 2003})
-    new.write_text('{"id": "a", "year": null, "price": 4}\n')
-    assert answer("texts", "update", index, new)["metadata_changed"] == 1
-    assert documents(index)["a"] == ("A plum.", {"price": 4})
-    assert Encoder.encoded == ["A yellow pear.", "A plum.", "New."]
-    new.write_text('{"id": "nowhere", "year": 3}\n')
-    assert "nowhere" in fails("texts", "update", index, new, *HASH)
-    new.write_text('{"text": "no id"}\n')
-    assert "--id" in fails("texts", "update", index, new, *HASH)
+    assert Encoder.encoded == ["A plum.", "New."]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"), [('{"id": "nowhere", "year": 3}\n', "nowhere"), ('{"text": "no id"}\n', "--id")]
+)
+def test_update_needs_known_ids(index: Path, tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "new.jsonl").write_text(line)
+    assert message in fails("texts", "update", index, tmp_path / "new.jsonl", *HASH)
 
 
 def test_integers_are_ids_on_the_command_line(tmp_path: Path) -> None:
@@ -200,13 +248,18 @@ def test_an_interrupted_addition_keeps_whole_batches(index: Path, tmp_path: Path
     assert (facts["added"], facts["unchanged"], facts["texts"]) == (72, 128, 203)
 
 
-def test_settings_and_faults(tmp_path: Path) -> None:
+def test_index_with_wrong_columns_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("body\na b\nc d\n")
     given = ["texts", "index", tmp_path / "a.csv", tmp_path / "index", *HASH]
     assert "--text" in fails(*given)
     assert "muvera load" in fails("texts", "index", tmp_path / "a.csv", "lancedb:x#y", *HASH)
     assert "no column 'x'" in fails(*given, "--text", "x")
     assert not (tmp_path / "index").exists() and not (tmp_path / "index.encoded").exists()
+
+
+def test_settings_are_stored_with_the_index(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("body\na b\nc d\n")
+    given = ["texts", "index", tmp_path / "a.csv", tmp_path / "index", *HASH]
     answer(*given, "--text", "body", "--tokens", "2bit", "--vectors", "mean", "--backend", "exact")
     loaded = TextIndex.load(tmp_path / "index", HashEncoder())
     assert (loaded.index.settings.tokens, loaded.index.settings.backend) == ("2bit", "exact")

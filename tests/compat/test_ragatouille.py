@@ -17,6 +17,10 @@ PAGES = {
     "Hayao_Miyazaki": "Miyazaki draws films. He wrote the manga Nausicaa. Spirited Away won an Oscar. " * 20,
     "Studio_Ghibli": "Ghibli is a studio in Tokyo. Takahata and Suzuki are founders. It has a museum. " * 20,
 }
+NAMED: dict[str, Any] = {
+    "document_ids": ["miyazaki", "ghibli"],
+    "document_metadatas": [{"entity": "person"}, {"entity": "organisation"}],
+}
 
 
 @pytest.fixture(autouse=True)
@@ -33,14 +37,17 @@ def test_the_programs_of_the_readme() -> None:
     collection = list(PAGES.values())
     path = RAG.index(index_name="pages", collection=collection)
     assert path == ".ragatouille/colbert/indexes/pages"
-    names, sources = ["miyazaki", "ghibli"], [{"entity": "person"}, {"entity": "organisation"}]
-    given: Any = {"document_ids": names, "document_metadatas": sources}
-    path = RAG.index(index_name="named_pages", collection=collection, **given)
+    path = RAG.index(index_name="named_pages", collection=collection, **NAMED)
     RAG = RAGPretrainedModel.from_index(path)
     assert len(RAG.search("Who draws films?")) == 4  # of 1,580 characters each, two passages a page
     results = RAG.search(["Which manga did Miyazaki write?", "Who are the founders of Ghibli?"], k=2)
     assert [ranked[0]["document_id"] for ranked in results] == ["miyazaki", "ghibli"]
-    first = results[0][0]
+
+
+def test_a_result_is_a_dictionary_of_ragatouille() -> None:
+    RAG = RAGPretrainedModel.from_pretrained("colbert-ir/colbertv2.0")
+    RAG.index(index_name="named_pages", collection=list(PAGES.values()), **NAMED)
+    first = RAG.search("Which manga did Miyazaki write?", k=2)[0]
     assert set(first) == {"content", "score", "rank", "document_id", "passage_id", "document_metadata"}
     assert (first["rank"], first["document_metadata"]) == (1, {"entity": "person"})
     assert first["content"] in PAGES["Hayao_Miyazaki"]
@@ -98,12 +105,14 @@ def write_ragatouille(path: Path) -> dict[str, Any]:
     return index
 
 
-def test_an_index_of_ragatouille_opens_in_place(tmp_path: Path) -> None:
-    path = tmp_path / ".ragatouille" / "colbert" / "indexes" / "old"
-    index = write_ragatouille(path)
-    before = {file.name: file.read_bytes() for file in path.iterdir()}
-    RAG = RAGPretrainedModel.from_index(path)
-    results = RAG.search("gamma delta")
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    return tmp_path / ".ragatouille" / "colbert" / "indexes" / "old"
+
+
+def test_an_index_of_ragatouille_opens_in_place(old: Path) -> None:
+    index = write_ragatouille(old)
+    results = RAGPretrainedModel.from_index(old).search("gamma delta")
     tokens = np.split(decode_index(index), np.cumsum([5, 3, 4]))
     query = HashEncoder().encode_queries(["gamma delta"])[0]
     scores = [float((query @ own.T).max(axis=1).sum()) for own in tokens]
@@ -114,13 +123,19 @@ def test_an_index_of_ragatouille_opens_in_place(tmp_path: Path) -> None:
         (0, "beta one", "b", {"year": 1}), (1, "beta two", "b", {"year": 1}), (2, "gamma", "c", None),
         (3, "delta", "d", {"year": 2}),
     ]  # fmt: skip
+
+
+def test_changes_of_an_index_leave_the_files_of_ragatouille(old: Path) -> None:
+    write_ragatouille(old)
+    before = {file.name: file.read_bytes() for file in old.iterdir()}
+    RAG = RAGPretrainedModel.from_index(old)
     RAG.add_to_index(["epsilon", "never added"], ["e", "b"], [{"year": 3}, {}])
     RAG.delete_from_index(["c", "unknown"])
-    again = RAGPretrainedModel.from_index(path)
+    again = RAGPretrainedModel.from_index(old)
     assert [row["document_id"] for row in again.search("epsilon", k=1)] == ["e"]
     assert {row["document_id"] for row in again.search("gamma")} == {"b", "d", "e"}
     assert {row["document_id"] for row in again.search("gamma", doc_ids=["d", "e"])} == {"d", "e"}
-    assert {name: (path / name).read_bytes() for name in before} == before
+    assert {name: (old / name).read_bytes() for name in before} == before
     assert again.search("epsilon", index_name="old", k=1)[0]["document_metadata"] == {"year": 3}
 
 

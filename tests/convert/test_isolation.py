@@ -1,4 +1,7 @@
-"""Reading in a child process: the same documents, its errors unchanged, a crash in one sentence."""
+"""Reading in a child process: the same documents, and its errors unchanged.
+
+A crash becomes one sentence.
+"""
 
 import json
 import pickle
@@ -83,10 +86,10 @@ def test_links_out_of_a_folder_are_refused(tmp_path: Path, docs: Path) -> None:
         convert.read(docs, isolated=True)
 
 
-def test_bad_arguments() -> None:
-    for name in ("seconds", "memory_bytes"):
-        with pytest.raises(ValueError, match=f"{name} must be at least"):
-            IsolationLimits(**{name: 0})
+@pytest.mark.parametrize("name", ["seconds", "memory_bytes"])
+def test_bad_arguments(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be at least"):
+        IsolationLimits(**{name: 0})
 
 
 def reporting(**report: Any) -> str:

@@ -136,15 +136,18 @@ def test_object_arrays_that_are_refused(tmp_path: Path, content: bytes, message:
         load_npy_safely(path)
 
 
-def test_object_arrays(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [np.float32, np.float16, np.dtype(">f4")])
+def test_object_arrays(tmp_path: Path, kind: Any) -> None:
+    array = np.empty(2, object)
+    array[0] = np.arange(6).reshape(3, 2).astype(kind)
+    array[1] = np.asfortranarray(np.ones((2, 2))).astype(kind, order="F")
+    np.save(tmp_path / "a.npy", array, allow_pickle=True)
+    for got, wanted in zip(load_npy_safely(tmp_path / "a.npy"), array, strict=True):
+        assert got.dtype == wanted.dtype and np.array_equal(got, wanted)
+
+
+def test_objects_that_are_no_arrays(tmp_path: Path) -> None:
     path = tmp_path / "a.npy"
-    for kind in (np.float32, np.float16, np.dtype(">f4")):
-        array = np.empty(2, object)
-        array[0] = np.arange(6).reshape(3, 2).astype(kind)
-        array[1] = np.asfortranarray(np.ones((2, 2))).astype(kind, order="F")
-        np.save(path, array, allow_pickle=True)
-        for got, wanted in zip(load_npy_safely(path), array, strict=True):
-            assert got.dtype == wanted.dtype and np.array_equal(got, wanted)
     np.save(path, np.array([{"a": 1}, None], object), allow_pickle=True)
     assert load_npy_safely(path).tolist() == [{"a": 1}, None]
     path.write_bytes(b"nothing")
@@ -209,11 +212,14 @@ def tensor(
 GOOD = tensor((4,), (1,))
 
 
-def test_truncated_and_other_files(tmp_path: Path) -> None:
+def test_files_of_old_torch_and_missing_files() -> None:
     with pytest.raises(ValueError, match=r"legacy\.pt .* format .pt of torch 1\.6 or newer"):
         read_torch(TORCH / "legacy.pt")
     with pytest.raises(FileNotFoundError, match=r"none\.pt cannot be read"):
-        read_torch(tmp_path / "none.pt")
+        read_torch(TORCH / "none.pt")
+
+
+def test_a_torch_file_with_a_damaged_header_is_refused(tmp_path: Path) -> None:
     path = archive(tmp_path / "x.pt", GOOD)
     assert read_array(path).shape == (4,)
     content = path.read_bytes()
@@ -221,15 +227,25 @@ def test_truncated_and_other_files(tmp_path: Path) -> None:
     path.write_bytes(content[:second] + b"QQ" + content[second + 2 :])
     with pytest.raises(ValueError, match=r"x\.pt is damaged.*x/data/0 has no local header"):
         read_torch(path)
-    for member, how, message in (
+
+
+@pytest.mark.parametrize(
+    ("member", "how", "message"),
+    [
         ("a.txt", zipfile.ZIP_STORED, r"must have one data\.pkl"),
         ("x/data.pkl", zipfile.ZIP_DEFLATED, r"data\.pkl is compressed"),  # torch never compresses it
-    ):
-        with zipfile.ZipFile(path, "w", how) as file:
-            file.writestr(member, bytes(1 << 20))
-        with pytest.raises(ValueError, match=message):
-            read_torch(path)
-    with zipfile.ZipFile(archive(path, GOOD), "a") as file, pytest.warns(UserWarning, match="Duplicate"):
+    ],
+)
+def test_other_archives_are_refused(tmp_path: Path, member: str, how: int, message: str) -> None:
+    with zipfile.ZipFile(tmp_path / "x.pt", "w", how) as file:
+        file.writestr(member, bytes(1 << 20))
+    with pytest.raises(ValueError, match=message):
+        read_torch(tmp_path / "x.pt")
+
+
+def test_two_members_with_one_name_are_refused(tmp_path: Path) -> None:
+    path = archive(tmp_path / "x.pt", GOOD)
+    with zipfile.ZipFile(path, "a") as file, pytest.warns(UserWarning, match="Duplicate"):
         file.writestr("x/data/0", bytes(32))
     with pytest.raises(ValueError, match="no two members with the same name"):
         read_torch(path)

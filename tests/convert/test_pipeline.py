@@ -1,4 +1,7 @@
-"""Formats of paths, errors of readers, and the stream from source to target: complete or nothing."""
+"""Formats of paths, errors of readers, and the stream to a target.
+
+A target is complete or absent.
+"""
 
 import errno
 import pickle
@@ -97,16 +100,31 @@ def test_no_documents_keep_the_dimension(tmp_path: Path) -> None:
 # -- formats and options ----------------------------------------------------------
 
 
-def test_names_of_readers_and_detection(tmp_path: Path) -> None:
+def test_every_reader_is_a_format() -> None:
     assert list(READERS) == list(formats())
+
+
+@pytest.fixture
+def unknown(tmp_path: Path) -> Path:
+    """A folder with files of no known format, and an empty folder."""
     (tmp_path / "notes.txt").write_bytes(b"\x80 a text")
     (tmp_path / "empty").mkdir()
     (tmp_path / "weights.bin").touch()
-    for reader in READERS.values():
-        for path in [*tmp_path.iterdir(), tmp_path, tmp_path / "missing"]:
-            assert not reader.matches(path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_no_reader_takes_unknown_or_missing_files(name: str, unknown: Path) -> None:
+    for path in [*unknown.iterdir(), unknown, unknown / "missing"]:
+        assert not READERS[name].matches(path), path
+
+
+def test_an_unknown_format_is_an_error_that_lists_the_folder(unknown: Path) -> None:
     with pytest.raises(ValueError, match=r"is in no known format.* contains empty, notes\.txt, weights"):
-        read(tmp_path)
+        read(unknown)
+
+
+def test_a_found_reader_yields_batches_of_at_least_a_token(tmp_path: Path) -> None:
     DOCUMENTS.save(tmp_path / "docs")
     assert find_reader(tmp_path / "docs").name == "npy"
     with pytest.raises(ValueError, match=r"max_tokens must be at least 1, got 0"):

@@ -35,8 +35,9 @@ FACTORS = st.sampled_from([1.0, 1.5, 2.0, 3.0, 100.0])
 @settings(max_examples=15)
 @given(documents(), FACTORS)
 def test_pooling_leaves_at_most_a_share_of_the_tokens(name: str, texts: MultiVectors, factor: float) -> None:
-    """Size: protected tokens and at most 1 / factor of the rest, at least one; an empty
-    document stays empty.
+    """Size: protected tokens and at most 1 / factor of the rest, at least one.
+
+    An empty document stays empty.
     """
     rule = RULES[name]
     pooled = pool_tokens(texts, factor, rule)
@@ -52,8 +53,9 @@ def test_pooling_leaves_at_most_a_share_of_the_tokens(name: str, texts: MultiVec
 @settings(max_examples=25)
 @given(documents(), st.floats(1.01, 4))
 def test_pooled_tokens_are_in_the_convex_hull(texts: MultiVectors, factor: float) -> None:
-    """Means: in every coordinate, a pooled token lies between the smallest and the
-    largest entry.
+    """Means: a pooled token lies between the smallest and the largest entry.
+
+    This holds in every coordinate.
     """
     pooled = pool_tokens(texts, factor, PLAIN)
     for before, after in zip(texts, pooled, strict=True):
@@ -64,8 +66,9 @@ def test_pooled_tokens_are_in_the_convex_hull(texts: MultiVectors, factor: float
 @settings(max_examples=25)
 @given(documents())
 def test_one_cluster_is_the_mean_of_the_tokens_that_are_not_protected(texts: MultiVectors) -> None:
-    """A large factor: the first tokens stay, bit for bit, and the mean of the rest
-    follows or precedes.
+    """A large factor: the first tokens stay, bit for bit.
+
+    The mean of the rest follows or precedes them.
     """
     for last in (False, True):
         pooled = pool_tokens(texts, 100, PoolingRule(protected=2, protected_last=last))
@@ -81,8 +84,9 @@ def test_one_cluster_is_the_mean_of_the_tokens_that_are_not_protected(texts: Mul
 @settings(max_examples=20)
 @given(documents(), st.integers(2, 3))
 def test_equal_tokens_are_pooled_first(texts: MultiVectors, times: int) -> None:
-    """Zero distances merge first: a document repeated `times` times is pooled to its
-    tokens by this factor.
+    """Zero distances merge first.
+
+    A document repeated `times` times is pooled to its tokens by this factor.
     """
     for tokens in texts:
         distinct = np.unique(tokens, axis=0)
@@ -93,22 +97,25 @@ def test_equal_tokens_are_pooled_first(texts: MultiVectors, times: int) -> None:
         np.testing.assert_allclose(pooled, distinct.round(5), atol=3e-5)
 
 
+@pytest.mark.parametrize(("dtype", "slack"), [(np.float32, 1e-6), (np.float16, 2e-3)])
 @settings(max_examples=20)
 @given(documents(), st.floats(1.0, 3), st.sampled_from(["sentence-transformers", "colpali"]))
-def test_renormalized_pools_are_unit_tokens(texts: MultiVectors, factor: float, rule: str) -> None:
+def test_renormalized_pools_are_unit_tokens(
+    dtype: Any, slack: float, texts: MultiVectors, factor: float, rule: str
+) -> None:
     """Rules that renormalize return tokens of length 1, of the same dtype."""
-    for dtype, slack in ((np.float32, 1e-6), (np.float16, 2e-3)):
-        own = MultiVectors(texts.tokens.astype(dtype), texts.offsets)
-        pooled = pool_tokens(own, factor, rule)
-        assert pooled.tokens.dtype == dtype
-        np.testing.assert_allclose(np.linalg.norm(pooled.tokens.astype(float), axis=1), 1, atol=slack)
+    own = MultiVectors(texts.tokens.astype(dtype), texts.offsets)
+    pooled = pool_tokens(own, factor, rule)
+    assert pooled.tokens.dtype == dtype
+    np.testing.assert_allclose(np.linalg.norm(pooled.tokens.astype(float), axis=1), 1, atol=slack)
 
 
 @settings(max_examples=25)
 @given(documents(), st.integers(-9, 9))
 def test_normalizing_twice_or_after_scaling_is_normalizing_once(texts: MultiVectors, exponent: int) -> None:
-    """Idempotence and scale invariance; a second pass moves entries by one unit of
-    float32 at most.
+    """Idempotence and scale invariance.
+
+    A second pass moves entries by one unit of float32 at most.
     """
     scaled = MultiVectors(texts.tokens * np.float32(2.0**exponent), texts.offsets)
     once = unit(scaled)
@@ -138,8 +145,9 @@ def test_dropping_zeros_is_idempotent_and_undoes_their_insertion(texts: MultiVec
 @settings(max_examples=25)
 @given(documents(), st.integers(1, 2))
 def test_truncation_keeps_the_first_columns_and_unit_length(texts: MultiVectors, columns: int) -> None:
-    """Matryoshka: the direction of the first columns, and a second truncation equals
-    the shorter one.
+    """Matryoshka: the direction of the first columns.
+
+    A second truncation equals the shorter one.
     """
     short, _ = Options(truncate_dimension=columns).apply(texts)
     exact = texts.tokens[:, :columns].astype(np.float64)

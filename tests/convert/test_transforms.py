@@ -98,29 +98,41 @@ def test_measures() -> None:
     measure = Measure()
     measure.add(documents([[3, 4], Z], [], [[0, 1]]))
     assert measure.to_dict() == {
-        "documents": 3, "tokens": 3, "dimension": 2, "dtype": "float32", "ids": "positions", "empty_documents": 1,
-        "zero_rows": 1, "norms": {"min": 1.0, "mean": 3.0, "max": 5.0}, "normalized": False,
+        "documents": 3, "tokens": 3, "dimension": 2, "dtype": "float32", "ids": "positions",
+        "empty_documents": 1, "zero_rows": 1, "norms": {"min": 1.0, "mean": 3.0, "max": 5.0},
+        "normalized": False,
     }  # fmt: skip
-    assert Measure().normalized is None
-    for norm, expected in ((1.003, True), (0.995, False)):
-        measure = Measure()
-        measure.add(documents([[1, 0], [0, norm]]))
-        assert measure.normalized is expected
 
 
-@pytest.mark.parametrize("name", RULES)
-def test_golden_vectors_of_each_library(name: str) -> None:
-    golden = np.load(GOLDEN / "pooling.npz")
+@pytest.mark.parametrize(("norm", "expected"), [(1.003, True), (0.995, False)])
+def test_norms_near_one_are_normalized(norm: float, expected: bool) -> None:
+    measure = Measure()
+    assert measure.normalized is None
+    measure.add(documents([[1, 0], [0, norm]]))
+    assert measure.normalized is expected
+
+
+def golden_pooling() -> Any:
+    return np.load(GOLDEN / "pooling.npz")
+
+
+POOLINGS = sorted(key.removesuffix("/tokens") for key in golden_pooling().files if key.endswith("/tokens"))
+
+
+def test_every_rule_has_golden_vectors() -> None:
+    assert {case.partition("/")[0] for case in POOLINGS if "/" in case} == set(RULES)
+
+
+@pytest.mark.parametrize("case", [case for case in POOLINGS if "/" in case])
+def test_golden_vectors_of_each_library(case: str) -> None:
+    golden = golden_pooling()
     documents = MultiVectors.from_flat(golden["tokens"], golden["lengths"])
-    cases = [key for key in golden.files if key.startswith(f"{name}/") and key.endswith("/tokens")]
-    assert cases
-    for case in cases:
-        factor, protected = map(int, case.split("/")[1:3])
-        pooled = pool_tokens(documents, factor, replace(RULES[name], protected=protected))
-        np.testing.assert_array_equal(pooled.lengths, golden[case.replace("tokens", "lengths")])
-        # Means of unit vectors summed in another order: a few units of float32's last
-        # place.
-        np.testing.assert_allclose(pooled.tokens, golden[case], rtol=0, atol=3e-7)
+    name, factor, protected = case.split("/")[:3]
+    pooled = pool_tokens(documents, int(factor), replace(RULES[name], protected=int(protected)))
+    np.testing.assert_array_equal(pooled.lengths, golden[f"{case}/lengths"])
+    # Means of unit vectors summed in another order: a few units of float32's last
+    # place.
+    np.testing.assert_allclose(pooled.tokens, golden[f"{case}/tokens"], rtol=0, atol=3e-7)
 
 
 def test_means_are_scaled_if_the_rule_or_the_options_normalize() -> None:

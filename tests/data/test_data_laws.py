@@ -1,5 +1,6 @@
-"""Laws of the data layer: joining, slicing and saving texts, batches, rankings, and
-growing arrays.
+"""Laws of the data layer: texts, batches, rankings and growing arrays.
+
+Texts are joined, sliced and saved.
 """
 
 from copy import copy
@@ -45,7 +46,7 @@ def texts_of(
 def test_joining_the_parts_gives_the_whole(
     lengths: list[int], data: st.DataObject, dtype: Any, named: bool
 ) -> None:
-    """Round trip: slices at any cuts concatenate to the same tokens, lengths and ids."""
+    """Round trip: slices concatenate to the same tokens, lengths and ids."""
     ids = [f"t{i}" for i in range(len(lengths))] if named else None
     texts = texts_of(lengths, dtype=dtype, ids=ids)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(lengths)), max_size=4)))
@@ -68,8 +69,9 @@ def test_selecting_twice_is_selecting_the_selected(lengths: list[int], data: st.
 
 @given(LENGTHS, st.data())
 def test_rows_belong_to_their_texts(lengths: list[int], data: st.DataObject) -> None:
-    """text_of inverts the offsets, and rows_of_texts lists the rows of the chosen texts
-    in order.
+    """text_of inverts the offsets.
+
+    rows_of_texts lists the rows of the chosen texts in order.
     """
     texts = texts_of(lengths)
     owners = [(text, token) for text, length in enumerate(lengths) for token in range(length)]
@@ -96,8 +98,9 @@ def test_saved_texts_are_read_again(
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=6), st.integers(0, 3), st.booleans())
 def test_padding_and_masking_are_inverse(lengths: list[int], extra: int, dense: bool) -> None:
-    """from_padded finds the rows that a padded batch was made of, by a mask or by rows
-    of zeros.
+    """from_padded finds the rows that a padded batch was made of.
+
+    They are given by a mask or by rows of zeros.
     """
     tokens = np.ones((sum(lengths), 3), np.float32)
     tokens[:, 1] = 0  # a zero does not make a row padding
@@ -114,8 +117,9 @@ def test_padding_and_masking_are_inverse(lengths: list[int], extra: int, dense: 
 def test_the_first_unusable_number_is_named(
     seed: int, count: int, dimension: int, dtype: Any, data: st.DataObject
 ) -> None:
-    """Completeness: NaN, infinities and numbers from 1e12 on are found wherever they
-    are; others pass.
+    """Completeness: NaN, infinities and numbers from 1e12 on are found.
+
+    They are found wherever they are, and other numbers pass.
     """
     tokens = np.random.default_rng(seed).standard_normal((count, dimension)).astype(dtype)
     assert first_unusable(tokens) is None
@@ -155,7 +159,7 @@ def test_ids_are_kept_or_refused_for_a_repeat(values: list[Any]) -> None:
 
 @given(LENGTHS, st.integers(1, 12))
 def test_batches_are_full_and_cover_every_text_once(lengths: list[int], most: int) -> None:
-    """Greedy runs: within the limit or one text, and the next text would not have fit."""
+    """Greedy runs are within the limit or one text; the next text does not fit."""
     runs = list(token_batches(running_total(lengths), most))
     assert [i for start, stop in runs for i in range(start, stop)] == list(range(len(lengths)))
     for start, stop in runs:
@@ -174,8 +178,9 @@ def test_batches_are_full_and_cover_every_text_once(lengths: list[int], most: in
 def test_a_sample_does_not_depend_on_the_batches(
     lengths: list[int], size: int, seed: int, one: int, other: int
 ) -> None:
-    """Any division of a stream gives the same sample, of texts with tokens, at most
-    `size` of them.
+    """Any division of a stream gives the same sample.
+
+    It has texts with tokens, at most `size` of them.
     """
     texts = texts_of(lengths)
     samples = []
@@ -193,8 +198,9 @@ def test_a_sample_does_not_depend_on_the_batches(
 
 @given(st.lists(LENGTHS, min_size=1, max_size=4), some.dtypes)
 def test_the_mean_token_is_that_of_all_batches(batches: list[list[int]], dtype: Any) -> None:
-    """Weighting: every token counts once, whatever its batch; whole numbers make sums
-    exact.
+    """Weighting: every token counts once, whatever its batch.
+
+    Whole numbers make sums exact.
     """
     parts = [texts_of(lengths, dtype=dtype) for lengths in batches]
     rows = np.concatenate([part.tokens for part in parts]).astype(np.float64)
@@ -234,7 +240,7 @@ def test_a_ranking_is_sliced_like_its_list(values: list[int], key: slice, exact:
 @pytest.mark.parametrize("times", [1, 60])  # more than 256 scores are selected before they are sorted
 @given(st.lists(st.integers(-4, 4), min_size=5, max_size=12), st.integers(1, 299))
 def test_the_best_first_do_not_depend_on_the_way_to_sort(times: int, values: list[int], k: int) -> None:
-    """Selection of a part and sorting of all give the same positions, ties by position."""
+    """Selection of a part and sorting of all agree, with ties by position."""
     scores = np.tile(np.array(values, np.float32), times)
     expected = np.argsort(-scores, kind="stable")[:k]
     np.testing.assert_array_equal(best_first(scores, k), expected)
@@ -249,8 +255,9 @@ def test_the_best_first_do_not_depend_on_the_way_to_sort(times: int, values: lis
     st.lists(st.tuples(st.booleans(), st.integers(0, 5), st.integers(0, 9).map(lambda i: i > 8)), max_size=15)
 )
 def test_copies_of_a_growing_array_are_independent_lists(steps: list[tuple[bool, int, bool]]) -> None:
-    """Model: two copies behave like two lists, and a view taken before an append keeps
-    its values.
+    """Model: two copies behave like two lists.
+
+    A view taken before an append keeps its values.
     """
     arrays: list[Any] = [GrowingArray(np.arange(20)), None]
     arrays[0].extend(np.arange(2))  # leaves room for eight values

@@ -53,23 +53,34 @@ def test_all_constructors_agree(data: st.DataObject, dimension: int) -> None:
             np.testing.assert_array_equal(actual, expected)
 
 
-def test_dtypes_dimensions_and_views() -> None:
-    half, single = np.ones((2, 3), np.float16), np.ones((2, 3), np.float32)
-    for texts, dtype in (
-        (arrays([half, half]), np.float16),
-        (arrays([half, single]), np.float32),
-        (arrays([half, np.zeros((0, 3))]), np.float16),
-        (arrays([single], dtype=np.float16), np.float16),
-        (arrays([[[1.0, 2.0]]]), np.float32),
-        (flat(np.ones((2, 3)), [2]), np.float32),
-        (flat(half, [2]), np.float16),
-        (joined([three(np.float16), three().with_ids(["x", "y", "z"])]), np.float32),
-    ):
-        assert texts.tokens.dtype == dtype
+HALF, SINGLE = np.ones((2, 3), np.float16), np.ones((2, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("texts", "dtype"),
+    [
+        pytest.param(arrays([HALF, HALF]), np.float16, id="halves"),
+        pytest.param(arrays([HALF, SINGLE]), np.float32, id="both precisions"),
+        pytest.param(arrays([HALF, np.zeros((0, 3))]), np.float16, id="no tokens"),
+        pytest.param(arrays([SINGLE], dtype=np.float16), np.float16, id="rounded"),
+        pytest.param(arrays([[[1.0, 2.0]]]), np.float32, id="lists"),
+        pytest.param(flat(np.ones((2, 3)), [2]), np.float32, id="float64"),
+        pytest.param(flat(HALF, [2]), np.float16, id="flat halves"),
+        pytest.param(joined([three(np.float16), three().with_ids(["x", "y", "z"])]), np.float32, id="joined"),
+    ],
+)
+def test_dtypes(texts: MultiVectors, dtype: Any) -> None:
+    assert texts.tokens.dtype == dtype
+
+
+def test_dimensions_of_texts_without_tokens() -> None:
     assert arrays([np.zeros((0, 7)), []]).dimension == arrays([[], []], dimension=7).dimension == 7
     assert arrays([[], np.ones((1, 3))]).dimension == 3
-    texts = flat(single, [1, 1])
-    assert all(np.shares_memory(view, single) for view in (texts.tokens, texts[1:].tokens, texts[0]))
+
+
+def test_texts_are_views_of_a_flat_array() -> None:
+    texts = flat(SINGLE, [1, 1])
+    assert all(np.shares_memory(view, SINGLE) for view in (texts.tokens, texts[1:].tokens, texts[0]))
 
 
 @given(st.data(), st.integers(1, 20))
@@ -127,30 +138,42 @@ def test_save_and_load(tmp_path: Path, mmap: bool, dtype: Any, ids: Any) -> None
         np.testing.assert_array_equal(getattr(loaded, name), getattr(texts, name))
 
 
-def test_saving_again_and_damaged_folders(tmp_path: Path) -> None:
+def test_saving_again_needs_overwrite(tmp_path: Path) -> None:
     folder = tmp_path / "texts"
-    with pytest.raises(FileNotFoundError, match=r"tokens\.npy"):
-        MultiVectors.load(tmp_path)
     three()[:1].save(folder)
     with pytest.raises(FileExistsError, match="overwrite=True"):
         three().save(folder)
     three().save(folder, overwrite=True)
     assert len(MultiVectors.load(folder)) == 3 and [path.name for path in tmp_path.iterdir()] == ["texts"]
-    whole = (folder / "tokens.npy").read_bytes()
-    for cut in (0, 10, len(whole) - 1):
-        (folder / "tokens.npy").write_bytes(whole[:cut])
-        for mmap in (True, False):
-            with pytest.raises(ValueError, match=r"tokens\.npy"):
-                MultiVectors.load(folder, mmap=mmap)
-    (folder / "tokens.npy").write_bytes(whole)
+
+
+@pytest.mark.parametrize("mmap", [True, False])
+@pytest.mark.parametrize("kept", [0, 10, -1], ids=["nothing", "10 bytes", "all but one byte"])
+def test_cut_tokens_are_refused(tmp_path: Path, kept: int, mmap: bool) -> None:
+    three().save(tmp_path / "texts")
+    tokens = tmp_path / "texts" / "tokens.npy"
+    tokens.write_bytes(tokens.read_bytes()[:kept])
+    with pytest.raises(ValueError, match=r"tokens\.npy"):
+        MultiVectors.load(tmp_path / "texts", mmap=mmap)
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"tokens\.npy"):
+        MultiVectors.load(tmp_path)
+    three().save(tmp_path / "texts")
+    (tmp_path / "texts" / "lengths.npy").unlink()
+    with pytest.raises(FileNotFoundError, match=r"lengths\.npy"):
+        MultiVectors.load(tmp_path / "texts")
+
+
+def test_ids_and_lengths_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "texts"
+    three().save(folder)
     (folder / "ids.json").write_text(json.dumps(["a"]))
     with pytest.raises(ValueError, match="1 entry for 3"):
         MultiVectors.load(folder)
     np.save(folder / "lengths.npy", np.array([2, 4]))
     with pytest.raises(ValueError, match=r"6.* 5 "):
-        MultiVectors.load(folder)
-    (folder / "lengths.npy").unlink()
-    with pytest.raises(FileNotFoundError, match=r"lengths\.npy"):
         MultiVectors.load(folder)
 
 

@@ -28,13 +28,13 @@ def cones(mean_cosine: float, count: int = 60, dimension: int = 32, seed: int = 
     return MultiVectors.from_flat(tokens / np.linalg.norm(tokens, axis=1, keepdims=True), np.full(count, 8))
 
 
-def test_the_mean_cosine_decides_the_anisotropy() -> None:
-    for mean_cosine, anisotropy in ((0.0, "low"), (0.4, "medium"), (0.8, "high")):
-        diagnosis = diagnose(cones(mean_cosine))
-        assert diagnosis.anisotropy == anisotropy and diagnosis.geometry.unit_norms
-        # 480 tokens of 32 dimensions: the mean moves by 1/480 and a norm by 1/8, hence
-        # the margin.
-        assert diagnosis.geometry.mean_cosine == pytest.approx(mean_cosine, abs=0.03)
+@pytest.mark.parametrize(("mean_cosine", "anisotropy"), [(0.0, "low"), (0.4, "medium"), (0.8, "high")])
+def test_the_mean_cosine_decides_the_anisotropy(mean_cosine: float, anisotropy: str) -> None:
+    diagnosis = diagnose(cones(mean_cosine))
+    assert diagnosis.anisotropy == anisotropy and diagnosis.geometry.unit_norms
+    # 480 tokens of 32 dimensions: the mean moves by 1/480 and a norm by 1/8, hence
+    # the margin.
+    assert diagnosis.geometry.mean_cosine == pytest.approx(mean_cosine, abs=0.03)
 
 
 def test_results_depend_on_the_seed_not_on_threads() -> None:
@@ -112,26 +112,31 @@ def test_fitted_encoders_need_documents_beside_those_of_windows(monkeypatch: pyt
     assert [row.name for row in diagnose(documents[:300]).encoders] == ["paper"]
 
 
-def test_the_smallest_of_the_best_is_recommended() -> None:
-    for best, *recalls in (("fde", 0.9, 0.85, 0.95), ("mean", 0.9, 0.94, 0.95), ("fde", 1.0, 0.5, 0.9)):
-        rows = [
-            MeasuredEncoder(name, FDEConfig.preset(name, 8), {10: None, 50: recall, 100: None})
-            for name, recall in zip(("paper", "mean", "fde"), recalls, strict=True)
-        ]
-        assert _recommended(rows, 8).name == best
+@pytest.mark.parametrize(
+    ("best", "recalls"), [("fde", (0.9, 0.85, 0.95)), ("mean", (0.9, 0.94, 0.95)), ("fde", (1.0, 0.5, 0.9))]
+)
+def test_the_smallest_of_the_best_is_recommended(best: str, recalls: tuple[float, ...]) -> None:
+    rows = [
+        MeasuredEncoder(name, FDEConfig.preset(name, 8), {10: None, 50: recall, 100: None})
+        for name, recall in zip(("paper", "mean", "fde"), recalls, strict=True)
+    ]
+    assert _recommended(rows, 8).name == best
 
 
-def test_bad_input() -> None:
-    wrong: list[tuple[dict[str, Any], str]] = [
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
         ({"documents": np.full((3, 2, 4), np.nan)}, "documents.0. .id 0. has nan"),
         ({"documents": []}, "documents must have a token"),
         ({"queries": np.ones((3, 2, 31))}, "31 columns.*32"),
         ({"sample": 1}, "sample .*2.* 1"),
         ({"seed": -1}, "seed .*-1"),
-    ]
-    for changes, words in wrong:
-        with pytest.raises(ValueError, match=words):
-            diagnose(**{"documents": cones(0.2, count=5), **changes})
+    ],
+    ids=["nan", "no documents", "other width", "sample", "seed"],
+)
+def test_bad_input(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        diagnose(**{"documents": cones(0.2, count=5), **changes})
 
 
 @given(seed=seeds, count=st.integers(2, 30), dimension=st.integers(1, 9))

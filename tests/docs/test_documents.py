@@ -124,7 +124,10 @@ def write_colbert_index(folder: Path) -> None:
 
 
 def write_other_tools(folder: Path) -> None:
-    """Write small indexes of RAGatouille, PyLate, byaldi, Qdrant and LanceDB, 32 columns each."""
+    """Write small indexes of other libraries, with 32 columns each.
+
+    RAGatouille, PyLate, byaldi, Qdrant and LanceDB.
+    """
     documents, index = random_texts(2, dimension=32), random_index(0, [[5, 3], [4, 6]], 32)
     path = write_plaid(folder / ".ragatouille" / "colbert" / "indexes" / "my_index", index)
     metadata = json.loads((path / "metadata.json").read_text())

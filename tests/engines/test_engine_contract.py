@@ -1,6 +1,7 @@
 """The contract of EngineIndex, which every engine passes."""
 
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,10 @@ LOCAL = MuveraIndex.build(DOCUMENTS, CONFIG, exact_tokens=10**9)
 
 
 def opened(engine: Any, encoder: Any = ENCODER, **options: Any) -> EngineIndex:
-    """Open an index whose tokens are in the engine, or in LOCAL if the engine stores none."""
+    """Open an index whose tokens are in the engine.
+
+    They are in LOCAL if the engine stores none.
+    """
     engine.graph_from = 50
     tokens = {} if engine.keeps_tokens else {"tokens": LOCAL}
     return EngineIndex(engine, encoder, **{**tokens, **options})
@@ -50,23 +54,36 @@ def recall(rankings: Any, expected: Any) -> float:
     return float(np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(rankings, expected, strict=True)]))
 
 
-def test_search_returns_the_nearest_vectors_and_exact_scores(filled: EngineIndex) -> None:
+def test_search_returns_the_nearest_vectors(filled: EngineIndex) -> None:
     products = filled.encoder.encode_queries(QUERIES) @ filled.encoder.encode_documents(FILLED).T
     expected = [FILLED.ids[row].tolist() for row in np.argsort(-products, kind="stable")[:, :50]]
     assert recall(ids(filled.search(QUERIES, 50, rerank=None)), expected) > 0.98  # graph, float16
+
+
+def test_search_returns_exact_scores(filled: EngineIndex) -> None:
     ranked, exact = filled.search(QUERIES, 10, candidates=200, rerank="here"), top_k(QUERIES, FILLED, 10)
     assert ids(ranked) == ids(exact)
     for a, b in zip(ranked, exact, strict=True):
         np.testing.assert_array_equal(a.scores, b.scores)
-    if filled.engine.reranks:  # by tokens in half precision
-        there = filled.search(QUERIES, 10, candidates=200)
-        assert recall(ids(there), ids(exact)) > 0.98
-        for a, b in zip(there, exact, strict=True):
-            np.testing.assert_allclose(a.scores, b.scores, rtol=5e-3)
     assert filled.measure_recall(QUERIES, candidates=200).recall == 1.0
+
+
+def test_an_engine_ranks_by_tokens_in_half_precision(filled: EngineIndex) -> None:
+    if not filled.engine.reranks:
+        pytest.skip("it ranks no candidates by their tokens")
+    there, exact = filled.search(QUERIES, 10, candidates=200), top_k(QUERIES, FILLED, 10)
+    assert recall(ids(there), ids(exact)) > 0.98
+    for a, b in zip(there, exact, strict=True):
+        np.testing.assert_allclose(a.scores, b.scores, rtol=5e-3)
+
+
+def test_info_counts_documents_and_names_the_location(filled: EngineIndex) -> None:
     info = filled.info()
     assert len(filled) == info.documents == len(FILLED) and info.location in repr(filled)
     assert info.description is not None and not info.description.integer_ids
+
+
+def test_a_query_without_tokens_finds_nothing(filled: EngineIndex) -> None:
     empty = MultiVectors.from_arrays([QUERIES[0], np.empty((0, DIM), np.float32)], dimension=DIM)
     assert [len(ranking) for ranking in filled.search(empty, 3)] == [3, 0]
 
@@ -166,43 +183,92 @@ def test_recall_takes_the_calibrated_number_of_candidates(filled: EngineIndex) -
         filled.search(QUERIES, 10, recall=0.9, candidates=20)
 
 
-@pytest.mark.parametrize("integers", [True, False])
-def test_documents_are_replaced_deleted_and_resumed(collections: Any, integers: bool) -> None:
+@dataclass(frozen=True)
+class Lifecycle:
+    """An index of 60 documents, some without tokens, and what was added to it."""
+
+    index: EngineIndex
+    texts: MultiVectors
+    integers: bool
+
+    @property
+    def count(self) -> int:
+        """Number of documents that have tokens."""
+        return int((self.texts.lengths > 0).sum())
+
+    @property
+    def name(self) -> Any:
+        """Id of the fourth document."""
+        return self.texts.ids.tolist()[3]
+
+    @property
+    def ranks(self) -> Any:
+        return "here" if self.index.engine.keeps_tokens else None
+
+
+VALUES = METADATA_OF[:60]
+
+
+@pytest.fixture(params=[True, False], ids=["integers", "strings"])
+def lifecycle(request: pytest.FixtureRequest, collections: Any) -> Lifecycle:
+    integers = bool(request.param)
     names: Any = np.arange(60) if integers else [f'it\'s "{i}" \\ \u2713' for i in range(60)]
-    texts, values = DOCUMENTS[:60].with_ids(names), METADATA_OF[:60]
-    count = int((texts.lengths > 0).sum())
     index = EngineIndex(collections(f"lifecycle_{integers}"), ENCODER)
-    ranks: Any = "here" if index.engine.keeps_tokens else None
-    report = index.add(texts, values)
-    assert (report.added, report.without_tokens) == (count, 60 - count)
-    assert index.add(texts, values) == report and len(index) == count
-    name, other = texts.ids[[3, 4]].tolist()
-    found = [one.metadata for one in index.documents([other, name, other])]
-    assert found == [values[4], values[3], values[4]]
-    for single in (str(name), 3):
+    made = Lifecycle(index, DOCUMENTS[:60].with_ids(names), integers)
+    index.drop()
+    report = index.add(made.texts, VALUES)
+    assert (report.added, report.without_tokens) == (made.count, 60 - made.count)
+    return made
+
+
+def test_documents_added_again_are_replaced(lifecycle: Lifecycle) -> None:
+    index, texts = lifecycle.index, lifecycle.texts
+    report = index.add(texts, VALUES)
+    assert (report.added, report.without_tokens) == (lifecycle.count, 60 - lifecycle.count)
+    assert len(index) == lifecycle.count
+    index.add(texts[[5]].with_ids(texts.ids[[3]]), [{"year": 1}])
+    assert index.documents([lifecycle.name])[0].metadata == {"year": 1}
+    assert len(index) == lifecycle.count
+
+
+def test_documents_are_read_in_the_order_of_the_ids(lifecycle: Lifecycle) -> None:
+    name, other = lifecycle.texts.ids[[3, 4]].tolist()
+    found = [one.metadata for one in lifecycle.index.documents([other, name, other])]
+    assert found == [VALUES[4], VALUES[3], VALUES[4]]
+
+
+def test_ids_of_the_wrong_type_are_unknown(lifecycle: Lifecycle) -> None:
+    index = lifecycle.index
+    for single in (str(lifecycle.name), 3):
         with pytest.raises(TypeError):
             index.delete(single)  # type: ignore[arg-type]
-    wrong = [str(number) if integers else number for number in (3, 5)]
-    with pytest.raises(
-        KeyError, match="which has integers as ids" if integers else "which has strings as ids"
-    ):
+    wrong = [str(number) if lifecycle.integers else number for number in (3, 5)]
+    message = "which has integers as ids" if lifecycle.integers else "which has strings as ids"
+    with pytest.raises(KeyError, match=message):
         index.delete(wrong)
-    assert index.documents([wrong[0], name], missing="ignore") == index.documents([name])
+    assert index.documents([wrong[0], lifecycle.name], missing="ignore") == index.documents([lifecycle.name])
     assert ids(index.search(QUERIES[:1], ids=wrong, rerank=None)) == [[]]
-    gone = [name, texts.ids[20:21].tolist()[0], 10**6 if integers else "unknown"]
+
+
+def test_deleted_documents_are_gone_until_an_addition_resumes(lifecycle: Lifecycle) -> None:
+    index, texts = lifecycle.index, lifecycle.texts
+    name, count = lifecycle.name, lifecycle.count
+    gone = [name, texts.ids[20:21].tolist()[0], 10**6 if lifecycle.integers else "unknown"]
     with pytest.raises(KeyError, match=r"1000000|unknown"):
         index.delete(gone)
     assert len(index) == count
     index.delete(gone, missing="ignore")
     assert len(index) == count - 2
-    assert name not in ids(index.search([DOCUMENTS[3]], 60, candidates=60, rerank=ranks))[0]
+    assert name not in ids(index.search([DOCUMENTS[3]], 60, candidates=60, rerank=lifecycle.ranks))[0]
     with pytest.raises(KeyError):
         index.documents([name])
-    report = index.add(texts, values, resume=True)
+    report = index.add(texts, VALUES, resume=True)
     assert (report.added, report.skipped) == (2, count - 2)
-    assert ids(index.search([DOCUMENTS[3]], 1, rerank=ranks)) == [[name]]
-    index.add(texts[[5]].with_ids(texts.ids[[3]]), [{"year": 1}])
-    assert index.documents([name])[0].metadata == {"year": 1}
+    assert ids(index.search([DOCUMENTS[3]], 1, rerank=lifecycle.ranks)) == [[name]]
+
+
+def test_a_dropped_collection_can_be_filled_again(lifecycle: Lifecycle) -> None:
+    index, texts = lifecycle.index, lifecycle.texts
     index.drop()
     assert len(index) == 0
     index.add(texts[:20])  # a new collection of the same name

@@ -110,7 +110,7 @@ def test_a_changed_collection_is_refused(
 
 
 def test_qdrant_answers_with_few_points_at_a_time() -> None:
-    """An answer with the tokens of 500 documents would take longer than the time limit."""
+    """The tokens of 500 documents in one answer would exceed the time limit."""
     pytest.importorskip("qdrant_client", reason="qdrant-client is not installed")
     client = Mock(
         retrieve=lambda name, ids, **_: [Mock(payload={"id": id}, vector={"tokens": [[id]]}) for id in ids]

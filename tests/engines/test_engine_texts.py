@@ -21,16 +21,17 @@ IDS = ["fox", "apple", "pear", "db", "sushi"]
 METADATA: list[dict[str, Any]] = [{"kind": "animal"}, {"kind": "fruit", "year": 1}, {"kind": "fruit"}, {}, {}]
 ENCODER = HashEncoder()
 
+# The client's local mode warns once that it searches without a graph.
+pytestmark = pytest.mark.filterwarnings("ignore:Local mode performs exact")
+
 
 def found(hits: Any) -> list[Any]:
     return [hit.id for hit in hits]
 
 
-@pytest.fixture
-def texts(collections: Any, request: pytest.FixtureRequest) -> Any:
-    """An index of texts loaded from a TextIndex."""
+def opened(collections: Any, name: str) -> Any:
+    """Load the texts into the collection of this name, and open it."""
     local = TextIndex.build(TEXTS, ENCODER, ids=IDS, metadata=METADATA)
-    name = request.node.originalname
     index = EngineIndex(collections(name), "mean", text_encoder="hash")
     index.add(local.index.tokens(IDS).with_ids(IDS), METADATA, texts=TEXTS)
     engine = collections(name)
@@ -39,25 +40,41 @@ def texts(collections: Any, request: pytest.FixtureRequest) -> Any:
     return TextIndex(EngineTexts(EngineIndex(engine, tokens=local.index)), ENCODER)
 
 
-def test_texts_are_searched(texts: TextIndex) -> None:
+@pytest.fixture(scope="module")
+def texts(collections: Any) -> Any:
+    """Texts in an engine; tests must not change them."""
+    return opened(collections, "texts")
+
+
+def test_hits_have_text_metadata_and_parts(texts: TextIndex) -> None:
     hit = texts.search("red apple", 1)[0]
     assert (hit.id, hit.text, hit.metadata) == ("apple", TEXTS[1], METADATA[1])
     assert hit.parts["words"] > 0 and hit.score == sum(hit.parts.values())
     assert found(texts.search("red", where={"kind": "fruit"}, ids=["pear", "db"])) == ["pear"]
     assert found(texts.search(["\u5bff\u53f8", " "], 1, words=0.9)[0]) == ["sushi"]
     assert found(texts.search("brown", 1, words=0)) == ["fox"]
+    with pytest.raises(ValueError, match="below 1, got 1"):
+        texts.search("fox", words=1)
+
+
+def test_texts_are_read_by_their_ids(texts: TextIndex) -> None:
     assert len(texts) == 5 and "fox" in texts and "cat" not in texts
-    assert repr(texts) == f"TextIndex({texts._texts}, encoder='hash')" and "#test_texts" in repr(texts)
+    assert repr(texts) == f"TextIndex({texts._texts}, encoder='hash')" and "#texts" in repr(texts)
     assert texts.get(["db", "fox"]) == [
         TextDocument("db", TEXTS[3], {}),
         TextDocument("fox", TEXTS[0], METADATA[0]),
     ]
     with pytest.raises(KeyError):
         texts.get(["cat"])
+
+
+def test_a_target_recall_after_a_calibration(collections: Any) -> None:
+    texts = opened(collections, "calibrated")
     texts.calibrate([*TEXTS, "red"] * 13)
     assert found(texts.search("red apple", 1, recall=0.9)) == ["apple"]
-    with pytest.raises(ValueError, match="below 1, got 1"):
-        texts.search("fox", words=1)
+
+
+def test_methods_of_folders_are_refused(texts: TextIndex) -> None:
     for call, message in (
         (lambda: texts.select({}), "does not list its texts"),
         (lambda: list(texts), "does not list its texts"),
@@ -69,41 +86,57 @@ def test_texts_are_searched(texts: TextIndex) -> None:
             call()
 
 
-def test_texts_are_changed(texts: Any, collections: Any) -> None:
+@pytest.fixture
+def changing(collections: Any, request: pytest.FixtureRequest) -> Any:
+    texts = opened(collections, request.node.originalname)
     if not texts._texts.index.engine.keeps_tokens:
         pytest.skip("its tokens are in a local index, which does not change")
-    assert texts.add(["blue whale"], ids=["whale"], metadata=[{"kind": "animal"}]) == ["whale"]
-    assert set(found(texts.search("x", where={"kind": "animal"}))) == {"fox", "whale"}
-    texts.update(["grey whale", "tables"], ids=["whale", "db"])
-    texts.update(ids=["fox"], metadata=[{"kind": "red", "year": None}])
-    assert [(one.text, one.metadata) for one in texts.get(["db", "whale", "fox"])] == [
+    return texts
+
+
+def test_texts_are_added_and_updated(changing: Any) -> None:
+    assert changing.add(["blue whale"], ids=["whale"], metadata=[{"kind": "animal"}]) == ["whale"]
+    assert set(found(changing.search("x", where={"kind": "animal"}))) == {"fox", "whale"}
+    changing.update(["grey whale", "tables"], ids=["whale", "db"])
+    changing.update(ids=["fox"], metadata=[{"kind": "red", "year": None}])
+    assert [(one.text, one.metadata) for one in changing.get(["db", "whale", "fox"])] == [
         ("tables", {}),
         ("grey whale", {"kind": "animal"}),
         (TEXTS[0], {"kind": "red"}),
     ]
-    assert found(texts.search("grey", 1)) == ["whale"] and found(texts.search("fox", 1)) == ["fox"]
+    assert found(changing.search("grey", 1)) == ["whale"] and found(changing.search("fox", 1)) == ["fox"]
+
+
+def test_sentences_and_explanations(texts: Any) -> None:
+    if not texts._texts.engine.keeps_tokens:
+        pytest.skip("it stores no tokens, which sentences and explanations need")
     sentence = texts.search_sentences("ripe", 1)[0]
     assert (sentence.id, sentence.text) == ("apple", "It was ripe.")
-    reason = texts.explain("ripe", "apple")
-    assert reason.score == pytest.approx(1, abs=0.02)
-    texts.delete(["whale", "pear"])
-    texts.delete(["whale", "cat"], missing="ignore")
-    assert len(texts) == 4 and texts.get(["whale"], missing="ignore") == []
+    assert texts.explain("ripe", "apple").score == pytest.approx(1, abs=0.02)
+
+
+def test_texts_are_deleted(changing: Any) -> None:
+    changing.delete(["fox", "pear"])
+    changing.delete(["fox", "cat"], missing="ignore")
+    assert len(changing) == 3 and changing.get(["fox"], missing="ignore") == []
+
+
+def test_refused_changes_change_nothing(changing: Any) -> None:
     calls: Any = (
-        lambda: texts.delete(["db", "whale"]),
-        lambda: texts.add(["x"], ids=["db"]),
-        lambda: texts.add(["x"]),
-        lambda: texts.add(["x"], ids=[3]),
-        lambda: texts.update(ids=[3], metadata=[{}]),
-        lambda: texts.add(["x", "y"], ids=["a", "a"]),
-        lambda: texts.add([" "], ids=["blank"]),
-        lambda: texts.add(["x"], ids=["new"], metadata=[{"$text": "y"}]),
-        lambda: texts.update(ids=["cat"], metadata=[{}]),
+        lambda: changing.delete(["db", "whale"]),
+        lambda: changing.add(["x"], ids=["db"]),
+        lambda: changing.add(["x"]),
+        lambda: changing.add(["x"], ids=[3]),
+        lambda: changing.update(ids=[3], metadata=[{}]),
+        lambda: changing.add(["x", "y"], ids=["a", "a"]),
+        lambda: changing.add([" "], ids=["blank"]),
+        lambda: changing.add(["x"], ids=["new"], metadata=[{"$text": "y"}]),
+        lambda: changing.update(ids=["cat"], metadata=[{}]),
     )
     for call in calls:
         with pytest.raises((KeyError, ValueError, TypeError)):
             call()
-    assert len(texts) == 4 and 3 not in texts and texts.get(["db"])[0].text == "tables"
+    assert len(changing) == 5 and 3 not in changing and changing.get(["db"])[0].text == TEXTS[3]
 
 
 def test_the_encoder_and_the_texts_are_checked(collections: Any) -> None:

@@ -1,4 +1,4 @@
-"""Benches on tiny inputs: every way has a row, and the numbers follow from the definitions."""
+"""Benches on tiny inputs: every way has a row; numbers follow definitions."""
 
 import importlib
 import json
@@ -134,12 +134,16 @@ def test_first_stage_compares_searches_of_the_same_vectors(monkeypatch: pytest.M
     assert table.rows[-1][0] == "4,000 generated"
 
 
+def shorten_presets(patch: pytest.MonkeyPatch) -> None:
+    """Make presets that are fitted in a moment."""
+    short = {"final_projection_dimension": 40}
+    patch.setitem(PRESETS, "fde", {"num_landmarks": 128, **short})
+    patch.setitem(PRESETS, "moments", {**PRESETS["moments"], **short})
+
+
 @pytest.fixture
 def small_presets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Presets that are fitted in a moment."""
-    short = {"final_projection_dimension": 40}
-    monkeypatch.setitem(PRESETS, "fde", {"num_landmarks": 128, **short})
-    monkeypatch.setitem(PRESETS, "moments", {**PRESETS["moments"], **short})
+    shorten_presets(monkeypatch)
 
 
 def recalls(row: Sequence[Any], header: list[str]) -> list[float]:
@@ -152,26 +156,37 @@ def numbered(name: str, documents: MultiVectors, queries: MultiVectors) -> Colle
     return Collection(name, documents, queries, name, ids, ids[: len(queries)])
 
 
-@pytest.mark.usefixtures("small_presets")
-def test_the_family_has_a_row_for_each_preset(real: MultiVectors, monkeypatch: pytest.MonkeyPatch) -> None:
+FAMILY_NAMES = ["mean", "paper", "simhash", "simhash, short form", "moments", "fde", "learned features"]
+FAMILY_LABELS = ["**fde**" if name == "fde" else name for name in FAMILY_NAMES]
+
+
+@pytest.fixture(scope="module")
+def family(real: MultiVectors) -> Any:
+    """The table of one collection with queries and of one without."""
     learned = ("learned features", None, {"floats": 40, "num_landmarks": 256, "num_features": 128})
-    monkeypatch.setattr(vectors, "FAMILY", [*vectors.FAMILY[:-1], learned])
-    names = ["mean", "paper", "simhash", "simhash, short form", "moments", "fde", "learned features"]
     asked, windows = numbered("asked", real, real[:20]), numbered("windows", real, real[:0])
-    table = vectors.family_table([asked, windows], names)
-    labels = ["**fde**" if name == "fde" else name for name in names]
-    assert column(table, "FDE") == labels * 2 and column(table, "collection")[::7] == ["asked", "windows"]
-    floats = dict(zip(labels, column(table, "floats"), strict=False))
+    with pytest.MonkeyPatch.context() as patch:
+        shorten_presets(patch)
+        patch.setattr(vectors, "FAMILY", [*vectors.FAMILY[:-1], learned])
+        return vectors.family_table([asked, windows], FAMILY_NAMES)
+
+
+def test_the_family_has_a_row_for_each_preset(family: Any) -> None:
+    assert column(family, "FDE") == FAMILY_LABELS * 2
+    assert column(family, "collection")[::7] == ["asked", "windows"]
+    floats = dict(zip(FAMILY_LABELS, column(family, "floats"), strict=False))
     assert [floats[name] for name in ("mean", "paper", "simhash")] == ["9", "5,120", "2,569"]
     assert [floats[name] for name in ("moments", "**fde**", "learned features")] == ["40", "40", "40"]
-    found = {(row[0], row[2]): recalls(row, table.header) for row in table.rows}
-    for values in found.values():
-        assert 0 < values[0] <= values[1] <= values[2] <= 1
-    for collection in ("asked", "windows"):  # everything is better than the mean token
-        least = found[collection, "mean"][1]
-        assert min(found[collection, name][1] for name in labels[2:]) >= least
-        assert found[collection, "**fde**"][1] > least + 0.05
-    assert min(float(cell) for cell in column(table, "query, us")) > 0
+    assert min(float(cell) for cell in column(family, "query, us")) > 0
+
+
+@pytest.mark.parametrize("collection", ["asked", "windows"])
+def test_every_preset_finds_more_than_the_mean_token(family: Any, collection: str) -> None:
+    found = {row[2]: recalls(row, family.header) for row in family.rows if row[0] == collection}
+    assert all(0 < values[0] <= values[1] <= values[2] <= 1 for values in found.values())
+    least = found["mean"][1]
+    assert min(found[name][1] for name in FAMILY_LABELS[2:]) >= least
+    assert found["**fde**"][1] > least + 0.05
 
 
 @pytest.mark.usefixtures("small_presets")
@@ -229,41 +244,58 @@ def test_wide_tokens_and_added_documents(real: MultiVectors) -> None:
     assert column(added, "warning") == ["no", "no"] and int(added.rows[1][5]) >= 8
 
 
+SKETCH: dict[str, Any] = {"num_repetitions": 8, "num_simhash_projections": 3}
+PIPELINE = [
+    pipeline.Way("moments", "moments", {}, "scan"),
+    pipeline.Way("fde", "fde", {}, "hnsw"),
+    pipeline.Way("paper", "paper", SKETCH, "exact"),
+    pipeline.Way("paper", "paper", SKETCH, "hnsw"),
+]
+COUNTS = (10, 20, 40, 80)
+
+
+@pytest.fixture(scope="module")
+def pipelines() -> Any:
+    """The table of the pipelines of one collection."""
+    with pytest.MonkeyPatch.context() as patch:
+        shorten_presets(patch)
+        patch.setattr(pipeline, "_CANDIDATES", COUNTS)
+        patch.setattr(pipeline, "_BREADTHS", (1, 4))
+        return pipeline.measure([part("own", 0)], 1, PIPELINE)
+
+
+def test_pipelines_have_a_row_for_each_way_and_recall(pipelines: Any) -> None:
+    assert column(pipelines, "FDE") == ["moments", "fde", "paper", "paper"] * 3
+    assert column(pipelines, "search") == ["scan", "hnsw", "exact", "hnsw"] * 3
+    assert column(pipelines, "10-recall@10") == [target for target in (0.9, 0.95, 0.99) for _ in PIPELINE]
+    assert column(pipelines, "floats") == [40, 40, 1024, 1024] * 3
+    assert "median of 1 interleaved" in pipelines.caption
+    assert pipelines.rows[0][pipelines.header.index("relative to the first")] == 1
+
+
+def test_pipelines_have_times_and_breadths_if_they_reach_the_recall(pipelines: Any) -> None:
+    for row in pipelines.rows:
+        facts = dict(zip(pipelines.header, row, strict=True))
+        reached = facts["candidates"] is not None
+        searched = reached and facts["search"] == "hnsw"
+        assert reached == (facts["time, ms"] is not None) and (facts["ef"] is not None) == searched
+        assert not searched or facts["ef"] in (facts["candidates"], 4 * facts["candidates"])
+    assert sum(value is not None for value in column(pipelines, "candidates")) >= 6
+
+
 @pytest.mark.usefixtures("small_presets")
-def test_the_pipeline_at_equal_recall(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real numbers of candidates are those of the smallest that reach the recall, judged by NumPy."""
+def test_pipelines_take_the_fewest_candidates_that_reach_the_recall(pipelines: Any) -> None:
+    """The counts are judged by NumPy."""
     own = part("own", 0)
-    monkeypatch.setattr(pipeline, "_CANDIDATES", (10, 20, 40, 80))
-    monkeypatch.setattr(pipeline, "_BREADTHS", (1, 4))
-    sketch = {"num_repetitions": 8, "num_simhash_projections": 3}
-    ways = [
-        pipeline.Way("moments", "moments", {}, "scan"),
-        pipeline.Way("fde", "fde", {}, "hnsw"),
-        pipeline.Way("paper", "paper", sketch, "exact"),
-        pipeline.Way("paper", "paper", sketch, "hnsw"),
-    ]
-    table = pipeline.measure([own], 1, ways)
-    assert column(table, "FDE") == ["moments", "fde", "paper", "paper"] * 3
-    assert column(table, "search") == ["scan", "hnsw", "exact", "hnsw"] * 3
-    assert column(table, "10-recall@10") == [target for target in (0.9, 0.95, 0.99) for _ in ways]
-    assert column(table, "floats") == [40, 40, 1024, 1024] * 3 and "median of 1 interleaved" in table.caption
-    encoder = FDEEncoder.preset("paper", 16, **sketch).fit(own.documents)
+    encoder = FDEEncoder.preset("paper", 16, **SKETCH).fit(own.documents)
     products = encoder.encode_queries(own.queries) @ encoder.encode_documents(own.documents).T
     exact = np.argsort(-chamfer_matrix(own.queries, own.documents), axis=1)[:, :10]
     ranks = np.take_along_axis(np.argsort(np.argsort(-products, axis=1), axis=1), exact, axis=1)
-    for row in table.rows:
-        facts = dict(zip(table.header, row, strict=True))
-        reached = facts["candidates"] is not None
-        assert reached == (facts["time, ms"] is not None) and (facts["ef"] is not None) == (
-            reached and facts["search"] == "hnsw"
-        )
+    for row in pipelines.rows:
+        facts = dict(zip(pipelines.header, row, strict=True))
         if facts["search"] == "exact":
-            enough = [count for count in (10, 20, 40, 80) if (ranks < count).mean() >= facts["10-recall@10"]]
+            enough = [count for count in COUNTS if (ranks < count).mean() >= facts["10-recall@10"]]
             assert facts["candidates"] == (enough[0] if enough else None)
-        if facts["search"] == "hnsw" and reached:
-            assert facts["ef"] in (facts["candidates"], 4 * facts["candidates"])
-    assert table.rows[0][table.header.index("relative to the first")] == 1
-    assert sum(value is not None for value in column(table, "candidates")) >= 6
 
 
 def test_learned_vectors_improve_over_the_mean_token(real: MultiVectors) -> None:

@@ -74,12 +74,16 @@ def test_a_fault_is_named(tmp_path: Path, content: dict[str, Any], message: str)
     assert message in str(caught.value)
 
 
-def test_files_that_are_no_configuration(tmp_path: Path) -> None:
-    path = tmp_path / "a.yaml"
-    for text, message in (("a: [", "a.yaml"), ("- 1", "got list"), ("k: 3", "title is missing")):
-        path.write_text(text)
-        with pytest.raises(ValueError, match=message):
-            load_experiments([str(path)])
+@pytest.mark.parametrize(
+    ("text", "message"), [("a: [", "a.yaml"), ("- 1", "got list"), ("k: 3", "title is missing")]
+)
+def test_files_that_are_no_configuration(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_experiments([str(tmp_path / "a.yaml")])
+
+
+def test_a_misspelled_experiment_is_guessed() -> None:
     with pytest.raises(ValueError, match="Did you mean 'end_to_end'"):
         load_experiments(["end_to_ends"])
 
@@ -164,21 +168,35 @@ def test_a_run_is_recorded_and_checked(quick: Path, tmp_path: Path) -> None:
     assert "line 1" in check()[1]
 
 
-def test_wrong_names_end_a_command_before_anything_is_measured(tmp_path: Path) -> None:
+def test_wrong_names_of_experiments_and_folders_end_a_command(tmp_path: Path) -> None:
     out = ["--out", tmp_path / "r"]
     code, output = command("run", "end_to_ent", *out)
     assert code == 2 and "end_to_end" in output
     assert command("run", "--data", tmp_path, *out)[0] == command("check", tmp_path)[0] == 2
     assert not (tmp_path / "r").exists()
+
+
+@pytest.fixture
+def news(tmp_path: Path) -> list[Any]:
+    """Options for a folder with texts that are not encoded."""
     (tmp_path / "data" / "news").mkdir(parents=True)
     for name in ("corpus", "queries"):
         (tmp_path / "data" / "news" / f"{name}.jsonl").write_text('{"_id": "1", "text": "t"}')
-    data = ["--data", tmp_path / "data", "--cache", tmp_path / "c"]
-    for name in ("tokens", "dial", "grow"):
-        code, output = command(name, *data, "--collection", "new")
-        assert code == 2 and "'news'" in output, name
-    assert command("vectors", "mixed", "nothing", *data)[0] == 2
-    code, output = command("run", "end_to_end", *data, *out)
+    return ["--data", tmp_path / "data", "--cache", tmp_path / "c"]
+
+
+@pytest.mark.parametrize("name", ["tokens", "dial", "grow"])
+def test_wrong_names_of_collections_end_a_command(news: list[Any], name: str) -> None:
+    code, output = command(name, *news, "--collection", "new")
+    assert code == 2 and "'news'" in output
+
+
+def test_wrong_names_of_tables_end_a_command(news: list[Any]) -> None:
+    assert command("vectors", "mixed", "nothing", *news)[0] == 2
+
+
+def test_a_collection_without_embeddings_fails_the_run_and_the_check(news: list[Any], tmp_path: Path) -> None:
+    code, output = command("run", "end_to_end", *news, "--out", tmp_path / "r")
     assert code == 1 and "FAILED all, news, collection: news has texts" in output
-    code, output = command("check", tmp_path / "r")  # a collection that could not be read fails the check
+    code, output = command("check", tmp_path / "r")
     assert code == 1 and "FAIL news: news has texts" in output

@@ -1,4 +1,7 @@
-"""Collections: files that belong together, missing parts, samples, encoding of texts, and the demo's sample."""
+"""Collections: files that belong together, missing parts and samples.
+
+Also the encoding of texts and the demo's sample.
+"""
 
 import json
 import shutil
@@ -6,7 +9,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -108,22 +111,34 @@ def test_documents_and_queries_of_any_format_are_a_collection(tmp_path: Path) ->
     np.testing.assert_array_equal(loaded.documents.tokens, documents.tokens)
 
 
-def test_parts_keep_what_belongs_together() -> None:
-    whole: Any = synthetic_collection("quick-wide")
-    part, few = whole.asked(5), whole.with_documents(8)
+@pytest.fixture(scope="module")
+def wide() -> Any:
+    return synthetic_collection("quick-wide")
+
+
+def test_fewer_queries_keep_their_texts_and_judgements(wide: Any) -> None:
+    part = wide.asked(5)
     assert len(part.query_ids) == len(part.queries) == 5
-    assert part.content != whole.content == synthetic_collection("quick-wide").content
-    assert part.checksum != whole.checksum
     for i, name in enumerate(part.query_ids):
-        original, (position,) = whole.query_ids.index(name), part.judgements[i]
-        np.testing.assert_array_equal(part.queries[i], whole.queries[original])
-        assert part.query_texts[i] == whole.query_texts[original]  # it repeats words of its document
+        original, (position,) = wide.query_ids.index(name), part.judgements[i]
+        np.testing.assert_array_equal(part.queries[i], wide.queries[original])
+        assert part.query_texts[i] == wide.query_texts[original]  # it repeats words of its document
         assert set(part.query_texts[i].split()) <= set(part.document_texts[position].split())
+    assert wide.asked(1000) is wide
+
+
+def test_fewer_documents_keep_their_ids_and_texts(wide: Any) -> None:
+    few = wide.with_documents(8)
     assert len(few.document_ids) == len(few.documents) == len(few.document_texts) == 8
-    assert whole.asked(1000) is whole
+
+
+def test_the_checksum_tells_parts_apart(wide: Any) -> None:
+    part = wide.asked(5)
+    assert part.content != wide.content == synthetic_collection("quick-wide").content
+    assert part.checksum != wide.checksum
     # Other judgements select other queries, so the checksum differs and no stored
     # result is reused.
-    judged_alone = [replace(whole, judgements=[{0: 1} if i == q else {} for i in range(12)]) for q in (3, 4)]
+    judged_alone = [replace(wide, judgements=[{0: 1} if i == q else {} for i in range(12)]) for q in (3, 4)]
     assert [one.asked(1).query_ids for one in judged_alone] == [["q3"], ["q4"]]
     assert judged_alone[0].asked(1).checksum != judged_alone[1].asked(1).checksum
 
@@ -185,29 +200,51 @@ def test_embedding_continues_where_it_stopped_and_writes_the_layout(tmp_path: Pa
     assert not (tmp_path / "wide" / "reduction.npy").exists()
 
 
-def test_encoded_texts_are_found_by_runs_and_not_encoded_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Encoded(NamedTuple):
+    """Texts that the command has encoded once."""
+
+    texts: Path
+    cache: Path
+    folder: Path
+    encoder: Interrupted
+
+    @property
+    def command(self) -> tuple[Any, ...]:
+        return ("encode", self.texts, "--cache", self.cache, "--dimension", 0)
+
+    def again(self, model: str = "minilm", dimension: int | None = None) -> Path:
+        return Path(encode.encode_texts(self.texts, None, model, dimension, "test", self.cache))
+
+
+@pytest.fixture
+def encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Encoded:
     encoder = Interrupted()
     monkeypatch.setattr(encode, "_encoder", lambda _: encoder)
-    texts, cache = write_texts(tmp_path / "news", ["a", "b"], ["q"], ["q\ta\t1"]), tmp_path / "cache"
-    encode_again = ("encode", texts, "--cache", cache, "--dimension", 0)
-    code, output = command(*encode_again)
+    texts = write_texts(tmp_path / "news", ["a", "b"], ["q"], ["q\ta\t1"])
+    made = Encoded(texts, tmp_path / "cache", tmp_path, encoder)
+    code, output = command(*made.command)
     assert code == 0, output
-    (folder,) = (cache / "embeddings").glob("*/*")
-    assert (folder.name, encoder.calls) == ("news-minilm", 2)
-    assert encode.encode_texts(texts, None, "minilm", None, "test", cache) == folder
-    assert encoder.calls == 2
-    loaded = load_collection(find_collections([texts], cache)["news-minilm"])
+    (folder,) = (made.cache / "embeddings").glob("*/*")
+    return made._replace(folder=folder)
+
+
+def test_encoded_texts_are_found_by_runs_and_not_encoded_again(encoded: Encoded) -> None:
+    assert (encoded.folder.name, encoded.encoder.calls) == ("news-minilm", 2)
+    assert encoded.again() == encoded.folder
+    assert encoded.encoder.calls == 2
+    loaded = load_collection(find_collections([encoded.texts], encoded.cache)["news-minilm"])
     assert (loaded.document_ids, loaded.query_ids, loaded.judgements) == (["a", "b"], ["q"], [{0: 1}])
-    with (texts / "corpus.jsonl").open("a") as file:
+
+
+def test_other_texts_models_and_dimensions_are_encoded_beside(encoded: Encoded) -> None:
+    with (encoded.texts / "corpus.jsonl").open("a") as file:
         file.write('\n{"_id": "c", "text": "new"}\n')
-    others = {
-        encode.encode_texts(texts, None, model, dimension, "test", cache)
-        for model, dimension in (("other/model", None), ("minilm", 2), ("minilm", None))
-    }
-    assert len(others | {folder}) == 4
-    assert command(*encode_again, "--split", "dev")[0] == 2
+    others = {encoded.again("other/model"), encoded.again(dimension=2), encoded.again()}
+    assert len(others | {encoded.folder}) == 4
+
+
+def test_a_missing_split_ends_the_command(encoded: Encoded) -> None:
+    assert command(*encoded.command, "--split", "dev")[0] == 2
 
 
 def test_a_reduction_has_the_right_singular_vectors_of_the_uncentered_sample() -> None:
@@ -236,15 +273,25 @@ def test_passages_are_texts_with_queries(tmp_path: Path, monkeypatch: pytest.Mon
     assert (name, query) == ("0", "Reads a file.") and document.split() == text.split()[:150]
 
 
-def test_the_readmes_numbers_the_size_and_the_texts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("depth", [1, 3, 10])
+def test_the_samples_readme_has_the_ranks_of_its_answers(depth: int) -> None:
     ranks, readme = best_ranks(SAMPLE), (SAMPLE / "README.md").read_text(encoding="utf-8")
-    for depth in (1, 3, 10):
-        assert f"{sum(rank <= depth for rank in ranks)} of {len(ranks)}" in readme
+    assert f"{sum(rank <= depth for rank in ranks)} of {len(ranks)}" in readme
+
+
+def test_the_sample_is_small_and_finds_most_answers() -> None:
+    ranks = best_ranks(SAMPLE)
     assert sum(rank <= 3 for rank in ranks) > len(ranks) / 2
     assert sum(path.stat().st_size for path in SAMPLE.iterdir()) < 5_000_000
+
+
+def test_texts_of_the_sample_begin_with_their_names() -> None:
     # Other ids of the sample do not exist in every version of Python.
     documents = collect_documents(["json.loads", "str.upper", "collections.Counter.most_common"])
     assert all(text.startswith(f"{name}: ") for name, text in documents.items())
+
+
+def test_answers_that_are_not_in_the_sample_are_refused(tmp_path: Path) -> None:
     for name, value in (("ids", ["json.loads"]), ("queries", [{"text": "q", "relevant": ["json.dumps"]}])):
         (tmp_path / f"{name}.json").write_text(json.dumps(value))
     with pytest.raises(ValueError, match=r"not among the documents: json\.dumps"):

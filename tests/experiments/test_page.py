@@ -1,4 +1,4 @@
-"""A run's page: which folders are read, which plots there are, and the page in a browser."""
+"""A run's page: the folders it reads, its plots, and the page in a browser."""
 
 import dataclasses
 import shutil
@@ -42,39 +42,58 @@ def run(folder: Path) -> Run:
     return load_run(folder)
 
 
-def test_a_folder_without_its_files_is_refused(folder: Path, tmp_path: Path) -> None:
-    assert (
-        "has no manifest.json. Give the folder of a finished run." in small_runs.command("page", tmp_path)[1]
-    )
+def test_a_folder_without_its_files_is_refused(tmp_path: Path) -> None:
+    output = small_runs.command("page", tmp_path)[1]
+    assert "has no manifest.json. Give the folder of a finished run." in output
+
+
+def test_a_page_is_written_into_a_new_folder(folder: Path, tmp_path: Path) -> None:
     target = tmp_path / "deep" / "a.html"
     small_runs.command("page", folder, "--out", target)
     assert target.stat().st_size > 300_000
-    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
-    for text, message in (
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
         ('{"rows": [\n1,,]}', "line 2 column 3"),
         ("[]", "a list."),
         ('{"rows": []}', "no rows and 2 failures, the first: "),
-    ):
-        (copy / "summary.json").write_text(text, encoding="utf-8")
-        assert message in small_runs.command("page", copy)[1]
+    ],
+    ids=["no JSON", "a list", "no rows"],
+)
+def test_a_damaged_summary_is_refused(folder: Path, tmp_path: Path, text: str, message: str) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    (copy / "summary.json").write_text(text, encoding="utf-8")
+    assert message in small_runs.command("page", copy)[1]
     assert not (copy / "page.html").exists()
+
+
+def test_every_system_has_a_color(run: Run) -> None:
+    view = ExperimentView(run, "mine")
+    assert list(view.marks) == LABELS
+    assert len({mark.color for mark in view.marks.values()}) == 3
 
 
 def test_quality_is_plotted_by_speed_and_by_bytes(run: Run) -> None:
     view = ExperimentView(run, "mine")
-    assert list(view.marks) == LABELS
     assert view.main_measure == "5-recall@5"
-    assert len({mark.color for mark in view.marks.values()}) == 3
     plots = list(view.plots())
     assert [plot.collection for plot in plots] == [name for name in NAMES for _ in range(2)]
     assert [plot.better for plot in plots] == ["more", "less"] * 2
     assert {len(plot.points) for plot in plots} == {2 + len(CANDIDATES)}
+
+
+@pytest.mark.parametrize("missing", ["turns", "speeds"])
+def test_without_comparable_speeds_quality_is_plotted_by_bytes(run: Run, missing: str) -> None:
     # Only timed experiments measure systems alternately.
     untimed = {"mine": {**run.manifest["experiments"]["mine"], "timed": False}}
-    rows = [{**row, "queries_per_second": None} for row in run.rows]
-    for change in ({"manifest": {**run.manifest, "experiments": untimed}}, {"rows": rows}):
-        other: Any = dataclasses.replace(run, **change)
-        assert {plot.better for plot in ExperimentView(other, "mine").plots()} == {"less"}
+    change: Any = {
+        "turns": {"manifest": {**run.manifest, "experiments": untimed}},
+        "speeds": {"rows": [{**row, "queries_per_second": None} for row in run.rows]},
+    }[missing]
+    other = dataclasses.replace(run, **change)
+    assert {plot.better for plot in ExperimentView(other, "mine").plots()} == {"less"}
 
 
 def test_tables_have_the_numbers_of_the_run(run: Run) -> None:

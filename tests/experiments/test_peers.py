@@ -9,8 +9,9 @@ import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -75,15 +76,19 @@ def load(inputs):
 """
 
 
+def replace_libraries(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Let one worker in this environment stand in for all libraries."""
+    (folder / "workers").mkdir()
+    shutil.copy(peers.WORKERS / "serve.py", folder / "workers")
+    (folder / "workers" / "stand_in_jobs.py").write_text(STAND_IN)
+    patch.setattr(peers, "WORKERS", folder / "workers")
+    for name in PEERS:
+        patch.setitem(PEERS, name, Library(name, "stand_in_jobs"))
+
+
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One worker in this environment stands in for all libraries."""
-    (tmp_path / "workers").mkdir()
-    shutil.copy(peers.WORKERS / "serve.py", tmp_path / "workers")
-    (tmp_path / "workers" / "stand_in_jobs.py").write_text(STAND_IN)
-    monkeypatch.setattr(peers, "WORKERS", tmp_path / "workers")
-    for name in PEERS:
-        monkeypatch.setitem(PEERS, name, Library(name, "stand_in_jobs"))
+    replace_libraries(monkeypatch, tmp_path)
 
 
 @pytest.mark.usefixtures("stand_in")
@@ -123,34 +128,59 @@ def test_environments_of_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     system.close()
 
 
-@pytest.mark.usefixtures("stand_in")
-@pytest.mark.parametrize("name", ["plaid", "tachiom", "warp", "qdrant"])
-def test_answers_of_a_library_and_their_exact_ranking(name: str, tmp_path: Path) -> None:
+class Built(NamedTuple):
+    """A library's system that is built, and the exact scores of its documents."""
+
+    name: str
+    system: Any
+    exact: np.ndarray
+    folder: Path
+
+    def settings(self, name: str) -> Any:
+        """Return what the stand-in was given."""
+        return json.loads((self.folder / f"{name}.json").read_text())
+
+
+@pytest.fixture(scope="module", params=["plaid", "tachiom", "warp", "qdrant"])
+def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
+    folder = tmp_path_factory.mktemp("library")
     documents = MultiVectors.from_arrays(list(random_texts(60, dimension=16)), dtype=np.float16)
     ids = [np.arange(len(document), dtype=np.int64) for document in documents]
-    (tmp_path / "scratch").mkdir()
-    system: Any = SYSTEMS[name]()
-    given = material(collection_of(documents, document_token_ids=ids), tmp_path / "scratch")
-    system.prepare(given)
-    system.build(given)
-    assert not list((tmp_path / "scratch").glob("documents*"))
-    assert system.build_seconds > 0 and system.bytes_per_document() > 0
-    settings = json.loads((tmp_path / "scratch" / "built.json").read_text())
-    assert (settings["seed"], settings["token_ids"]) == (7, name == "tachiom")
-    exact = exact_scores(QUERIES, documents)
-    rounded = ask(system, QUERIES, 5)
-    np.testing.assert_allclose(rounded.scores, np.round(-np.sort(-exact, axis=1)[:, :5], 1), atol=0.11)
-    assert not system.reads_tokens()
-    assert ((ask(system, QUERIES, 25).ids >= 0).sum(axis=1) == 20).all()
-    ranked = ask(system, QUERIES, 5, candidates=20)
-    if name != "qdrant":
-        np.testing.assert_allclose(ranked.scores, -np.sort(-exact, axis=1)[:, :5], rtol=1e-5)
-        assert system.reads_tokens(candidates=20)
-    if name == "tachiom":
-        ask(system, QUERIES, 5, candidates=40, k_docs_to_score=10, k_centroids=50)
-        options = json.loads((tmp_path / "scratch" / "asked.json").read_text())
+    (folder / "scratch").mkdir()
+    system: Any = SYSTEMS[request.param]()
+    given = material(collection_of(documents, document_token_ids=ids), folder / "scratch")
+    with pytest.MonkeyPatch.context() as patch:
+        replace_libraries(patch, folder)
+        system.prepare(given)
+        system.build(given)
+        yield Built(request.param, system, exact_scores(QUERIES, documents), folder / "scratch")
+        system.close()
+
+
+def test_a_library_is_built_from_documents_that_are_then_deleted(library: Built) -> None:
+    assert not list(library.folder.glob("documents*"))
+    assert library.system.build_seconds > 0 and library.system.bytes_per_document() > 0
+    settings = library.settings("built")
+    assert (settings["seed"], settings["token_ids"]) == (7, library.name == "tachiom")
+
+
+def test_answers_of_a_library_have_its_own_scores(library: Built) -> None:
+    rounded = ask(library.system, QUERIES, 5)
+    expected = np.round(-np.sort(-library.exact, axis=1)[:, :5], 1)
+    np.testing.assert_allclose(rounded.scores, expected, atol=0.11)
+    assert not library.system.reads_tokens()
+    assert ((ask(library.system, QUERIES, 25).ids >= 0).sum(axis=1) == 20).all()
+
+
+def test_candidates_of_a_library_are_ranked_exactly(library: Built) -> None:
+    ranked = ask(library.system, QUERIES, 5, candidates=20)
+    if library.name != "qdrant":
+        np.testing.assert_allclose(ranked.scores, -np.sort(-library.exact, axis=1)[:, :5], rtol=1e-5)
+        assert library.system.reads_tokens(candidates=20)
+    if library.name == "tachiom":
+        ask(library.system, QUERIES, 5, candidates=40, k_docs_to_score=10, k_centroids=50)
+        options = library.settings("asked")
         assert (options["top_k"], options["k_docs_to_score"], options["ef_search"]) == (40, 40, 50)
-    system.close()
 
 
 @pytest.mark.skipif(CACHE is None, reason="MUVERA_PEERS names no cache folder of environments")

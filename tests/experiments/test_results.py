@@ -1,4 +1,7 @@
-"""Metrics and intervals, tables of experiments, stored results, and the pages that are made from them."""
+"""Metrics and intervals, tables of experiments and stored results.
+
+Also the pages that are made from them.
+"""
 
 import json
 from pathlib import Path
@@ -96,14 +99,21 @@ def test_the_front_is_what_no_point_beats() -> None:
 INTERVAL = {"mean": 0.5, "low": 0.25, "high": 0.75, "n": 3}
 
 
-def test_one_table_has_the_same_cells_in_every_form() -> None:
+@pytest.fixture
+def table() -> Table:
     numbers = (Column("recall", format="{:.2f}"), Column("time", unit="ms"))
     rows: list[Any] = [["<a|b>", "x", INTERVAL, 1234.5, None], ["c", "1", None, 0.001234, None]]
-    table = Table("Title", ["system", "words", *numbers, "empty"], rows)
+    return Table("Title", ["system", "words", *numbers, "empty"], rows)
+
+
+def test_a_table_has_units_and_formatted_cells(table: Table) -> None:
     assert table.header == ["system", "words", "recall", "time, ms", "empty"]
     assert table.cells == [["<a|b>", "x", "0.50 [0.25, 0.75]", "1,234", ""], ["c", "1", "", "0.00123", ""]]
     assert table.numeric[:4] == [False, False, True, True]
     assert table.without_empty_columns().header == table.header[:4]
+
+
+def test_a_table_has_the_same_cells_as_markdown_and_html(table: Table) -> None:
     assert markdown(table).splitlines()[2] == "| <a/b> | x | 0.50 [0.25, 0.75] | 1,234 |  |"
     page = html(table)
     assert "&lt;a|b&gt;" in page and "<a|b>" not in page
@@ -184,17 +194,24 @@ def stored() -> dict[str, Any]:
     return {**run, "configuration": {"title": "Mine", "caption": "One thread."}}
 
 
-def test_the_stored_results_are_those_of_the_pages(tmp_path: Path) -> None:
+def test_every_stored_result_is_shown_once() -> None:
     shown = [name for _, _, names in SUBJECTS.values() for name in names]
     assert len(shown) == len(set(shown))
     assert {path.stem for path in RESULTS.glob("*.json")} <= set(shown)
     assert {experiment.name for experiment in load_experiments(["study"])} <= set(shown)
-    root = RESULTS.parents[1]
+
+
+def test_the_pages_are_generated_from_the_stored_results(tmp_path: Path) -> None:
+    pages = RESULTS.parents[1] / "docs" / "results"
     paths = write_pages(tmp_path, RESULTS)
-    assert {path.name for path in paths} == {path.name for path in (root / "docs" / "results").iterdir()}
+    assert {path.name for path in paths} == {path.name for path in pages.iterdir()}
     for path in paths:
-        kept = root / "docs" / "results" / path.name
+        kept = pages / path.name
         assert path.read_text() == kept.read_text(), f"{kept}: run python -m experiments results"
+
+
+def test_tables_in_documents_are_generated_from_the_stored_results() -> None:
+    root = RESULTS.parents[1]
     readme, page = (root / "README.md").read_text(), (root / "docs" / "muvera.md").read_text()
     assert update_readme(readme, RESULTS) == readme, "README.md: run python -m experiments results"
     assert update_fde_table(page, RESULTS) == page, "docs/muvera.md: run python -m experiments results"

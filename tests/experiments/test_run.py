@@ -73,18 +73,31 @@ def test_faults_of_collections_left_out_systems_and_locked_folders(tmp_path: Pat
         run(tmp_path, systems)
 
 
-def test_exact_chamfer_has_perfect_recall_and_times_of_every_query(tmp_path: Path) -> None:
+@pytest.fixture
+def exhaustive(tmp_path: Path) -> Path:
+    """The folder of a timed run of exact Chamfer."""
     assert run(tmp_path, [{"system": "exhaustive"}], timed=True, collections=["quick-wide"]) == []
-    (row,) = results(tmp_path)["rows"]
+    return tmp_path
+
+
+def test_exact_chamfer_has_perfect_recall_and_no_vectors(exhaustive: Path) -> None:
+    (row,) = results(exhaustive)["rows"]
     assert row["metrics"]["5-recall@5"] == {"mean": 1.0, "low": 1.0, "high": 1.0, "n": 12}
     tokens = small().documents
     assert row["bytes_per_document"] == 0
     assert row["total_bytes_per_document"] == round(tokens.tokens.nbytes / len(tokens), 1)
+
+
+def test_a_timed_run_has_times_of_every_query(exhaustive: Path) -> None:
+    (row,) = results(exhaustive)["rows"]
     assert row["queries_per_second"] > 0 and row["latency_ms"]["p50"] <= row["latency_ms"]["p99"]
-    (path,) = (tmp_path / "out" / "raw").rglob("*.npz")
+    (path,) = (exhaustive / "out" / "raw").rglob("*.npz")
     raw = load_raw(path)
     assert raw is not None and raw.ids.shape == raw.scores.shape == (12, 5) and (raw.seconds > 0).all()
-    manifest = results(tmp_path, "manifest")
+
+
+def test_a_run_describes_collections_the_machine_and_versions(exhaustive: Path) -> None:
+    manifest = results(exhaustive, "manifest")
     described = manifest["collections"]["quick-wide"]
     assert (described["documents"], described["queries"], manifest["threads"]) == (40, 12, 1)
     assert manifest["measured"][0]["machine"]["cores"] >= 1 and "commit" in manifest["versions"]

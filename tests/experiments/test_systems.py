@@ -112,17 +112,26 @@ def test_the_first_stage_gives_the_candidates_that_the_index_ranks(tmp_path: Pat
             built("fde", COLLECTION, tmp_path, preset=preset, fit_coefficients=False)
 
 
-def test_codes_and_arguments(tmp_path: Path) -> None:
+def test_systems_with_codes_read_exact_tokens(tmp_path: Path) -> None:
     coded = built("muvera", COLLECTION, tmp_path, preset="mean", tokens="int8", keep_exact=True)
     floats = built("muvera", COLLECTION, tmp_path, preset="mean")
     assert coded.chamfer and not SYSTEMS["muvera"](tokens="2bit").chamfer  # type: ignore[call-arg]
     assert coded.token_bytes_per_document() > floats.token_bytes_per_document()
-    for name, build, message in (
+
+
+@pytest.mark.parametrize(
+    ("name", "build", "message"),
+    [
         ("muvera", {"centre": True}, "Did you mean 'center'"),
         ("muvera", {"preset": "default"}, "There is no preset 'default'"),
         ("hybrid", {"sources": ["bm25"]}, "vectors, words, single"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            SYSTEMS[name](**build)
+    ],
+)
+def test_wrong_arguments_of_systems(name: str, build: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SYSTEMS[name](**build)
+
+
+def test_arguments_of_a_system_are_read_from_its_signatures() -> None:
     names = arguments_of(SYSTEMS["muvera"], "build").keys()
     assert {"preset", "center", "final_projection_dimension"} <= names and "seed" not in names

@@ -34,10 +34,11 @@ def test_batches_tasks_threads_and_dtypes_do_not_matter(
     for side in SIDES:
         together = encoded(encoder, side, documents, threads=2)
         single = [encoded(encoder, side, documents[i : i + 1], threads=1) for i in range(len(documents))]
-        np.testing.assert_array_equal(together, np.concatenate(single))
-        np.testing.assert_array_equal(encoded(encoder, side, halves), encoded(encoder, side, floats))
+        np.testing.assert_array_equal(together, np.concatenate(single), err_msg=side)
+        exact = encoded(encoder, side, floats)
+        np.testing.assert_array_equal(encoded(encoder, side, halves), exact, err_msg=side)
         filled = documents.lengths > 0
-        assert not together[~filled].any() and together[filled].any(axis=1).all()
+        assert not together[~filled].any() and together[filled].any(axis=1).all(), side
 
 
 def test_neighbors_in_memory_are_neither_read_nor_written(encoder: FDEEncoder) -> None:
@@ -49,8 +50,8 @@ def test_neighbors_in_memory_are_neither_read_nor_written(encoder: FDEEncoder) -
     for side in SIDES:
         out = np.full((len(texts) + 2, size), np.nan, np.float32)
         assert np.shares_memory(encoded(encoder, side, inside, out=out[1:-1]), out)
-        np.testing.assert_array_equal(out[1:-1], encoded(encoder, side, texts))
-        assert np.isnan(out[[0, -1]]).all() and np.isfinite(out[1:-1]).all()
+        np.testing.assert_array_equal(out[1:-1], encoded(encoder, side, texts), err_msg=side)
+        assert np.isnan(out[[0, -1]]).all() and np.isfinite(out[1:-1]).all(), side
 
 
 def test_fits_repeat_in_any_batches_and_on_any_threads(encoder: FDEEncoder) -> None:
@@ -68,7 +69,7 @@ def test_a_fit_to_few_documents(encoder: FDEEncoder, texts: int) -> None:
     documents = ragged(encoder.config.dimension)
     few = FDEEncoder(encoder.config).fit(documents[:texts])
     for side in SIDES:
-        assert np.isfinite(encoded(few, side, documents)).all()
+        assert np.isfinite(encoded(few, side, documents)).all(), side
     if encoder.config.partition == "landmarks":
         assert few.landmarks is not None
         assert few.landmarks.count == min(encoder.config.num_landmarks, documents[:texts].num_tokens)
@@ -94,7 +95,8 @@ def test_a_saved_encoder_encodes_the_same(encoder: FDEEncoder, tmp_path: Path) -
     loaded = load_encoder(tmp_path / "encoder")
     assert loaded.config == encoder.config
     for side in SIDES:
-        np.testing.assert_array_equal(encoded(loaded, side, documents), encoded(encoder, side, documents))
+        expected = encoded(encoder, side, documents)
+        np.testing.assert_array_equal(encoded(loaded, side, documents), expected, err_msg=side)
     with pytest.raises(FileExistsError):
         encoder.save(tmp_path / "encoder")
     encoder.save(str(tmp_path / "encoder"), overwrite=True)
@@ -175,13 +177,21 @@ def test_fits_and_tokens_that_are_refused(name: str) -> None:
             encoded(fresh, side, texts)
 
 
-def test_arrays_to_write_to() -> None:
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.zeros((2, 8), np.float32),
+        np.zeros((1, 8)),
+        [0.0] * 8,
+        np.frombuffer(bytes(32), np.float32).reshape(1, 8),
+        np.zeros((1, 16), np.float32)[:, ::2],
+    ],
+    ids=["shape", "float64", "list", "read-only", "strided"],
+)
+def test_arrays_to_write_to(out: Any) -> None:
     encoder = FDEEncoder.preset("paper", 4, num_repetitions=1, num_simhash_projections=1)
-    frozen = np.frombuffer(bytes(32), np.float32).reshape(1, 8)
-    strided = np.zeros((1, 16), np.float32)[:, ::2]
-    for out in (np.zeros((2, 8), np.float32), np.zeros((1, 8)), [0.0] * 8, frozen, strided):
-        with pytest.raises(ValueError, match=r"float32|C-contiguous"):
-            encoder.encode_documents(np.ones((2, 4)), out=out)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"float32|C-contiguous"):
+        encoder.encode_documents(np.ones((2, 4)), out=out)
 
 
 @pytest.mark.parametrize("name", ["fde", "simhash", "landmarks"])
@@ -192,8 +202,8 @@ def test_zeros_can_be_fitted_and_encoded(name: str) -> None:
     encoder = FDEEncoder(config).fit([zeros, *documents])
     only_zeros = FDEEncoder(config).fit([zeros, zeros])
     for side in SIDES:
-        assert np.isfinite(encoded(encoder, side, [zeros, *documents])).all()
-        assert np.isfinite(encoded(only_zeros, side, [zeros, *documents])).all()
+        assert np.isfinite(encoded(encoder, side, [zeros, *documents])).all(), side
+        assert np.isfinite(encoded(only_zeros, side, [zeros, *documents])).all(), side
 
 
 def test_an_encoder_can_be_fitted_after_a_fit_failed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,48 +244,76 @@ def test_encoder_arguments() -> None:
     encoder = FDEEncoder(config).fit(ragged(8))
     assert as_encoder(encoder, 8) == (config, encoder)
     assert as_encoder("paper", 8) == (FDEConfig.preset("paper", 8), None)
-    wrong: Any = {"dimension": 8}
-    for call, error, message in (
+
+
+WRONG: Any = {"dimension": 8}
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
         (lambda: as_encoder("deep", 32), ValueError, "'deep'"),
-        (lambda: as_encoder(wrong, 8), TypeError, "dict"),
+        (lambda: as_encoder(WRONG, 8), TypeError, "dict"),
         (lambda: as_encoder(FDEConfig(dimension=32), 8), ValueError, r"dimension=32.*8 columns"),
-        (lambda: FDEEncoder(wrong), TypeError, "dict"),
-    ):
-        with pytest.raises(error, match=message):
-            call()
+        (lambda: FDEEncoder(WRONG), TypeError, "dict"),
+    ],
+    ids=["preset", "dictionary", "other width", "encoder of a dictionary"],
+)
+def test_wrong_encoder_arguments(call: Callable[[], Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()
 
 
-def test_damaged_folders(tmp_path: Path) -> None:
+@pytest.fixture
+def paper(tmp_path: Path) -> Path:
+    """The file that describes a saved encoder."""
+    FDEEncoder(FDEConfig.preset("paper", 8)).save(tmp_path / "encoder")
+    return tmp_path / "encoder" / "encoder.json"
+
+
+def test_a_folder_without_an_encoder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"encoder\.json"):
         load_encoder(tmp_path)
-    config = FDEConfig.preset("paper", 8)
-    FDEEncoder(config).save(tmp_path / "encoder")
-    file = tmp_path / "encoder" / "encoder.json"
-    content = file.read_text()
-    for wrong, message in (
-        ("{", "damaged"),
-        ("[" * 100_000, "damaged"),
-        ("[]", "does not describe an encoder"),
-        (content.replace('"format_version": 4', '"format_version": 3'), "does not describe an encoder"),
-        (content.replace('"seed": 42', '"seed": 43'), "checksum"),
-        (with_checksum(content, lambda state: state["config"].update(partition="deep")), "'deep'"),
-        (with_checksum(content, lambda state: state["config"].update(color=1)), "version: .* fit the"),
-        (with_checksum(content, lambda state: state.update(files={})), "'encoder_"),
-        (with_checksum(content, lambda state: state["files"].update({"../x": {}})), "'../x'"),
-    ):
-        assert wrong != content
-        file.write_text(wrong)
-        with pytest.raises(ValueError, match=message):
-            load_encoder(file.parent)
-    file.write_text(content)
-    planes = file.with_name("encoder_hyperplanes.npy")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: "{", "damaged"),
+        (lambda content: "[" * 100_000, "damaged"),
+        (lambda content: "[]", "does not describe an encoder"),
+        (
+            lambda content: content.replace('"format_version": 4', '"format_version": 3'),
+            "does not describe an encoder",
+        ),
+        (lambda content: content.replace('"seed": 42', '"seed": 43'), "checksum"),
+        (
+            lambda content: with_checksum(content, lambda state: state["config"].update(partition="deep")),
+            "'deep'",
+        ),
+        (
+            lambda content: with_checksum(content, lambda state: state["config"].update(color=1)),
+            "version: .* fit the",
+        ),
+        (lambda content: with_checksum(content, lambda state: state.update(files={})), "'encoder_"),
+        (lambda content: with_checksum(content, lambda state: state["files"].update({"../x": {}})), "'../x'"),
+    ],
+    ids=["cut", "nested", "list", "version", "seed", "partition", "unknown field", "no files", "other file"],
+)
+def test_damaged_descriptions_are_refused(paper: Path, change: Callable[[str], str], message: str) -> None:
+    content = paper.read_text()
+    wrong = change(content)
+    assert wrong != content
+    paper.write_text(wrong)
+    with pytest.raises(ValueError, match=message):
+        load_encoder(paper.parent)
+
+
+def test_a_damaged_array_is_refused(paper: Path) -> None:
+    planes = paper.with_name("encoder_hyperplanes.npy")
     planes.write_bytes(planes.read_bytes()[:-1] + b"x")
     with pytest.raises(ValueError, match=r"encoder_hyperplanes\.npy.*checksum"):
-        load_encoder(file.parent)
-    for array in (np.full(8, np.nan, np.float32), np.array(["x"] * 8)):
-        np.save(planes, array)
-        with pytest.raises(ValueError, match=rf"encoder_hyperplanes\.npy.*{array.dtype}.*finite"):
-            read_encoder(tmp_path / "encoder", config)
+        load_encoder(paper.parent)
 
 
 @pytest.mark.parametrize("name", ["moments", "landmarks", "simhash"])
@@ -297,21 +335,36 @@ def test_arrays_with_absurd_numbers_are_refused(name: str, number: float, tmp_pa
         np.save(file, kept)
 
 
-def test_bytes_are_deflated_rows(tmp_path: Path) -> None:
+@pytest.mark.parametrize("array", [np.full(8, np.nan, np.float32), np.array(["x"] * 8)], ids=["nan", "texts"])
+def test_arrays_that_are_not_finite_numbers_are_refused(paper: Path, array: np.ndarray) -> None:
+    np.save(paper.with_name("encoder_hyperplanes.npy"), array)
+    with pytest.raises(ValueError, match=rf"encoder_hyperplanes\.npy.*{array.dtype}.*finite"):
+        read_encoder(paper.parent, FDEConfig.preset("paper", 8))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda bits: np.zeros(9, np.uint8),
+        lambda bits: bits[:-1],
+        lambda bits: np.frombuffer(zlib.compress(bytes(24_000_000)), np.uint8),
+        lambda bits: np.frombuffer(zlib.compress(bytes(25)), np.uint8),
+    ],
+    ids=["no deflate", "cut", "too many", "uneven"],
+)
+def test_bytes_are_deflated_rows(tmp_path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
     encoder = fitted("fde, all tokens are landmarks")
     encoder.save(tmp_path / "encoder")
     file = tmp_path / "encoder" / "encoder_learned_documents.npy"
-    many = np.frombuffer(zlib.compress(bytes(24_000_000)), np.uint8)
-    uneven = np.frombuffer(zlib.compress(bytes(25)), np.uint8)
-    for wrong in (np.zeros(9, np.uint8), np.load(file)[:-1], many, uneven):
-        np.save(file, wrong)
-        with pytest.raises(ValueError, match="'documents' must be deflated rows of 24 bytes"):
-            read_encoder(tmp_path / "encoder", encoder.config)
+    np.save(file, change(np.load(file)))
+    with pytest.raises(ValueError, match="'documents' must be deflated rows of 24 bytes"):
+        read_encoder(tmp_path / "encoder", encoder.config)
 
 
 def with_checksum(content: str, change: Callable[[dict[str, Any]], object]) -> str:
-    """Return a changed description with the right checksum, as an attacker would write
-    it.
+    """Return a changed description with the right checksum.
+
+    An attacker would write it like this.
     """
     state = json.loads(content)
     del state["sha256"]

@@ -1,4 +1,4 @@
-"""Landmark kernels: the nearest landmarks and their weights against NumPy, and exact bits."""
+"""Landmark kernels against NumPy: nearest landmarks, weights, exact bits."""
 
 from typing import Any
 
@@ -71,7 +71,7 @@ def kernel_tokens(texts: list[NDArray[Any]]) -> Tokens:
 
 
 def nearest_of(landmarks: Landmarks, text: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the nearest landmarks of one text's tokens, and the weights of their cells."""
+    """Return the nearest landmarks of a text's tokens, and their cells' weights."""
     kept = min(NEAREST, landmarks.count)
     numbers, weights = np.empty((len(text), kept), np.int64), np.empty((len(text), kept), np.float32)
     rows = np.empty((landmarks.count, 0), np.int8)
@@ -80,7 +80,7 @@ def nearest_of(landmarks: Landmarks, text: NDArray[Any]) -> tuple[NDArray[np.int
 
 
 def rounded_cosines(landmarks: Landmarks, text: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the products of bytes and the cosines that they stand for, both (tokens, n)."""
+    """Return the products of bytes and their cosines, both (tokens, n)."""
     matrix = np.asarray(landmarks.landmarks, np.float64) * landmarks.scales - landmarks.center[:, np.newaxis]
     matrix /= np.linalg.norm(matrix, axis=0)
     unit = landmarks.directions.unit
@@ -95,17 +95,17 @@ def rounded_cosines(landmarks: Landmarks, text: NDArray[Any]) -> tuple[NDArray[A
 # -- selection --------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("chunks", [1, 3, 32])
 @pytest.mark.parametrize("levels", [1, 2, 30, 1 << 21])
 @pytest.mark.parametrize("wanted", [1, 5, NEAREST])
-def test_the_greatest_are_those_of_a_stable_sort(levels: int, wanted: int) -> None:
-    rng = np.random.default_rng(levels)
-    for chunks in (1, 3, 32):
-        row = rng.integers(-levels, levels, chunks * CHUNK).astype(np.int32)
-        order = np.argsort(-row.astype(np.int64), kind="stable")[:wanted]
-        for bound in (row[order[-1]], row.min()):  # one that is exact, and one that all reach
-            values, positions = selected(row, bound, np.empty(ROOM, np.int64), np.empty(wanted, np.int64))
-            np.testing.assert_array_equal(positions, order)
-            np.testing.assert_array_equal(values, row[order])
+def test_the_greatest_are_those_of_a_stable_sort(levels: int, wanted: int, chunks: int) -> None:
+    rng = np.random.default_rng([levels, chunks])
+    row = rng.integers(-levels, levels, chunks * CHUNK).astype(np.int32)
+    order = np.argsort(-row.astype(np.int64), kind="stable")[:wanted]
+    for bound in (row[order[-1]], row.min()):  # one that is exact, and one that all reach
+        values, positions = selected(row, bound, np.empty(ROOM, np.int64), np.empty(wanted, np.int64))
+        np.testing.assert_array_equal(positions, order)
+        np.testing.assert_array_equal(values, row[order])
 
 
 def test_integers_that_rise_replace_those_before_them() -> None:
@@ -114,15 +114,14 @@ def test_integers_that_rise_replace_those_before_them() -> None:
     np.testing.assert_array_equal(positions, np.arange(8 * CHUNK)[: -NEAREST - 1 : -1])
 
 
-def test_the_bound_is_the_greatest_that_enough_maxima_reach() -> None:
-    rng = np.random.default_rng(0)
-    for levels in (1, 3, 1 << 21):
-        maxima = rng.integers(-levels, levels, 2 * WIDE * LANES).astype(np.int32)
-        maxima[1] = LEAST
-        for position in (0, WIDE * LANES):
-            own = np.sort(maxima[position : position + WIDE * LANES])[::-1]
-            for wanted in range(1, NEAREST + 1):
-                assert bound_from(maxima, position, wanted) == own[wanted - 1]
+@pytest.mark.parametrize("levels", [1, 3, 1 << 21])
+@pytest.mark.parametrize("position", [0, WIDE * LANES])
+def test_the_bound_is_the_greatest_that_enough_maxima_reach(levels: int, position: int) -> None:
+    maxima = np.random.default_rng(levels).integers(-levels, levels, 2 * WIDE * LANES).astype(np.int32)
+    maxima[1] = LEAST
+    own = np.sort(maxima[position : position + WIDE * LANES])[::-1]
+    found = [bound_from(maxima, position, wanted) for wanted in range(1, NEAREST + 1)]
+    assert found == own[:NEAREST].tolist()
 
 
 # -- nearest landmarks and weights ------------------------------------------------

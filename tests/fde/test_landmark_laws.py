@@ -61,7 +61,7 @@ def weights_of(query: np.ndarray, beta: float = 12.0, landmarks: Landmarks = LAN
 
 
 def rounding(*documents: np.ndarray) -> float:
-    """Return a bound on the error of a maximum: half a unit in each entry of its token."""
+    """Return a bound on a maximum's error: half a unit per entry of its token."""
     unit = max(float(np.abs(tokens - MEAN).max()) for tokens in documents) / 127
     return float(0.51 * unit * np.abs(DIRECTIONS).sum(axis=1).max()) + 1e-5
 
@@ -79,8 +79,9 @@ def landmarks_at(directions: np.ndarray) -> Landmarks:
 
 @given(texts)
 def test_a_documents_cells_are_its_largest_products(document: np.ndarray) -> None:
-    """max_x <x, l_j> up to a constant per cell; each entry is off by half of a 127th at
-    most.
+    """max_x <x, l_j> up to a constant per cell.
+
+    Each entry is off by half of a 127th at most.
     """
     largest = ((document.astype(np.float64) - MEAN) @ DIRECTIONS.T).max(axis=0)
     assert np.abs(maxima_of(document)[0] - largest).max() <= rounding(document)
@@ -107,8 +108,9 @@ def test_order_and_repetition_of_a_documents_tokens_do_not_matter(
 
 @given(texts, st.integers(-18, 18))
 def test_documents_cells_scale_with_tokens(document: np.ndarray, exponent: int) -> None:
-    """Tokens need no unit length: short ones are not rounded with the unit of long
-    ones.  Exact.
+    """Tokens need no unit length, exactly.
+
+    Short tokens are not rounded with the unit of long ones.
     """
     scale, sample = np.float32(2.0**exponent), ragged(DIMENSION, 8)
     config = FDEConfig(dimension=DIMENSION, num_landmarks=10, moments=None, final_projection=None)
@@ -132,7 +134,10 @@ def test_the_weights_of_tokens_stay_below_their_lengths(query: np.ndarray, beta:
 
 @pytest.mark.parametrize("beta", [4.0, 8.0, 20.0])
 def test_a_token_at_the_cosine_of_no_landmark_is_shared_equally(beta: float) -> None:
-    """One landmark at the cosine 0.7 and the place of none have the same power: |q| / 2 each."""
+    """One landmark at the cosine 0.7 and the place of none share the power.
+
+    Each has |q| / 2.
+    """
     landmark = landmarks_at(np.array([[1.0, 0.0]]))
     token = np.array([[0.7, np.sqrt(1 - 0.7**2)]], np.float32)
     # The token is rounded to 127ths, which moves its cosine by up to .004.
@@ -161,7 +166,10 @@ def test_a_token_is_divided_among_its_nearest_landmarks(query: np.ndarray, beta:
 
 @given(st.integers(0, COUNT - 1), st.floats(0.01, 100), sharpness)
 def test_a_token_at_a_landmark_has_its_largest_weight_there(number: int, length: float, beta: float) -> None:
-    """Its cosine is 1, and those of other landmarks are less by more than the rounding."""
+    """Its cosine is 1.
+
+    The cosines of other landmarks are less by more than the rounding.
+    """
     assert weights_of(DIRECTIONS[number : number + 1] * length, beta).argmax() == number
 
 
@@ -209,8 +217,9 @@ def test_weights_of_sharpness_0_are_equal(query: np.ndarray) -> None:
 def test_sharp_cells_score_queries_at_landmarks_exactly(
     numbers: list[int], first: np.ndarray, second: np.ndarray
 ) -> None:
-    """beta = 1000, before rows are centered: two documents differ as their Chamfer
-    does.
+    """beta = 1000: two documents differ as their Chamfer similarities do.
+
+    This holds before rows are centered.
 
     A token in the direction of a landmark stands for it, whatever its length.
     """
@@ -271,8 +280,9 @@ def test_landmarks_are_at_most_the_tokens_that_are_not_zero(count: int, zeros: i
 
 @given(st.integers(0, 40), st.integers(0, 1000))
 def test_few_tokens_are_the_landmarks(zeros: int, seed: int) -> None:
-    """If M is as large as the sample, each token's direction is a landmark.  Half a unit
-    is the rounding to bytes.
+    """If M is as large as the sample, each token's direction is a landmark.
+
+    Half a unit is the rounding to bytes.
     """
     documents = ragged(7, 4, longest=12)
     config = FDEConfig(dimension=7, num_landmarks=60, final_projection=None, seed=seed)
@@ -342,8 +352,9 @@ def test_seeds_draw_other_landmarks() -> None:
 @pytest.mark.parametrize("dimension", [1, 8, 17, 48, 140])
 @pytest.mark.parametrize("count", [1, 5, 16, 17, 64, 150])
 def test_oracle(dimension: int, count: int) -> None:
-    """A token may be rounded to either of two bytes, and of equal cosines either may be
-    taken.
+    """A token may be rounded to either of two bytes.
+
+    Of equal cosines, either may be taken.
     """
     config = FDEConfig(dimension=dimension, num_landmarks=count, moments=None, final_projection=None)
     documents = ragged(dimension, 30)

@@ -1,4 +1,4 @@
-"""The learned projection: windows, the fit, rounding, and products of whole encoders."""
+"""The learned projection: windows, the fit, rounding, and whole encoders."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -41,8 +41,9 @@ def unprojected(encoder: FDEEncoder) -> FDEEncoder:
 def random_sample(
     seed: int, windows: int = 60, documents: int = 40, long: int = 30
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Return long vectors W and X with a falling spectrum, and similarities of another
-    form.
+    """Return long vectors W and X with a falling spectrum.
+
+    Their similarities have another form.
     """
     rng = np.random.default_rng(seed)
     spread = 0.9 ** np.arange(long)
@@ -73,8 +74,9 @@ text_lengths = st.lists(st.integers(0, 9), min_size=1, max_size=30).filter(any)
 
 @given(text_lengths, some_seeds)
 def test_windows_are_runs_of_tokens_within_a_text(lengths: list[int], seed: int) -> None:
-    """Four tokens, or fewer up to the end of their text; no two start at one token.
-    Exact.
+    """Four tokens, or fewer up to the end of their text, exactly.
+
+    No two windows start at one token.
     """
     documents = numbered(lengths)
     windows = sample_windows(documents, documents[:0], 100, seed)
@@ -158,8 +160,9 @@ def test_the_correction_explains_what_the_identity_does_not(seed: int) -> None:
 
 @given(some_seeds, st.integers(2, 20))
 def test_maps_are_better_than_random_columns(seed: int, size: int) -> None:
-    """The best form of rank D, against the same form after projecting to D random
-    columns.
+    """The best form of rank D, against one after a random projection.
+
+    The projection has D columns.
     """
     sample = random_sample(seed)
     x, whole = sample[1], products(sample, 30)
@@ -171,8 +174,9 @@ def test_maps_are_better_than_random_columns(seed: int, size: int) -> None:
 
 @given(some_seeds)
 def test_maps_are_nearly_the_best_of_their_rank(seed: int) -> None:
-    """The singular value decomposition of the products bounds any form of rank D from
-    below.
+    """The SVD of the products bounds any form of rank D from below.
+
+    SVD is the singular value decomposition.
     """
     sample = random_sample(seed)
     whole = products(sample, 30)
@@ -236,8 +240,9 @@ def test_a_constant_per_window_does_not_change_the_fit(seed: int) -> None:
 
 
 def test_maps_keep_means_that_do_not_vary_in_the_sample() -> None:
-    """Documents of another kind vary in columns of the mean token that hardly vary in
-    the sample.
+    """Documents of another kind vary in other columns of the mean token.
+
+    These columns hardly vary in the sample.
     """
     rng = np.random.default_rng(0)
     long, means, quiet = 60, 15, 7
@@ -268,8 +273,9 @@ def half_units(matrix: NDArray[Any], levels: float) -> NDArray[np.float64]:
 
 @given(some_seeds, st.integers(0, 9), st.integers(1, 8), st.integers(1, 12))
 def test_rounding_errors_of_maps_are_bounded(seed: int, cells: int, means: int, size: int) -> None:
-    """Half a unit per entry: 127 units in bytes; clipping lowers the squares of half
-    bytes.
+    """Half a unit per entry: 127 units in bytes.
+
+    Clipping lowers the squares of half bytes.
     """
     rng = np.random.default_rng(seed)
     long = cells + 13 + means
@@ -292,7 +298,7 @@ def test_rounding_errors_of_maps_are_bounded(seed: int, cells: int, means: int, 
 
 @given(some_seeds)
 def test_short_rows_of_a_map_lose_no_more_than_long_ones(seed: int) -> None:
-    """`row_units`: rows from 1e-4 to 1e4 are rounded with units of their own, to 2 %."""
+    """`row_units`: rows from 1e-4 to 1e4 have their own units, to 2 %."""
     rng = np.random.default_rng(seed)
     queries, documents = rng.standard_normal((2, 30, 12)).astype(np.float32)
     documents *= 10 ** rng.uniform(-4, 4, (30, 1)).astype(np.float32)
@@ -303,8 +309,9 @@ def test_short_rows_of_a_map_lose_no_more_than_long_ones(seed: int) -> None:
 
 
 def test_common_rounding_errors_of_queries_are_corrected() -> None:
-    """Triangles that are about proportional to the number of tokens, as on a narrow
-    cone.
+    """Triangles that are about proportional to the number of tokens.
+
+    They are so on a narrow cone.
     """
     rng = np.random.default_rng(0)
     lengths = rng.uniform(1, 9, (200, 1))
@@ -353,8 +360,9 @@ def test_vectors_are_long_vectors_times_the_map(name: str, side: Side) -> None:
 @pytest.mark.parametrize("name", LEARNED)
 @pytest.mark.parametrize("side", SIDES)
 def test_oracle(name: str, side: Side) -> None:
-    """Plain NumPy from tokens on; a landmark encoder may round a token to either of two
-    bytes.
+    """Plain NumPy from tokens on.
+
+    A landmark encoder may round a token to either of two bytes.
     """
     encoder, documents = fitted(name), ragged(CONFIGS[name].dimension)
     vectors = encoded(encoder, side, documents)
@@ -390,8 +398,9 @@ def test_vectors_of_the_sample_have_mean_zero(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["fde", "fde of means", "simhash, learned"])
 def test_cells_and_moments_of_the_sample_spread_equally(name: str) -> None:
-    """Ridges and the map treat all columns alike, so neither of the two may be tiny;
-    float32.
+    """Ridges and the map treat all columns alike, up to float32.
+
+    Neither of the two may be tiny.
     """
     encoder, documents = fitted(name), ragged(CONFIGS[name].dimension)
     assert encoder.learned is not None
@@ -413,8 +422,9 @@ def test_a_sample_of_one_document_leaves_columns_zero(name: str) -> None:
 @settings(max_examples=5)
 @given(st.integers(0, 20), st.sampled_from([("fde", 300), ("moments", 300)]))
 def test_products_approximate_chamfer_better_than_the_mean_token(seed: int, preset: tuple[str, int]) -> None:
-    """64 floats on their own sample: the variance of Chamfer that products leave, per
-    query.
+    """64 floats on their own sample: Chamfer's variance that products leave.
+
+    The variance is taken per query.
     """
     name, count = preset
     documents = documents_like_real(count, seed)

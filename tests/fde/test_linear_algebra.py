@@ -1,5 +1,6 @@
-"""Products, eigenvectors and 8-bit matrices: against NumPy, and with bits that depend
-on the matrices alone.
+"""Products, eigenvectors and 8-bit matrices, against NumPy.
+
+Their bits depend on the matrices alone.
 """
 
 import subprocess
@@ -122,8 +123,9 @@ def test_ridges_solve_their_system(n: int, columns: int, ridge: float, seed: int
 
 @given(st.integers(1, 30), st.integers(1, 12), some_seeds)
 def test_leading_eigenvectors_hold_the_most_of_a_matrix(size: int, count: int, seed: int) -> None:
-    """Orthonormal, values in descending order, and those of LAPACK; float32 and four
-    rounds.
+    """Orthonormal, values in descending order, and equal to LAPACK's.
+
+    The margin is of float32 and four rounds.
     """
     rng = np.random.default_rng(seed)
     basis = np.linalg.qr(rng.normal(size=(size, size)))[0]
@@ -136,8 +138,9 @@ def test_leading_eigenvectors_hold_the_most_of_a_matrix(size: int, count: int, s
 
 
 def columns_of_many_sizes(rng: np.random.Generator, length: int, width: int) -> NDArray[np.float32]:
-    """Return a matrix whose columns differ by up to 60 orders of magnitude; every fifth
-    one is zero.
+    """Return a matrix whose columns differ by up to 60 orders of magnitude.
+
+    Every fifth column is zero.
     """
     matrix = (rng.normal(size=(length, width)) * 10.0 ** rng.integers(-30, 31, width)).astype(np.float32)
     matrix[:, ::5] = 0

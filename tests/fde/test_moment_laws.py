@@ -37,8 +37,9 @@ def config(dimension: int = DIMENSION, moments: Any = "covariance") -> FDEConfig
 
 @cache
 def plain(moments: Any = "covariance") -> FDEEncoder:
-    """Return an encoder with the default coefficients, whose columns are moments
-    themselves.
+    """Return an encoder with the default coefficients.
+
+    Its columns are moments themselves.
     """
     values = config(moments=moments)
     return FDEEncoder(values, blocks=default_blocks(values))
@@ -214,8 +215,9 @@ def test_the_product_of_triangles_is_that_of_matrices(asked: np.ndarray, tokens:
 
 
 def test_the_covariance_estimates_how_far_the_best_token_is_from_the_mean() -> None:
-    """Of normal tokens, nearly sqrt(2 log n) standard deviations: 2.97 of 3.46 for n =
-    400.
+    """Of normal tokens, nearly sqrt(2 log n) standard deviations.
+
+    For n = 400, 2.97 of 3.46.
     """
     rng = np.random.default_rng(0)
     spread = np.array([2.0, 1.0, 0.5, 0.1])
@@ -283,8 +285,9 @@ def test_few_documents_leave_the_coefficients_near_the_defaults() -> None:
 
 
 def test_fitted_coefficients_separate_the_best_documents() -> None:
-    """The share of the variance of Chamfer among the best 50 that products do not
-    explain.
+    """The share of Chamfer's variance that products do not explain.
+
+    It is taken among the best 50.
     """
     documents = documents_like_real(400)
     queries = queries_like_real(documents, 40)
@@ -304,8 +307,9 @@ def test_fitted_coefficients_separate_the_best_documents() -> None:
 
 @pytest.mark.parametrize("preset", ["mean", "simhash"])
 def test_a_term_that_is_the_same_for_all_documents_gets_no_weight(preset: str) -> None:
-    """Documents of two tokens, all equally long, with means equally long up to
-    rounding.
+    """Documents of two tokens, all equally long.
+
+    Their means are equally long up to rounding.
     """
     rng = np.random.default_rng(0)
     bases = rng.standard_normal((160, 20))

@@ -1,5 +1,6 @@
-"""The preset "reference": FDEs and draws of the C++ program, from golden files and from
-muvfde.
+"""The preset "reference": FDEs and draws of the C++ program.
+
+They are from golden files and from muvfde.
 """
 
 import json
@@ -28,7 +29,8 @@ def config_of(case: dict[str, Any]) -> FDEConfig:
         "reference", case["dimension"], num_repetitions=case["num_repetitions"],
         num_simhash_projections=case["num_simhash_projections"], projection=case["kind"],
         projection_dimension=case["projection_dimension"] or None, fill_empty_partitions=case["fill"],
-        final_projection=final and "count_sketch", final_projection_dimension=final, seed=case["seed"] % 2**32,
+        final_projection=final and "count_sketch", final_projection_dimension=final,
+        seed=case["seed"] % 2**32,
     )  # fmt: skip
 
 

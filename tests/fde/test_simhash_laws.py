@@ -1,4 +1,6 @@
-"""SimHash cells: what the paper proves (arXiv 2405.19504), as laws of the compiled path.
+"""SimHash cells: what the paper proves, as laws of the compiled path.
+
+See arXiv 2405.19504.
 
 Margins of random quantities are numbers of standard errors of the tested mean,
 estimated from the same draws.  At five, a true claim fails once in two million tests by
@@ -85,8 +87,9 @@ def pair(dimension: int, angle: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
 
 @st.composite
 def encoders(draw: st.DrawFn) -> FDEEncoder:
-    """Encoders of any inner projection, with and without moments, center, fill and
-    sketch.
+    """Encoders of any inner projection.
+
+    They have moments, a center, fill and a sketch, or not.
     """
     dimension = draw(some.dimensions)
     final = draw(st.none() | st.integers(1, 40))
@@ -115,8 +118,9 @@ def test_query_fdes_add_over_tokens(data: st.DataObject, encoder: FDEEncoder) ->
 
 @given(st.data(), encoders(), st.sampled_from([0.125, 4.0]))
 def test_query_fdes_scale_with_tokens(data: st.DataObject, encoder: FDEEncoder, scale: float) -> None:
-    """Section 2: cells do not depend on lengths, without a center and soft cells;
-    exact.
+    """Section 2: cells do not depend on lengths; exact.
+
+    There is no center, and cells are not soft.
     """
     assume(not encoder.config.center)
     hard = FDEEncoder(dataclasses.replace(encoder.config, soft_query_cells=0.0), matrices=encoder.matrices)
@@ -129,8 +133,9 @@ def test_query_fdes_scale_with_tokens(data: st.DataObject, encoder: FDEEncoder, 
 def test_a_querys_cells_add_up_to_its_tokens(
     data: st.DataObject, dimension: int, bits: int, softness: float, center: bool
 ) -> None:
-    """Section 2: each token is in one cell, or shared by two of them; in each
-    repetition.
+    """Section 2: each token is in one cell, or shared by two of them.
+
+    This holds in each repetition.
     """
     values = {**PLAIN, "num_simhash_projections": bits, "soft_query_cells": softness, "center": center}
     encoder = simhash_encoder(ragged(dimension, 5), dimension=dimension, **values)
@@ -143,7 +148,7 @@ def test_a_querys_cells_add_up_to_its_tokens(
 def test_query_fdes_are_sparse(
     data: st.DataObject, dimension: int, bits: int, repetitions: int, soft: bool
 ) -> None:
-    """Lemma A.1: at most |Q| R p entries are not zero, twice as many with soft cells."""
+    """Lemma A.1: at most |Q| R p entries are not zero, twice with soft cells."""
     query = data.draw(some.token_arrays(dimension, most=5))
     encoder = simhash_encoder(
         None, **{**PLAIN, "projection": "complementary"}, dimension=dimension, num_repetitions=repetitions,
@@ -158,8 +163,9 @@ def test_query_fdes_are_sparse(
 def test_soft_cells_give_at_most_half_of_a_token_away(
     data: st.DataObject, dimension: int, softness: float
 ) -> None:
-    """exp(-m / tau) / 2 goes across the nearest hyperplane; none of the distance m is
-    missing.
+    """exp(-m / tau) / 2 goes across the nearest hyperplane.
+
+    None of the distance m is missing.
     """
     values = {**PLAIN, "soft_query_cells": softness, "num_simhash_projections": 3}
     encoder = simhash_encoder(None, dimension=dimension, **values)
@@ -180,8 +186,9 @@ def test_soft_cells_give_at_most_half_of_a_token_away(
 def test_repeated_tokens_do_not_change_document_fdes(
     data: st.DataObject, encoder: FDEEncoder, times: int
 ) -> None:
-    """Section 2, F_d: a cell is a mean.  Only the bias of moments has the number of
-    tokens.
+    """Section 2, F_d: a cell is a mean.
+
+    Only the bias of moments has the number of tokens.
     """
     tokens = data.draw(some.token_arrays(encoder.config.dimension, least=1))
     # If the tokens of a unit cell nearly cancel, rounding errors determine its
@@ -194,8 +201,9 @@ def test_repeated_tokens_do_not_change_document_fdes(
 
 @given(st.data(), encoders())
 def test_the_order_of_tokens_does_not_change_document_fdes(data: st.DataObject, encoder: FDEEncoder) -> None:
-    """Section 2: without fill, which takes the first of equally near tokens; float32
-    sums.
+    """Section 2: without fill; float32 sums.
+
+    Fill would take the first of equally near tokens.
     """
     tokens = data.draw(some.token_arrays(encoder.config.dimension, least=1))
     assume(not encoder.config.fill_empty_partitions)
@@ -235,8 +243,9 @@ def test_fill_takes_the_nearest_token_and_the_first_of_ties(
 
 @given(st.data(), some.dimensions, st.sampled_from(["unit", "length"]))
 def test_scaled_cells_have_the_direction_of_means(data: st.DataObject, dimension: int, kind: Any) -> None:
-    """ "unit" cells have length 1, "length" cells the mean length of their tokens;
-    float32.
+    """ "unit" cells have length 1, up to float32.
+
+    "length" cells have the mean length of their tokens.
     """
     encoder = simhash_encoder(None, dimension=dimension, **{**PLAIN, "document_cells": kind})
     means = simhash_encoder(None, dimension=dimension, **PLAIN)
@@ -272,8 +281,9 @@ def test_centered_fdes_do_not_change_if_all_documents_are_shifted(
 
 @given(st.data(), some.dimensions)
 def test_one_token_documents_with_moments_are_scored_exactly(data: st.DataObject, dimension: int) -> None:
-    """Their mean token is all of it, and cells hold tokens minus the mean: <q, m>;
-    float32.
+    """Their mean token is all of it: <q, m>, up to float32.
+
+    Cells hold tokens minus the mean.
     """
     encoder = simhash_encoder(ragged(dimension, 2)[:1], dimension=dimension)  # default coefficients
     query, document = (data.draw(some.token_arrays(dimension, least=1, most=n)) for n in (6, 1))
@@ -321,8 +331,9 @@ def test_complementary_projections_lose_nothing_together(dimension: int, block: 
 
 @pytest.mark.parametrize("dimension", [40, 64])
 def test_complementary_projections_vary_less_than_independent_ones(dimension: int) -> None:
-    """Over two of five or half of a group: 1.15 and 1.32 in expectation, of 100 draws
-    each.
+    """Over two of five or half of a group: 1.15 and 1.32 in expectation.
+
+    Each is measured on 100 draws.
     """
     q, p = pair(dimension)
     spread = {}
@@ -343,8 +354,9 @@ def test_complementary_projections_vary_less_than_independent_ones(dimension: in
 @settings(max_examples=10)
 @given(st.integers(2, 200), st.integers(1, 50), some_seeds)
 def test_final_projections_are_unbiased(floats: int, size: int, seed: int) -> None:
-    """E <psi'(F), psi'(G)> = <F, G> (section 2, step 4); 5 standard errors over 300
-    seeds.
+    """E <psi'(F), psi'(G)> = <F, G> (section 2, step 4).
+
+    The margin is 5 standard errors over 300 seeds.
     """
     first, second = np.random.default_rng(seed).standard_normal((2, floats))
     samples = []
@@ -412,8 +424,9 @@ def test_bits_differ_as_often_as_the_angle_says(dimension: int, angle: float) ->
 def test_cells_depend_on_directions_alone(
     data: st.DataObject, dimension: int, bits: int, scale: float
 ) -> None:
-    """SimHash without a center: the cells of a query do not change with its tokens'
-    lengths.
+    """SimHash without a center: cells do not change with tokens' lengths.
+
+    The cells are those of a query.
     """
     encoder = paper(dimension, num_repetitions=2, num_simhash_projections=bits)
     query = clear_of_planes(data.draw(some.token_arrays(dimension, least=1)), encoder)
@@ -480,8 +493,9 @@ def test_estimates_are_one_sided(
 
 @given(st.data(), st.integers(1, 70), some_bits, some_seeds)
 def test_estimates_of_one_token_are_exact(data: st.DataObject, dimension: int, bits: int, seed: int) -> None:
-    """Lemma A.3 with equality: fill puts the only token into every cell; float32
-    rounding.
+    """Lemma A.3 with equality: fill puts the only token into every cell.
+
+    The margin is float32 rounding.
     """
     query = data.draw(some.token_arrays(dimension, least=1, most=16, unit=True))
     document = data.draw(some.token_arrays(dimension, least=1, most=1, unit=True))
@@ -516,8 +530,9 @@ def test_the_error_falls_with_the_root_of_repetitions(values: dict[str, Any]) ->
 
 
 def test_the_bias_falls_with_hyperplanes() -> None:
-    """Theorem 2.1: smaller cells average over fewer tokens; 200 repetitions hide the
-    rest.
+    """Theorem 2.1: smaller cells average over fewer tokens.
+
+    200 repetitions hide the rest.
     """
     rng = np.random.default_rng(5)
     query, document = unit_rows(rng, 8, 16), unit_rows(rng, 30, 16)
@@ -546,7 +561,7 @@ def recall_on_a_narrow_cone(name: str, **changes: Any) -> float:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_default_and_simhash_beat_the_paper_on_a_narrow_cone(seed: int) -> None:
-    """Measured: paper .65 to .67 with 1,280 floats, SimHash .93 to .95, the default 1."""
+    """Measured: paper .65 to .67 with 1,280 floats, SimHash .93 to .95, default 1."""
     values: dict[str, Any] = {"num_repetitions": 10, "num_simhash_projections": 4, "projection_dimension": 8}
     paper_recall = recall_on_a_narrow_cone("paper", seed=seed, **values)
     assert paper_recall < 0.72

@@ -49,8 +49,9 @@ SHAPES = [
 
 
 def texts_for(encoder: FDEEncoder, seed: int) -> list[np.ndarray]:
-    """Return texts around the center, of tokens whose cells and nearest planes are
-    those of float64.
+    """Return texts around the center, without tokens near a hyperplane.
+
+    The cells and nearest planes of their tokens are those of float64.
     """
     rng, dimension = np.random.default_rng(seed), encoder.config.dimension
     texts = []
@@ -126,8 +127,9 @@ def test_tokens_on_hyperplanes_have_bit_zero() -> None:
 
 @pytest.mark.parametrize("softness", [0.0, 0.05])
 def test_a_querys_token_at_the_center_has_no_bits(softness: float) -> None:
-    """All its products are zero; with soft cells, half of it is across the first
-    hyperplane.
+    """All its products are zero.
+
+    With soft cells, half of it is across the first hyperplane.
     """
     values = {**PLAIN, "center": True, "soft_query_cells": softness}
     encoder = simhash_encoder(ragged(16, 5), dimension=16, **values)

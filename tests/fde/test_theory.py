@@ -1,9 +1,11 @@
-"""Theorems 2.1 and 2.2: the bounds of the proofs put together again, and tried on
-tokens.
+"""Theorems 2.1 and 2.2: their bounds, put together again and tried.
+
+They are tried on tokens.
 """
 
 import math
 from functools import partial
+from typing import Any
 
 import numpy as np
 import oracle
@@ -23,15 +25,17 @@ counts = st.integers(1, 5000)
 
 
 def projection_failure(e: float, p: int) -> float:
-    """Fact A.2 with Achlioptas' constants: an inner product of vectors of at most
-    length 1 is off by e.
+    """Fact A.2 with Achlioptas' constants: a product is off by e.
+
+    It is an inner product of vectors of at most length 1.
     """
     return 4 * math.exp(-p * (e**2 / 4 - e**3 / 6))
 
 
 def worst_loss(deviation: float, largest_angle: float) -> float:
-    """Largest cost of (8) over best angles up to `largest_angle`, and of (9), a cell's
-    own tokens.
+    """Largest cost of (8) over best angles, and of (9), a cell's own tokens.
+
+    Best angles are up to `largest_angle`.
     """
     best = np.linspace(0, min(largest_angle, np.pi), 2001)
     other = np.minimum(best + 2 * np.pi * deviation, np.pi)
@@ -80,6 +84,9 @@ def test_theorem_2_2_adds_up(eps: float, delta: float, queries: int, documents: 
 
 
 @pytest.mark.parametrize(
+    "theorem", [theorem_2_1, partial(theorem_2_2, num_documents=100)], ids=["theorem 2.1", "theorem 2.2"]
+)
+@pytest.mark.parametrize(
     ("values", "words"),
     [
         ((0.0, 0.1, 3, 4), "eps .*0.0"),
@@ -89,10 +96,9 @@ def test_theorem_2_2_adds_up(eps: float, delta: float, queries: int, documents: 
         ((0.1, 0.1, 3, -4), "num_document_tokens .*-4"),
     ],
 )
-def test_bad_theorems(values: tuple[float, float, int, int], words: str) -> None:
-    for theorem in (theorem_2_1, partial(theorem_2_2, num_documents=100)):
-        with pytest.raises(ValueError, match=words):
-            theorem(*values)
+def test_bad_theorems(theorem: Any, values: tuple[float, float, int, int], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        theorem(*values)
 
 
 def test_documents_must_be_counted() -> None:
@@ -106,8 +112,9 @@ def test_documents_must_be_counted() -> None:
 def estimate(
     query: np.ndarray, document: np.ndarray, normals: np.ndarray, signs: np.ndarray | None = None
 ) -> float:
-    """Return <Fq, Fd> / |Q| of one repetition, cell by cell: 2**k blocks are too many
-    to store.
+    """Return <Fq, Fd> / |Q| of one repetition, cell by cell.
+
+    2**k blocks are too many to store.
     """
     query_bits, document_bits = query @ normals.T > 0, document @ normals.T > 0
     if signs is not None:
@@ -139,8 +146,9 @@ def test_the_estimate_by_cells_is_that_of_the_encoder(seed: int, bits: int, proj
 
 @given(st.floats(0.01, 0.5), st.floats(1e-9, 0.999), counts, counts)
 def test_parameters_grow_as_the_theorems_say(eps: float, delta: float, queries: int, documents: int) -> None:
-    """k as 1 / eps and 1 / eps**2, p as 1 / eps**2, all with log(m / delta); R with log
-    n.
+    """k as 1 / eps and 1 / eps**2, p as 1 / eps**2, R with log n.
+
+    All but R have log(m / delta).
     """
     one, half = theorem_2_1(eps, delta, queries, documents), theorem_2_1(eps / 2, delta, queries, documents)
     assert half.num_simhash_projections >= 2 * one.num_simhash_projections - 2
@@ -164,8 +172,9 @@ def test_sizes_are_logarithms(eps: float, queries: int, documents: int, n: int) 
 @settings(max_examples=20)
 @given(some_seeds, st.sampled_from([8, 64]))
 def test_theorem_2_1_holds_for_any_angle(seed: int, dimension: int) -> None:
-    """With `any_angle_simhash_projections`: no failure in 20 draws, of which one is
-    allowed.
+    """With `any_angle_simhash_projections`: no failure in 20 draws.
+
+    One failure is allowed.
     """
     eps, delta = 0.5, 0.05
     required = theorem_2_1(eps, delta, 4, 12)
@@ -181,8 +190,9 @@ def test_theorem_2_1_holds_for_any_angle(seed: int, dimension: int) -> None:
 @settings(max_examples=20)
 @given(some_seeds)
 def test_theorem_2_1_holds_within_its_angle(seed: int) -> None:
-    """With the theorem's k: each query token has a document token within
-    `largest_angle`.
+    """With the theorem's k, each query token has a near document token.
+
+    It is within `largest_angle`.
     """
     eps, dimension, rng = 0.5, 16, np.random.default_rng(seed)
     required = theorem_2_1(eps, 0.05, 4, 12)

@@ -1,18 +1,22 @@
-"""Make golden files of vectors again, from their own inputs: ``python tests/golden/make_golden.py NAME ...``.
+"""Make golden files of vectors again, from their own inputs.
 
-=========  ==========================================================================================
-ours       FDEs of this library's own settings, which show every change to them: ``tokens`` and ``lengths``
-           of a collection, ``settings`` (a JSON text per case), their ``hashes``, and
-           ``documents_i`` and ``queries_i`` of case i.  Make it again only if FDEs are
-           meant to change: stored FDEs cannot be compared with new ones
-fitted     the same of encoders whose fits use BLAS, one of each preset and of combinations: ``documents_i`` and
-           ``queries_i`` are those of the first 8 of 80 texts
-muvfde     FDEs of the PyPI package muvfde 0.0.9, a binding of the C++ reference (GCC 14.2's libstdc++):
-           ``settings``, a JSON text per case, and ``tokens_i``, ``document_i`` and
-           ``query_i`` of case i
-libstdcxx  draws of a C++ program, ``libstdcxx_draws.cc`` (g++ 12.4, glibc 2.41, ``-O2``):
-           ``normals_SEED`` and ``sketch_SEED_SIZE``, pairs in rows
-=========  ==========================================================================================
+Run ``python tests/golden/make_golden.py NAME ...``.
+
+=========  =============================================================================
+ours       FDEs of this library's own settings, which show every change to them:
+           ``tokens`` and ``lengths`` of a collection, ``settings`` (a JSON text per
+           case), their ``hashes``, and ``documents_i`` and ``queries_i`` of case i.
+           Make it again only if FDEs are meant to change: stored FDEs cannot be
+           compared with new ones
+fitted     the same of encoders whose fits use BLAS, one of each preset and of
+           combinations: ``documents_i`` and ``queries_i`` are from the first 8 of 80
+           texts
+muvfde     FDEs of the PyPI package muvfde 0.0.9, a binding of the C++ reference (GCC
+           14.2's libstdc++): ``settings``, a JSON text per case, and ``tokens_i``,
+           ``document_i`` and ``query_i`` of case i
+libstdcxx  draws of a C++ program, ``libstdcxx_draws.cc`` (g++ 12.4, glibc 2.41,
+           ``-O2``): ``normals_SEED`` and ``sketch_SEED_SIZE``, pairs in rows
+=========  =============================================================================
 
 To add a case, add its inputs to the file first.
 """

@@ -237,17 +237,36 @@ def test_rerank_and_explain(way: dict[str, Any]) -> None:
     assert explanation.score == dict(index.search(QUERIES[0], k=200)[0])["d5"]
 
 
-def test_info() -> None:
+@pytest.fixture(scope="module")
+def changed() -> MuveraIndex:
+    """An index with deleted and updated documents; tests must not change it."""
     index = built(hnsw={"m": 8})
     index.delete(range(20))
     index.update(DOCUMENTS[20:30])
-    info, live = index.info(), DOCUMENTS[20:]
-    assert info.documents == 180 == len(index) and info.deleted_documents == 30
+    return index
+
+
+def test_info_counts_documents_tokens_and_deleted_rows(changed: MuveraIndex) -> None:
+    info, live = changed.info(), DOCUMENTS[20:]
+    assert info.documents == 180 == len(changed) and info.deleted_documents == 30
     assert info.tokens == live.num_tokens and info.empty_documents == (live.lengths == 0).sum()
+
+
+def test_info_describes_the_encoder_and_the_search(changed: MuveraIndex) -> None:
+    info = changed.info()
     assert (info.dimension, info.search, info.warnings) == (DIM, "hnsw", ())
     assert info.vectors is not None and info.vectors["m"] == 8
     assert info.encoder["vector_dimension"] == CONFIG.vector_dimension == 512 + 17
-    expected = live.num_tokens * DIM * 4 / 180 + 4 * (529 + 16) + 8 + 4 * 17
-    assert info.bytes_per_document == pytest.approx(expected, abs=1)
+
+
+def test_info_counts_tokens_vectors_offsets_and_links_as_bytes(changed: MuveraIndex) -> None:
+    expected = DOCUMENTS[20:].num_tokens * DIM * 4 / 180 + 4 * (529 + 16) + 8 + 4 * 17
+    assert changed.info().bytes_per_document == pytest.approx(expected, abs=1)
+
+
+def test_info_warns_of_many_deleted_documents() -> None:
+    index = built(hnsw={"m": 8})
+    index.delete(range(20))
+    index.update(DOCUMENTS[20:30])
     index.delete(index.ids[:110])
     assert len(index.info().warnings) == 1 and "140 deleted" in index.info().to_dict()["warnings"][0]

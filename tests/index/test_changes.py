@@ -1,4 +1,7 @@
-"""MuveraIndex: additions, updates and deletions; a change happens completely or not at all; threads."""
+"""MuveraIndex: additions, updates and deletions; whole changes; threads.
+
+A change happens completely or not at all.
+"""
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -37,12 +40,17 @@ def test_what_a_model_returns_is_added_with_ids_in_one_call() -> None:
 
 
 @every_way
-def test_add_update_delete(way: dict[str, Any]) -> None:
+def test_batches_give_the_index_of_one_build(way: dict[str, Any]) -> None:
     encoder = FDEEncoder(CONFIG).fit(DOCUMENTS)
     index = MuveraIndex(encoder, **way)
     for batch in batches(DOCUMENTS, 70):
         index.add(batch, threads=1)
     assert answers(index) == answers(built(encoder=encoder, **way))
+
+
+@every_way
+def test_deleted_documents_are_not_found_and_their_ids_are_free(way: dict[str, Any]) -> None:
+    index = built(**way)
     best = [row[0][0] for row in answers(index)]
     index.delete(best)
     assert not set(best) & {name for row in answers(index) for name, _ in row}
@@ -51,18 +59,31 @@ def test_add_update_delete(way: dict[str, Any]) -> None:
     with pytest.raises(KeyError, match=f"{best[0]} "):
         index.delete([other, best[0]])
     assert other in index
-    index.add(DOCUMENTS[[best[0]]])  # its id is free again
+    index.add(DOCUMENTS[[best[0]]])
     assert answers(index)[0][0][0] == best[0]
+
+
+@every_way
+def test_updated_documents_are_found_by_their_new_tokens(way: dict[str, Any]) -> None:
+    index = built(**way)
+    other = int(index.ids[5])
     index.update(MultiVectors.from_arrays([QUERIES[0] * 3, QUERIES[1] * 3], ids=[other, 1000]))
     assert [row.ids.tolist() for row in index.search(QUERIES[:2], k=1)] == [[other], [1000]]
     assert index.ids.tolist()[-2:] == [other, 1000]
     index.update(MultiVectors.from_arrays([np.empty((0, DIM))], ids=[other]))
     assert other not in {name for row in answers(index, k=100, candidates=200) for name, _ in row}
+
+
+@every_way
+def test_an_emptied_index_is_rebuilt_and_gives_no_id_twice(way: dict[str, Any]) -> None:
+    index = built(**way)
+    index.delete(index.ids[5:9])
+    index.update(MultiVectors.from_arrays([QUERIES[0] * 3, QUERIES[1] * 3], ids=[20, 1000]))
     index.delete(index.ids)
     assert len(index) == 0 and index.search(QUERIES[:1], k=1)[0].ids.tolist() == []
     index.rebuild()
     index.add(MultiVectors.from_flat(MORE.tokens, MORE.lengths))
-    assert index.ids.tolist() == list(range(1001, 1021))  # an id is not given twice
+    assert index.ids.tolist() == list(range(1001, 1021))
     assert len(index.search(QUERIES[0])[0]) == 10
 
 
@@ -113,7 +134,7 @@ class FaultError(Exception):
 def test_changes_that_fail_late(
     way: str, owner: Any, step: str, after: bool, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The fault happens in the second block of vectors, before or after the step itself."""
+    """The fault happens in the second block of vectors, before or after the step."""
     index = built(**WAYS[way])
     index.delete([1, 2])
     before = index.ids.tolist(), answers(index)

@@ -18,7 +18,10 @@ from muvera.utils.atomic_files import content_checksum
 
 
 def edited(**changes: Any) -> Callable[[Path], object]:
-    """Return a change of the manifest, with the right checksum: None removes a key, a dict merges."""
+    """Return a change of the manifest, with the right checksum.
+
+    None removes a key, and a dictionary merges.
+    """
 
     def edit(folder: Path) -> None:
         manifest = json.loads((folder / "manifest.json").read_text())
@@ -99,18 +102,25 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "codes elsewhere": (edited(codes={"segments": [{"first": 0, "file": "../x.npy"}]}), "not inside"),
     "graph elsewhere": (edited(candidates={"kept": ["../other/vectors.hnsw"]}), "not inside"),
     "unlisted segment": (edited(segments=[{"first": 0, "file": "x.npy"}]), "not listed"),
-    "unlisted file": (lambda folder: (folder / TOKENS.replace("tokens", "codes")).touch(), "codes-.* not listed"),
+    "unlisted file": (
+        lambda folder: (folder / TOKENS.replace("tokens", "codes")).touch(),
+        "codes-.* not listed",
+    ),
     "numbers": (edited(folder=3), "incomplete"),
     "missing file": (lambda folder: file_of(folder, "alive.npy").unlink(), r"alive\.npy"),
     "edited configuration": (edited(config={"seed": 43}), "the manifest was changed"),
-    "unknown configuration": (edited(config={"color": 1}), "another version: .*'color'.* build the index again"),
+    "unknown configuration": (
+        edited(config={"color": 1}),
+        "another version: .*'color'.* build the index again",
+    ),
     "invalid configuration": (edited(config={"dimension": 0}), "dimension .* 0"),
     "other dimension": (edited(config=OTHER.to_dict(), config_hash=OTHER.hash), "is damaged"),
     "unknown backend": (edited(settings={"backend": "tree"}), "'tree'"),
     "no segments": (edited(segments=[]), "200 ids and 0 token sets. Restore the folder from a copy"),
     **{
         f"segments from {starts}": (
-            edited(segments=[{"first": first, "file": TOKENS} for first in starts]), "must ascend from 0 to at most 200"
+            edited(segments=[{"first": first, "file": TOKENS} for first in starts]),
+            "must ascend from 0 to at most 200",
         )
         for starts in ([7], [-1], [0, 201], [0, 9, 5], [0.0], [False])
     },

@@ -1,4 +1,7 @@
-"""Saved indexes of every format version, backend and encoder: later versions read them and answer the same."""
+"""Saved indexes of every format version, backend and encoder.
+
+Later versions read them and answer the same.
+"""
 
 import json
 import shutil
@@ -18,7 +21,10 @@ from muvera.utils.atomic_files import content_checksum
 
 
 def assert_same(rankings: list[dict[str, Any]], name: str) -> None:
-    """Compare with the stored answers: processors round differently, but no two scores are that close."""
+    """Compare with the stored answers.
+
+    Processors round differently, but no two scores are that close.
+    """
     expected = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     assert [row["ids"] for row in rankings] == [row["ids"] for row in expected]
     for row, other in zip(rankings, expected, strict=True):
@@ -42,15 +48,28 @@ def test_read_changed_and_saved(name: str, tmp_path: Path) -> None:
     assert len(copy) == len(index)
 
 
-def test_every_backend_and_encoder_has_a_folder() -> None:
-    manifests = [read_manifest(FOLDER / name) for name in CASES]
+@pytest.fixture(scope="module")
+def manifests() -> list[dict[str, Any]]:
+    return [read_manifest(FOLDER / name) for name in CASES]
+
+
+def test_every_golden_folder_is_a_case_of_this_format(manifests: list[dict[str, Any]]) -> None:
     assert {manifest["format_version"] for manifest in manifests} == {FORMAT_VERSION}
+    assert {path.name for path in FOLDER.iterdir() if path.is_dir()} == {*CASES, "former", "queries"}
+
+
+def test_every_encoder_has_a_golden_folder(manifests: list[dict[str, Any]]) -> None:
     # The presets "paper" and "reference" have no arrays besides those of "simhash".
     assert set(ENCODERS) == set(PRESETS) - {"paper", "reference"}
     assert {FDEConfig.from_dict(manifest["config"]) for manifest in manifests} == set(ENCODERS.values())
+
+
+def test_every_backend_has_a_golden_folder(manifests: list[dict[str, Any]]) -> None:
     kinds = {manifest["candidates"]["kind"] for manifest in manifests if manifest["candidates"]}
     assert kinds == set(SEARCHES)
-    assert {path.name for path in FOLDER.iterdir() if path.is_dir()} == {*CASES, "former", "queries"}
+
+
+def test_the_format_is_described(manifests: list[dict[str, Any]]) -> None:
     text = (ROOT / "docs" / "index-format.md").read_text(encoding="utf-8")
     for word in (*FILE_PATTERNS, *manifests[0], "sha256"):
         assert f"`{word}`" in text, f"{word} is not described"
@@ -58,7 +77,10 @@ def test_every_backend_and_encoder_has_a_folder() -> None:
 
 
 def changed_config(file: Path, config: dict[str, Any]) -> None:
-    """Replace the configuration in a manifest or an encoder's file, with a matching checksum."""
+    """Replace the configuration in a manifest or an encoder's file.
+
+    The checksum matches it.
+    """
     state = json.loads(file.read_text(encoding="utf-8")) | {"config": config}
     del state["sha256"]
     file.write_text(json.dumps({**state, "sha256": content_checksum(state)}), encoding="utf-8")
@@ -69,7 +91,10 @@ FORMER = json.loads((FOLDER / "former.json").read_text(encoding="utf-8"))
 
 @pytest.mark.parametrize("former", FORMER)
 def test_former_configurations_are_refused_in_one_sentence(former: str, tmp_path: Path) -> None:
-    """Checkouts wrote them, and the folder "former", before there was one family of FDEs."""
+    """Checkouts wrote them before there was one family of FDEs.
+
+    They also wrote the folder "former".
+    """
     shutil.copytree(FOLDER / "exact-moments", tmp_path / "index")
     changed_config(tmp_path / "index" / "manifest.json", FORMER[former])
     FDEEncoder(ENCODERS["mean"]).fit(documents(40)).save(tmp_path / "encoder")

@@ -1,4 +1,4 @@
-"""hybrid_search: exact scores of the candidates of several sources, and their weighted sums."""
+"""hybrid_search: weighted sums of exact scores of several sources' candidates."""
 
 from typing import Any
 

@@ -26,8 +26,9 @@ STEPS = st.lists(
 @settings(max_examples=30)
 @given(STEPS, st.sampled_from([4096, 2]), st.booleans())
 def test_an_id_map_is_a_dictionary_of_the_last_rows(steps: Any, merged: int, looked_up: bool) -> None:
-    """Model: an id has its last row until that row is deleted; a copy taken before
-    keeps its rows.
+    """Model: an id has its last row until that row is deleted.
+
+    A copy taken before keeps its rows.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(id_map, "_CHANGED", merged)
@@ -55,7 +56,7 @@ def test_an_id_map_is_a_dictionary_of_the_last_rows(steps: Any, merged: int, loo
 
 @given(st.lists(st.integers(-5, 50), unique=True, max_size=8), st.integers(0, 20), st.integers(1, 5))
 def test_new_integers_follow_every_earlier_id(ids: list[int], first: int, count: int) -> None:
-    """Numbers are never used twice: the next one is above all, even after a deletion."""
+    """Numbers are never used twice: the next one is above all, deleted or not."""
     from muvera import MultiVectors
 
     names = IdMap(first)
@@ -84,8 +85,9 @@ COLLECTIONS = st.lists(METADATA, max_size=5)
 @settings(max_examples=25)
 @given(COLLECTIONS, CONDITIONS, CONDITIONS)
 def test_filters_are_sets(metadata: list[dict[str, Any]], a: dict[str, Any], b: dict[str, Any]) -> None:
-    """Boolean algebra: $and, $or and $not are intersection, union and complement; De
-    Morgan's laws hold.
+    """Boolean algebra: $and, $or, $not are intersection, union, complement.
+
+    De Morgan's laws hold.
     """
     left, right, both, either, none, morgan = selected(
         metadata, a, b, {"$and": [a, b]}, {"$or": [a, b]}, {"$not": a},
@@ -102,8 +104,9 @@ def test_filters_are_sets(metadata: list[dict[str, Any]], a: dict[str, Any], b: 
 def test_membership_is_a_union_of_equalities(
     metadata: list[dict[str, Any]], field: str, values: list[int]
 ) -> None:
-    """$in is an $or of equalities, $nin its complement, and $exists holds where a value
-    can match.
+    """$in is an $or of equalities, and $nin is its complement.
+
+    $exists holds if a value can match.
     """
     inside, outside, exists, absent, *equal = selected(
         metadata, {field: {"$in": values}}, {field: {"$nin": values}},
@@ -119,8 +122,9 @@ def test_membership_is_a_union_of_equalities(
 def test_ranges_grow_with_their_limits(
     metadata: list[dict[str, Any]], field: str, limit: int, more: int
 ) -> None:
-    """Order: $lt grows with its limit, $lte adds the equal ones, $gte and $gt mirror
-    them.
+    """Order: $lt grows with its limit, and $lte adds the equal ones.
+
+    $gte and $gt mirror them.
     """
     below, least, wider, above, most, equal = selected(
         metadata, {field: {"$lt": limit}}, {field: {"$lte": limit}}, {field: {"$lt": limit + more}},
@@ -137,8 +141,9 @@ def plain_values(value: Any) -> list[Any]:
 
 @given(METADATA)
 def test_flat_metadata_has_a_term_for_each_value_and_its_bounds(metadata: dict[str, Any]) -> None:
-    """Equality by terms: a document has the term of a value exactly where the filter's
-    equality holds.
+    """Equality by terms: a document has a value's term if they are equal.
+
+    Equality is that of the filter.
     """
     flat = flatten(metadata)
     assert len(set(flat.terms)) == len(flat.terms)
@@ -164,8 +169,9 @@ def test_bounds_are_the_least_and_the_greatest_of_each_kind(numbers: list[Any], 
 
 @given(METADATA, st.sampled_from(["a.b", "$x", "", "\ud800"]))
 def test_metadata_survive_their_text_or_name_the_bad_key(metadata: dict[str, Any], key: str) -> None:
-    """Round trip through JSON; a key that a filter cannot name is refused at every
-    depth.
+    """Round trip through JSON.
+
+    A key that a filter cannot name is refused at every depth.
     """
     import json
 

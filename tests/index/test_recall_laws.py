@@ -1,5 +1,6 @@
-"""Laws of the recall dial: levels by target, stops, weighted shares; and of hybrid
-search.
+"""Laws of the recall dial: levels by target, stops, weighted shares.
+
+Also laws of hybrid search.
 """
 
 from typing import Any
@@ -18,8 +19,9 @@ from muvera.reranking.pruning import RerankOptions, score_candidates
 
 
 def drawn(seed: int, count: int = 20, width: int = 96) -> tuple[Any, Any, Any, Any]:
-    """Return products, scores, marks of the 10 best, and states of queries of one
-    distribution.
+    """Return products, scores, marks of the 10 best, and states.
+
+    The queries are of one distribution.
     """
     rng = np.random.default_rng(seed)
     products = -np.sort(-rng.gumbel(size=(count, width)), axis=1).astype(np.float32)
@@ -39,8 +41,9 @@ def levels_of(seed: int, within: float = 1.0) -> tuple[Level, ...]:
 @settings(max_examples=15)
 @given(some.seeds, st.floats(0.9, 1.0))
 def test_higher_targets_rank_more(seed: int, within: float) -> None:
-    """Monotony: the fixed number and the cap never fall with the target, and the cap
-    has its bounds.
+    """Monotony: the fixed number and the cap never fall with the target.
+
+    The cap has its bounds.
     """
     levels = levels_of(seed, within)
     caps = [level.cap for level in levels]
@@ -53,8 +56,9 @@ def test_higher_targets_rank_more(seed: int, within: float) -> None:
 @settings(max_examples=15)
 @given(some.seeds, st.sampled_from(TARGETS))
 def test_a_level_reaches_its_target_on_the_calibrations_queries(seed: int, target: float) -> None:
-    """Control: the mean recall when stopping is at least the target, with the worst
-    query counted twice.
+    """Control: the mean recall when stopping is at least the target.
+
+    The worst query counts twice.
     """
     products, scores, best, states = drawn(seed)
     level = dial._level(target, 1.0, products, scores, best, states)
@@ -73,8 +77,9 @@ def test_a_level_reaches_its_target_on_the_calibrations_queries(seed: int, targe
 
 @given(some.seeds, st.floats(0.01, 1.0))
 def test_a_number_of_candidates_is_the_smallest_that_reaches_the_recall(seed: int, recall: float) -> None:
-    """Definition: the mean share of the best among the first n candidates, for the
-    smallest n.
+    """Definition: the mean share of the best among the first n candidates.
+
+    The number is the smallest n.
     """
     best = drawn(seed, 7)[2]
     number = dial._number(best, recall)
@@ -90,8 +95,9 @@ CALIBRATION = Calibration(0.7, 0.2, LEVELS, 100, 64, True, "floats")
 
 @given(st.floats(0.001, 0.9999), st.integers(1, 100))
 def test_a_search_takes_the_lowest_level_that_suffices(recall: float, k: int) -> None:
-    """The level's target is at least the recall, no lower one is, and its cap has room
-    for 3 k documents.
+    """The level's target is at least the recall, and no lower one is.
+
+    Its cap has room for 3 k documents.
     """
     level = CALIBRATION.level(recall, k)
     assert level.target >= recall
@@ -102,8 +108,9 @@ def test_a_search_takes_the_lowest_level_that_suffices(recall: float, k: int) ->
 
 @given(st.lists(st.integers(1, 40), max_size=5), st.sampled_from(LEVELS), st.integers(1, 50))
 def test_stops_scale_with_tokens_and_results(tokens: list[int], level: Level, k: int) -> None:
-    """Units: variance grows with the query's tokens, and the limit of expected misses
-    with k.
+    """Units: variance grows with the query's tokens.
+
+    The limit of expected misses grows with k.
     """
     products = [np.zeros(3, np.float32) for _ in tokens]
     for stop, count in zip(CALIBRATION.stops(level, products, np.array(tokens, int), k), tokens, strict=True):
@@ -115,8 +122,9 @@ def test_stops_scale_with_tokens_and_results(tokens: list[int], level: Level, k:
 @settings(max_examples=15)
 @given(some.seeds, st.integers(1, 10), st.floats(0.001, 0.5), st.floats(1, 4))
 def test_a_higher_limit_stops_no_later(seed: int, k: int, limit: float, times: float) -> None:
-    """Ranked candidates are a prefix, which a higher limit shortens, and end where the
-    misses reach the limit.
+    """Ranked candidates are a prefix, which a higher limit shortens.
+
+    They end where the misses reach the limit.
     """
     rng = np.random.default_rng(seed)
     documents = MultiVectors.from_flat(rng.standard_normal((120, 4)).astype(np.float32), [2] * 60)
@@ -147,8 +155,9 @@ def test_a_higher_limit_stops_no_later(seed: int, k: int, limit: float, times: f
 def test_shares_are_weighted_by_the_size_of_their_group(
     shares: list[float], fitted: int, data: st.DataObject
 ) -> None:
-    """The recall of all documents is the mean of old and new windows, weighted by the
-    numbers of documents.
+    """The recall of all documents is the mean of old and new windows.
+
+    The weights are the numbers of documents.
     """
     rows = np.array(data.draw(st.permutations(range(200)))[: len(shares)], np.int64)
     live = np.array(sorted(data.draw(st.sets(st.integers(0, 199), min_size=1))), np.int64)
@@ -173,9 +182,7 @@ def test_shares_are_weighted_by_the_size_of_their_group(
 
 @given(st.lists(st.floats(0, 1), min_size=8, max_size=30), st.lists(st.floats(0, 1), max_size=30))
 def test_a_warning_needs_a_clearly_lower_recall(new: list[float], old: list[float]) -> None:
-    """No warning at a recall of .95, nor if the new documents are as good as the
-    others.
-    """
+    """No warning at a recall of .95, nor if new documents are as good."""
     later, earlier = np.array(new), np.array(old)
     before = float(earlier.mean()) if old else 1.0
     warning = dial._warning(earlier, later)
@@ -221,8 +228,9 @@ def ranking(names: list[str]) -> Ranking:
 def test_hybrid_search_ranks_the_union_by_exact_scores(
     index: MuveraIndex, names: list[list[str]], k: int, candidates: int
 ) -> None:
-    """Without weights the result is the exact ranking of all proposed documents, in any
-    order of sources.
+    """Without weights the result is the exact ranking of all proposals.
+
+    The order of the sources does not matter.
     """
     sources = {"words": [ranking(own) for own in names[:2]], "others": [ranking(own) for own in names[2:]]}
     found = hybrid_search(index, QUERIES, sources, k, candidates=candidates)
@@ -241,8 +249,9 @@ def test_hybrid_search_ranks_the_union_by_exact_scores(
 def test_hybrid_weights_are_relative_and_ids_restrict_the_result(
     index: MuveraIndex, names: list[list[str]], allowed: list[str]
 ) -> None:
-    """Scaling all weights changes no order; every result is allowed; a smaller k cuts
-    the list.
+    """Scaling all weights changes no order, and every result is allowed.
+
+    A smaller k cuts the list.
     """
     sources = {"words": [ranking(own) for own in names]}
     weights = {"maxsim": 0.5, "words": 1.0}

@@ -1,4 +1,7 @@
-"""Saved indexes: the same answers, files that stay, rebuilds and builds on disk in bounded memory."""
+"""Saved indexes: same answers, files that stay, rebuilds, builds on disk.
+
+Builds need bounded memory.
+"""
 
 import shutil
 import tracemalloc
@@ -105,43 +108,62 @@ def texts(first: int, count: int) -> MultiVectors:
     return documents_like_real(count, first, ids=range(first, first + count))
 
 
-def test_a_graph_stays_and_new_vectors_are_written_beside_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, queries = tmp_path / "index", [texts(7, 1)[0], texts(100, 1)[0]]
+GRAPH = "generation-000001/vectors.hnsw"
+
+
+def graphs(folder: Path) -> list[str]:
+    return [name for name in read_manifest(folder)["files"] if name.endswith(".hnsw")]
+
+
+def same(a: MuveraIndex, b: MuveraIndex) -> bool:
+    queries = [texts(7, 1)[0], texts(100, 1)[0]]
+    left, right = ([list(row) for row in each.search(queries, 5)] for each in (a, b))
+    return a.ids.tolist() == b.ids.tolist() and left == right
+
+
+@pytest.fixture
+def with_additions(folder: Path) -> MuveraIndex:
+    """An index whose last generation has 18 new vectors beside its graph."""
     index = built(texts(0, 60), "mean", backend="hnsw", path=folder)
-
-    def graphs(folder: Path) -> list[str]:
-        return [name for name in read_manifest(folder)["files"] if name.endswith(".hnsw")]
-
-    def same(a: MuveraIndex, b: MuveraIndex) -> bool:
-        left, right = ([list(row) for row in each.search(queries, 5)] for each in (a, b))
-        return a.ids.tolist() == b.ids.tolist() and left == right
-
-    first = "generation-000001/vectors.hnsw"
-    assert graphs(folder) == [first]
+    assert graphs(folder) == [GRAPH]
     for step in range(3):  # additions, updates and deletions; in the index in use and in a loaded one
         index.add(texts(100 + 10 * step, 5), threads=1)
         index.update(texts(10 * step, 2), threads=1)
         index.delete([100 + 10 * step, 30 + step])
         index.save(folder)
-        assert graphs(folder) == [first]
+        assert graphs(folder) == [GRAPH]
         loaded = MuveraIndex.load(folder, verify_files=True)
         assert same(index, loaded)
         index = loaded
+    return index
+
+
+def test_a_graph_stays_and_new_vectors_are_written_beside_it(
+    with_additions: MuveraIndex, folder: Path
+) -> None:
     added = folder / "generation-000004" / hnsw.ADDED
     assert np.load(added).shape == (18, 17)
-    index.save(tmp_path / "other")  # another folder gets the whole graph
-    assert graphs(tmp_path / "other") == [first] and not list((tmp_path / "other").rglob(hnsw.ADDED))
-    assert same(index, MuveraIndex.load(tmp_path / "other"))
-    monkeypatch.setattr(hnsw, "_FEW", 8)
-    many = MuveraIndex.load(tmp_path / "other")
-    many.add(texts(200, 9), threads=1)
-    many.save(tmp_path / "other")  # many new vectors: the whole graph is written
-    assert graphs(tmp_path / "other") == [first.replace("1/", "2/")]
     np.save(added, np.zeros((3, 17), np.float64))
     with pytest.raises(IndexFolderError, match=hnsw.ADDED):
         MuveraIndex.load(folder)
+
+
+def test_another_folder_gets_the_whole_graph(with_additions: MuveraIndex, tmp_path: Path) -> None:
+    with_additions.save(tmp_path / "other")
+    assert graphs(tmp_path / "other") == [GRAPH]
+    assert not list((tmp_path / "other").rglob(hnsw.ADDED))
+    assert same(with_additions, MuveraIndex.load(tmp_path / "other"))
+
+
+def test_many_new_vectors_are_written_with_the_whole_graph(
+    with_additions: MuveraIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_additions.save(tmp_path / "other")
+    monkeypatch.setattr(hnsw, "_FEW", 8)
+    many = MuveraIndex.load(tmp_path / "other")
+    many.add(texts(200, 9), threads=1)
+    many.save(tmp_path / "other")
+    assert graphs(tmp_path / "other") == [GRAPH.replace("1/", "2/")]
 
 
 @pytest.mark.usefixtures("early_staging")
@@ -227,7 +249,9 @@ def peak_of(work: Callable[[Path], object], folder: Path) -> int:
 
 @pytest.mark.slow
 def test_memory_of_builds_and_rebuilds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """31 MB of tokens in batches of 0.6 MB, with 1 MB waiting in memory, each of which may exist twice.
+    """31 MB of tokens in batches of 0.6 MB, with 1 MB waiting in memory.
+
+    Each of these may exist twice.
 
     The rest, below 1.3 MB, is in proportion to documents: vectors of 97 floats and
     their 140 bytes, ids, offsets. The calibration of recall= takes the same 6 MB for

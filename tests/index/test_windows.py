@@ -1,4 +1,7 @@
-"""First-stage recall: windows of documents measure it and warn of unsuitable added documents."""
+"""First-stage recall: windows of documents measure it.
+
+They warn of unsuitable added documents.
+"""
 
 import dataclasses
 import warnings
@@ -15,6 +18,7 @@ from muvera import FDEConfig, MultiVectors, MuveraIndex, top_k
 from muvera.index import measuring as module
 from muvera.index.calibration import FirstStage, MeasuredWindows
 from muvera.index.measuring import document_windows, shares_found
+from muvera.index.settings import IndexInfo
 from muvera.utils.parallel import listening
 
 DIMENSION = 24
@@ -26,7 +30,7 @@ CONFIG = FDEConfig(dimension=DIMENSION, num_landmarks=64, final_projection_dimen
 
 
 def kind(which: int, count: int, seed: int = 0) -> MultiVectors:
-    """Return documents about topics of one kind, which use one half of the space alone."""
+    """Return documents about topics of one kind, in one half of the space."""
     topics = np.random.default_rng(which).standard_normal((60, DIMENSION))
     topics[:, which * 8 : which * 8 + 16] *= 0.1
     rng = np.random.default_rng((which, seed))
@@ -54,38 +58,76 @@ def test_measured_recall_is_what_searches_find(config: Any, backend: Any) -> Non
     assert index.measure_recall(QUERIES, candidates=None) == index.measure_recall(QUERIES)
 
 
-def test_an_index_measures_its_first_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    documents = documents_like_real(400)
-    good = MuveraIndex.build(documents, GOOD, **WAYS["hnsw"]).info()
-    poor = MuveraIndex.build(documents, POOR, path=tmp_path / "poor", **WAYS["hnsw"]).info()
-    for stage in (good.first_stage, poor.first_stage):
-        assert stage is not None and stage.pseudo_queries
-        assert (stage.k, stage.candidates, stage.queries) == (10, 100, 64)
-        assert stage.documents == int((documents.lengths > 0).sum())
-    assert good.first_stage.recall > 0.9 > poor.first_stage.recall  # type: ignore[union-attr]
+LIKE_REAL = documents_like_real(400)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the index with low recall, `poor`."""
+    return tmp_path_factory.mktemp("windows") / "poor"
+
+
+@pytest.fixture(scope="module")
+def good() -> IndexInfo:
+    return MuveraIndex.build(LIKE_REAL, GOOD, **WAYS["hnsw"]).info()
+
+
+@pytest.fixture(scope="module")
+def poor(saved: Path) -> IndexInfo:
+    return MuveraIndex.build(LIKE_REAL, POOR, path=saved, **WAYS["hnsw"]).info()
+
+
+@pytest.mark.parametrize("which", ["good", "poor"])
+def test_an_index_measures_its_first_stage(which: str, request: pytest.FixtureRequest) -> None:
+    stage = request.getfixturevalue(which).first_stage
+    assert stage is not None and stage.pseudo_queries
+    assert (stage.k, stage.candidates, stage.queries) == (10, 100, 64)
+    assert stage.documents == int((LIKE_REAL.lengths > 0).sum())
+
+
+def test_only_low_recall_warns(good: IndexInfo, poor: IndexInfo) -> None:
+    assert good.first_stage is not None and poor.first_stage is not None
+    assert good.first_stage.recall > 0.9 > poor.first_stage.recall
     assert good.warnings == () and len(poor.warnings) == 1
-    assert f"{poor.first_stage.recall:.0%}" in poor.warnings[0]  # type: ignore[union-attr]
-    loaded = MuveraIndex.load(tmp_path / "poor").info()
+    assert f"{poor.first_stage.recall:.0%}" in poor.warnings[0]
+
+
+def test_measured_recall_is_stored(poor: IndexInfo, saved: Path) -> None:
+    loaded = MuveraIndex.load(saved).info()
     assert loaded.first_stage == poor.first_stage and loaded.warnings == poor.warnings
+
+
+def test_no_recall_where_all_documents_are_candidates() -> None:
     assert built(**WAYS["all tokens"]).info().first_stage is None
     assert built(**WAYS["all tokens"]).measure_recall(QUERIES) is None
-    assert built(DOCUMENTS[:100]).info().first_stage is None  # all of them are candidates
+    assert built(DOCUMENTS[:100]).info().first_stage is None
+
+
+def test_measured_recall_does_not_depend_on_threads() -> None:
     one, two = (MuveraIndex.build(DOCUMENTS, GOOD, threads=count, **WAYS["exact"]).info() for count in (1, 2))
     assert one.first_stage == two.first_stage
+
+
+def test_costly_windows_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PRODUCTS", 1)
     fewest = built().info().first_stage
     assert fewest is not None and fewest.queries == 16
 
 
-def test_added_documents_that_find_less_warn_until_a_rebuild(tmp_path: Path) -> None:
-    old, alike, new = kind(0, 400), kind(0, 120, seed=1), kind(1, 120)
-    index = MuveraIndex.build(old, CONFIG, exact_tokens=0)
+def test_added_documents_that_find_as_much_do_not_warn() -> None:
+    index = MuveraIndex.build(kind(0, 400), CONFIG, exact_tokens=0)
     assert index.info().added is None and not index.info().warnings
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        index.add(alike)
+        index.add(kind(0, 120, seed=1))
     added = index.info().added
     assert added is not None and added.queries == 30 and added.documents == 520
+
+
+def test_added_documents_that_find_less_warn_until_a_rebuild(tmp_path: Path) -> None:
+    old, alike, new = kind(0, 400), kind(0, 120, seed=1), kind(1, 120)
+    index = MuveraIndex.build(old, CONFIG, exact_tokens=0)
+    index.add(alike)
     mixed = MultiVectors.concatenate([kind(0, 120, seed=2), new])
     with pytest.warns(UserWarning, match=r"added .*rebuild\(\)"):
         index.add(mixed)
@@ -127,22 +169,40 @@ def test_recall_follows_what_is_in_the_index(monkeypatch: pytest.MonkeyPatch) ->
     assert large is not None and 100 < large.documents < len(index) and large.queries > 30
 
 
-def test_warnings_need_a_clear_difference() -> None:
-    live, rows = np.arange(100), np.arange(0, 100, 2)
+def measured(old: float, new: float) -> MeasuredWindows:
+    """Return the shares that windows found, of 100 documents.
 
-    def measured(old: float, new: float) -> MeasuredWindows:
-        return MeasuredWindows(rows, np.where(rows < 60, old, new), 100, 100, 100)
+    There are 30 old documents with windows, and 20 new ones.
+    """
+    rows = np.arange(0, 100, 2)
+    return MeasuredWindows(rows, np.where(rows < 60, old, new), 100, 100, 100)
 
-    assert measured(0.95, 0.7).first_stage(live, 60).warning is not None
-    assert measured(0.8, 0.76).first_stage(live, 60).warning is None  # no clear difference
-    assert measured(1.0, 0.96).first_stage(live, 60).warning is None  # enough
-    assert measured(0.95, 0.2).first_stage(live, 90).warning is None  # five windows are too few
-    both, added, _ = measured(0.9, 0.4).first_stage(live, 60)
+
+@pytest.mark.parametrize(
+    ("old", "new", "first_new", "warns"),
+    [
+        pytest.param(0.95, 0.7, 60, True, id="much less"),
+        pytest.param(0.8, 0.76, 60, False, id="no clear difference"),
+        pytest.param(1.0, 0.96, 60, False, id="enough"),
+        pytest.param(0.95, 0.2, 90, False, id="five windows are too few"),
+    ],
+)
+def test_warnings_need_a_clear_difference(old: float, new: float, first_new: int, warns: bool) -> None:
+    assert (measured(old, new).first_stage(np.arange(100), first_new).warning is not None) == warns
+
+
+def test_measured_windows_of_old_and_new_documents() -> None:
+    both, added, _ = measured(0.9, 0.4).first_stage(np.arange(100), 60)
     assert both is not None and added is not None
     assert both.recall == pytest.approx(0.7) and added.recall == pytest.approx(0.4)
     assert measured(0.9, 0.4).first_stage(np.arange(0), 60) == FirstStage()
-    values = measured(0.9, 0.4).to_dict()
-    assert MeasuredWindows.from_dict(values, 100).first_stage(live, 60)[:2] == (both, added)
+
+
+def test_stored_windows_are_read_and_checked() -> None:
+    windows = measured(0.9, 0.4)
+    values, live = windows.to_dict(), np.arange(100)
+    read = MeasuredWindows.from_dict(values, 100)
+    assert read.first_stage(live, 60)[:2] == windows.first_stage(live, 60)[:2]
     with pytest.raises(ValueError, match="one share from 0 to 1, got"):
         MeasuredWindows.from_dict({**values, "shares": values["shares"][1:]}, 100)
 

@@ -1,4 +1,7 @@
-"""LlamaIndex: the store under its own index and retriever, all filter operators, and the postprocessor."""
+"""LlamaIndex: the store under its own index and retriever.
+
+Also all filter operators, and the postprocessor.
+"""
 
 from typing import Any
 
@@ -116,17 +119,17 @@ FILTERS: list[tuple[str, Any, FilterOperator]] = [
 
 
 @pytest.mark.parametrize("condition", list(FilterCondition))
+@pytest.mark.parametrize(("key", "value", "operator"), FILTERS)
 def test_filters_select_what_llama_index_selects(
-    store: MuveraVectorStore, condition: FilterCondition
+    store: MuveraVectorStore, key: str, value: Any, operator: Any, condition: FilterCondition
 ) -> None:
-    for key, value, operator in FILTERS:
-        first = MetadataFilter(key=key, value=value, operator=operator)
-        second = MetadataFilter(key="kind", value="weather")
-        filters = MetadataFilters(filters=[first, second], condition=condition)
-        theirs = build_metadata_filter_fn(lambda name: METADATA[name], filters)
-        expected = [name for name in TEXTS if theirs(name)]
-        assert [one.node_id for one in store.get_nodes(filters=filters)] == expected, filters
-        assert sorted(found(store, "red", filters=filters)) == expected, filters
+    first = MetadataFilter(key=key, value=value, operator=operator)
+    second = MetadataFilter(key="kind", value="weather")
+    filters = MetadataFilters(filters=[first, second], condition=condition)
+    theirs = build_metadata_filter_fn(lambda name: METADATA[name], filters)
+    expected = [name for name in TEXTS if theirs(name)]
+    assert [one.node_id for one in store.get_nodes(filters=filters)] == expected
+    assert sorted(found(store, "red", filters=filters)) == expected
 
 
 def test_nodes_are_replaced_and_deleted(store: MuveraVectorStore) -> None:

@@ -1,4 +1,7 @@
-"""`muvera mcp`, called by the SDK's client: over standard input and output, and in the same process."""
+"""`muvera mcp`, called by the SDK's client.
+
+Over standard input and output, and in the same process.
+"""
 
 import asyncio
 import sys
@@ -22,6 +25,7 @@ TEXTS = [
     "A green pear grows on a wall.",
     "Bricks are red.",
 ]
+IDS = ["a", "p", "b"]
 METADATA = [{"kind": "fruit"}, {"kind": "fruit", "title": "Pears"}, {"kind": "stone"}]
 
 #: `muvera mcp` with the tests' encoder, which cannot be loaded by name.
@@ -39,9 +43,7 @@ main()
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    TextIndex.build(
-        TEXTS, HashEncoder(), ids=["a", "p", "b"], metadata=METADATA, tokens="float32", path=tmp_path / "i"
-    )
+    TextIndex.build(TEXTS, HashEncoder(), ids=IDS, metadata=METADATA, tokens="float32", path=tmp_path / "i")
     return tmp_path / "i"
 
 
@@ -60,15 +62,36 @@ async def call(client: Any, tool: str, **arguments: Any) -> Any:
     return content["result"] if set(content) == {"result"} else content
 
 
-def test_tools_over_standard_input_and_output(saved: Path) -> None:
-    program = PROGRAM.format(path=[str(ROOT), str(ROOT / "tests")], folder=str(saved))
-    server = mcp.StdioServerParameters(command=sys.executable, args=["-c", program], cwd=str(ROOT))
+@pytest.fixture
+def program(saved: Path) -> Any:
+    """The command that starts `muvera mcp` with standard input and output."""
+    code = PROGRAM.format(path=[str(ROOT), str(ROOT / "tests")], folder=str(saved))
+    return mcp.StdioServerParameters(command=sys.executable, args=["-c", code], cwd=str(ROOT))
 
+
+@pytest.fixture
+def server() -> Any:
+    """A writable server in this process, of an index in memory."""
+    return make_server(
+        TextIndex.build(TEXTS, HashEncoder(), ids=IDS, metadata=METADATA, tokens="float32"), writable=True
+    )
+
+
+def test_tools_over_standard_input_and_output(program: Any, saved: Path) -> None:
     async def talk(client: Any) -> None:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
         assert set(tools) == {"search", "get", "explain", "add"}
         assert [tools[name].annotations.read_only_hint for name in ("search", "add")] == [True, False]
+        assert (await call(client, "search", query="ripe red apple", k=1))[0]["id"] == "a"
+        assert await call(client, "add", texts=["A plum"], ids=["plum"], metadata=[{"n": 1}]) == ["plum"]
+        assert (await call(client, "search", query="plum", k=1))[0]["id"] == "plum"
 
+    converse(program, talk)
+    assert "plum" in TextIndex.load(saved, HashEncoder())
+
+
+def test_search_returns_a_snippet_with_its_place_and_matches(server: Any) -> None:
+    async def talk(client: Any) -> None:
         best, *_ = await call(client, "search", query="ripe red apple", where={"kind": "fruit"})
         assert (best["id"], best["title"]) == ("a", "Apples")
         start, stop = best["span"]
@@ -76,10 +99,20 @@ def test_tools_over_standard_input_and_output(saved: Path) -> None:
         matched = [TEXTS[0][first:last] for first, last in best["matches"]]
         assert matched == ["ripe", "apple", "red"]
 
+    converse(server, talk)
+
+
+def test_get_returns_a_part_of_a_text_with_its_place(server: Any) -> None:
+    async def talk(client: Any) -> None:
         [pear] = await call(client, "get", ids=["p"], start=2, characters=5)
         assert (pear["title"], pear["text"], pear["span"]) == ("Pears", "green", [2, 7])
         assert (pear["length"], pear["metadata"]) == (len(TEXTS[1]), METADATA[1])
 
+    converse(server, talk)
+
+
+def test_explain_returns_words_a_score_and_sentences(server: Any) -> None:
+    async def talk(client: Any) -> None:
         found = await call(client, "explain", query="green wall", id="p")
         assert [(word["query"], word["text"]) for word in found["words"]] == [
             ("green", "green"),
@@ -89,14 +122,18 @@ def test_tools_over_standard_input_and_output(saved: Path) -> None:
         first, last = found["sentences"][0]["span"]
         assert TEXTS[1][first:last] == found["sentences"][0]["text"]
 
-        assert await call(client, "add", texts=["A plum"], ids=["plum"], metadata=[{"n": 1}]) == ["plum"]
-        assert (await call(client, "search", query="plum", k=1))[0]["id"] == "plum"
-        for tool, arguments in [("get", {"ids": ["z"]}), ("add", {"texts": ["x"], "ids": ["plum"]})]:
-            answer = await client.call_tool(tool, arguments)
-            assert answer.is_error and repr(arguments["ids"][0]) in answer.content[0].text
+    converse(server, talk)
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"), [("get", {"ids": ["z"]}), ("add", {"texts": ["x"], "ids": ["p"]})]
+)
+def test_errors_of_tools_name_the_id(server: Any, tool: str, arguments: dict[str, Any]) -> None:
+    async def talk(client: Any) -> None:
+        answer = await client.call_tool(tool, arguments)
+        assert answer.is_error and repr(arguments["ids"][0]) in answer.content[0].text
 
     converse(server, talk)
-    assert "plum" in TextIndex.load(saved, HashEncoder())
 
 
 def test_a_server_is_read_only_unless_it_is_told_otherwise(saved: Path) -> None:

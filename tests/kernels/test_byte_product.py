@@ -1,6 +1,4 @@
-"""Laws of rounding to bytes: bounds of errors, exact integers, and products of any
-batch.
-"""
+"""Laws of rounding to bytes: error bounds, integers, and any batch."""
 
 from typing import Any
 
@@ -42,8 +40,9 @@ def whole(halves: Any) -> Any:
 
 @given(some.seeds, st.integers(1, 5), some.dimensions, SCALES)
 def test_sixteen_bits_lose_at_most_half_a_unit(seed: int, count: int, dimension: int, scale: float) -> None:
-    """Rounding: the largest entry becomes 32,767; three roundings of float32 lose up to
-    .006 units more.
+    """Rounding: the largest entry becomes 32,767.
+
+    Three roundings of float32 lose up to .006 units more.
     """
     rows = rows_of(seed, count, dimension, scale)
     halves, units = split(rows, dimension + 3)
@@ -57,8 +56,9 @@ def test_sixteen_bits_lose_at_most_half_a_unit(seed: int, count: int, dimension:
 def test_the_error_bound_of_a_vector_bounds_its_rounding(
     seed: int, count: int, dimension: int, scale: float
 ) -> None:
-    """Bound of decode(encode(v)): half a 127th per entry, and `errors` is at least the
-    lost length.
+    """Bound of decode(encode(v)): half a 127th per entry.
+
+    `errors` is at least the lost length.
     """
     vectors = rows_of(seed, count, dimension, scale)
     numbers, sums, units, errors = rounded(vectors, 1)
@@ -77,8 +77,9 @@ def test_the_error_bound_of_a_vector_bounds_its_rounding(
 def test_products_of_bytes_are_within_the_error_bound(
     seed: int, count: int, queries: int, dimension: int, scale: float
 ) -> None:
-    """The bound of a search: |bytes - floats| <= error times the query's length, plus
-    tiny numbers.
+    """Bound of a search: |bytes - floats| <= error times the query's length.
+
+    Tiny numbers are added.
     """
     vectors, asked = rows_of(seed, count, dimension, scale), rows_of(seed + 1, queries, dimension)
     numbers, sums, units, errors = rounded(vectors, 1)
@@ -94,8 +95,9 @@ def test_products_of_bytes_are_within_the_error_bound(
 def test_products_of_bytes_have_the_same_bits_in_any_part(
     seed: int, count: int, queries: int, dimension: int, data: st.DataObject
 ) -> None:
-    """Batches: integers are exact, so parts of vectors, single queries and chosen rows
-    agree.
+    """Batches: parts of vectors, single queries and chosen rows agree.
+
+    The integers are exact.
     """
     numbers, sums, units, _ = rounded(rows_of(seed, count, dimension), 1)
     halves, query_units = split(rows_of(seed + 1, queries, dimension), numbers.shape[1])
@@ -125,8 +127,9 @@ MAPS = [(multiply_by_bytes, pack_bytes, STEP), (multiply_by_half_bytes, pack_hal
 def test_products_with_a_map_are_those_of_integers_for_any_batch(
     multiply: Any, pack: Any, step: int, seed: int, count: int, dimension: int, columns: int
 ) -> None:
-    """Exact integers, rounded three times to float32; a row alone has the bits of the
-    row in a batch.
+    """Exact integers, rounded three times to float32.
+
+    A row alone has the bits of the row in a batch.
     """
     rng = np.random.default_rng(seed)
     depth = -(-dimension // step) * step
@@ -155,7 +158,7 @@ def test_products_with_a_map_are_those_of_integers_for_any_batch(
 
 @given(some.seeds, st.integers(1, 4), st.integers(1, 150))
 def test_packed_columns_hold_each_entry_once(seed: int, steps: int, columns: int) -> None:
-    """Packing is a permutation plus zeros: unpacking the panels gives the matrix back."""
+    """Packing is a permutation plus zeros: unpacking gives the matrix back."""
     matrix = np.random.default_rng(seed).integers(-128, 128, (2 * STEP * steps, columns)).astype(np.int8)
     lanes = 16
     panels = pack_bytes(matrix).reshape(-1, 2 * steps, lanes, STEP)

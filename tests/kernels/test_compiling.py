@@ -38,7 +38,7 @@ def run(folder: Path, code: str, **environment: str) -> str:
 
 @pytest.fixture
 def unwritable_package(tmp_path: Path) -> Path:
-    """Return a folder with the package, beside which nothing can be cached, even by root."""
+    """Return a copy of the package, beside which not even root can cache anything."""
     package = tmp_path / "site" / "muvera"
     shutil.copytree(Path(muvera.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     for folder in [package, *(path for path in package.rglob("*") if path.is_dir())]:

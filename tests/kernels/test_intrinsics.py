@@ -1,6 +1,7 @@
 """Intrinsics against NumPy, with every instruction that this processor has."""
 
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -22,6 +23,7 @@ from muvera.kernels.rows import (
     empty_floats,
     load_rows,
     make_halves_to_floats,
+    sum_byte_rows,
     sum_list,
     sum_shares,
 )
@@ -39,8 +41,9 @@ from muvera.kernels.tile import (
 from muvera.kernels.token_codes import CHUNK, make_unpack
 
 
+@cache
 def compiled(intrinsic: Any) -> Any:
-    """Return a function that calls an intrinsic, which only compiled code can do."""
+    """Return a function that calls an intrinsic; only compiled code can do that."""
     return numba.njit(lambda *arguments: intrinsic(*arguments))
 
 
@@ -48,67 +51,108 @@ def normals(*shape: int) -> np.ndarray:
     return np.random.default_rng(list(shape)).standard_normal(shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("last", [0, ROWS - 2, ROWS - 1, ROWS + 2])
-def test_rows_past_the_last_repeat_it(last: int) -> None:
-    """The memory behind it does not matter."""
+@pytest.fixture(params=[0, ROWS - 2, ROWS - 1, ROWS + 2])
+def last(request: pytest.FixtureRequest) -> int:
+    """Number of the last row: the first one, or near or past the end of a tile."""
+    return int(request.param)
+
+
+def tile_before_nan(last: int) -> tuple[Any, np.ndarray]:
+    """Return a tile's arguments and the exact products.
+
+    There is NaN in the memory behind its rows.
+    """
     depth, row = 32, last // ROWS * ROWS
     rows = np.full((last + 1 + ROWS, depth), np.nan, np.float32)
     rows[: last + 1] = normals(last + 1, depth)
     matrix = normals(LANES, depth)
     wanted = rows[np.minimum(np.arange(row, row + ROWS), last)].astype(np.float64) @ matrix.T
-    tile = rows.reshape(-1), row, last, depth, pack_columns(matrix).reshape(-1), 0
+    return (rows.reshape(-1), row, last, depth, pack_columns(matrix).reshape(-1), 0), wanted
 
+
+def test_products_of_rows_past_the_last_repeat_it(last: int) -> None:
+    tile, wanted = tile_before_nan(last)
     out = np.full(ROWS * LANES + 1, 7, np.float32)
     compiled(tile_dot)(*tile, out, 0)
     np.testing.assert_allclose(out[:-1].reshape(ROWS, LANES), wanted, atol=2e-5)
     assert out[-1] == 7
 
+
+def test_maxima_do_not_read_rows_past_the_last(last: int) -> None:
+    tile, wanted = tile_before_nan(last)
     best = np.full(LANES + 1, -1, np.float32)
     compiled(tile_max)(*tile, best, 0)
     np.testing.assert_allclose(best[:-1], np.maximum(wanted.max(axis=0), -1), atol=2e-5)
     assert best[-1] == -1
 
+
+def test_signs_of_rows_past_the_last_repeat_it(last: int) -> None:
+    tile, wanted = tile_before_nan(last)
     masks = np.zeros(1 + 3 * ROWS, np.uint16)
     compiled(tile_signs)(*tile, masks, 1, 3)
     np.testing.assert_array_equal(masks[1::3], ((wanted > 0) << np.arange(LANES)).sum(axis=1))
     assert not masks[0::3].any() and not masks[2::3].any()
 
 
-@pytest.mark.parametrize("last", [0, ROWS - 2, ROWS - 1, ROWS + 2])
-def test_tiles_with_places(last: int) -> None:
-    """Products have the bits of `tile_dot` wherever they go.
+class TwoPanels(NamedTuple):
+    """Rows, two packed panels, and the products that `tile_dot` writes."""
 
-    Rows past the last write nothing else.
-    """
-    depth, row = 48, last // ROWS * ROWS
+    rows: np.ndarray
+    row: int
+    last: int
+    packed: np.ndarray
+    products: np.ndarray
+
+    @property
+    def tile(self) -> tuple[Any, ...]:
+        return self.rows.reshape(-1), self.row, self.last, self.rows.shape[1], self.packed
+
+
+@pytest.fixture
+def two_panels(last: int) -> TwoPanels:
+    depth = 48
     rows, matrix = normals(last + 1, depth), normals(2 * LANES, depth)
-    packed = pack_columns(matrix).reshape(-1)
-    used = range(row, min(row + ROWS, last + 1))
-    products = np.empty((2, ROWS * LANES), np.float32)
+    made = TwoPanels(
+        rows,
+        last // ROWS * ROWS,
+        last,
+        pack_columns(matrix).reshape(-1),
+        np.empty((2, ROWS, LANES), np.float32),
+    )
     for panel in (0, 1):
-        tile = rows.reshape(-1), row, last, depth, packed, panel
-        compiled(tile_dot)(*tile, products[panel], 0)
+        compiled(tile_dot)(*made.tile, panel, made.products[panel].reshape(-1), 0)
+    return made
+
+
+def test_signs_of_two_panels_have_the_bits_of_the_products(two_panels: TwoPanels) -> None:
     masks = np.zeros(1 + 2 * (ROWS + 3), np.uint16)
-    compiled(tile_signs_of_two)(rows.reshape(-1), row, last, depth, packed, 0, masks, 1, ROWS + 3)
-    signs = ((products.reshape(2, ROWS, LANES) > 0) << np.arange(LANES)).sum(axis=2)
+    compiled(tile_signs_of_two)(*two_panels.tile, 0, masks, 1, ROWS + 3)
+    signs = ((two_panels.products > 0) << np.arange(LANES)).sum(axis=2)
     np.testing.assert_array_equal(masks[1 : 1 + ROWS], signs[0])
     np.testing.assert_array_equal(masks[4 + ROWS : 4 + 2 * ROWS], signs[1])
     assert not masks[0] and not masks[1 + ROWS : 4 + ROWS].any() and not masks[4 + 2 * ROWS :].any()
 
+
+def test_scattered_products_have_their_bits_and_write_nothing_else(two_panels: TwoPanels) -> None:
+    row, last, products = two_panels.row, two_panels.last, two_panels.products
     places = np.random.default_rng(last).permutation(last + 1) * (LANES + 3)
     scales, out = normals(last + 1) + 5, np.full((last + 1) * (LANES + 3) + 3, 7, np.float32)
     wanted = out.copy()
-    for i in used:
+    for i in range(row, min(row + ROWS, last + 1)):
         start = places[i] + 2
-        wanted[start : start + LANES] = products[1].reshape(ROWS, LANES)[i - row] * scales[i]
-    compiled(tile_scatter)(rows.reshape(-1), row, last, depth, packed, 1, scales, out, places, 2)
+        wanted[start : start + LANES] = products[1, i - row] * scales[i]
+    compiled(tile_scatter)(*two_panels.tile, 1, scales, out, places, 2)
     np.testing.assert_array_equal(out, wanted)
 
 
-@pytest.mark.parametrize("vectors", [1, 3, ROWS, 2 * ROWS + 7])
-def test_sums_of_lists_run_in_their_order(vectors: int) -> None:
-    width = vectors * LANES
-    rows, shares = normals(9, width), normals(18)
+@pytest.fixture(params=[1, 3, ROWS, 2 * ROWS + 7])
+def width(request: pytest.FixtureRequest) -> int:
+    """Width of rows: whole vectors, in less and in more than a block."""
+    return int(request.param) * LANES
+
+
+def test_sums_of_lists_run_in_their_order(width: int) -> None:
+    rows = normals(9, width)
     rows[:, 0], rows[4] = -0.0, 1e8  # the order and the sign of zero show
     following = np.array([3, -1, 8, 4, 6, -1, 2, -1, 1])
     out = np.full(width + 2, 7, np.float32)
@@ -116,6 +160,9 @@ def test_sums_of_lists_run_in_their_order(vectors: int) -> None:
     wanted = rows[0] + rows[3] + rows[4] + rows[6] + rows[2]
     assert out[1:-1].tobytes() == wanted.tobytes() and out[0] == out[-1] == 7
 
+
+def test_sums_of_shares_are_those_of_the_entries_of_a_list(width: int) -> None:
+    rows, shares, out = normals(9, width), normals(18), np.full(width + 2, 7, np.float32)
     following = np.full(18, -1)
     following[[2, 5, 16]] = 5, 16, 7  # entries of the rows 1, 2, 8 and 3
     compiled(sum_shares)(rows.reshape(-1), following, shares, 2, 4, width, out, 1)
@@ -123,6 +170,19 @@ def test_sums_of_lists_run_in_their_order(vectors: int) -> None:
     np.testing.assert_allclose(out[1:-1], exact, atol=2e-6)
     compiled(sum_shares)(rows.reshape(-1), following, shares, 2, 1, width, out, 1)
     assert out[1:-1].tobytes() == (rows[1] * shares[2]).tobytes()
+    assert out[0] == out[-1] == 7
+
+
+@pytest.mark.parametrize("count", [0, 1, 4])
+def test_sums_of_byte_rows_are_exact_for_whole_shares(width: int, count: int) -> None:
+    """Definition; integers below 2^24 are exact in float32."""
+    rng = np.random.default_rng([width, count])
+    rows = rng.integers(-128, 128, (9, width), np.int8)
+    numbers, shares = rng.integers(0, 9, count), rng.integers(-99, 100, count).astype(np.float32)
+    out = np.full(width + 1, 7, np.float32)
+    compiled(sum_byte_rows)(rows.reshape(-1), width, numbers, shares, count, width, out)
+    np.testing.assert_array_equal(out[:-1], shares @ rows[numbers].astype(np.float32))
+    assert out[-1] == 7
 
 
 @pytest.mark.parametrize("depth", [1, 16, 37])
@@ -143,58 +203,102 @@ def test_loaded_rows(depth: int, dtype: type) -> None:
     np.testing.assert_array_equal(out[: 4 * width].reshape(4, width), wanted)
 
 
-def test_arrays_start_at_a_cache_line() -> None:
-    for count in (1, 100):
-        assert compiled(empty_floats)(count).shape == (count,)
-        assert compiled(empty_floats)(count).ctypes.data % 64 == 0
-        values = normals(2, count)
-        copy = at_cache_line(values)
-        assert copy.ctypes.data % 64 == 0
-        np.testing.assert_array_equal(copy, values.reshape(-1))
+@pytest.mark.parametrize("count", [1, 100])
+def test_arrays_start_at_a_cache_line(count: int) -> None:
+    made = compiled(empty_floats)(count)
+    assert made.shape == (count,) and made.ctypes.data % 64 == 0
+    values = normals(2, count)
+    copy = at_cache_line(values)
+    assert copy.ctypes.data % 64 == 0
+    np.testing.assert_array_equal(copy, values.reshape(-1))
 
 
-@pytest.mark.parametrize("addition", ADDITIONS)
-@pytest.mark.parametrize("extreme", [False, True])
-def test_sums_of_products_of_bytes_are_exact(addition: str, extreme: bool) -> None:
+#: Tiles of bytes for every way to add products, by name.
+TILES = ("tile", "maxima", "strip", "dots", "half strip", "in rows")
+DEPTH, COLUMNS, COUNT = 3 * SPAN, 2 * STRIP * LANES - 3, ROWS - 1
+STRIDE = 2 * STRIP * LANES
+SMALLEST = -(2**31)
+
+
+@cache
+def byte_tiles(addition: str) -> dict[str, Any]:
+    return dict(zip(TILES, map(compiled, make_tiles(addition)), strict=True))
+
+
+def rows_and_matrix(extreme: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return ROWS rows of bytes and a matrix.
+
+    Their numbers are random, or the greatest and the smallest ones.
+    """
     rng = np.random.default_rng(0)
-    depth, columns, count = 3 * SPAN, 2 * STRIP * LANES - 3, ROWS - 1
-    rows = rng.integers(0, 256, (ROWS, depth)).astype(np.uint8)
-    matrix = rng.integers(-128, 128, (depth, columns)).astype(np.int8)
+    rows = rng.integers(0, 256, (ROWS, DEPTH)).astype(np.uint8)
+    matrix = rng.integers(-128, 128, (DEPTH, COLUMNS)).astype(np.int8)
     if extreme:
         rows[:], matrix[:] = 255, -128
-    packed, exact = pack_bytes(matrix), rows[:count].astype(np.int64) @ matrix
-    tile, maxima, strip, dots, half_strip, in_rows = map(compiled, make_tiles(addition))
-    out, best = np.empty(ROWS * WIDE * LANES, np.int32), np.empty(WIDE * LANES, np.int32)
+    return rows, matrix
+
+
+def every_addition(test: Any) -> Any:
+    extremes = pytest.mark.parametrize("extreme", [False, True], ids=["random", "extreme"])
+    return pytest.mark.parametrize("addition", ADDITIONS)(extremes(test))
+
+
+@every_addition
+def test_a_tile_of_bytes_is_exact(addition: str, extreme: bool) -> None:
+    rows, matrix = rows_and_matrix(extreme)
+    packed, exact = pack_bytes(matrix), rows[:COUNT].astype(np.int64) @ matrix
+    out = np.empty(ROWS * WIDE * LANES, np.int32)
     for panel in range(0, 2 * STRIP, WIDE):
         own = exact[:, panel * LANES : (panel + WIDE) * LANES]
-        tile(rows.reshape(-1), 0, count - 1, depth, packed, panel, out)
-        np.testing.assert_array_equal(out.reshape(ROWS, -1)[:count, : own.shape[1]], own)
-        for start in (-(2**31), 0):
-            best[:] = start
-            maxima(rows.reshape(-1), 0, count - 1, depth, packed, panel, best)
-            np.testing.assert_array_equal(best[: own.shape[1]], np.maximum(own.max(axis=0), start))
+        byte_tiles(addition)["tile"](rows.reshape(-1), 0, COUNT - 1, DEPTH, packed, panel, out)
+        np.testing.assert_array_equal(out.reshape(ROWS, -1)[:COUNT, : own.shape[1]], own)
 
-    stride = 2 * STRIP * LANES
-    shifts, sums = rng.integers(-1000, 1000, stride).astype(np.int32), np.zeros((ROWS, stride), np.int32)
-    lanes = np.full((ROWS, WIDE * LANES), -(2**31), np.int32)
+
+@pytest.mark.parametrize("start", [SMALLEST, 0])
+@every_addition
+def test_maxima_of_products_of_bytes_are_exact(addition: str, extreme: bool, start: int) -> None:
+    rows, matrix = rows_and_matrix(extreme)
+    packed, exact = pack_bytes(matrix), rows[:COUNT].astype(np.int64) @ matrix
     for panel in range(0, 2 * STRIP, WIDE):
-        in_rows(
-            rows.reshape(-1), 0, count - 1, depth, packed, panel, shifts, sums.reshape(-1), stride,
+        own = exact[:, panel * LANES : (panel + WIDE) * LANES]
+        best = np.full(WIDE * LANES, start, np.int32)
+        byte_tiles(addition)["maxima"](rows.reshape(-1), 0, COUNT - 1, DEPTH, packed, panel, best)
+        np.testing.assert_array_equal(best[: own.shape[1]], np.maximum(own.max(axis=0), start))
+
+
+@every_addition
+def test_shifted_products_of_bytes_and_their_maxima_are_exact(addition: str, extreme: bool) -> None:
+    rows, matrix = rows_and_matrix(extreme)
+    packed, exact = pack_bytes(matrix), rows[:COUNT].astype(np.int64) @ matrix
+    shifts = np.random.default_rng(1).integers(-1000, 1000, STRIDE).astype(np.int32)
+    sums, lanes = np.zeros((ROWS, STRIDE), np.int32), np.full((ROWS, WIDE * LANES), SMALLEST, np.int32)
+    for panel in range(0, 2 * STRIP, WIDE):
+        byte_tiles(addition)["in rows"](
+            rows.reshape(-1), 0, COUNT - 1, DEPTH, packed, panel, shifts, sums.reshape(-1), STRIDE,
             lanes.reshape(-1),
         )  # fmt: skip
-    np.testing.assert_array_equal(sums[:count, :columns], exact - shifts[:columns])
+    np.testing.assert_array_equal(sums[:COUNT, :COLUMNS], exact - shifts[:COLUMNS])
     np.testing.assert_array_equal(lanes, sums.reshape(ROWS, -1, WIDE * LANES).max(axis=1))
 
-    halves = (matrix & -16) | 8  # the entries of half bytes
-    out = np.empty(2 * STRIP * LANES, np.int32)
-    for call, own, columns_of in ((strip, matrix, packed), (half_strip, halves, pack_half_bytes(halves))):
-        call(rows.reshape(-1), 1, 2, depth, columns_of, STRIP, out)
-        wanted = rows[1:3].astype(np.int64) @ own[:, STRIP * LANES :]
-        np.testing.assert_array_equal(out.reshape(2, -1)[:, : wanted.shape[1]], wanted)
 
+@pytest.mark.parametrize("name", ["strip", "half strip"])
+@every_addition
+def test_strips_of_products_of_bytes_are_exact(addition: str, extreme: bool, name: str) -> None:
+    rows, matrix = rows_and_matrix(extreme)
+    used = matrix if name == "strip" else (matrix & -16) | 8  # the entries of half bytes
+    packed = pack_bytes(used) if name == "strip" else pack_half_bytes(used)
+    out = np.empty(2 * STRIP * LANES, np.int32)
+    byte_tiles(addition)[name](rows.reshape(-1), 1, 2, DEPTH, packed, STRIP, out)
+    wanted = rows[1:3].astype(np.int64) @ used[:, STRIP * LANES :]
+    np.testing.assert_array_equal(out.reshape(2, -1)[:, : wanted.shape[1]], wanted)
+
+
+@every_addition
+def test_products_of_vectors_with_a_query_are_exact(addition: str, extreme: bool) -> None:
+    rows, matrix = rows_and_matrix(extreme)
     vectors = np.ascontiguousarray(matrix[:, : VECTORS + 2].T)
     out = np.empty(2 * VECTORS, np.int32)
-    dots(vectors.reshape(-1), 3, VECTORS + 1, depth, rows.reshape(-1), 1, out)
+    byte_tiles(addition)["dots"](vectors.reshape(-1), 3, VECTORS + 1, DEPTH, rows.reshape(-1), 1, out)
     wanted = rows[2:4].astype(np.int64) @ vectors[3:].T
     np.testing.assert_array_equal(out.reshape(2, VECTORS)[:, : VECTORS - 1], wanted)
 

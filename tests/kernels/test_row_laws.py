@@ -1,5 +1,6 @@
-"""Laws of the row kernels: products, norms, sketches and checks, for any batch, dtype
-and thread count.
+"""Laws of the row kernels: products, norms, sketches and checks.
+
+They hold for any batch, dtype and number of threads.
 """
 
 from typing import Any
@@ -44,8 +45,9 @@ def test_packed_columns_are_the_rows_and_zeros(seed: int, count: int, depth: int
 def test_map_products_add_to_the_output_with_the_same_bits_for_any_batch(
     length: int, seed: int, count: int, columns: int
 ) -> None:
-    """out + block @ M in float64 up to rounding of `length` products; rows do not
-    affect each other.
+    """out + block @ M in float64 up to rounding of `length` products.
+
+    Rows do not affect each other.
     """
     block, matrix = normals(seed, count, length), normals(seed + 1, length, columns)
     start = normals(seed + 2, count, columns)
@@ -83,8 +85,9 @@ def with_zeros(seed: int, count: int, dimension: int) -> Any:
 def test_unit_rows_have_length_one_and_the_same_direction(
     seed: int, count: int, dimension: int, exponent: int
 ) -> None:
-    """Normalization is invariant to the scale, to 2 units of float32; zero rows stay,
-    and the first is named.
+    """Normalization is invariant to the scale, to 2 units of float32.
+
+    Zero rows stay, and the first is named.
     """
     rows = with_zeros(seed, count, dimension)
     zero = np.flatnonzero(~rows.any(axis=1))
@@ -98,8 +101,9 @@ def test_unit_rows_have_length_one_and_the_same_direction(
 def test_measures_of_parts_are_those_of_the_whole(
     seed: int, count: int, dimension: int, data: st.DataObject
 ) -> None:
-    """Batches: running totals have the same bits for any split, and are NumPy's up to
-    rounding.
+    """Batches: running totals have the same bits for any split.
+
+    They are NumPy's up to rounding.
     """
     rows = with_zeros(seed, count, dimension)
     whole, parts = (np.array([0, 0, np.inf, 0, 0, 0], np.float64) for _ in range(2))
@@ -120,8 +124,9 @@ def test_measures_of_parts_are_those_of_the_whole(
 def test_the_first_number_beyond_a_limit_is_found_for_any_sign(
     dtype: Any, seed: int, count: int, wrong: int, data: st.DataObject
 ) -> None:
-    """Definition: the smallest position whose size is at least the limit; NaN and
-    infinities are beyond.
+    """Definition: the smallest position whose size is at least the limit.
+
+    NaN and infinities are beyond it.
     """
     values = np.random.default_rng(seed).uniform(-8, 8, count).astype(dtype)
     values[np.abs(values) >= 8] = 0  # rounded up
@@ -139,8 +144,9 @@ def test_the_first_number_beyond_a_limit_is_found_for_any_sign(
 def test_scores_of_pairs_have_the_bits_of_the_matrix(
     seed: int, lengths: list[int], dimension: int, dtype: Any
 ) -> None:
-    """Both kernels compute one function; documents may repeat, and -inf means no
-    tokens.
+    """Both kernels compute one function.
+
+    Documents may repeat, and -inf means no tokens.
     """
     rng = np.random.default_rng(seed)
     tokens = normals(seed, sum(lengths), dimension).astype(dtype)

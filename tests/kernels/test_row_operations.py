@@ -1,4 +1,7 @@
-"""Laws of the intrinsics on rows, which only compiled code can call: one wrapper each."""
+"""Laws of the intrinsics on rows.
+
+Only compiled code can call them: one wrapper for each.
+"""
 
 from typing import Any
 
@@ -69,8 +72,9 @@ def normals(seed: int, *shape: int) -> Any:
 def test_scaled_vectors_are_whole_and_write_nothing_else(
     add: bool, seed: int, count: int, position: int, start: int
 ) -> None:
-    """A count is rounded down to whole vectors; a weight of a power of two makes
-    products exact.
+    """A count is rounded down to whole vectors.
+
+    A weight of a power of two makes products exact.
     """
     source, before = normals(seed, 60), normals(seed + 1, 60)
     out, whole = before.copy(), count // LANES * LANES
@@ -115,8 +119,9 @@ def test_a_half_is_read_from_any_two_bytes(seed: int, shift: int, count: int) ->
 def test_loaded_rows_are_centered_and_padded_with_zeros(
     dtype: Any, seed: int, count: int, depth: int, data: st.DataObject
 ) -> None:
-    """Rows start..stop minus the center, in float32, and zeros up to a multiple of
-    LANES.
+    """Rows start..stop minus the center, in float32.
+
+    Zeros follow up to a multiple of LANES.
     """
     tokens, width = normals(seed, count, depth).astype(dtype), -(-depth // LANES) * LANES
     center = np.zeros(width, np.float32)
@@ -133,8 +138,9 @@ def test_loaded_rows_are_centered_and_padded_with_zeros(
 
 @given(some.seeds, some.dimensions, st.integers(1, ROWS))
 def test_zero_and_nan_are_not_positive(seed: int, depth: int, count: int) -> None:
-    """Bit j is set exactly where the product is above zero: zeros of both signs and NaN
-    have no bit.
+    """Bit j is set exactly if the product is above zero.
+
+    Zeros of both signs and NaN have no bit.
     """
     rng = np.random.default_rng(seed)
     rows, matrix = (rng.integers(-3, 4, (n, depth)).astype(np.float32) for n in (count, LANES))
@@ -150,8 +156,9 @@ def test_zero_and_nan_are_not_positive(seed: int, depth: int, count: int) -> Non
 
 @given(some.seeds, st.integers(1, 4), st.integers(1, 2 * ROWS))
 def test_lane_products_are_sums_over_every_lanes_th_column(seed: int, steps: int, count: int) -> None:
-    """Lane j adds the products of columns j, j + LANES, ...; rows past the last repeat
-    it.
+    """Lane j adds the products of columns j, j + LANES, ...
+
+    Rows past the last repeat it.
     """
     depth = steps * LANES
     rows, columns = normals(seed, count, depth), normals(seed + 1, 2, depth)

@@ -1,4 +1,4 @@
-"""Products of rows rounded to bytes, decoded residuals, and the search for numbers that are not finite."""
+"""Products of rows rounded to bytes, decoded residuals, and finite numbers."""
 
 from typing import Any
 
@@ -9,25 +9,58 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from muvera.kernels.byte_product import multiply_by_bytes, multiply_rows, round_rows, split_to_bytes
-from muvera.kernels.byte_tile import MAX_DEPTH, SPAN, pack_bytes
+from muvera.kernels.byte_product import (
+    multiply_by_bytes,
+    multiply_by_half_bytes,
+    multiply_rows,
+    round_rows,
+    split_to_bytes,
+)
+from muvera.kernels.byte_tile import MAX_DEPTH, SPAN, pack_bytes, pack_half_bytes
 from muvera.kernels.rows import first_beyond
 from muvera.kernels.token_codes import byte_table, decode_residuals
 from muvera.reranking.codecs import ResidualCodec
 
+#: The sum of 128 times the smallest byte over the greatest depth.
+LEAST_SUM = np.full(1, 128 * -128 * MAX_DEPTH, np.int32)
 
-def test_the_greatest_depth_does_not_overflow() -> None:
+
+def test_the_greatest_depth_fits_an_integer_of_32_bits() -> None:
     assert 255 * 128 * MAX_DEPTH < 2**31
-    block, matrix = np.ones((1, MAX_DEPTH), np.float32), np.full((MAX_DEPTH, 1), -128, np.int8)
-    sums = np.full(1, 128 * -128 * MAX_DEPTH, np.int32)
-    out, one = np.empty((1, 1), np.float32), np.ones(1, np.float32)
-    multiply_by_bytes(block, pack_bytes(matrix), sums, one, out)
-    assert out[0, 0] == pytest.approx(-128 * MAX_DEPTH, rel=1e-6)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(
+    ("multiply", "pack", "least"),
+    [(multiply_by_bytes, pack_bytes, -128), (multiply_by_half_bytes, pack_half_bytes, -120)],
+    ids=["bytes", "half bytes"],
+)
+def test_products_with_a_map_of_the_greatest_depth_do_not_overflow(
+    multiply: Any, pack: Any, least: int, sign: int
+) -> None:
+    block, matrix = np.full((1, MAX_DEPTH), sign, np.float32), np.full((MAX_DEPTH, 1), least, np.int8)
+    sums, one = np.full(1, 128 * least * MAX_DEPTH, np.int32), np.ones(1, np.float32)
+    out = np.empty((1, 1), np.float32)
+    multiply(block, pack(matrix), sums, one, out)
+    assert out[0, 0] == pytest.approx(sign * least * MAX_DEPTH, rel=1e-6)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_products_of_vectors_of_the_greatest_depth_do_not_overflow(sign: int) -> None:
+    numbers, query = np.full((1, MAX_DEPTH), -128, np.int8), np.full((1, MAX_DEPTH), sign, np.float32)
+    halves, units = np.zeros((2, MAX_DEPTH), np.uint8), np.empty(1, np.float32)
+    split_to_bytes(query, halves, units)
+    out = np.empty((1, 1), np.float32)
+    multiply_rows(numbers, 0, 1, LEAST_SUM, np.ones(1, np.float32), halves, units, out)
+    assert out[0, 0] == pytest.approx(sign * -128 * MAX_DEPTH, rel=1e-6)
 
 
 @pytest.mark.parametrize("columns", [1, 63, SPAN, 130])
 def test_rounded_vectors_and_their_products(columns: int) -> None:
-    """The largest entry becomes 127; the error is that of rounding; products are those of integers."""
+    """The largest entry becomes 127, and the error is that of rounding.
+
+    Products are those of integers.
+    """
     rng = np.random.default_rng(columns)
     vectors = (rng.normal(size=(7, columns)) * 10.0 ** np.arange(-3, 4)[:, np.newaxis]).astype(np.float32)
     vectors[2] = 0
@@ -88,11 +121,21 @@ def test_random_bytes_decode_bit_by_bit(
     np.testing.assert_allclose(codec.decode(codec.plaid_codes(codes, packed)), expected, atol=1e-3)
 
 
-def test_the_first_number_beyond_a_limit() -> None:
-    values = np.full(5000, -99.5, np.float32)
+def beyond(values: np.ndarray) -> int:
+    """Return the position of the first float32 of at least 100, or -1."""
     mask, limit = np.uint32(0x7FFFFFFF), np.float32(100).view(np.uint32)
-    assert first_beyond(values.view(np.uint32), mask, limit) == -1
-    assert first_beyond(values[:0].view(np.uint32), mask, limit) == -1
-    for where, value in ((4999, np.nan), (4096, np.inf), (4095, -np.inf), (9, 100), (4, -100), (0, np.nan)):
-        values[where] = value
-        assert first_beyond(values.view(np.uint32), mask, limit) == where
+    return int(first_beyond(values.view(np.uint32), mask, limit))
+
+
+@pytest.mark.parametrize("count", [0, 5000])
+def test_no_number_is_beyond_a_limit(count: int) -> None:
+    assert beyond(np.full(count, -99.5, np.float32)) == -1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 100, -100])
+@pytest.mark.parametrize("place", [0, 4, 4095, 4096, 4999])
+def test_the_first_number_beyond_a_limit(place: int, value: float) -> None:
+    values = np.full(5000, -99.5, np.float32)
+    values[place] = value
+    values[place + 1 :: 700] = np.nan
+    assert beyond(values) == place

@@ -13,7 +13,10 @@ STEPS, ROWS = 3, 3 * scan.STEP // 2
 
 
 def coded(queries: int, most: int = 63) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return eight blocks of codes, tables with entries up to `most`, and the sums of all rows, (queries, 512)."""
+    """Return eight blocks of codes, tables, and the sums of all rows.
+
+    Entries of tables are up to `most`; sums are (queries, 512).
+    """
     rng, number = np.random.default_rng(0), np.arange(ROWS)[:, np.newaxis]
     codes = rng.integers(0, 256, (8, ROWS, scan.BLOCK), dtype=np.uint8)
     tables = rng.integers(0, most + 1, (queries, ROWS, 2, scan.CENTROIDS), dtype=np.uint8)

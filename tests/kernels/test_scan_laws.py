@@ -1,5 +1,6 @@
-"""Laws of the scan's kernels: nearest centroids, tables of products, and any division
-into calls.
+"""Laws of the scan's kernels: nearest centroids and tables of products.
+
+Any division into calls gives the same.
 """
 
 from typing import Any
@@ -35,8 +36,9 @@ def decoded(codes: Any, first: int, count: int) -> Any:
 def test_codes_name_the_nearest_centroid_for_any_division(
     seed: int, count: int, first: int, data: st.DataObject
 ) -> None:
-    """Definition by NumPy, up to ties of float32 distances; other rows of a block stay
-    as they are.
+    """Definition by NumPy, up to ties of float32 distances.
+
+    Other rows of a block stay as they are.
     """
     vectors, centroids = normals(seed, count, 2 * PAIRS), normals(seed + 1, PAIRS, 2, 16)
     blocks = -(-(first + count) // scan.BLOCK)
@@ -57,8 +59,9 @@ def test_codes_name_the_nearest_centroid_for_any_division(
 @settings(max_examples=15)
 @given(some.seeds, st.integers(16, 80), st.integers(1, 4))
 def test_each_round_of_lloyds_algorithm_lowers_the_error(seed: int, count: int, rounds: int) -> None:
-    """Descent: another round never raises the squared error, up to float32 rounding of
-    the centroids.
+    """Descent: another round never raises the squared error.
+
+    The margin is float32 rounding of the centroids.
     """
     sample = normals(seed, count, 2 * PAIRS)
     errors = []
@@ -73,8 +76,9 @@ def test_each_round_of_lloyds_algorithm_lowers_the_error(seed: int, count: int, 
 @settings(max_examples=15)
 @given(some.seeds, st.integers(16, 80))
 def test_one_round_of_lloyds_algorithm_takes_means(seed: int, count: int) -> None:
-    """Definition: a centroid becomes the mean of the vectors nearest to it; none has no
-    member.
+    """Definition: a centroid becomes the mean of the vectors nearest to it.
+
+    Every centroid has a member.
     """
     sample = normals(seed, count, 2 * PAIRS)
     split = sample.reshape(count, PAIRS, 2).astype(np.float64)
@@ -90,8 +94,9 @@ def test_one_round_of_lloyds_algorithm_takes_means(seed: int, count: int) -> Non
 
 @given(some.seeds, st.integers(1, 30), st.sampled_from([1e-6, 1.0, 1e6]))
 def test_tables_are_products_above_the_least_in_one_unit(seed: int, steps: int, scale: float) -> None:
-    """Half a unit per entry; the largest entries of a step fit a byte, those of all
-    steps MAX_SUM.
+    """Half a unit per entry; a step's largest entries fit a byte.
+
+    The largest entries of all steps fit MAX_SUM.
     """
     pairs = steps * scan.STEP
     query, centroids = normals(seed, 2 * pairs) * np.float32(scale), normals(seed + 1, pairs, 2, 16)
@@ -110,8 +115,9 @@ def test_tables_are_products_above_the_least_in_one_unit(seed: int, steps: int, 
 def test_any_division_into_calls_keeps_the_best_rows(
     seed: int, queries: int, wanted: int, most: int, data: st.DataObject
 ) -> None:
-    """Parts: the kept rows are those of a stable sort of all sums, wherever the calls
-    are divided.
+    """Parts: the kept rows are those of a stable sort of all sums.
+
+    It does not matter where the calls are divided.
     """
     rng, blocks, steps = np.random.default_rng(seed), 4, 2
     codes = rng.integers(0, 256, (blocks, PAIRS // 2, scan.BLOCK), dtype=np.uint8)
@@ -135,3 +141,30 @@ def test_any_division_into_calls_keeps_the_best_rows(
             scan.keep_best(own_sums[q], rows[q], count, wanted, np.empty(256, np.int64))
         best = np.sort(shown[np.argsort(-sums[q, shown], kind="stable")[:wanted]])
         np.testing.assert_array_equal(rows[q, : min(count, wanted)], best + 9)
+
+
+@given(some.seeds, st.integers(1, 70))
+def test_of_equal_centroids_the_first_is_taken(seed: int, count: int) -> None:
+    """Ties: with every centroid in two places, no code names the second."""
+    vectors, centroids = normals(seed, count, 2 * PAIRS), normals(seed + 1, PAIRS, 2, 16)
+    centroids[:, :, 8:] = centroids[:, :, :8]
+    codes = np.zeros((-(-count // scan.BLOCK), PAIRS // 2, scan.BLOCK), np.uint8)
+    scan.encode_rows(vectors, centroids, 0, 2, codes.reshape(-1))
+    assert decoded(codes, 0, count).max() < 8
+
+
+@given(some.seeds, st.integers(1, 16), st.integers(0, 5))
+def test_centroids_of_few_different_vectors_lose_nothing(seed: int, different: int, rounds: int) -> None:
+    """Vectors that begin as centroids keep them; centroids without members stay."""
+    vectors = normals(seed, different, 2 * PAIRS)
+    sample = vectors[np.arange(40) % different]
+    centroids = np.empty((PAIRS, 2, 16), np.float32)
+    scan.fit_centroids(sample, np.arange(16), rounds, centroids)
+    split = vectors.reshape(different, PAIRS, 2).transpose(1, 2, 0)
+    np.testing.assert_allclose(centroids, split[:, :, np.arange(16) % different], rtol=1e-6)
+
+
+@given(some.seeds, st.integers(1, 9))
+def test_a_query_of_zeros_has_tables_of_zeros(seed: int, steps: int) -> None:
+    pairs = steps * scan.STEP
+    assert not tables_of(np.zeros(2 * pairs, np.float32), normals(seed, pairs, 2, 16)).any()

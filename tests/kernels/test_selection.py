@@ -1,5 +1,6 @@
-"""Laws of the selection kernels: the best scores, the bounds of bytes, and the expected
-misses.
+"""Laws of the selection kernels: best scores, bounds, expected misses.
+
+The bounds are of bytes.
 """
 
 import math
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muvera.kernels.byte_product import Bounds, bound_products, multiply_possible
+from muvera.kernels.jit import kernel
 from muvera.kernels.rows import inner_products, inner_products_at
 from muvera.kernels.scan import keep_best
 from muvera.kernels.selection import (
@@ -20,6 +22,9 @@ from muvera.kernels.selection import (
     STATE,
     STEP,
     VARIANCE,
+    enter,
+    excluded,
+    record_error,
     select_best,
     trace_misses,
 )
@@ -41,8 +46,9 @@ def test_the_best_are_those_of_a_sort_by_score_and_tie(scores: list[float], k: i
 
 @given(st.lists(st.integers(0, 2000), min_size=1, max_size=120), st.data())
 def test_the_greatest_sums_are_kept_in_order(numbers: list[int], data: st.DataObject) -> None:
-    """Stability: rows stay ascending, the earlier of equal sums are kept, and the edge
-    is the smallest.
+    """Stability: rows stay ascending, and the earlier of equal sums are kept.
+
+    The edge is the smallest sum.
     """
     wanted = data.draw(st.integers(1, len(numbers)))
     sums, rows = np.array(numbers, np.uint16), np.arange(5, 5 + len(numbers))
@@ -54,8 +60,9 @@ def test_the_greatest_sums_are_kept_in_order(numbers: list[int], data: st.DataOb
 
 
 def uncertain(seed: int, count: int, queries: int = 2) -> Any:
-    """Return exact products of integers, approximations, and errors that bound their
-    differences.
+    """Return exact products of integers, approximations, and errors.
+
+    The errors bound their differences.
     """
     rng = np.random.default_rng(seed)
     vectors = rng.integers(-5, 6, (count, LANES)).astype(np.float32)
@@ -71,8 +78,9 @@ def uncertain(seed: int, count: int, queries: int = 2) -> Any:
 def test_group_bounds_never_exceed_the_best_product_of_their_group(
     seed: int, count: int, groups: int
 ) -> None:
-    """Lower bounds: the k-th best bound is at most the k-th best exact product, for
-    every k.
+    """Lower bounds: the k-th best bound is at most the k-th best product.
+
+    This holds for every k; products are exact.
     """
     _, rows, exact, errors, products = uncertain(seed, count)
     lengths, bounds = np.empty(2, np.float32), np.empty((2, groups), np.float32)
@@ -89,8 +97,9 @@ def test_group_bounds_never_exceed_the_best_product_of_their_group(
 
 @given(some.seeds, st.integers(1, 60), st.data())
 def test_no_vector_that_can_reach_the_edge_is_left_out(seed: int, count: int, data: st.DataObject) -> None:
-    """Completeness: every vector with an exact product of at least the edge is
-    possible, and few others.
+    """Completeness: vectors whose exact product reaches the edge are possible.
+
+    Few others are.
     """
     vectors, rows, exact, errors, products = uncertain(seed, count)
     lengths = np.linalg.norm(rows, axis=1).astype(np.float32) * np.float32(1.000001)
@@ -144,8 +153,9 @@ def test_a_full_buffer_gives_no_results(seed: int, count: int, room: int) -> Non
 def test_products_have_the_same_bits_alone_and_together(
     seed: int, count: int, queries: int, panels: int
 ) -> None:
-    """Batches: a product depends on its two vectors only, and is within float32
-    rounding of float64.
+    """Batches: a product depends on its two vectors only.
+
+    It is within float32 rounding of float64.
     """
     rng = np.random.default_rng(seed)
     width = panels * LANES
@@ -168,8 +178,9 @@ def test_products_have_the_same_bits_alone_and_together(
 
 
 def misses_by_hand(scores: Any, products: Any, k: int, slope: float, variance: float, seen: int) -> float:
-    """Expected number of the k best among the candidates after the first `seen`, by
-    normal errors.
+    """Return how many of the k best are expected after the first `seen`.
+
+    Errors are normal.
     """
     errors = scores[:seen].astype(np.float64) - slope * products[:seen]
     spread = errors.var(ddof=1) * seen
@@ -182,8 +193,9 @@ def misses_by_hand(scores: Any, products: Any, k: int, slope: float, variance: f
 @settings(max_examples=20)
 @given(some.seeds, st.integers(13, 60), st.integers(1, 8), st.floats(0.1, 2))
 def test_expected_misses_are_the_tails_of_normal_errors(seed: int, count: int, k: int, slope: float) -> None:
-    """Definition by erfc; a table in steps of 1/32 is off by at most 1/8 of (1/32)^2 *
-    .25 per candidate.
+    """Definition by erfc, of which the kernel has a table in steps of 1/32.
+
+    It is off by at most 1/8 of (1/32)^2 * .25 per candidate.
     """
     rng = np.random.default_rng(seed)
     products = -np.sort(-rng.standard_normal((1, count))).astype(np.float32)
@@ -203,8 +215,9 @@ def test_expected_misses_are_the_tails_of_normal_errors(seed: int, count: int, k
 
 @given(some.seeds, st.integers(1, 8))
 def test_lower_products_of_the_rest_mean_fewer_expected_misses(seed: int, k: int) -> None:
-    """Monotony in the products of the remaining candidates; those already ranked stay
-    the same.
+    """Monotony in the products of the remaining candidates.
+
+    Those already ranked stay the same.
     """
     rng = np.random.default_rng(seed)
     products = -np.sort(-rng.standard_normal((1, 40))).astype(np.float32)
@@ -219,3 +232,66 @@ def test_lower_products_of_the_rest_mean_fewer_expected_misses(seed: int, k: int
         trace_misses(scores[:, :20], own, k, states, expected)
         results.append(expected[0])
     assert (results[1] <= results[0] + 1e-12).all()
+
+
+# -- heaps and estimates ------------------------------------------------------
+
+
+@kernel
+def _enter_all(scores: Any, heap: Any) -> None:
+    for i in range(scores.shape[0]):
+        if scores[i] > heap[0]:
+            enter(heap, scores[i])
+
+
+@given(st.lists(SCORES, max_size=40), st.integers(1, 20))
+def test_a_heap_keeps_the_greatest_scores_and_begins_with_the_smallest(scores: list[float], k: int) -> None:
+    """Definition: the entries are the k greatest scores, or -inf if there are fewer."""
+    heap = np.full(k, -np.inf, np.float32)
+    _enter_all(np.array(scores, np.float32), heap)
+    expected = sorted([*scores, *[-np.inf] * k], reverse=True)[:k]
+    assert sorted(heap.tolist(), reverse=True) == expected and heap[0] == expected[-1]
+
+
+@kernel
+def _judge(scores: Any, estimates: Any, heap: Any, out: Any) -> None:
+    errors = np.zeros(3, np.float64)
+    for i in range(scores.shape[0]):
+        out[i] = excluded(i, estimates, errors, heap)
+        record_error(i, scores[i], estimates, errors)
+
+
+def excluded_by_hand(scores: Any, estimates: Any, least: float, k: int, i: int) -> bool:
+    """The estimate plus five standard deviations is below the smallest score.
+
+    The heap has the k best scores.
+    """
+    seen = scores[:i] > -np.inf
+    errors = scores[:i][seen].astype(np.float64) - estimates[:i][seen]
+    if len(errors) < max(k, 8):
+        return False
+    return bool(estimates[i] + errors.mean() + 5 * errors.std(ddof=1) < least)
+
+
+@given(some.seeds, st.integers(1, 30), st.integers(1, 12), st.floats(-2, 2), st.sampled_from([0.05, 0.4]))
+def test_an_estimate_is_excluded_at_five_standard_deviations(
+    seed: int, count: int, k: int, least: float, noise: float
+) -> None:
+    """Definition by NumPy, after at least 8 and k errors.
+
+    Scores of -inf have no error.
+    """
+    rng = np.random.default_rng(seed)
+    estimates = rng.standard_normal(count).astype(np.float32)
+    scores = (estimates + 0.3 + noise * rng.standard_normal(count)).astype(np.float32)
+    scores[rng.random(count) < 0.2] = -np.inf
+    heap, out = np.full(k, least, np.float32), np.zeros(count, bool)
+    _judge(scores, estimates, heap, out)
+    expected = [excluded_by_hand(scores, estimates, float(heap[0]), k, i) for i in range(count)]
+    assert out.tolist() == expected
+
+
+def test_without_estimates_nothing_is_excluded() -> None:
+    out = np.ones(20, bool)
+    _judge(np.arange(20, dtype=np.float32), np.empty(0, np.float32), np.full(1, 1e9, np.float32), out)
+    assert not out.any()

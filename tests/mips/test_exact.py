@@ -1,4 +1,7 @@
-"""ExactSearch against NumPy, bit for bit in any batch, through additions, removals and the disk."""
+"""ExactSearch against NumPy, bit for bit in any batch.
+
+Vectors are added, removed and saved.
+"""
 
 import math
 import tracemalloc
@@ -59,19 +62,31 @@ def test_no_second_copy_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert peak < 1 << 20
 
 
-def test_damaged_files(tmp_path: Path) -> None:
+@pytest.fixture
+def identity(tmp_path: Path) -> Path:
+    """The folder of a search with four vectors of seven floats."""
     filled(ExactSearch(7), np.eye(4, 7, dtype=np.float32)).save(tmp_path, lambda path: None)
+    return tmp_path
+
+
+def test_files_of_another_shape_are_refused(identity: Path) -> None:
     with pytest.raises(ValueError, match=r"\(n, 8\), got \(4, 7\)"):
-        ExactSearch.load(tmp_path, 8, SavedState({}, []))
-    np.save(tmp_path / "vector_labels.npy", np.arange(3))
+        ExactSearch.load(identity, 8, SavedState({}, []))
+    np.save(identity / "vector_labels.npy", np.arange(3))
     with pytest.raises(ValueError, match="3 labels for 4 vectors"):
-        ExactSearch.load(tmp_path, 7, SavedState({}, []))
-    path = tmp_path / "vectors.npy"
-    whole = path.read_bytes()
-    for content in (b"", whole[:90], whole[:-5], b"garbage" * 40):
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"vectors\.npy"):
-            ExactSearch.load(tmp_path, 7, SavedState({}, []))
+        ExactSearch.load(identity, 7, SavedState({}, []))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda whole: b"", lambda whole: whole[:90], lambda whole: whole[:-5], lambda whole: b"garbage" * 40],
+    ids=["empty", "header", "cut", "garbage"],
+)
+def test_damaged_files_are_refused(identity: Path, damage: Any) -> None:
+    path = identity / "vectors.npy"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=r"vectors\.npy"):
+        ExactSearch.load(identity, 7, SavedState({}, []))
 
 
 # -- bytes before floats -----------------------------------------------------------

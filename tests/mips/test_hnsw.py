@@ -1,8 +1,12 @@
-"""HNSWSearch: ef, lengths, failed additions, damaged files, and checks that hnswlib lacks."""
+"""HNSWSearch: ef, lengths, failed additions, damaged files, added checks.
+
+hnswlib lacks these checks.
+"""
 
 import struct
 import sys
 import types
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,33 +116,60 @@ def saved(tmp_path: Path) -> tuple[Path, HNSWSearch]:
     return tmp_path / GRAPH, search
 
 
-def test_files_of_other_graphs(saved: tuple[Path, HNSWSearch]) -> None:
+@pytest.mark.parametrize(
+    ("dimension", "changes", "message"), [(17, {}, "16 floats, but 17"), (16, {"m": 8}, "m=16, but m=8")]
+)
+def test_graphs_of_other_settings_are_refused(
+    saved: tuple[Path, HNSWSearch], dimension: int, changes: dict[str, Any], message: str
+) -> None:
     path, search = saved
-    for dimension, changes, message in ((17, {}, "16 floats, but 17"), (16, {"m": 8}, "m=16, but m=8")):
-        with pytest.raises(ValueError, match=message):
-            load(path.parent, search, dimension, **changes)
+    with pytest.raises(ValueError, match=message):
+        load(path.parent, search, dimension, **changes)
+
+
+def test_files_that_are_no_graphs_are_refused(saved: tuple[Path, HNSWSearch]) -> None:
+    path, search = saved
     path.write_bytes(b"\1\0\0\0\1\0\0\0" * 1000)
     with pytest.raises(ValueError, match="not a file of"):
         load(path.parent, search)
 
 
-def test_damaged_norms(saved: tuple[Path, HNSWSearch]) -> None:
+def replaced(norms: Any, place: int, value: float) -> Any:
+    """Return a copy of the norms with another one in a place."""
+    changed = norms.copy()
+    changed[place] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda norms: replaced(norms, 300, np.nan),
+        lambda norms: replaced(norms, 7, 0),
+        lambda norms: replaced(norms, 0, -1),
+        lambda norms: replaced(norms, 0, np.inf),
+        lambda norms: replaced(norms, 0, 0),
+        lambda norms: replaced(norms, 0, norms[0] * 1.1),
+        lambda norms: replaced(norms, 5, norms[0] / 2),
+        lambda norms: norms[:200],
+        lambda norms: norms[:0],
+        lambda norms: norms.astype(np.float64),
+        lambda norms: norms[np.newaxis],
+    ],
+    ids=[
+        "nan", "zero", "negative", "infinite", "no first norm", "long", "short",
+        "200 of 301", "empty", "float64", "two axes",
+    ],
+)  # fmt: skip
+def test_damaged_norms(saved: tuple[Path, HNSWSearch], damage: Any) -> None:
     path, search = saved
     norms = path.parent / NORMS
-    whole = np.load(norms)
-    damages = [(300, np.nan), (7, 0), (0, -1), (0, np.inf), (0, 0), (0, whole[0] * 1.1), (5, whole[0] / 2)]
-    damaged = []
-    for place, value in damages:
-        damaged.append(whole.copy())
-        damaged[-1][place] = value
-    for array in (*damaged, whole[:200], whole[:0], whole.astype(np.float64), whole[np.newaxis]):
-        np.save(norms, array)
-        with pytest.raises(ValueError, match=r"vector_norms\.npy"):
-            load(path.parent, search)
+    np.save(norms, damage(np.load(norms)))
+    with pytest.raises(ValueError, match=r"vector_norms\.npy"):
+        load(path.parent, search)
 
 
-def test_cut_and_damaged_files(saved: tuple[Path, HNSWSearch]) -> None:
-    """Every cut is noticed; a changed byte is noticed, or leaves a valid graph."""
+def test_cut_files_are_refused(saved: tuple[Path, HNSWSearch]) -> None:
     path, search = saved
     whole = path.read_bytes()
     rng = np.random.default_rng(0)
@@ -146,10 +177,19 @@ def test_cut_and_damaged_files(saved: tuple[Path, HNSWSearch]) -> None:
         path.write_bytes(whole[:size])
         with pytest.raises(ValueError, match="truncated"):
             load(path.parent, search)
-    path.write_bytes(whole + b"\0\0\0")
+
+
+def test_files_with_more_bytes_are_refused(saved: tuple[Path, HNSWSearch]) -> None:
+    path, search = saved
+    path.write_bytes(path.read_bytes() + b"\0\0\0")
     with pytest.raises(ValueError, match="3 bytes follow its end"):
         load(path.parent, search)
-    queries = clustered(27, 3, 16)
+
+
+def test_a_changed_byte_is_noticed_or_leaves_a_valid_graph(saved: tuple[Path, HNSWSearch]) -> None:
+    path, search = saved
+    whole = path.read_bytes()
+    rng, queries = np.random.default_rng(0), clustered(27, 3, 16)
     for position in rng.integers(0, len(whole), 60):
         damaged = bytearray(whole)
         damaged[position] ^= 1 << int(rng.integers(8))
@@ -187,7 +227,10 @@ def test_another_library_under_the_name_of_hnswlib(monkeypatch: pytest.MonkeyPat
 
 
 def test_unreachable_vectors_are_found() -> None:
-    """With so few links some vectors lose all links to them: all allowed vectors are then scored."""
+    """With so few links, no link leads to some vectors.
+
+    All allowed vectors are then scored.
+    """
     vectors = clustered(18, 1500, 8) * np.geomspace(1, 1000, 1500)[:, np.newaxis].astype(np.float32)
     search, queries = graph(vectors[::-1].copy(), m=2, ef_construction=2, ef=1), clustered(19, 3, 8)
     with pytest.raises(RuntimeError):  # otherwise the test shows nothing
@@ -202,7 +245,7 @@ def test_unreachable_vectors_are_found() -> None:
 
 
 def test_a_mark_that_contradicts_the_index(saved: tuple[Path, HNSWSearch]) -> None:
-    """Without the check, hnswlib raises "Label not found" later, when the vector is read."""
+    """Without the check, hnswlib raises "Label not found" when a vector is read."""
     path, search = saved
     search.remove(np.array([7]))
     search.settle()
@@ -211,31 +254,42 @@ def test_a_mark_that_contradicts_the_index(saved: tuple[Path, HNSWSearch]) -> No
         load(path.parent, search)
 
 
-def test_links_without_a_target(saved: tuple[Path, HNSWSearch]) -> None:
+#: Places in a graph's file of 300 vectors, from the size of a vector's entry and the
+#: start of the upper lists, and the numbers to write there.
+DAMAGES: dict[str, Callable[[int, int], list[tuple[int, int]]]] = {
+    "target does not exist": lambda step, upper: [
+        (96 + 7 * step + 4, 10**6), (96 + 9 * step, 40), (upper + 8, 300)
+    ],
+    "entry point": lambda step, upper: [(52, 300), (52, 2**31), (48, 99)],
+    "label twice": lambda step, upper: [(96 + step + 4 * 33 + 4 * 32, 0)],
+    "contradicts itself": lambda step, upper: [
+        (16, 10**9), (0, 1), (56, 3), (84, 0x7FE00000), (84, 0), (92, 1)
+    ],
+    "truncated": lambda step, upper: [(96 + 300 * step, 68), (upper, 67)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", DAMAGES)
+def test_links_without_a_target(saved: tuple[Path, HNSWSearch], message: str) -> None:
     """hnswlib would follow them out of its memory."""
     path, search = saved
     whole = bytearray(path.read_bytes())
     step, floats_at = struct.unpack_from("=QQQ", whole, 24)[::2]
     assert floats_at == 4 * 33 and len(whole) > 96 + 300 * step
     upper = next(at for at in range(96 + 300 * step, len(whole), 4) if whole[at] or whole[at + 1])
-    damages = {
-        "target does not exist": [(96 + 7 * step + 4, 10**6), (96 + 9 * step, 40), (upper + 8, 300)],
-        "entry point": [(52, 300), (52, 2**31), (48, 99)],
-        "label twice": [(96 + step + floats_at + 4 * 32, 0)],
-        "contradicts itself": [(16, 10**9), (0, 1), (56, 3), (84, 0x7FE00000), (84, 0), (92, 1)],
-        "truncated": [(96 + 300 * step, 68), (upper, 67)],
-    }
-    for message, places in damages.items():
-        for position, value in places:
-            damaged = bytearray(whole)
-            struct.pack_into("=I", damaged, position, value)
-            path.write_bytes(damaged)
-            with pytest.raises(ValueError, match=message):
-                load(path.parent, search)
+    for position, value in DAMAGES[message](step, upper):
+        damaged = bytearray(whole)
+        struct.pack_into("=I", damaged, position, value)
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=message):
+            load(path.parent, search)
 
 
 def test_added_labels_without_a_norm(saved: tuple[Path, HNSWSearch]) -> None:
-    """Without the check, arrays that are indexed by label would grow to the size of a damaged label."""
+    """Without the check, arrays would grow to the size of a damaged label.
+
+    They are indexed by label.
+    """
     path, search = saved
     np.save(path.parent / "vector_added_labels.npy", np.array([2**40]))
     np.save(path.parent / "vector_added.npy", np.ones((1, 16), np.float32))

@@ -1,5 +1,6 @@
-"""Laws of the vector searches: error bounds, parts, filters, removals, batches and
-threads.
+"""Laws of the vector searches: error bounds, parts, filters, removals.
+
+They hold for any batch and number of threads.
 """
 
 from collections.abc import Iterator
@@ -68,8 +69,9 @@ def few_by_bytes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_results_are_true_products_in_order_without_repeats(
     make: Any, seed: int, count: int, kind: str, k: int
 ) -> None:
-    """Soundness: each score is the product of its label, within bytes' bound or 3e-6 of
-    the lengths.
+    """Soundness: each score is the product of its label.
+
+    The margin is bytes' bound, or 3e-6 of the lengths.
     """
     vectors, queries = vectors_of(seed, count, kind=kind), vectors_of(seed + 1, 3)
     labels, scores = filled(make(DIM), vectors).search(queries, k)
@@ -89,8 +91,9 @@ def test_results_are_true_products_in_order_without_repeats(
 @settings(max_examples=10)
 @given(some.seeds, st.integers(1, 60), st.data())
 def test_results_are_allowed_and_not_removed(make: Any, seed: int, count: int, data: st.DataObject) -> None:
-    """Filters: as many results as visible vectors, and never a removed or unknown
-    label.
+    """Filters: as many results as visible vectors.
+
+    There is never a removed or unknown label.
     """
     search = filled(make(DIM), vectors_of(seed, count), 3 * np.arange(count))
     numbers = st.sets(st.integers(0, count - 1), max_size=count)
@@ -110,8 +113,9 @@ def test_results_are_allowed_and_not_removed(make: Any, seed: int, count: int, d
 def test_a_removal_leaves_the_rest_of_the_results(
     make: Any, seed: int, count: int, data: st.DataObject
 ) -> None:
-    """Independence: all visible results are those of a filter with the same labels, and
-    a copy's do not change.
+    """Independence: all results are those of a filter with the same labels.
+
+    A copy's results do not change.
     """
     search, queries = filled(make(DIM), vectors_of(seed, count)), vectors_of(seed + 1, 2)
     expected = search.search(queries, count)
@@ -142,8 +146,9 @@ def test_a_query_alone_has_the_bits_of_the_batch(make: Any, seed: int, count: in
 @settings(max_examples=8)
 @given(some.seeds, st.integers(1, 60), st.integers(-6, 6))
 def test_scaling_a_query_scales_its_scores(make: Any, seed: int, count: int, exponent: int) -> None:
-    """Homogeneity: a power of two changes no label and scales the scores exactly, or a
-    graph's to rounding.
+    """Homogeneity: a power of two changes no label and scales the scores.
+
+    Scores are exact, but a graph's only up to rounding.
     """
     search, rows = filled(make(DIM), vectors_of(seed, count)), vectors_of(seed + 1, 2)
     labels, scores = search.search(rows, 9)
@@ -159,8 +164,9 @@ def test_scaling_a_query_scales_its_scores(make: Any, seed: int, count: int, exp
 @settings(max_examples=8)
 @given(some.seeds, st.integers(1, 60), st.data())
 def test_stored_vectors_are_the_added_ones(make: Any, seed: int, count: int, data: st.DataObject) -> None:
-    """Round trip: exact for floats, half a 127th of the largest entry for bytes,
-    rounding for cosines.
+    """Round trip: exact for floats, half a 127th for bytes.
+
+    Bytes are relative to the largest entry; cosines have rounding.
     """
     vectors = vectors_of(seed, count, kind="lengths")
     search = filled(make(DIM), vectors, 2 * np.arange(count), step=data.draw(st.integers(1, 60)))
@@ -193,8 +199,9 @@ class FloatSearch(ExactSearch):
 def test_bytes_before_floats_find_what_all_floats_find(
     seed: int, count: int, kind: str, dimension: int, data: st.DataObject
 ) -> None:
-    """Exactness: error bounds leave no best vector out; labels, bits and ties are those
-    of reading all floats.
+    """Exactness: error bounds leave no best vector out.
+
+    Labels, bits and ties are those of reading all floats.
     """
     vectors, queries = vectors_of(seed, count, dimension, kind), vectors_of(seed + 1, 3, dimension, kind)
     k = data.draw(st.integers(1, count))
@@ -211,8 +218,9 @@ def test_bytes_before_floats_find_what_all_floats_find(
 def test_blocks_merge_to_the_ranking_of_all(
     monkeypatch: pytest.MonkeyPatch, seed: int, count: int, kind: str, k: int, rows: int
 ) -> None:
-    """Blocks: merging the best of parts keeps order and ties; a product is NumPy's up
-    to rounding.
+    """Blocks: merging the best of parts keeps order and ties.
+
+    A product is NumPy's up to rounding.
     """
     vectors, queries = vectors_of(seed, count, kind=kind), vectors_of(seed + 1, 2, kind=kind)
     search = filled(ExactSearch(DIM), vectors)
@@ -234,8 +242,9 @@ def test_blocks_merge_to_the_ranking_of_all(
 def test_the_exact_best_lose_at_most_twice_the_error_bound(
     seed: int, count: int, kind: str, dimension: int, k: int
 ) -> None:
-    """The product at each rank is the exact one of this rank up to two errors of bytes
-    times the query.
+    """The product at each rank is the exact one of this rank.
+
+    The margin is two errors of bytes times the query.
     """
     vectors, queries = vectors_of(seed, count, dimension, kind), vectors_of(seed + 1, 3, dimension)
     k = min(k, count)
@@ -253,8 +262,9 @@ def test_the_exact_best_lose_at_most_twice_the_error_bound(
 def test_any_division_into_parts_and_threads_gives_the_same_results(
     seed: int, count: int, kind: str, data: st.DataObject
 ) -> None:
-    """Parts: with centroids of the first 40 vectors, additions in any steps find the
-    same by the same bits.
+    """Parts: additions in any steps find the same by the same bits.
+
+    The centroids are of the first 40 vectors.
     """
     vectors, queries = vectors_of(seed, count, kind=kind), vectors_of(seed + 1, 5)
     removed = np.array(sorted(data.draw(st.sets(st.integers(0, count - 1), max_size=20))), np.int64)
@@ -276,8 +286,9 @@ def test_any_division_into_parts_and_threads_gives_the_same_results(
 def test_the_scan_orders_by_bytes_the_best_sums_of_codes(
     seed: int, count: int, kind: str, data: st.DataObject
 ) -> None:
-    """Definition by NumPy: 8 visible rows with the largest sums, the earlier of equals,
-    ordered by bytes.
+    """Definition by NumPy: 8 visible rows with the largest sums.
+
+    The earlier of equals is taken, and bytes order them.
     """
     vectors, queries = vectors_of(seed, count, kind=kind), vectors_of(seed + 1, 3)
     search = filled(ScanSearch(DIM), vectors, step=data.draw(st.integers(40, 300)))
@@ -300,8 +311,9 @@ def test_the_scan_orders_by_bytes_the_best_sums_of_codes(
 
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=70))
 def test_pairs_are_a_permutation_of_large_and_small_spreads(spreads: list[float]) -> None:
-    """The i-th largest is paired with the i-th smallest, and steps have equal sums of
-    ranks.
+    """The i-th largest is paired with the i-th smallest.
+
+    Steps have equal sums of ranks.
     """
     columns = _paired_columns(np.array(spreads))
     assert sorted(columns.tolist()) == list(range(len(spreads)))
@@ -327,8 +339,9 @@ def test_columns_in_pairs_keep_all_products(seed: int, count: int, dimension: in
 @settings(max_examples=10)
 @given(some.seeds, st.integers(1, 60), KINDS)
 def test_vectors_of_a_graph_have_length_one(seed: int, count: int, kind: str) -> None:
-    """Filling: cosines rank like products because all vectors have one length; float32
-    allows 1e-6.
+    """Filling: cosines rank like products because all lengths are equal.
+
+    A margin of 1e-6 is for float32.
     """
     search = filled(hnsw(DIM), vectors_of(seed, count, kind=kind))
     stored = np.asarray(search._graph.index.get_items(list(range(count)), return_type="numpy"))

@@ -1,4 +1,7 @@
-"""What every vector search promises: filters, removals and copies, any batch and number of threads, checked arrays."""
+"""What every vector search promises.
+
+Filters, removals and copies, any batch and number of threads, checked arrays.
+"""
 
 from collections.abc import Callable
 from copy import copy
@@ -130,15 +133,15 @@ BAD_CALLS: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
 ]
 
 
+@pytest.mark.parametrize(("call", "error", "message"), BAD_CALLS, ids=[row[2] for row in BAD_CALLS])
 @every_search
-def test_bad_arrays(make: Any) -> None:
+def test_bad_arrays(make: Any, call: Any, error: type[Exception], message: str) -> None:
     search = make(DIM)
     search.add(np.arange(5) * 10, np.random.default_rng(0).standard_normal((5, DIM)))
     if make is HNSWSearch:
         search._graph.index = object()  # the graph must not be called
-    for call, error, message in BAD_CALLS:
-        with pytest.raises(error, match=message):
-            call(search)
+    with pytest.raises(error, match=message):
+        call(search)
     assert len(search) == 5 and search.labels().tolist() == [0, 10, 20, 30, 40]
 
 
@@ -170,14 +173,18 @@ def test_number_types_and_layouts(make: Any) -> None:
     assert search.info()["bytes_per_vector"] >= DIM
 
 
-def test_bad_settings() -> None:
-    wrong: list[tuple[Any, str]] = [
-        ({"ef_construction": True}, "ef_construction .* True"),
-        ({"M": 32}, "'M'"),
-    ]
-    for values, message in wrong:
-        with pytest.raises((TypeError, ValueError), match=message):
-            HNSWSettings.of(values)
+def test_settings_are_read() -> None:
     assert HNSWSettings.of({"m": 32}) == HNSWSettings(m=32)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"), [({"ef_construction": True}, "ef_construction .* True"), ({"M": 32}, "'M'")]
+)
+def test_bad_settings(values: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        HNSWSettings.of(values)
+
+
+def test_a_search_needs_a_dimension() -> None:
     with pytest.raises(ValueError, match=r"dimension .* 0"):
         ExactSearch(0)

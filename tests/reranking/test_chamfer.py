@@ -107,19 +107,28 @@ def test_ties_go_to_the_earlier_document() -> None:
     assert rerank(query, documents.with_ids(range(10, 16)), [[15, 14, 10]])[0].ids.tolist() == [14, 15, 10]
 
 
-def test_no_queries_no_documents_and_no_tokens() -> None:
-    none, documents = MultiVectors.from_arrays([], dimension=24), sample(6, [2, 3])
-    assert top_k(none, documents, 1) == [] and rerank(none, documents, []) == []
-    assert top_k([], documents, 1) == [] and rerank([], documents, []) == []
-    assert [len(row) for row in top_k(documents, none, 3)] == [0, 0]
-    assert [len(row) for row in top_k(documents, [], 3)] == [0, 0] and top_k([], [], 3) == []
-    queries = [documents[0], np.empty((0, 24)), documents[1]]
-    for rankings in (top_k(queries, documents, 3), rerank(queries, documents, [[0, 1]] * 3, 3)):
+NO_TEXTS = MultiVectors.from_arrays([], dimension=24)
+TWO_TEXTS = sample(6, [2, 3])
+
+
+def test_no_queries_have_no_rankings() -> None:
+    assert top_k(NO_TEXTS, TWO_TEXTS, 1) == [] and rerank(NO_TEXTS, TWO_TEXTS, []) == []
+    assert top_k([], TWO_TEXTS, 1) == [] and rerank([], TWO_TEXTS, []) == []
+    assert chamfer_matrix(NO_TEXTS, TWO_TEXTS).shape == (0, 2)
+
+
+def test_no_documents_have_empty_rankings() -> None:
+    assert [len(row) for row in top_k(TWO_TEXTS, NO_TEXTS, 3)] == [0, 0]
+    assert [len(row) for row in top_k(TWO_TEXTS, [], 3)] == [0, 0] and top_k([], [], 3) == []
+    assert chamfer_matrix(TWO_TEXTS, NO_TEXTS).shape == (2, 0)
+    assert len(rerank(sample(5, [3]), TWO_TEXTS, [[]])[0]) == 0
+
+
+def test_texts_without_tokens_find_nothing_and_are_not_found() -> None:
+    queries = [TWO_TEXTS[0], np.empty((0, 24)), TWO_TEXTS[1]]
+    for rankings in (top_k(queries, TWO_TEXTS, 3), rerank(queries, TWO_TEXTS, [[0, 1]] * 3, 3)):
         assert [len(row) for row in rankings] == [2, 0, 2]
-    assert chamfer_matrix(none, documents).shape == (0, 2)
-    assert chamfer_matrix(documents, none).shape == (2, 0)
     assert rerank(sample(5, [3]), sample(4, [0, 2, 0, 5]), [[0, 2]])[0].ids.tolist() == []
-    assert len(rerank(sample(5, [3]), documents, [[]])[0]) == 0
 
 
 @settings(max_examples=15)

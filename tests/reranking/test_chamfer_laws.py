@@ -1,5 +1,6 @@
-"""Laws of Chamfer similarity: invariances, monotony, linearity, bounds, spans and
-carved queries.
+"""Laws of Chamfer similarity: invariances, monotony, bounds and spans.
+
+Also linearity, and carved queries.
 """
 
 from itertools import pairwise
@@ -38,13 +39,16 @@ def collections(draw: st.DrawFn) -> tuple[MultiVectors, MultiVectors]:
 
 
 def size(query: Any, document: Any) -> float:
-    """Return the Cauchy-Schwarz bound: query lengths times the longest document token."""
+    """Return the Cauchy-Schwarz bound: query lengths times the longest token.
+
+    It is the longest token of the document.
+    """
     lengths = [np.linalg.norm(np.asarray(text, np.float64), axis=1) for text in (query, document)]
     return float(lengths[0].sum() * lengths[1].max())
 
 
 def whole_numbers(rng: np.random.Generator, lengths: Any, dimension: int = 8) -> MultiVectors:
-    """Tokens of small whole numbers: all their products and sums are exact in float32."""
+    """Tokens of small whole numbers: products and sums are exact in float32."""
     tokens = rng.integers(-4, 5, (int(np.sum(lengths)), dimension)).astype(np.float32)
     return MultiVectors.from_flat(tokens, lengths)
 
@@ -69,8 +73,9 @@ def test_repeated_document_tokens_change_no_bit(pair: list[Floats], times: int) 
 
 @given(texts(2), st.randoms(use_true_random=False))
 def test_the_order_of_query_tokens_changes_only_the_rounding(pair: list[Floats], random: Any) -> None:
-    """Permutation: a float64 sum is rounded to float32 once, so scores differ by one
-    unit at most.
+    """Permutation: scores differ by one unit at most.
+
+    A float64 sum is rounded to float32 once.
     """
     query, document = pair
     order = random.sample(range(len(query)), len(query))
@@ -119,8 +124,9 @@ def test_moving_all_document_tokens_adds_the_same_to_all_scores(seed: int) -> No
 def test_half_precision_documents_score_like_their_floats(
     both: tuple[MultiVectors, MultiVectors],
 ) -> None:
-    """float16 tokens are widened exactly: the bits are those of the same numbers in
-    float32.
+    """Tokens in float16 are widened exactly.
+
+    The bits are those of the same numbers in float32.
     """
     queries, documents = both
     halves = MultiVectors(documents.tokens.astype(np.float16), documents.offsets)
@@ -140,8 +146,9 @@ def test_columns_of_zeros_change_no_bit(pair: list[Floats], columns: int) -> Non
 
 @given(texts(3))
 def test_a_union_scores_at_least_as_each_of_its_parts(three: list[Floats]) -> None:
-    """Monotony in document tokens, and subadditivity over the union for each query
-    token.
+    """Monotony in document tokens, and subadditivity over the union.
+
+    Both hold for each query token.
     """
     query, one, other = three
     union = np.concatenate([one, other])
@@ -163,8 +170,9 @@ def test_scores_add_up_over_query_tokens(pair: list[Floats], cut: int) -> None:
 
 @given(texts(2))
 def test_no_score_exceeds_the_product_of_lengths(pair: list[Floats]) -> None:
-    """Cauchy-Schwarz, with the slack of float32 products; one token of a document is a
-    lower bound.
+    """Cauchy-Schwarz, with the slack of float32 products.
+
+    One token of a document is a lower bound.
     """
     query, document = pair
     bound = size(query, document)
@@ -176,8 +184,9 @@ def test_no_score_exceeds_the_product_of_lengths(pair: list[Floats]) -> None:
 
 @given(st.data(), some.dimensions)
 def test_no_unit_text_is_closer_to_a_unit_query_than_itself(data: st.DataObject, dimension: int) -> None:
-    """Self-similarity of unit tokens is their number, the maximum; float32 rounding is
-    allowed.
+    """Self-similarity of unit tokens is their number, the maximum.
+
+    Rounding of float32 is allowed.
     """
     query, document = (data.draw(some.token_arrays(dimension, least=1, unit=True)) for _ in range(2))
     assert chamfer(query, query) == pytest.approx(len(query), rel=ROUNDING)
@@ -186,8 +195,9 @@ def test_no_unit_text_is_closer_to_a_unit_query_than_itself(data: st.DataObject,
 
 @given(texts(3), st.floats(0, 1))
 def test_scores_are_convex_in_a_query_token(three: list[Floats], share: float) -> None:
-    """A maximum of linear functions is convex in the query token; float32 rounding is
-    allowed.
+    """A maximum of linear functions is convex in the query token.
+
+    Rounding of float32 is allowed.
     """
     one, other, document = three[0][:1], three[1][:1], three[2]
     mixed = (share * one + (1 - share) * other).astype(np.float32)
@@ -203,8 +213,9 @@ def test_scores_are_convex_in_a_query_token(three: list[Floats], share: float) -
 def test_the_best_of_two_halves_are_the_best_of_all(
     both: tuple[MultiVectors, MultiVectors], k: int, cut: int
 ) -> None:
-    """Chunks: the k best of a collection are the k best of the k best of its parts,
-    with all ties.
+    """Chunks: the k best are the k best of the k best of the parts.
+
+    All ties are included.
     """
     queries, documents = both
     cut = min(cut, len(documents))
@@ -240,8 +251,9 @@ def test_reranking_every_document_in_any_order_is_exact_search(
 
 @given(texts(2), st.randoms(use_true_random=False))
 def test_explanations_follow_the_tokens(pair: list[Floats], random: Any) -> None:
-    """Equivariance: permuted documents have the same maxima at permuted positions, the
-    first of ties.
+    """Equivariance: permuted documents have the same maxima.
+
+    They are at permuted positions, the first of ties.
     """
     query, document = pair
     order = np.array(random.sample(range(len(document)), len(document)))
@@ -272,8 +284,9 @@ def test_a_span_scores_at_least_as_each_span_inside_it(pair: list[Floats], data:
 def test_spans_are_ranked_by_span_plus_alpha_times_document(
     four: list[Floats], alpha: float, k: int, data: st.DataObject
 ) -> None:
-    """Definition of the score, with ties to the earlier document and span; k cuts the
-    list.
+    """Definition of the score, with ties to the earlier document and span.
+
+    `k` cuts the list.
     """
     query, documents = four[0], four[1:]
     spans = []
@@ -294,7 +307,7 @@ def test_spans_are_ranked_by_span_plus_alpha_times_document(
 
 @given(st.lists(st.integers(0, 4), max_size=12), st.lists(st.integers(0, 30), max_size=5))
 def test_tokens_belong_to_the_range_of_their_first_character(lengths: list[int], cuts: list[int]) -> None:
-    """A partition of the characters is a partition of the tokens that have characters."""
+    """A partition of characters is one of the tokens that have characters."""
     ends = np.cumsum([0, *lengths]).tolist()
     characters = list(pairwise(ends))
     bounds = sorted({0, *cuts, ends[-1] + 1})
@@ -313,8 +326,9 @@ TAUS = st.sampled_from([0.05, 0.3, 0.7, 0.95, 1.0])
 
 @given(texts(2), TAUS)
 def test_a_carved_query_scores_at_most_as_the_query(pair: list[Floats], tau: float) -> None:
-    """A ball matches one document token, so its sum cannot exceed the sum of its
-    tokens' maxima.
+    """A ball matches one document token.
+
+    So its sum cannot exceed the sum of its tokens' maxima.
     """
     query, document = pair
     carved = carve_queries(query, tau)[0]
@@ -323,8 +337,9 @@ def test_a_carved_query_scores_at_most_as_the_query(pair: list[Floats], tau: flo
 
 @given(texts(1), TAUS)
 def test_carving_preserves_the_sum_of_a_querys_tokens(one: list[Floats], tau: float) -> None:
-    """Conservation: balls are sums, and each token is in one ball; so a one-token
-    document scores alike.
+    """Conservation: balls are sums, and each token is in one ball.
+
+    So a one-token document scores alike.
     """
     (query,) = one
     carved = carve_queries(query, tau)[0]

@@ -1,5 +1,6 @@
-"""Laws of the token codecs: bounds of decode(encode(x)), fixed points, scales, and
-scores of codes.
+"""Laws of the token codecs: bounds, fixed points, scales and scores.
+
+Bounds are of decode(encode(x)); scores are of codes.
 """
 
 from functools import cache
@@ -46,8 +47,9 @@ def factors(codes: Any, start: int) -> Any:
 
 @given(some.seeds, st.integers(0, 20), DIMENSIONS, st.floats(1e-2, 1e2))
 def test_int8_is_off_by_at_most_half_a_step(seed: int, count: int, dimension: int, scale: float) -> None:
-    """A step is a 127th of the largest centered entry, rounded to float16, so .505
-    includes float32's rounding.
+    """A step is a 127th of the largest centered entry, rounded to float16.
+
+    So .505 includes float32's rounding.
     """
     codec = fitted("int8", dimension)
     rows = tokens(seed, count, dimension) * np.float32(scale)
@@ -77,8 +79,9 @@ def test_decoded_tokens_have_the_length_of_the_token(
 @settings(max_examples=15)
 @given(some.seeds, st.integers(1, 20), DIMENSIONS)
 def test_directions_are_the_best_of_all_stretches(bits: int, seed: int, count: int, dimension: int) -> None:
-    """Oracle: nearest centroid, nearest level of each coordinate, and the stretch with
-    the largest cosine.
+    """Oracle: nearest centroid, and nearest level of each coordinate.
+
+    The stretch has the largest cosine.
     """
     codec = fitted(f"{bits}bit", dimension)
     rows, arrays = tokens(seed, count, dimension), codec.arrays
@@ -99,8 +102,9 @@ def test_directions_are_the_best_of_all_stretches(bits: int, seed: int, count: i
 @settings(max_examples=15)
 @given(some.seeds, st.sampled_from([16, 33, 64]))
 def test_more_bits_lose_less(seed: int, dimension: int) -> None:
-    """Rate and distortion: the mean error of 60 tokens falls at least by half with each
-    doubling of bits.
+    """Rate and distortion: each doubling of bits halves the error at least.
+
+    It is the mean error of 60 tokens.
     """
     rows = tokens(seed, 60, dimension)
     errors = []
@@ -115,8 +119,9 @@ def test_more_bits_lose_less(seed: int, dimension: int) -> None:
 
 @given(some.seeds, st.integers(1, 20), DIMENSIONS)
 def test_int8_codes_with_a_full_step_are_fixed_points(seed: int, count: int, dimension: int) -> None:
-    """encode(decode(c)) == c for every code with an entry of 127 steps and a factor of
-    at least 1.
+    """encode(decode(c)) == c for every code with an entry of 127 steps.
+
+    Its factor is at least 1.
     """
     codec, rng = fitted("int8", dimension), np.random.default_rng(seed)
     codes = np.zeros((count, codec.bytes_per_token), np.uint8)
@@ -132,8 +137,9 @@ def test_int8_codes_with_a_full_step_are_fixed_points(seed: int, count: int, dim
 def test_a_scaled_token_has_the_same_code_but_the_factor(
     bits: int, seed: int, count: int, dimension: int, exponent: int
 ) -> None:
-    """Only the direction is quantized: powers of two change the factor's exponent and
-    nothing else.
+    """Only the direction is quantized.
+
+    Powers of two change the factor's exponent and nothing else.
     """
     codec = fitted(f"{bits}bit", dimension)
     rows = tokens(seed, count, dimension)
@@ -146,8 +152,9 @@ def test_a_scaled_token_has_the_same_code_but_the_factor(
 
 @given(st.sampled_from([1, 2, 4, 8]), some.seeds, st.integers(0, 9), st.integers(1, 9))
 def test_residual_bits_survive_splitting_and_joining(nbits: int, seed: int, count: int, eighths: int) -> None:
-    """Round trip: plaid_codes and split_codes are inverse, and tokens decode to length
-    1.
+    """Round trip: plaid_codes and split_codes are inverse.
+
+    Tokens decode to length 1.
     """
     rng, dimension = np.random.default_rng(seed), 8 * eighths
     codec = ResidualCodec.of_plaid(
@@ -165,8 +172,9 @@ def test_residual_bits_survive_splitting_and_joining(nbits: int, seed: int, coun
 
 @given(st.sampled_from([1, 2, 4, 8]), some.seeds)
 def test_the_table_of_bytes_reads_each_bit_once(nbits: int, seed: int) -> None:
-    """Definition: coordinates from the highest bit on, the lowest bit of each first, as
-    in PLAID.
+    """Definition: coordinates from the highest bit on, as in PLAID.
+
+    The lowest bit of each is first.
     """
     weights = np.random.default_rng(seed).standard_normal(2**nbits).astype(np.float32)
     table = byte_table(weights, nbits)
@@ -186,7 +194,7 @@ def test_the_table_of_bytes_reads_each_bit_once(nbits: int, seed: int) -> None:
 def test_codes_depend_on_their_token_alone(
     name: str, seed: int, count: int, dimension: int, data: st.DataObject
 ) -> None:
-    """Batches: a permutation of tokens permutes codes and decoded tokens, bit for bit."""
+    """Batches: permuted tokens have permuted codes and decoded tokens, bit for bit."""
     codec, rows = fitted(name, dimension), tokens(seed, count, dimension)
     order = np.array(data.draw(st.permutations(range(count))), np.int64)
     codes = codec.encode(rows, threads=2)
@@ -248,8 +256,9 @@ def coded_cases(draw: st.DrawFn, name: str | None = None) -> Any:
 @settings(max_examples=30)
 @given(coded_cases("int8"))
 def test_int8_scores_are_within_the_rounding_of_the_query(case: Any) -> None:
-    """Bound: half a 127th of the query token's peak, times the sum of a document
-    token's sizes.
+    """Bound: half a 127th of the query token's peak.
+
+    It is multiplied by the sum of a document token's sizes.
     """
     codec, coded, query, order, runs = case
     scores = score_coded(query, codec, runs, threads=1)
@@ -268,8 +277,9 @@ def test_int8_scores_are_within_the_rounding_of_the_query(case: Any) -> None:
 @settings(max_examples=40)
 @given(coded_cases())
 def test_scores_of_codes_have_the_same_bits_in_any_run(case: Any) -> None:
-    """Runs, order and threads do not matter; rounding moves a score by at most .02 per
-    query token.
+    """Runs, order and threads do not matter.
+
+    Rounding moves a score by at most .02 per query token.
     """
     codec, coded, query, order, runs = case
     scores = score_coded(query, codec, runs, threads=1)
@@ -284,8 +294,9 @@ def test_scores_of_codes_have_the_same_bits_in_any_run(case: Any) -> None:
 @settings(max_examples=30)
 @given(coded_cases())
 def test_decoded_scores_are_chamfer_of_decoded_texts(case: Any) -> None:
-    """A rotation of the query replaces one of each token: equal up to float32, and bits
-    without a rotation.
+    """A rotation of the query replaces one of each token, up to float32.
+
+    Without a rotation, the bits are equal.
     """
     codec, coded, query, order, runs = case
     scores = rank_decoded(query, codec, runs, 2, None)
@@ -298,8 +309,9 @@ def test_decoded_scores_are_chamfer_of_decoded_texts(case: Any) -> None:
 @settings(max_examples=30)
 @given(coded_cases(), st.integers(-6, 6))
 def test_scores_of_codes_are_homogeneous_in_the_query(case: Any, exponent: int) -> None:
-    """Queries are rounded relative to their largest entry, so powers of two scale
-    scores exactly.
+    """Queries are rounded relative to their largest entry.
+
+    So powers of two scale scores exactly.
     """
     codec, coded, query, _, runs = case
     scaled = score_coded(query * np.float32(2.0**exponent), codec, runs, threads=1)

@@ -1,4 +1,7 @@
-"""Token codecs: the stored format, the loss, and codes that depend only on the token and the codec."""
+"""Token codecs: the stored format, the loss, and codes.
+
+Codes depend only on the token and the codec.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -82,15 +85,17 @@ def test_codes_depend_on_the_token_alone_and_fits_not_on_threads(codec: TokenCod
         np.testing.assert_array_equal(array, again[key])
 
 
+@pytest.mark.parametrize(
+    ("dimension", "count"), [(1, 1), (1, 2), (2, 300), (3, 1), (13, 2), (48, 1), (48, 300)]
+)
 @each_codec
-def test_any_dimension_and_few_tokens(name: str) -> None:
-    for dimension, count in ((1, 1), (1, 2), (2, 300), (3, 1), (13, 2), (48, 1), (48, 300)):
-        rows = tokens(0, count, dimension)
-        codec = CODECS[name](rows)
-        decoded = codec.decode(codec.encode(rows))
-        assert decoded.shape == rows.shape and np.isfinite(decoded).all()
-        if count == 1:
-            np.testing.assert_allclose(decoded, rows, atol=5e-3)
+def test_any_dimension_and_few_tokens(name: str, dimension: int, count: int) -> None:
+    rows = tokens(0, count, dimension)
+    codec = CODECS[name](rows)
+    decoded = codec.decode(codec.encode(rows))
+    assert decoded.shape == rows.shape and np.isfinite(decoded).all()
+    if count == 1:
+        np.testing.assert_allclose(decoded, rows, atol=5e-3)
 
 
 @each_codec
@@ -110,7 +115,10 @@ def test_constant_zero_and_long_tokens(name: str) -> None:
 
 
 def decoded_by_hand(arrays: dict[str, np.ndarray], code: np.ndarray) -> np.ndarray:
-    """Decode a residual code with a one-byte centroid, as docs/index-format.md describes it."""
+    """Decode a residual code with a one-byte centroid.
+
+    docs/index-format.md describes it.
+    """
     bits = int(np.log2(len(arrays["levels"])))
     factor = np.frombuffer(code[1:3].tobytes(), "<f2")[0].astype(np.float64)
     flat = np.unpackbits(code[3:])
@@ -181,12 +189,18 @@ def test_weights_are_the_midpoints_or_means_of_buckets(nbits: int) -> None:
     np.testing.assert_allclose(means["levels"], expected, atol=1e-4)
 
 
-def test_centroids_of_plaid() -> None:
-    for count in (1, 5):  # fewer tokens than centroids
-        same = np.tile(np.full(8, 0.5, np.float32), (count, 1))
-        codec = fit_plaid_codec(same, 2, 16)
-        np.testing.assert_allclose(codec.decode(codec.encode(same)), same, rtol=1e-3)
-    assert [plaid_centroids(count) for count in (0, 1, 100, 56_658, 10**6)] == [16, 16, 128, 2048, 8192]
+@pytest.mark.parametrize("count", [1, 5])
+def test_fewer_tokens_than_centroids_of_plaid(count: int) -> None:
+    same = np.tile(np.full(8, 0.5, np.float32), (count, 1))
+    codec = fit_plaid_codec(same, 2, 16)
+    np.testing.assert_allclose(codec.decode(codec.encode(same)), same, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("count", "centroids"), [(0, 16), (1, 16), (100, 128), (56_658, 2048), (10**6, 8192)]
+)
+def test_numbers_of_centroids_of_plaid(count: int, centroids: int) -> None:
+    assert plaid_centroids(count) == centroids
 
 
 # -- scores -------------------------------------------------------------------

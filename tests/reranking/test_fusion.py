@@ -31,7 +31,10 @@ def test_a_source_with_all_weight_keeps_its_order(one: Ranking, two: Ranking, me
 
 
 def test_reciprocal_ranks_are_those_of_the_paper() -> None:
-    """1 / (60 + rank) per source, with ranks from 1 (Cormack, Clarke and Büttcher, SIGIR 2009)."""
+    """1 / (60 + rank) per source, with ranks from 1.
+
+    Cormack, Clarke and Büttcher, SIGIR 2009.
+    """
     fused = dict(fuse({"a": ranking({1: 9, 2: 8}), "b": ranking({2: 1, 3: 0})}, {"a": 1, "b": 2}, "rrf"))
     assert fused == pytest.approx({2: 1 / 62 + 2 / 61, 3: 2 / 62, 1: 1 / 61})
 

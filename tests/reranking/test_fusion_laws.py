@@ -62,8 +62,9 @@ def test_a_document_that_no_source_prefers_does_not_win(one: Ranking, weight: fl
 
 @given(RANKINGS, RANKINGS)
 def test_scaled_scores_lie_between_zero_and_one(one: Ranking, two: Ranking) -> None:
-    """minmax: the best of each source gets 1 and its lowest 0, like a document that is
-    missing from it.
+    """minmax: the best of each source gets 1 and its lowest 0.
+
+    A document that is missing from a source gets 0, too.
     """
     fused = dict(fuse({"a": one, "b": two}, method="minmax"))
     for name, score in fused.items():
@@ -78,8 +79,9 @@ def test_scaled_scores_lie_between_zero_and_one(one: Ranking, two: Ranking) -> N
 
 @given(RANKINGS, RANKINGS)
 def test_zscores_are_distances_from_the_lowest_in_standard_deviations(one: Ranking, two: Ranking) -> None:
-    """zscore: each source contributes (score - lowest) / deviation, or 1 if all its
-    scores are equal.
+    """zscore: each source contributes (score - lowest) / deviation.
+
+    It contributes 1 if all its scores are equal.
     """
     fused = dict(fuse({"a": one, "b": two}, {"a": 1, "b": 2}, "zscore"))
     for name, score in fused.items():

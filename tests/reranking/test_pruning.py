@@ -22,7 +22,10 @@ KINDS = ["topics", "whole numbers", "alike", "negative", "long and short", "tiny
 def collection(
     kind: str, seed: int, lengths: list[int], query_tokens: int, dimension: int, dtype: Any
 ) -> Any:
-    """A query and documents: of few directions, with ties, duplicates, any norms, and zero tokens."""
+    """A query and documents of few directions.
+
+    They have ties, duplicates, any norms, and zero tokens.
+    """
     rng = np.random.default_rng(seed)
     topics = rng.standard_normal((6, dimension))
     count = query_tokens + sum(lengths)
@@ -135,7 +138,7 @@ def test_candidates_far_from_the_query_cost_one_panel_each() -> None:
 
 
 def estimated(exact: np.ndarray, estimates: np.ndarray, k: int) -> int:
-    """Number of candidates that are scored before the coding errors rule out the next one."""
+    """Number of candidates scored before coding errors rule out the next one."""
     errors: list[float] = []
     seen: list[float] = []
     for i in range(len(exact)):

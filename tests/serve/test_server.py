@@ -6,7 +6,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -190,43 +190,75 @@ def test_writing_needs_rights_and_the_token(client: TestClient, writer: TestClie
         ServerSettings(writable=True)
 
 
-def test_changes_are_durable_and_can_be_saved(
-    tmp_path: Path, writer: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "index"
-    texts().save(folder)
+Send = Callable[..., Any]
 
-    def journals() -> int:
-        return len(list(folder.glob("journal-*")))
 
-    with TextIndex.open(folder, HashEncoder()) as index, TestClient(make_app(index, WRITABLE)) as client:
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    texts().save(tmp_path / "index")
+    return tmp_path / "index"
 
-        def send(method: str, path: str = "/documents", **body: Any) -> Any:
-            return client.request(method, path, json=body, headers=TOKEN)
 
-        made = send("POST", texts=["a zebra"], ids=["z"])
-        assert (made.status_code, made.json()) == (201, {"ids": ["z"]})
-        assert client.post("/search", json={"query": "zebra", "k": 1}).json()["results"][0][0]["id"] == "z"
-        assert send("PUT", texts=["an okapi"], ids=["z"]).status_code == 200
-        assert send("PATCH", ids=["whale"], metadata=[{"sea": "all"}]).status_code == 200
-        changed = send("PATCH", ids=["whale"], metadata=[{"kind": "mammal", "none": None}])
-        assert changed.json() == {"ids": ["whale"]}
-        assert "PUT" in problem(send("POST", texts=["x"], ids=["apple"]), 422)
-        problem(send("PUT", texts=["x"]), 422)
-        problem(send("PATCH", ids=["no"], metadata=[{}]), 404)
-        problem(send("DELETE", ids="whale"), 422)
-        stored = TextIndex.load(folder, HashEncoder())
-        assert stored.get(["z"])[0].text == "an okapi" and stored.select({"kind": "mammal"}) == ["whale"]
-        assert stored.get(["whale"])[0].metadata == {"kind": "mammal", "sea": "all"}
-        assert journals() == 1
-        assert send("POST", "/save").json() == {"documents": 4} and journals() == 0
-        problem(client.post("/save"), 401)
-        assert send("DELETE", ids=["z"]).status_code == 200
-        problem(client.get("/documents/z"), 404)
-        problem(send("DELETE", ids=["z"]), 404)
+@pytest.fixture
+def send(saved: Path) -> Iterator[Send]:
+    """Send a request with the token to the server of an opened folder."""
+    with TextIndex.open(saved, HashEncoder()) as index, TestClient(make_app(index, WRITABLE)) as client:
+
+        def sends(method: str, path: str = "/documents", headers: Any = TOKEN, **body: Any) -> Any:
+            return client.request(method, path, json=body, headers=headers)
+
+        yield sends
+
+
+def journals(folder: Path) -> int:
+    return len(list(folder.glob("journal-*")))
+
+
+def test_changes_are_durable(send: Send, saved: Path) -> None:
+    made = send("POST", texts=["a zebra"], ids=["z"])
+    assert (made.status_code, made.json()) == (201, {"ids": ["z"]})
+    assert send("POST", "/search", query="zebra", k=1).json()["results"][0][0]["id"] == "z"
+    assert send("PUT", texts=["an okapi"], ids=["z"]).status_code == 200
+    stored = TextIndex.load(saved, HashEncoder())
+    assert stored.get(["z"])[0].text == "an okapi"
+    assert send("DELETE", ids=["z"]).status_code == 200
+    problem(send("GET", "/documents/z"), 404)
+    problem(send("DELETE", ids=["z"]), 404)
+    assert "z" not in TextIndex.load(saved, HashEncoder())
+
+
+def test_changes_of_metadata_are_durable(send: Send, saved: Path) -> None:
+    assert send("PATCH", ids=["whale"], metadata=[{"sea": "all"}]).status_code == 200
+    changed = send("PATCH", ids=["whale"], metadata=[{"kind": "mammal", "none": None}])
+    assert changed.json() == {"ids": ["whale"]}
+    stored = TextIndex.load(saved, HashEncoder())
+    assert stored.select({"kind": "mammal"}) == ["whale"]
+    assert stored.get(["whale"])[0].metadata == {"kind": "mammal", "sea": "all"}
+
+
+def test_refused_changes_say_why(send: Send) -> None:
+    assert "PUT" in problem(send("POST", texts=["x"], ids=["apple"]), 422)
+    problem(send("PUT", texts=["x"]), 422)
+    problem(send("PATCH", ids=["no"], metadata=[{}]), 404)
+    problem(send("DELETE", ids="whale"), 422)
+
+
+def test_a_save_empties_the_journal(send: Send, saved: Path) -> None:
+    send("POST", texts=["a zebra"], ids=["z"])
+    assert journals(saved) == 1
+    problem(send("POST", "/save", headers=None), 401)
+    assert journals(saved) == 1
+    assert send("POST", "/save").json() == {"documents": 4} and journals(saved) == 0
+
+
+def test_an_index_in_memory_cannot_be_saved(writer: TestClient) -> None:
     assert "path" in problem(writer.post("/save", headers=TOKEN), 422)
-    full = Mock(side_effect=OSError("a path of the server"))  # a full disk
-    monkeypatch.setattr(TextIndex, "add", full)
+
+
+def test_a_full_disk_is_reported_without_its_path(
+    writer: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TextIndex, "add", Mock(side_effect=OSError("a path of the server")))
     detail = problem(writer.post("/documents", json={"texts": ["x"]}, headers=TOKEN), 507)
     assert "disk" in detail and "path" not in detail
 
@@ -357,22 +389,41 @@ def test_idle_connections_make_room() -> None:
             assert answer.status == 200
 
 
-def test_the_page_is_strict_and_hosts_are_checked() -> None:
-    hosts = {"a.example": 200, "A.example:80": 200, "[::1]:8080": 200, "b.example": 400, "": 400}
-    for allowed, answers in ((["::1", "a.example"], hosts), (["*"], {"b.example": 200})):
-        with TestClient(make_app(texts(), hosts=allowed)) as client:
-            for host, status in answers.items():
-                assert client.get("/health", headers={"Host": host}).status_code == status, (allowed, host)
-    with TestClient(make_app(texts(), hosts=["testserver"])) as client:
-        page = client.get("/")
-        assert "script-src 'self'" in page.headers["content-security-policy"]
-        assert "default-src 'none'" in page.headers["content-security-policy"]
-        assert page.headers["x-content-type-options"] == "nosniff"
-        for file in ("page.js", "page.css", "icon.svg"):
-            assert client.get(f"/{file}").status_code == 200
-        assert "http" not in client.get("/page.css").text
-        assert "innerHTML" not in client.get("/page.js").text
-        assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
+@pytest.mark.parametrize(
+    ("allowed", "host", "status"),
+    [
+        (["::1", "a.example"], "a.example", 200),
+        (["::1", "a.example"], "A.example:80", 200),
+        (["::1", "a.example"], "[::1]:8080", 200),
+        (["::1", "a.example"], "b.example", 400),
+        (["::1", "a.example"], "", 400),
+        (["*"], "b.example", 200),
+    ],
+)
+def test_hosts_are_checked(allowed: list[str], host: str, status: int) -> None:
+    with TestClient(make_app(texts(), hosts=allowed)) as client:
+        assert client.get("/health", headers={"Host": host}).status_code == status
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[TestClient]:
+    with TestClient(make_app(texts(), hosts=["testserver"])) as made:
+        yield made
+
+
+def test_the_page_has_a_strict_policy(page: TestClient) -> None:
+    headers = page.get("/").headers
+    assert "script-src 'self'" in headers["content-security-policy"]
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert headers["x-content-type-options"] == "nosniff"
+    assert page.get("/", headers={"Host": "evil.example"}).status_code == 400
+
+
+def test_files_of_the_page_load_nothing_and_insert_no_markup(page: TestClient) -> None:
+    for file in ("page.js", "page.css", "icon.svg"):
+        assert page.get(f"/{file}").status_code == 200
+    assert "http" not in page.get("/page.css").text
+    assert "innerHTML" not in page.get("/page.js").text
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends signals")

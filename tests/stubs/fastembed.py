@@ -32,7 +32,7 @@ class LateInteractionTextEmbedding:
         self.model_name = model_name
 
     def embed(self, texts: Iterable[str], **_: Any) -> Any:
-        """Return a vector for the special token, the marker of a side, and each word."""
+        """Return a vector for the special token, the side's marker, and each word."""
         return iter(ENCODER.encode_documents([f"cls marker {text}" for text in texts]))
 
     query_embed = embed

@@ -107,7 +107,8 @@ def test_a_missing_or_other_file(tmp_path: Path, content: bytes | None) -> None:
         ("DROP INDEX values_of_a_row", "other tables"),
         (
             "ALTER TABLE documents RENAME TO hidden; CREATE VIEW documents AS WITH RECURSIVE n(i) AS "
-            "(SELECT 1 UNION ALL SELECT i FROM n) SELECT i AS row, i AS id, 'x' AS text, '{}' AS metadata FROM n",
+            "(SELECT 1 UNION ALL SELECT i FROM n) SELECT i AS row, i AS id, 'x' AS text, "
+            "'{}' AS metadata FROM n",
             "other tables",
         ),
         *(

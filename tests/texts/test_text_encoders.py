@@ -1,4 +1,7 @@
-"""Text encoders: one protocol, real HTTP on this machine, a resumable cache, and BERT against its definition."""
+"""Text encoders: one protocol, HTTP on this machine, a cache, and BERT.
+
+The cache continues; BERT is compared with its definition.
+"""
 
 import json
 import math

@@ -105,20 +105,31 @@ def test_blank_texts_and_queries() -> None:
     assert len(TextIndex.build([" "], SpecialTokens())) == 1
 
 
-def test_sentences(index: TextIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_sentence_and_its_place(index: TextIndex) -> None:
     best = index.search_sentences("ripe", alpha=0.0)[0]
     assert (best.id, best.text, best.span) == ("apple", "It was ripe.", (32, 44))
     assert best.score == best.parts["maxsim"] == pytest.approx(1, abs=0.01)
     assert index.search_sentences("ripe", 1, explain=True)[0].parts["maxsim"] == pytest.approx(1, abs=0.01)
+
+
+def test_sentences_end_with_a_full_stop_and_not_with_an_abbreviation() -> None:
+    text = "Dr. No came, e.g. by boat. Did he? Yes."
+    assert [text[a:b] for a, b in sentences_of(text)] == ["Dr. No came, e.g. by boat.", "Did he?", "Yes."]
     lower = TextIndex.build(
         ["the flow is laminar . its layer is 2.5 mm thick, e.g. here. it ends"], HashEncoder()
     )
-    text = "Dr. No came, e.g. by boat. Did he? Yes."
-    assert [text[a:b] for a, b in sentences_of(text)] == ["Dr. No came, e.g. by boat.", "Did he?", "Yes."]
     sentences = ["the flow is laminar .", "its layer is 2.5 mm thick, e.g. here.", "it ends"]
     assert {hit.text for hit in lower.search_sentences("layer")} == set(sentences)
+
+
+def test_sentences_of_several_queries_and_of_filtered_texts(index: TextIndex) -> None:
     assert [ids(own) for own in index.search_sentences(["ripe", "dog"], 1)] == [["apple"], ["fox"]]
     assert ids(index.search_sentences("red", where={"kind": "fruit"}, ids=["pear"])) == ["pear"]
+
+
+def test_sentences_need_an_encoder_that_knows_the_places_of_tokens(
+    index: TextIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(HashEncoder, "token_spans", lambda *_: None)
     assert len(index.search("red")) == 4
     for call in (lambda: index.explain("red", "pear"), lambda: index.search_sentences("red")):
@@ -154,27 +165,50 @@ def test_recall_finds_the_same_texts() -> None:
         index.search("number 42", recall=0.9, candidates=100)
 
 
-def test_the_score_is_the_sum_of_similarity_and_words() -> None:
+@pytest.fixture(scope="module")
+def quinces() -> TextIndex:
+    """Texts of which the model finds only the last by "red".
+
+    Tests must not change it.
+    """
     texts = [f"red apple {i}" for i in range(40)] + ["quince", "red quince jam", "xredx"]
-    index = TextIndex.build(texts, Deaf())
-    similarities = {hit.id: hit.score for hit in index.search("red", 50, words=0)}
-    hits = index.search("red", 50)
-    spread = max(similarities.values()) - min(similarities.values())
-    assert hits == sorted(hits, key=lambda hit: -hit.score) and len(hits) == len(texts)
+    return TextIndex.build(texts, Deaf())
+
+
+def test_the_score_is_the_sum_of_similarity_and_words(quinces: TextIndex) -> None:
+    similarities = {hit.id: hit.score for hit in quinces.search("red", 50, words=0)}
+    hits = quinces.search("red", 50)
+    assert hits == sorted(hits, key=lambda hit: -hit.score) and len(hits) == len(quinces)
     for hit in hits:
         assert hit.score == sum(hit.parts.values()) and hit.parts["maxsim"] == similarities[hit.id]
         assert (hit.parts["words"] > 0) == ("red" in hit.text.split())
-    assert max(hit.parts["words"] for hit in hits) == pytest.approx(spread / 9)
-    assert hits[0].id == 42  # the only one that the model knows
-    # No shared word, and no word at all: the similarities alone.
-    for query in ("unknown", "?!"):
-        assert [hit.parts["words"] for hit in index.search(query, 5)] == [0] * 5
-    long = index.search(" ".join(["quince", *(f"word{i}" for i in range(500))]), 50)
+    assert hits[0].id == 42
+
+
+def test_words_add_at_most_a_ninth_of_the_spread_of_similarities(quinces: TextIndex) -> None:
+    similarities = [hit.score for hit in quinces.search("red", 50, words=0)]
+    words = [hit.parts["words"] for hit in quinces.search("red", 50)]
+    assert max(words) == pytest.approx((max(similarities) - min(similarities)) / 9)
+
+
+@pytest.mark.parametrize("query", ["unknown", "?!"])
+def test_without_shared_words_the_similarities_count_alone(quinces: TextIndex, query: str) -> None:
+    assert [hit.parts["words"] for hit in quinces.search(query, 5)] == [0] * 5
+
+
+def test_rare_words_of_a_long_query_count(quinces: TextIndex) -> None:
+    long = quinces.search(" ".join(["quince", *(f"word{i}" for i in range(500))]), 50)
     assert max(long, key=lambda hit: hit.parts["words"]).id == 40
-    assert index.search("quince", 1, ids=[40])[0].parts["words"] == 0  # nothing to compare with
-    for wrong in (-0.1, 1, 100, float("nan"), "x"):
-        with pytest.raises((ValueError, TypeError), match="words must be"):
-            index.search("red", words=wrong)  # type: ignore[arg-type]
+
+
+def test_a_single_candidate_has_no_words_to_compare(quinces: TextIndex) -> None:
+    assert quinces.search("quince", 1, ids=[40])[0].parts["words"] == 0
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 1, 100, float("nan"), "x"])
+def test_wrong_weights_of_words(quinces: TextIndex, wrong: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match="words must be"):
+        quinces.search("red", words=wrong)
 
 
 # Japanese, Thai and Hindi, a word beside Japanese, and an accent in two spellings: the
@@ -194,20 +228,29 @@ def test_words_of_scripts_with_and_without_spaces(texts: tuple[str, ...]) -> Non
     assert ids([hit for hit in index.search(texts[0]) if hit.parts["words"] > 0]) == [0]
 
 
-def test_explanations(index: TextIndex) -> None:
+def test_explanations_match_words_and_sum_to_the_score(index: TextIndex) -> None:
     reason = index.explain("ripe apples, red", "apple")
     words = {reason.query[slice(*one.query)]: TEXTS[1][slice(*one.document)] for one in reason.matches}
     assert (words["ripe"], words["red"]) == ("ripe", "red")
     assert reason.score == pytest.approx(sum(match.similarity for match in reason.matches), abs=1e-4)
     sentences = [TEXTS[1][one.start : one.stop] for one in reason.sentences]
     assert sentences == ["A red apple fell from the tree.", "It was ripe."]
+
+
+def test_special_tokens_match_but_are_no_words() -> None:
     special = TextIndex.build(TEXTS[1:2], SpecialTokens()).explain("red apple", 0)
     assert [pair[:2] for pair in special.words()] == [("red", "red"), ("apple", "apple")]
-    assert len(special.matches) == 3  # with that of the special token
+    assert len(special.matches) == 3  # with the special token's match
+
+
+def test_hits_are_shaded_if_they_are_explained(index: TextIndex) -> None:
     hit = index.search("ripe", k=1, explain=True)[0]
     assert "<mark" in hit._repr_html_()
     assert hit.to_dict()["explanation"]["score"] == pytest.approx(hit.parts["maxsim"], abs=1e-5)
     assert "<mark" not in index.search("ripe", k=1)[0]._repr_html_()
+
+
+def test_explanations_escape_markup() -> None:
     hostile = TextIndex.build(['<script>alert(1)</script> & "quotes"'], HashEncoder())
     shown = hostile.explain("alert <b>", 0).to_html()
     assert "<script>" not in shown and "&lt;" in shown and "&amp;" in shown
@@ -242,7 +285,7 @@ def test_metadata_changes_without_encoding(index: TextIndex, monkeypatch: pytest
     assert index.select({}) == ids(list(index)) == IDS  # each text keeps its place
 
 
-def test_add_update_delete(index: TextIndex) -> None:
+def test_added_and_updated_texts_are_found(index: TextIndex) -> None:
     assert index.add(["blue whale"], ids=["whale"], metadata=[{"kind": "animal"}]) == ["whale"]
     assert set(ids(index.search("x", where={"kind": "animal"}))) == {"fox", "whale"}
     index.update(["grey whale", "tables"], ids=["whale", "db"])  # keeps metadata
@@ -253,12 +296,23 @@ def test_add_update_delete(index: TextIndex) -> None:
     index.update(["grey whale"], ids=["whale"], metadata=[{}])
     assert index.get(["whale"])[0].metadata == {}
     assert ids(index.search("grey", k=1)) == ["whale"]
+
+
+def test_deleted_texts_are_gone(index: TextIndex) -> None:
+    index.add(["grey whale"], ids=["whale"])
     index.delete(["whale", "fox"])
     assert (len(index), "fox" in index, ids(list(index))) == (3, False, ["apple", "pear", "db"])
     index.delete(["pear", "fox"], missing="ignore")
     assert ids(list(index)) == index.select({}) == ["apple", "db"]
+
+
+def test_empty_changes_change_nothing(index: TextIndex) -> None:
+    before = state(index)
     index.update([], ids=[])
-    assert index.add([]) == [] and len(index) == 2
+    assert index.add([]) == [] and state(index) == before
+
+
+def test_ids_are_numbers_if_none_are_given() -> None:
     numbered = TextIndex.build(TEXTS[:2], HashEncoder())
     assert numbered.add(TEXTS[2:]) == [2, 3]
     assert numbered.get(np.array([3]))[0].text == TEXTS[3]

@@ -20,7 +20,7 @@ FILLED = int((DOCUMENTS.lengths > 0).sum())
 
 
 def small_configs(dimension: int) -> dict[str, FDEConfig]:
-    """SimHash cells of 64 and 256 floats, moments and landmark cells projected to 16."""
+    """SimHash cells of 64 and 256 floats; moments and landmark cells of 16."""
     simhash = FDEConfig.preset(
         "simhash", dimension, num_repetitions=4, num_simhash_projections=2, projection_dimension=4
     )
@@ -51,13 +51,20 @@ def test_encoders_differ_and_are_valid_for_every_dimension(dimension: int) -> No
     assert min(config.vector_dimension for config in configs.values()) <= 128 or dimension > 128
 
 
-def test_the_choice_is_the_best_row_and_does_not_depend_on_threads() -> None:
+def test_the_choice_does_not_depend_on_threads() -> None:
+    assert tune(DOCUMENTS, QUERIES, candidates=30, threads=2) == plain_tuning()
+
+
+def test_the_choice_is_the_best_row() -> None:
     first = plain_tuning()
-    assert tune(DOCUMENTS, QUERIES, candidates=30, threads=2) == first
     assert first.queries == 30 and first.held_out_queries == 15 and not first.pseudo_queries
     best = max(first.rows, key=lambda row: row.mean_recall)
     assert best == first.choice and best.mean_recall < best.recall
     assert best.interval[0] <= best.held_out <= best.interval[1]
+
+
+def test_a_tuning_is_written_as_json_and_as_a_table() -> None:
+    first = plain_tuning()
     values = json.loads(json.dumps(first.to_dict(), allow_nan=False))
     assert FDEConfig.from_dict(values["choice"]["config"]) == first.config
     assert len(values["rows"]) == len(first.rows)
@@ -123,15 +130,18 @@ def test_the_sample_and_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tuning.sampled_documents, tuning.documents) == (400, FILLED) and steps == [1, 1, 1]
 
 
-def test_bad_input() -> None:
-    wrong: list[tuple[dict[str, Any], str]] = [
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
         ({"target_recall": 1.5}, "target_recall .*1.5"),
         ({"max_bytes": 15}, "max_bytes=15"),
         ({"candidates": 300}, "424 .*300"),
         ({"sample": 49}, "sample .*50.* 49"),
         ({"documents": DOCUMENTS[:40]}, "50 documents.* 38"),
         ({"queries": QUERIES[:29]}, "30 queries.* 29"),
-    ]
-    for arguments, words in wrong:
-        with pytest.raises(ValueError, match=words):
-            tune(**{"documents": DOCUMENTS, "queries": QUERIES, **arguments})
+    ],
+    ids=["target_recall", "max_bytes", "candidates", "sample", "documents", "queries"],
+)
+def test_bad_input(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        tune(**{"documents": DOCUMENTS, "queries": QUERIES, **arguments})

@@ -1,4 +1,7 @@
-"""Atomic files and folders: after a failure or a kill the old content stays, and nothing half-made is left."""
+"""Atomic files and folders: after a failure or a kill the old content stays.
+
+Nothing half-made is left.
+"""
 
 import json
 import os
@@ -106,22 +109,35 @@ def test_json_and_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 # -- folders ------------------------------------------------------------------
 
 
-def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_appears_whole_and_is_replaced(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "target"
     with atomic_folder(target) as beside:
         (beside / "inside").mkdir()
         (beside / "inside" / "file").write_text("old")
         assert beside.parent == target.parent and not target.exists()
     assert (target / "inside" / "file").read_text() == "old"
-    for place, overwrite, message in (
-        (target, False, "overwrite=True"),
-        (target / "inside" / "file", False, "is a file"),
-        (target / "inside" / "file", True, "is a file"),
-    ):
-        with pytest.raises(FileExistsError, match=message), atomic_folder(place, overwrite):
-            raise AssertionError("the block must not run")
     replace(target, "new")
     assert names(target) == ["file"] and names(target.parent) == ["target"]
+
+
+@pytest.mark.parametrize(
+    ("place", "overwrite", "message"),
+    [("", False, "overwrite=True"), ("file", False, "is a file"), ("file", True, "is a file")],
+)
+def test_existing_folders_and_files_are_not_replaced(
+    tmp_path: Path, place: str, overwrite: bool, message: str
+) -> None:
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "file").write_text("old")
+    with (
+        pytest.raises(FileExistsError, match=message),
+        atomic_folder(tmp_path / "target" / place, overwrite),
+    ):
+        raise AssertionError("the block must not run")
+    assert (tmp_path / "target" / "file").read_text() == "old"
+
+
+def test_an_empty_folder_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
     with atomic_folder("empty") as beside:

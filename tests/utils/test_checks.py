@@ -11,14 +11,29 @@ from muvera.engines.base import SCHEMES
 from muvera.utils.checks import as_id_list, as_path, has_repeats, require_choice, require_int, require_number
 
 
-def test_accepted_values() -> None:
-    for value in (3, np.int8(3), np.uint64(3)):
-        assert type(require_int("k", value, 1, 3)) is int
-    for value in (1, 1.0, np.float16(1), np.int64(1)):
-        assert type(require_number("tau", value, 0, 1)) is float
+@pytest.mark.parametrize("value", [3, np.int8(3), np.uint64(3)])
+def test_accepted_integers(value: Any) -> None:
+    assert type(require_int("k", value, 1, 3)) is int
+
+
+@pytest.mark.parametrize("value", [1, 1.0, np.float16(1), np.int64(1)])
+def test_accepted_numbers(value: Any) -> None:
+    assert type(require_number("tau", value, 0, 1)) is float
+
+
+def test_accepted_choices() -> None:
     require_choice("to", "npy", {"npy": 1, "npz": 2})
-    for ids in ([1, 2], (1, 2), {1: 0, 2: 0}.keys(), np.array([1, 2]), iter([1, 2]), range(1, 3)):
-        assert as_id_list(ids) == [1, 2] and all(type(each) is int for each in as_id_list(range(1, 3)))
+
+
+@pytest.mark.parametrize(
+    "ids", [[1, 2], (1, 2), {1: 0, 2: 0}.keys(), np.array([1, 2]), iter([1, 2]), range(1, 3)]
+)
+def test_accepted_ids(ids: Any) -> None:
+    found = as_id_list(ids)
+    assert found == [1, 2] and all(type(each) is int for each in found)
+
+
+def test_repeats_are_found() -> None:
     assert has_repeats(np.array([3, 1, 3])) and not has_repeats(np.array([3, 1, 2]))
 
 
@@ -36,7 +51,11 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: as_id_list(b"12", "names"), TypeError, "names must .* b'12'"),
     (lambda: as_id_list({"a": 1}), TypeError, "dict"),
     (lambda: as_id_list(None), TypeError, r"another collection, got NoneType None\.$"),
-    (lambda: as_path(None), TypeError, "path must be a string or a Path, got NoneType None"),  # type: ignore[arg-type]
+    (
+        lambda: as_path(None),  # type: ignore[arg-type]
+        TypeError,
+        "path must be a string or a Path, got NoneType None",
+    ),
     (lambda: as_path(""), ValueError, "path must be a folder, got an empty string"),
     (
         lambda: as_path(Path("s3://bucket")),

@@ -23,10 +23,12 @@ def test_thread_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert thread_count(None) == 1
-    wrong: list[Any] = [0, 2.0]
-    for threads in wrong:
-        with pytest.raises((TypeError, ValueError), match=f"threads .*{threads}.*None"):
-            thread_count(threads)
+
+
+@pytest.mark.parametrize("threads", [0, 2.0])
+def test_wrong_thread_counts(threads: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"threads .*{threads}.*None"):
+        thread_count(threads)
 
 
 @settings(max_examples=30)

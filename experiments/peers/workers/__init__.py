@@ -1,1 +1,1 @@
-"""Code of the worker processes: one file per library, served by the script ``serve.py``."""
+"""Worker processes: one file per library, served by the script ``serve.py``."""

@@ -1,4 +1,4 @@
-"""LEMUR: a small network whose features of query tokens predict Chamfer similarities, in torch."""
+"""LEMUR in torch: learned features of query tokens predict Chamfer similarities."""
 
 import importlib
 from collections.abc import Callable, Mapping

@@ -23,7 +23,10 @@ def documents_batch(inputs: Inputs) -> Work:
 
 
 def documents_paper(inputs: Inputs) -> Work:
-    """Encode the whole batch with the preset paper, whose FDEs have the peers' 10,240 floats."""
+    """Encode the whole batch with the preset paper.
+
+    Its FDEs have the peers' 10,240 floats.
+    """
     documents = MultiVectors.from_arrays(inputs["documents"])
     encoder = FDEEncoder.preset("paper", documents.dimension)
     return lambda: encoder.encode_documents(documents, threads=1)

@@ -1,4 +1,7 @@
-"""Qdrant's own multivectors in this process (qdrant-edge): MaxSim of half-precision tokens."""
+"""Qdrant's own multivectors in this process (qdrant-edge).
+
+It computes MaxSim of half-precision tokens.
+"""
 
 import importlib
 from collections.abc import Callable, Mapping
@@ -76,7 +79,10 @@ def build(inputs: Mapping[str, Any], index: str, seed: int, threads: int, m: int
 
 
 def search(_: Mapping[str, Any], index: str, top_k: int, search_width: int) -> Work:
-    """Return (position, score) of the best documents of one query among `search_width` that a graph proposes."""
+    """Return (position, score) of the best documents of one query.
+
+    A graph proposes `search_width` documents.
+    """
     edge = importlib.import_module(LIBRARY)
     shard = _shard(index)
 

@@ -1,4 +1,7 @@
-"""TACHIOM: token-aware centroids, a graph of them, and product codes of residuals, in Rust."""
+"""TACHIOM in Rust: token-aware centroids, a graph of them, product codes.
+
+The codes are of residuals.
+"""
 
 import importlib
 from collections.abc import Callable, Mapping

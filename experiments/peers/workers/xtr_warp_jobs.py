@@ -1,4 +1,7 @@
-"""WARP through xtr-warp-rs (Rust over torch): XTR's missing similarities, scores of coded residuals."""
+"""WARP through xtr-warp-rs (Rust over torch).
+
+It scores coded residuals, and imputes missing similarities as XTR does.
+"""
 
 import importlib
 from collections.abc import Callable, Mapping

@@ -1,4 +1,7 @@
-"""Parquet, Arrow and LanceDB tables of every list type, written by their own libraries."""
+"""Parquet, Arrow and LanceDB tables of every list type.
+
+Their own libraries write them.
+"""
 
 import tempfile
 from pathlib import Path
@@ -86,20 +89,34 @@ def test_slices_and_nulls_of_a_column(data: st.DataObject, docs: MultiVectors) -
     np.testing.assert_array_equal(got.tokens, docs.tokens.astype(np.float32))
 
 
-def test_a_folder_in_the_order_of_its_numbers(tmp_path: Path) -> None:
+def write_parts(folder: Path) -> None:
     for i in range(4):
-        write(tmp_path / f"part-{i + 8}.parquet", id=[i], emb=cells(DOCS[[i]]))
+        write(folder / f"part-{i + 8}.parquet", id=[i], emb=cells(DOCS[[i]]))
+
+
+def test_a_folder_in_the_order_of_its_numbers(tmp_path: Path) -> None:
+    write_parts(tmp_path)
     source = open_source(tmp_path)
     assert source.num_documents == 4
     assert_same(everything(source), DOCS.with_ids([0, 1, 2, 3]), exact_dtype=False)
-    wrong = cells(collection([1], dimension=1))
-    for columns, message in (
-        ({"id": [9], "emb": wrong}, r": document 4 has shape \(1, 1\)"),
-        ({"other": [1]}, " lacks one of the columns id, emb"),
-    ):
-        write(tmp_path / "part-99.parquet", **columns)
-        with pytest.raises(ValueError, match=rf"part-99\.parquet{message}"):
-            read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        pytest.param(
+            {"id": [9], "emb": cells(collection([1], dimension=1))},
+            r": document 4 has shape \(1, 1\)",
+            id="other width",
+        ),
+        pytest.param({"other": [1]}, " lacks one of the columns id, emb", id="other columns"),
+    ],
+)
+def test_a_file_that_does_not_fit_its_folder_is_named(tmp_path: Path, columns: Any, message: str) -> None:
+    write_parts(tmp_path)
+    write(tmp_path / "part-99.parquet", **columns)
+    with pytest.raises(ValueError, match=rf"part-99\.parquet{message}"):
+        read(tmp_path)
 
 
 def test_a_row_group_is_not_held_in_memory(tmp_path: Path) -> None:
@@ -115,18 +132,32 @@ def test_a_row_group_is_not_held_in_memory(tmp_path: Path) -> None:
     assert 0 < largest < 24 * 2**20
 
 
-def test_columns_are_found_or_given(tmp_path: Path) -> None:
+@pytest.fixture
+def two_columns(tmp_path: Path) -> Path:
     columns = {"left": cells(DOCS), "right": cells(DOCS, "list of fixed")}
-    path = write(tmp_path / "a.parquet", key=[4, 3, 2, 1], single=[[1.0]] * 4, **columns)
-    assert_same(read(path, column="right", id_column="key"), DOCS.with_ids([4, 3, 2, 1]))
-    cases: list[tuple[dict[str, Any], str]] = [
+    return write(tmp_path / "a.parquet", key=[4, 3, 2, 1], single=[[1.0]] * 4, **columns)
+
+
+def test_columns_are_found_or_given(two_columns: Path) -> None:
+    assert_same(read(two_columns, column="right", id_column="key"), DOCS.with_ids([4, 3, 2, 1]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
         ({}, r"has the token columns left, right\. Choose one with column="),
         ({"column": "single"}, "has no token column 'single', but the token columns left, right"),
         ({"column": "left", "id_column": "no"}, "has no column 'no', but the columns key, left, right"),
-    ]
-    for options, message in cases:
-        with pytest.raises(ValueError, match=message):
-            open_source(path, **options)
+    ],
+)
+def test_columns_that_are_not_there_are_named(
+    two_columns: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        open_source(two_columns, **options)
+
+
+def test_a_file_without_token_vectors_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"has no column of token vectors.*columns are text\."):
         read(write(tmp_path / "b.parquet", text=["a"]))
 

@@ -1,4 +1,7 @@
-"""PLAID, fast-plaid, PyLate, WARP and byaldi: indexes of the real libraries, random ones and damaged ones."""
+"""PLAID, fast-plaid, PyLate, WARP and byaldi.
+
+The indexes are of the real libraries, random or damaged.
+"""
 
 import json
 import pickle
@@ -113,7 +116,7 @@ def test_random_indexes(seed: int, nbits: int, dimension: int, lengths: Any, tok
 
 
 def test_a_pending_chunk_beside_the_merged_file(tmp_path: Path) -> None:
-    """Chunk 1 grew after the merge: the position of chunk 2 is still that in the manifest."""
+    """Chunk 1 grew after the merge: chunk 2 stays where the manifest says."""
     index = random_index(3, [[2], [4], [3]])
     folder = write_fast_plaid(tmp_path / "index", index)
     for kind, parts in (("codes", index["codes"]), ("residuals", index["packed"])):
@@ -202,26 +205,48 @@ def test_warp_documents_are_put_together_again(tmp_path: Path, nbits: int, repac
 GIVEN = np.load(FOLDER / "pylate_expected.npz")
 
 
-@pytest.mark.parametrize("kind", ["voyager", "fast_plaid", "stanford_plaid", "scann"])
-def test_pylate_folders_of_the_library(kind: str, tmp_path: Path) -> None:
+def pylate_source(kind: str, quantized_to: Path) -> Any:
+    """Return the source of a golden folder; of fast-plaid, without exact tokens."""
+    folder = FOLDER / f"pylate_{kind}"
+    if kind != "fast_plaid":
+        return open_source(folder)
+    return open_source(quantized(folder, quantized_to) / "fast_plaid_index")
+
+
+PYLATE_KINDS = pytest.mark.parametrize("kind", ["voyager", "fast_plaid", "stanford_plaid", "scann"])
+
+
+@PYLATE_KINDS
+def test_pylate_folders_are_read_without_removed_documents(kind: str, tmp_path: Path) -> None:
     expected = MultiVectors.from_flat(GIVEN["tokens"], GIVEN["lengths"], ids=GIVEN["ids"])
     if kind != "scann":  # which cannot remove documents
         expected = expected[GIVEN["ids"] != GIVEN["removed"]]
-    folder = FOLDER / f"pylate_{kind}"
-    fast = kind == "fast_plaid"
-    source = open_source(quantized(folder, tmp_path) / "fast_plaid_index" if fast else folder)
-    assert not fast or not open_source(folder).lossy
+    source = pylate_source(kind, tmp_path)
     documents = everything(source, 20)
     assert source.name == "pylate" and source.num_documents == len(expected)
     assert documents.ids.tolist() == expected.ids.tolist()
     assert documents.lengths.tolist() == expected.lengths.tolist()
     if kind in ("scann", "voyager"):
-        assert not source.lossy
         np.testing.assert_allclose(documents.tokens, expected.tokens, atol=1e-6)  # Voyager normalizes again
     else:
-        assert source.lossy and source.nbits == (4 if fast else 2)
         # 256 centroids for 299 tokens: decoded vectors are close to the exact ones.
         assert np.einsum("ij,ij->i", documents.tokens, expected.tokens).mean() > 0.97
+
+
+@pytest.mark.parametrize(
+    ("kind", "nbits"), [("voyager", None), ("scann", None), ("fast_plaid", 4), ("stanford_plaid", 2)]
+)
+def test_pylate_folders_say_what_their_codes_lose(kind: str, nbits: int | None, tmp_path: Path) -> None:
+    source = pylate_source(kind, tmp_path)
+    assert source.lossy == (nbits is not None)
+    assert nbits is None or source.nbits == nbits
+    assert open_source(FOLDER / f"pylate_{kind}").lossy == (kind == "stanford_plaid")  # fast-plaid keeps both
+
+
+@PYLATE_KINDS
+def test_pylate_folders_become_an_index(kind: str, tmp_path: Path) -> None:
+    documents = everything(pylate_source(kind, tmp_path), 20)
+    folder = FOLDER / f"pylate_{kind}"
     index = MuveraIndex.from_pylate(folder)
     assert index.info().token_codec["codec"].startswith("plaid") == (kind == "stanford_plaid")
     assert [ranking.ids[0] for ranking in index.search(list(documents), k=1)] == documents.ids.tolist()
@@ -229,7 +254,10 @@ def test_pylate_folders_of_the_library(kind: str, tmp_path: Path) -> None:
 
 
 def mapped(tmp_path: Path, names: Any, *, database: bool = False) -> Path:
-    """Write a PLAID index of three documents with PyLate's map, as a pickle or as sqlitedict writes it."""
+    """Write a PLAID index of three documents with PyLate's map.
+
+    The map is a pickle, or as sqlitedict writes it.
+    """
     folder = write_plaid(tmp_path / "index", random_index(1, [[2, 0], [3]]))
     file = folder / "plaid_ids_to_documents_ids"
     if not database:
@@ -274,27 +302,50 @@ def test_pylate_maps_that_do_not_fit(tmp_path: Path, names: Any, message: str) -
         read(mapped(tmp_path, names))
 
 
-def test_pylate_voyager_and_scann_maps_that_do_not_fit(tmp_path: Path) -> None:
+#: One list under many names takes two bytes each, but would be read many times.
+SHARED_LIST = list(range(200))
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"a": [0, 5000]},
+        {"a": "xyz"},
+        {"a": NESTED},
+        dict.fromkeys(range(50), SHARED_LIST),
+    ],
+    ids=["too large", "no list", "nested", "shared"],
+)
+def test_maps_that_do_not_fit_pylates_voyager_are_refused(tmp_path: Path, named: Any) -> None:
     voyager = Path(shutil.copytree(FOLDER / "pylate_voyager", tmp_path / "voyager"))
-    shared = list(range(200))
-    # One list under many names takes two bytes each, but would be read many times.
-    for named in ({"a": [0, 5000]}, {"a": "xyz"}, {"a": NESTED}, dict.fromkeys(range(50), shared)):
-        (voyager / "document_ids_to_embeddings.pkl").write_bytes(pickle.dumps(named))
-        with pytest.raises(ValueError, match="voyager"):
-            read(voyager)
-    scann = tmp_path / "scann"
-    scann.mkdir()
-    tokens = np.arange(24, dtype=np.float32).reshape(8, 3)
-    np.save(scann / "flattened_embeddings.npy", tokens)
-    table = scann / "doc_id_to_embedding_range.tsv"  # in place of the pickle since PyLate 1.7
-    table.write_text("late\t5\t3\nearly\t0\t2\nempty\t5\t0\n")
-    documents = read(scann)
+    (voyager / "document_ids_to_embeddings.pkl").write_bytes(pickle.dumps(named))
+    with pytest.raises(ValueError, match="voyager"):
+        read(voyager)
+
+
+SCANN_TOKENS = np.arange(24, dtype=np.float32).reshape(8, 3)
+
+
+def write_scann(folder: Path, ranges: str) -> Path:
+    """Write a table of ranges, which PyLate has in place of a pickle since 1.7."""
+    folder.mkdir()
+    np.save(folder / "flattened_embeddings.npy", SCANN_TOKENS)
+    (folder / "doc_id_to_embedding_range.tsv").write_text(ranges)
+    return folder
+
+
+def test_ranges_of_pylates_scann_are_in_any_order(tmp_path: Path) -> None:
+    documents = read(write_scann(tmp_path / "scann", "late\t5\t3\nearly\t0\t2\nempty\t5\t0\n"))
     assert documents.ids.tolist() == ["late", "early", "empty"] and documents.lengths.tolist() == [3, 2, 0]
-    assert np.array_equal(documents.tokens, tokens[[5, 6, 7, 0, 1]])
-    for ranges in ("a\t7\t3\n", f"a\t0\t{2**40}\n", "a\t-1\t2\n", f"a\t{2**63 - 1}\t1\n", "a\tx\t1\n"):
-        table.write_text(ranges)
-        with pytest.raises(ValueError, match="scann"):
-            read(scann)
+    assert np.array_equal(documents.tokens, SCANN_TOKENS[[5, 6, 7, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    "ranges", ["a\t7\t3\n", f"a\t0\t{2**40}\n", "a\t-1\t2\n", f"a\t{2**63 - 1}\t1\n", "a\tx\t1\n"]
+)
+def test_ranges_that_do_not_fit_pylates_scann_are_refused(tmp_path: Path, ranges: str) -> None:
+    with pytest.raises(ValueError, match="scann"):
+        read(write_scann(tmp_path / "scann", ranges))
 
 
 # -- byaldi -----------------------------------------------------------------------

@@ -84,10 +84,16 @@ def test_rows_of_zeros_are_padding_unless_a_mask_keeps_them() -> None:
     assert read(batch, mask=MASK).lengths.tolist() == [3, 1, 4]
     assert read(batch).lengths.tolist() == [2, 1, 4]
     assert read({"token_embeddings": RIGHT, "attention_mask": MASK * 0}).lengths.tolist() == [0, 0, 0]
-    assert survey(RIGHT).dropped_rows == 4
-    assert survey([row[None] for row in LEFT]).dropped_rows == 4
-    assert survey(A).dropped_rows == 0
     assert read([np.zeros((0, 4), np.float32), A[0], []]).lengths.tolist() == [0, 3, 0]
+
+
+@pytest.mark.parametrize(
+    ("texts", "dropped"),
+    [(RIGHT, 4), ([row[None] for row in LEFT], 4), (A, 0)],
+    ids=["batch", "list", "flat"],
+)
+def test_dropped_rows_are_counted(texts: Any, dropped: int) -> None:
+    assert survey(texts).dropped_rows == dropped
 
 
 def test_a_generator_is_read_once_and_piece_by_piece(tmp_path: Path) -> None:

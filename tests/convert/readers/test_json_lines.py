@@ -1,4 +1,4 @@
-"""JSON and JSON lines: documents, answers of APIs, rows of vector stores, and damage."""
+"""JSON and JSON lines: documents, answers of APIs, vector stores, and damage."""
 
 import gzip
 import json
@@ -76,33 +76,52 @@ def test_rows_of_every_store(tmp_path: Path, store: str) -> None:
     assert_same(read(lines(tmp_path / "rows.jsonl", rows)), DOCS)
 
 
-def test_vespa_blocks_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+def vespa(path: Path, kind: str) -> Path:
+    """Write a document with blocks of cells, not in the order of their numbers."""
     blocks = {str(n): [float(n), 0.0] for n in (10, 9, 2, 0, 1, 11)}
-    for kind in ("float", "int8"):
-        fields = {"c": {"type": f"tensor<{kind}>(dt{{}},x[2])", "blocks": blocks}}
-        path = lines(tmp_path / f"{kind}.jsonl", [{"id": "id:n:d::1", "fields": fields}])
-        if kind == "float":
-            assert read(path).tokens[:, 0].tolist() == [0, 1, 2, 9, 10, 11]
+    fields = {"c": {"type": f"tensor<{kind}>(dt{{}},x[2])", "blocks": blocks}}
+    return lines(path, [{"id": "id:n:d::1", "fields": fields}])
+
+
+def test_vespa_blocks_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    path = vespa(tmp_path / "docs.jsonl", "float")
+    assert read(path).tokens[:, 0].tolist() == [0, 1, 2, 9, 10, 11]
+
+
+def test_packed_cells_of_vespa_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="line 1: it has packed int8 cells"):
-        read(path)
+        read(vespa(tmp_path / "docs.jsonl", "int8"))
+
+
+NESTED_ROWS = [{"n": i, "left": BARE[i], "meta": {"right": BARE[i], "key": f"k{i}"}} for i in range(4)]
 
 
 def test_paths_to_fields(tmp_path: Path) -> None:
-    rows = [{"n": i, "left": BARE[i], "meta": {"right": BARE[i], "key": f"k{i}"}} for i in range(4)]
-    path, keys = lines(tmp_path / "docs.jsonl", rows), [f"k{i}" for i in range(4)]
+    path, keys = lines(tmp_path / "docs.jsonl", NESTED_ROWS), [f"k{i}" for i in range(4)]
     assert_same(read(path, field="meta.right", id_field="meta.key"), DOCS.with_ids(keys))
     assert read(path, id_field="n").ids.tolist() == [0, 1, 2, 3]
-    both = lines(tmp_path / "both.jsonl", [{"n": 1, "left": BARE[0], "right": BARE[0]}])
-    cases: list[tuple[Path, dict[str, Any], str]] = [
-        (path, {"field": "up"}, "line 1: it has no 'up', only n, left, meta"),
-        (path, {"field": "left", "id_field": "up"}, "line 1: it has no id in 'up'"),
-        (both, {}, r"line 1: it has the token fields left, right\. Choose one with field="),
-    ]
-    for file, options, message in cases:
-        with pytest.raises(ValueError, match=message):
-            read(file, **options)
     structs = [{"id": i, "clips": [{"vec": v, "other": v[:2]} for v in t]} for i, t in TOKENS.items()]
     assert_same(read(lines(tmp_path / "structs.jsonl", structs), field="clips.vec"), DOCS)
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        (NESTED_ROWS, {"field": "up"}, "line 1: it has no 'up', only n, left, meta"),
+        (NESTED_ROWS, {"field": "left", "id_field": "up"}, "line 1: it has no id in 'up'"),
+        (
+            [{"n": 1, "left": BARE[0], "right": BARE[0]}],
+            {},
+            r"line 1: it has the token fields left, right\. Choose one with field=",
+        ),
+    ],
+    ids=["no such field", "no such id", "two fields"],
+)
+def test_fields_that_are_not_there_are_named(
+    tmp_path: Path, rows: list[Any], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        read(lines(tmp_path / "docs.jsonl", rows), **options)
 
 
 @pytest.mark.parametrize(

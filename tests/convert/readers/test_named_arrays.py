@@ -106,14 +106,15 @@ def test_docs_and_queries_in_one_container(tmp_path: Path, write: Write) -> None
         open_source(path, part="both")
 
 
-def test_padded_with_a_mask_or_lengths(tmp_path: Path, write: Write) -> None:
+@pytest.mark.parametrize("name", ["mask", "lengths", "zeros"])
+def test_padded_with_a_mask_or_lengths(tmp_path: Path, write: Write, name: str) -> None:
     padded, mask = np.zeros((4, 3, 4), np.float32), np.zeros((4, 3), bool)
     for i, tokens in enumerate(DOCS):
         padded[i, : len(tokens)], mask[i, : len(tokens)] = tokens, True
-    for name, extra in (("mask", {"mask": mask}), ("lengths", {"lengths": DOCS.lengths}), ("zeros", {})):
-        source = open_source(write(tmp_path / name, {"embeddings": padded, **extra}))
-        assert_same(everything(source, 5), collection(LENGTHS))
-        assert source.dropped_rows == 6
+    extra = {"mask": {"mask": mask}, "lengths": {"lengths": DOCS.lengths}, "zeros": {}}[name]
+    source = open_source(write(tmp_path / name, {"embeddings": padded, **extra}))
+    assert_same(everything(source, 5), collection(LENGTHS))
+    assert source.dropped_rows == 6
 
 
 def test_one_array_per_document(tmp_path: Path, write: Write) -> None:
@@ -183,19 +184,32 @@ def test_npy_folders_that_are_not_read(tmp_path: Path) -> None:
         open_source(write_npy(tmp_path / "other", {"other": np.ones(3)}), "npy")
 
 
-def test_object_arrays_run_no_code(tmp_path: Path) -> None:
+def object_arrays(folder: Path, **changed: Any) -> Path:
+    """Write the documents as an array of objects; `second` replaces the second one."""
     arrays = np.empty(4, object)
     arrays[:] = list(DOCS)
-    path = write_npy(tmp_path / "docs", {"embeddings": arrays, "ids": DOCS.ids.tolist()})
-    assert_same(everything(open_source(path)), DOCS)
-    for value, kind, message in (
+    path = write_npy(folder / "docs", {"embeddings": arrays, "ids": DOCS.ids.tolist()})
+    if changed:
+        arrays[1] = changed["second"]
+        np.save(path / "embeddings.npy", arrays, allow_pickle=True)
+    return path
+
+
+def test_object_arrays(tmp_path: Path) -> None:
+    assert_same(everything(open_source(object_arrays(tmp_path))), DOCS)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "message"),
+    [
         (np.ones((1, 4), int), ValueError, "document 1 must be an array of floats, got int64"),
         (print, pickle.UnpicklingError, r"embeddings\.npy is a pickle that refers to builtins\.print"),
-    ):
-        arrays[1] = value
-        np.save(path / "embeddings.npy", arrays, allow_pickle=True)
-        with pytest.raises(kind, match=message):
-            everything(open_source(path))
+    ],
+    ids=["integers", "function"],
+)
+def test_object_arrays_run_no_code(tmp_path: Path, value: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        everything(open_source(object_arrays(tmp_path, second=value)))
 
 
 # -- npz --------------------------------------------------------------------------
@@ -218,23 +232,32 @@ def test_npz_ids_as_bytes_and_objects(tmp_path: Path) -> None:
 # -- safetensors ------------------------------------------------------------------
 
 
-def test_safetensors_bfloat16_becomes_float32_and_other_headers_are_refused(tmp_path: Path) -> None:
-    bits = (DOCS.tokens.view(np.uint32) >> 16).astype(np.uint16)
-    path = tmp_path / "docs.safetensors"
+BFLOAT16_BITS = (DOCS.tokens.view(np.uint32) >> 16).astype(np.uint16)
 
-    def write_header(shape: list[int], dtype: str = "BF16") -> Path:
-        lengths = {"dtype": "I64", "shape": [4], "data_offsets": [48, 80]}
-        tokens = {"dtype": dtype, "shape": shape, "data_offsets": [0, 48]}
-        text = json.dumps({"tokens": tokens, "lengths": lengths}).encode()
-        body = bits.tobytes() + DOCS.lengths.tobytes()
-        path.write_bytes(len(text).to_bytes(8, "little") + text + body)
-        return path
 
-    expected = (bits.astype(np.uint32) << 16).view(np.float32)
-    np.testing.assert_array_equal(read(write_header([6, 4])).tokens, expected)
-    for shape, dtype in (([2**64, 4], "BF16"), ([-1, -24], "BF16"), ([6, 5], "BF16"), ([6, 4], "F8_E4M3")):
-        with pytest.raises(ValueError, match=r"docs\.safetensors.*tokens (has dtype F8|at bytes)"):
-            read(write_header(shape, dtype))
+def write_header(path: Path, shape: list[int], dtype: str = "BF16") -> Path:
+    """Write the documents as bfloat16 under a header with this shape and dtype."""
+    lengths = {"dtype": "I64", "shape": [4], "data_offsets": [48, 80]}
+    tokens = {"dtype": dtype, "shape": shape, "data_offsets": [0, 48]}
+    text = json.dumps({"tokens": tokens, "lengths": lengths}).encode()
+    body = BFLOAT16_BITS.tobytes() + DOCS.lengths.tobytes()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + body)
+    return path
+
+
+def test_safetensors_bfloat16_becomes_float32(tmp_path: Path) -> None:
+    expected = (BFLOAT16_BITS.astype(np.uint32) << 16).view(np.float32)
+    path = write_header(tmp_path / "docs.safetensors", [6, 4])
+    np.testing.assert_array_equal(read(path).tokens, expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [([2**64, 4], "BF16"), ([-1, -24], "BF16"), ([6, 5], "BF16"), ([6, 4], "F8_E4M3")]
+)
+def test_wrong_headers_of_safetensors_are_refused(tmp_path: Path, shape: list[int], dtype: str) -> None:
+    path = write_header(tmp_path / "docs.safetensors", shape, dtype)
+    with pytest.raises(ValueError, match=r"docs\.safetensors.*tokens (has dtype F8|at bytes)"):
+        read(path)
 
 
 # -- HDF5 -------------------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""Qdrant collections that its embedded client built, and folders that are incomplete or hostile."""
+"""Qdrant collections that its embedded client built.
+
+Some folders are incomplete or hostile.
+"""
 
 import base64
 import datetime
@@ -44,7 +47,10 @@ def test_a_collection_with_a_single_vector(tmp_path: Path) -> None:
 
 
 def test_what_the_client_scrolls_is_read(tmp_path: Path) -> None:
-    """With other vectors, dates, nested payloads and ids of both kinds, in the client's order."""
+    """With other vectors, dates, nested payloads and ids of both kinds.
+
+    They have the client's order.
+    """
     client = qdrant.QdrantClient(path=str(tmp_path))
     multi = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
     columns = models.VectorParams(size=4, distance="Dot", multivector_config=multi)

@@ -1,4 +1,7 @@
-"""Writers of tokens and of vectors: files that read back the same, written in a stream, complete or not at all."""
+"""Writers of tokens and of vectors: files read back the same.
+
+They are written in a stream, completely or not at all.
+"""
 
 import gc
 import json
@@ -151,28 +154,43 @@ def bulk_documents(folder: Path) -> list[tuple[str, dict[str, Any]]]:
     return pairs
 
 
-@pytest.mark.parametrize("kind", IDS)
-def test_vectors(tmp_path: Path, kind: str) -> None:
-    ids = IDS[kind]
+every_kind_of_ids = pytest.mark.parametrize("ids", IDS.values(), ids=IDS.keys())
+
+
+@every_kind_of_ids
+def test_vectors_as_arrays(tmp_path: Path, ids: list[Any]) -> None:
     write_vectors("npy", tmp_path / "npy", ids)
     stored = np.load(tmp_path / "npy" / "vectors.npy")
     assert stored.dtype == np.float32 and np.array_equal(stored, VECTORS)
     assert json.loads((tmp_path / "npy" / "ids.json").read_text(encoding="utf-8")) == ids
+
+
+@every_kind_of_ids
+def test_vectors_as_bulk_documents_of_opensearch(tmp_path: Path, ids: list[Any]) -> None:
     write_vectors("opensearch", tmp_path / "out", ids)
     documents = bulk_documents(tmp_path / "out")
     assert [name for name, _ in documents] == [str(name) for name in ids]
     assert [row["id"] for _, row in documents] == ids
     np.testing.assert_array_equal(np.array([row["vector"] for _, row in documents], np.float32), VECTORS)
-    body = json.loads((tmp_path / "out" / "mapping.json").read_text(encoding="utf-8"))
-    assert body == opensearch_index(16, kind == "int")
-    fields = body["mappings"]["properties"]
-    assert fields["id"]["type"] == {"int": "long", "str": "keyword"}[kind]
-    assert fields["vector"]["method"]["space_type"] == "innerproduct"
-    graph = {"m": Engine.links, "ef_construction": Engine.ef_construction}
-    assert fields["vector"]["method"]["parameters"] == graph
     (tmp_path / "out" / "notes.txt").touch()
     with pytest.raises(FileExistsError, match=r"notes\.txt"):
         write_vectors("opensearch", tmp_path / "out", ids, overwrite=True)
+
+
+@pytest.mark.parametrize(("kind", "field"), [("int", "long"), ("str", "keyword")])
+def test_the_mapping_of_opensearch(tmp_path: Path, kind: str, field: str) -> None:
+    write_vectors("opensearch", tmp_path / "out", IDS[kind])
+    body = json.loads((tmp_path / "out" / "mapping.json").read_text(encoding="utf-8"))
+    assert body == opensearch_index(16, kind == "int")
+    fields = body["mappings"]["properties"]
+    assert fields["id"]["type"] == field
+    assert fields["vector"]["method"]["space_type"] == "innerproduct"
+    graph = {"m": Engine.links, "ef_construction": Engine.ef_construction}
+    assert fields["vector"]["method"]["parameters"] == graph
+
+
+@every_kind_of_ids
+def test_vectors_as_a_parquet_file(tmp_path: Path, ids: list[Any]) -> None:
     pq = pytest.importorskip("pyarrow.parquet", reason="the parquet extra is not installed")
     write_vectors("parquet", tmp_path / "out.parquet", ids)
     table = pq.read_table(tmp_path / "out.parquet")

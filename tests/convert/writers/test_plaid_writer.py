@@ -1,4 +1,4 @@
-"""PLAID indexes: codes kept, codes fitted, and the files that ColBERT and torch expect."""
+"""PLAID indexes: kept codes, fitted codes, and ColBERT's and torch's files."""
 
 import json
 import zipfile
@@ -40,35 +40,65 @@ def lost(documents: MultiVectors, folder: Path) -> float:
     return float(((read(folder).tokens - documents.tokens) ** 2).sum(axis=1).mean())
 
 
-@pytest.mark.parametrize("folder", [COLBERT, pytest.param(REAL, marks=pytest.mark.shared)])
-def test_codes_of_an_index_of_colbert_are_written_back(folder: Path, tmp_path: Path) -> None:
-    """Straight, and through an index that keeps them."""
+@pytest.fixture(
+    scope="module", params=[COLBERT, pytest.param(REAL, marks=pytest.mark.shared)], ids=["tiny", "real"]
+)
+def colbert(request: pytest.FixtureRequest) -> Path:
+    """A folder that ColBERT wrote."""
+    folder = Path(request.param)
     if not folder.is_dir():
         pytest.skip("needs ../shared/data")
-    MuveraIndex.from_plaid(folder, path=tmp_path / "index")
-    convert(folder, tmp_path / "straight", to="plaid", max_tokens=100)
-    answer("convert", tmp_path / "index", tmp_path / "through", "--to", "plaid")
-    for ours in (tmp_path / "straight", tmp_path / "through"):
-        for part in ("codes", "residuals"):
-            got, wanted = whole(ours, part), whole(folder, part)
-            np.testing.assert_array_equal(got, wanted)
-            assert got.dtype == wanted.dtype
-        np.testing.assert_array_equal(read_array(ours / "centroids.pt"), read_array(folder / "centroids.pt"))
-        lists, expected = (read_torch(place / "ivf.pid.pt") for place in (ours, folder))
-        assert [tensor.dtype for tensor in lists] == [np.int32, np.int64]
-        np.testing.assert_array_equal(lists[0], expected[0][: int(expected[1].sum())])
-        np.testing.assert_array_equal(lists[1], expected[1])
-        buckets, expected = (read_torch(place / "buckets.pt") for place in (ours, folder))
-        np.testing.assert_array_equal(buckets[1], expected[1].astype(np.float32))
-        assert buckets[0].shape == expected[0].shape
-        assert read_torch(ours / "avg_residual.pt").shape == ()
-        assert_same(read(ours), read(folder))
-        for name in ("metadata.json", "plan.json", "0.metadata.json"):
-            theirs, written = (json.loads((place / name).read_text()) for place in (folder, ours))
-            assert written.keys() == theirs.keys()
-            assert written.get("config", {}).items() <= theirs.get("config", {}).items()
-            assert written.get("num_partitions") == theirs.get("num_partitions")
-        assert {path.name for path in ours.iterdir()} == FILES
+    return folder
+
+
+@pytest.fixture(scope="module", params=["straight", "through an index"])
+def ours(request: pytest.FixtureRequest, colbert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same folder, written by the converter.
+
+    It converts straight, or through an index that keeps the codes.
+    """
+    folder = tmp_path_factory.mktemp("plaid")
+    if request.param == "straight":
+        convert(colbert, folder / "ours", to="plaid", max_tokens=100)
+    else:
+        MuveraIndex.from_plaid(colbert, path=folder / "index")
+        answer("convert", folder / "index", folder / "ours", "--to", "plaid")
+    return folder / "ours"
+
+
+@pytest.mark.parametrize("part", ["codes", "residuals"])
+def test_codes_of_an_index_of_colbert_are_written_back(part: str, ours: Path, colbert: Path) -> None:
+    got, wanted = whole(ours, part), whole(colbert, part)
+    np.testing.assert_array_equal(got, wanted)
+    assert got.dtype == wanted.dtype
+    assert_same(read(ours), read(colbert))
+
+
+def test_the_codec_of_an_index_of_colbert_is_written_back(ours: Path, colbert: Path) -> None:
+    np.testing.assert_array_equal(read_array(ours / "centroids.pt"), read_array(colbert / "centroids.pt"))
+    buckets, expected = (read_torch(place / "buckets.pt") for place in (ours, colbert))
+    np.testing.assert_array_equal(buckets[1], expected[1].astype(np.float32))
+    assert buckets[0].shape == expected[0].shape
+    assert read_torch(ours / "avg_residual.pt").shape == ()
+
+
+def test_the_inverted_lists_of_colbert_are_written_back(ours: Path, colbert: Path) -> None:
+    lists, expected = (read_torch(place / "ivf.pid.pt") for place in (ours, colbert))
+    assert [tensor.dtype for tensor in lists] == [np.int32, np.int64]
+    np.testing.assert_array_equal(lists[0], expected[0][: int(expected[1].sum())])
+    np.testing.assert_array_equal(lists[1], expected[1])
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "plan.json", "0.metadata.json"])
+def test_descriptions_have_the_keys_of_colbert(name: str, ours: Path, colbert: Path) -> None:
+    theirs, written = (json.loads((place / name).read_text()) for place in (colbert, ours))
+    assert written.keys() == theirs.keys()
+    assert written.get("config", {}).items() <= theirs.get("config", {}).items()
+    assert written.get("num_partitions") == theirs.get("num_partitions")
+
+
+def test_an_index_has_the_files_of_colbert(ours: Path) -> None:
+    assert {path.name for path in ours.iterdir()} == FILES
 
 
 @pytest.mark.parametrize("nbits", [1, 4])
@@ -133,11 +163,12 @@ def test_changed_tokens_and_other_bits_are_coded_anew(tmp_path: Path) -> None:
     assert lost(read(source), tmp_path / "four") < 0.0095
 
 
-def test_no_tokens_leave_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["memory", "plaid"])
+def test_no_tokens_leave_nothing(tmp_path: Path, name: str) -> None:
     coded = write_plaid(tmp_path / "plaid", random_index(3, [[0, 0]]))
-    for documents, name in ((collection([0, 0], 8), "memory"), (coded, "plaid")):
-        with pytest.raises(ValueError, match=f"{name} has no token vectors"):
-            convert(documents, tmp_path / "out", to="plaid")
+    documents: Any = coded if name == "plaid" else collection([0, 0], 8)
+    with pytest.raises(ValueError, match=f"{name} has no token vectors"):
+        convert(documents, tmp_path / "out", to="plaid")
     assert [path.name for path in tmp_path.iterdir()] == ["plaid"]
 
 

@@ -1,4 +1,6 @@
-"""Make these index folders and ``../pooling.npz`` with their libraries: ``python make_goldens.py KIND [RULE]``.
+"""Make these index folders and ``../pooling.npz`` with their libraries.
+
+Run ``python make_goldens.py KIND [RULE]``.
 
 Each kind needs an environment of its own:
 
@@ -74,7 +76,8 @@ def make_colbert(root: Path) -> None:
     collection_indexer.Checkpoint = lambda *_, **__: SimpleNamespace()
     collection_indexer.CollectionEncoder = lambda *_: SimpleNamespace(encode_passages=encode)
     config = ColBERTConfig(
-        dim=32, nbits=2, kmeans_niters=4, root=str(root), index_name="golden", experiment="e", rank=0, nranks=1,
+        dim=32, nbits=2, kmeans_niters=4, root=str(root), index_name="golden", experiment="e", rank=0,
+        nranks=1,
         avoid_fork_if_possible=True, index_bsize=5, checkpoint="none",
     )  # fmt: skip
     Collection.get_chunksize = lambda self: 5
@@ -174,7 +177,8 @@ def make_torch(root: Path) -> None:
     """Every dtype, views, containers, and files that must be refused."""
     base = torch.from_numpy(np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)) * 40
     kinds = [
-        "float32", "float16", "bfloat16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool", "uint16",
+        "float32", "float16", "bfloat16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool",
+        "uint16",
     ]  # fmt: skip
     tensors = {kind: (base.abs() if kind[0] == "u" else base).to(getattr(torch, kind)) for kind in kinds}
     tensors |= {"sliced": base[2:5, 1:4], "transposed": base.T, "scalar": base[3, 2], "empty": base[:0]}
@@ -219,7 +223,11 @@ def pooled(rule: str, tensors: list[torch.Tensor], factor: int, protected: int) 
 
 
 def make_pooling(_: Path) -> None:
-    """Sentence-transformers 6.2.0, pylate 1.6.0 and 1.4.0, colbert-ai 0.2.22, colpali-engine 0.3.18."""
+    """Pool by the rule of an installed library.
+
+    The stored file is from sentence-transformers 6.2.0, pylate 1.6.0 and 1.4.0,
+    colbert-ai 0.2.22 and colpali-engine 0.3.18.
+    """
     rule, file = sys.argv[2], HERE.parent / "pooling.npz"
     content = dict(np.load(file))
     tensors = list(torch.split(torch.from_numpy(content["tokens"]), content["lengths"].tolist()))
