@@ -1,4 +1,4 @@
-"""MuveraIndex: additions, updates and deletions; a change happens completely or not at all; threads."""
+"""MuveraIndex: a change happens completely or not at all; threads."""
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -113,7 +113,7 @@ class FaultError(Exception):
 def test_changes_that_fail_late(
     way: str, owner: Any, step: str, after: bool, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The fault happens in the second block of vectors, before or after the step itself."""
+    """The fault is in the second block of vectors, before or after the step itself."""
     index = built(**WAYS[way])
     index.delete([1, 2])
     before = index.ids.tolist(), answers(index)
@@ -145,7 +145,10 @@ def test_changes_that_fail_late(
 
 
 def visible(index: MuveraIndex) -> Any:
-    """Return what searches see; a graph counts the vectors of an abandoned block in its info."""
+    """Return what searches see.
+
+    The info of a graph also counts the vectors of an abandoned block.
+    """
     return index.ids.tolist(), answers(index)
 
 

@@ -18,7 +18,10 @@ from muvera.utils.atomic_files import content_checksum
 
 
 def edited(**changes: Any) -> Callable[[Path], object]:
-    """Return a change of the manifest, with the right checksum: None removes a key, a dict merges."""
+    """Return a change of the manifest, with the right checksum.
+
+    None removes a key, and a dict is merged.
+    """
 
     def edit(folder: Path) -> None:
         manifest = json.loads((folder / "manifest.json").read_text())

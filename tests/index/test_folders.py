@@ -103,7 +103,10 @@ def test_a_failed_save_leaves_the_old_state(folder: Path, error: BaseException) 
 
 
 def test_faults_after_the_manifest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The new generation is already the index: its files stay, and the next writer removes the old ones."""
+    """The new generation is already the index, so its files stay.
+
+    The next writer removes the old ones.
+    """
     first = save(folder, writing({"a": b"1"}), None)
 
     def late(folder: Path, content: Any) -> None:

@@ -1,4 +1,4 @@
-"""Saved indexes of every format version, backend and encoder: later versions read them and answer the same."""
+"""Saved indexes of every format version, backend and encoder answer the same."""
 
 import json
 import shutil
@@ -18,7 +18,10 @@ from muvera.utils.atomic_files import content_checksum
 
 
 def assert_same(rankings: list[dict[str, Any]], name: str) -> None:
-    """Compare with the stored answers: processors round differently, but no two scores are that close."""
+    """Compare with the stored answers.
+
+    Processors round differently, but no two scores are that close.
+    """
     expected = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     assert [row["ids"] for row in rankings] == [row["ids"] for row in expected]
     for row, other in zip(rankings, expected, strict=True):
@@ -58,7 +61,7 @@ def test_every_backend_and_encoder_has_a_folder() -> None:
 
 
 def changed_config(file: Path, config: dict[str, Any]) -> None:
-    """Replace the configuration in a manifest or an encoder's file, with a matching checksum."""
+    """Replace the configuration in a file, with a matching checksum."""
     state = json.loads(file.read_text(encoding="utf-8")) | {"config": config}
     del state["sha256"]
     file.write_text(json.dumps({**state, "sha256": content_checksum(state)}), encoding="utf-8")
@@ -69,7 +72,7 @@ FORMER = json.loads((FOLDER / "former.json").read_text(encoding="utf-8"))
 
 @pytest.mark.parametrize("former", FORMER)
 def test_former_configurations_are_refused_in_one_sentence(former: str, tmp_path: Path) -> None:
-    """Checkouts wrote them, and the folder "former", before there was one family of FDEs."""
+    """Checkouts before the one family of FDEs wrote them, and the folder "former"."""
     shutil.copytree(FOLDER / "exact-moments", tmp_path / "index")
     changed_config(tmp_path / "index" / "manifest.json", FORMER[former])
     FDEEncoder(ENCODERS["mean"]).fit(documents(40)).save(tmp_path / "encoder")

@@ -1,4 +1,4 @@
-"""hybrid_search: exact scores of the candidates of several sources, and their weighted sums."""
+"""hybrid_search: exact scores of several sources' candidates, and weighted sums."""
 
 from typing import Any
 

@@ -55,7 +55,7 @@ def test_an_id_map_is_a_dictionary_of_the_last_rows(steps: Any, merged: int, loo
 
 @given(st.lists(st.integers(-5, 50), unique=True, max_size=8), st.integers(0, 20), st.integers(1, 5))
 def test_new_integers_follow_every_earlier_id(ids: list[int], first: int, count: int) -> None:
-    """Numbers are never used twice: the next one is above all, even after a deletion."""
+    """Numbers are never used twice: the next is above all, even after a deletion."""
     from muvera import MultiVectors
 
     names = IdMap(first)

@@ -1,4 +1,7 @@
-"""The recall dial: calibration keeps a mean recall, and results equal those of some fixed number of candidates."""
+"""The recall dial: calibration keeps a mean recall.
+
+The results equal the results of some fixed number of candidates.
+"""
 
 import dataclasses
 from pathlib import Path
@@ -26,7 +29,10 @@ def index() -> MuveraIndex:
 
 
 def drawn(stream: np.random.Generator, count: int) -> tuple[Any, Any, Any]:
-    """Return products and scores of queries from one distribution, whose errors do not fit the error model."""
+    """Return products and scores of queries from one distribution.
+
+    Their errors do not fit the error model.
+    """
     products = -np.sort(-stream.gumbel(size=(count, 300)), axis=1).astype(np.float32)
     tokens = stream.integers(4, 40, count)
     noise = (
@@ -40,11 +46,12 @@ def drawn(stream: np.random.Generator, count: int) -> tuple[Any, Any, Any]:
 
 @pytest.mark.parametrize("target", [0.8, 0.9, 0.95, 0.98])
 def test_the_calibration_keeps_the_mean_recall_of_exchangeable_queries(target: float) -> None:
-    """Mean over 12 calibrations with 128 queries each, and 500 other queries of the same distribution.
+    """Mean over 12 calibrations with 128 queries each, and 500 other queries.
 
-    A calibration's own mean recall is at least the target.  A query's recall has a
-    standard deviation of at most .2 here, so that the mean of 12 calibrations is off by
-    .2 / sqrt(12 * 128) = .005: three of these are allowed.
+    All are of one distribution.  A calibration's own mean recall is at least the
+    target.  A query's recall has a standard deviation of at most .2 here, so that the
+    mean of 12 calibrations is off by .2 / sqrt(12 * 128) = .005: three of these are
+    allowed.
     """
     stream = np.random.default_rng(0)
     means = []

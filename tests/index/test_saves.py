@@ -1,4 +1,4 @@
-"""Saved indexes: the same answers, files that stay, rebuilds and builds on disk in bounded memory."""
+"""Saved indexes: the same answers, files that stay, builds in bounded memory."""
 
 import shutil
 import tracemalloc
@@ -227,12 +227,12 @@ def peak_of(work: Callable[[Path], object], folder: Path) -> int:
 
 @pytest.mark.slow
 def test_memory_of_builds_and_rebuilds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """31 MB of tokens in batches of 0.6 MB, with 1 MB waiting in memory, each of which may exist twice.
+    """31 MB of tokens in batches of 0.6 MB, with 1 MB waiting in memory.
 
-    The rest, below 1.3 MB, is in proportion to documents: vectors of 97 floats and
-    their 140 bytes, ids, offsets. The calibration of recall= takes the same 6 MB for
-    any larger collection: 128 windows of 1,000 candidates each, with their rows,
-    products, scores and stops (40 bytes).
+    Each of the two may exist twice.  The rest, below 1.3 MB, is in proportion to
+    documents: vectors of 97 floats and their 140 bytes, ids, offsets. The calibration
+    of recall= takes the same 6 MB for any larger collection: 128 windows of 1,000
+    candidates each, with their rows, products, scores and stops (40 bytes).
     """
     calibration = 6 << 20
     monkeypatch.setattr(token_store, "_STAGING_BYTES", 1 << 20)

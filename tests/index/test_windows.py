@@ -1,4 +1,4 @@
-"""First-stage recall: windows of documents measure it and warn of unsuitable added documents."""
+"""First-stage recall: windows measure it and warn of unsuitable added documents."""
 
 import dataclasses
 import warnings
@@ -26,7 +26,7 @@ CONFIG = FDEConfig(dimension=DIMENSION, num_landmarks=64, final_projection_dimen
 
 
 def kind(which: int, count: int, seed: int = 0) -> MultiVectors:
-    """Return documents about topics of one kind, which use one half of the space alone."""
+    """Return documents about topics of one kind, which use one half of the space."""
     topics = np.random.default_rng(which).standard_normal((60, DIMENSION))
     topics[:, which * 8 : which * 8 + 16] *= 0.1
     rng = np.random.default_rng((which, seed))

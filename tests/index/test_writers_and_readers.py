@@ -1,4 +1,4 @@
-"""Several indexes and processes that write and read one folder, and saves on a full disk."""
+"""Several indexes and processes with one folder, and saves on a full disk."""
 
 import signal
 from pathlib import Path
