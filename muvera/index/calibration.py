@@ -274,7 +274,7 @@ class Calibration:
         """
         states = _states(self.slope, self.variance, tokens)
         states[:, LIMIT] = level.limit * k
-        return [Stop(*pair) for pair in zip(products, states, strict=True)]
+        return [Stop(row, state) for row, state in zip(products, states, strict=True)]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""

@@ -526,7 +526,7 @@ class MuveraIndex:
         thread_count(threads)
         return rank(contents, texts, Proposal(rows, count), threads)
 
-    def explain(self, query: Any, id: Any) -> Explanation:
+    def explain(self, query: Any, id: int | str) -> Explanation:
         """Find the best matching token of a document for each token of one query.
 
         Parameters

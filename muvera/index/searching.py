@@ -134,8 +134,8 @@ def propose(contents: IndexContents, queries: MultiVectors, plan: SearchPlan) ->
     found = _find(candidates, queries, count, allowed, plan)
     stops: Sequence[Stop] = ()
     if level is not None and candidates.calibration is not None:
-        products = [products for _, products in found]
-        stops = candidates.calibration.stops(level, products, queries.lengths, k)
+        products_by_query = [products for _, products in found]
+        stops = candidates.calibration.stops(level, products_by_query, queries.lengths, k)
     return Proposal([rows for rows, _ in found], k, level, stops)
 
 
