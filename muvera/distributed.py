@@ -83,7 +83,8 @@ class EncodeDocuments:
         pa = import_extra("pyarrow", "parquet", "Encoding tables")
         if _TOKENS not in table.column_names:
             raise ValueError(
-                f"The table must have a column {_TOKENS!r}, got {', '.join(table.column_names)}. Rename the column."
+                f"The table must have a column {_TOKENS!r}, got {', '.join(table.column_names)}. Rename "
+                "the column."
             )
         if _VECTOR in table.column_names:
             raise ValueError(f"The table has a column {_VECTOR!r} already. Rename it.")

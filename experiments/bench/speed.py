@@ -104,10 +104,9 @@ def run(lines: Iterable[Line], folder: Path, documents: int, rounds: int, cache:
         seconds = interleaved({job: call(*job) for job in jobs}, rounds)
     columns = ["muvera / other", "muvera", "other", "unit", "ratio", "min - max", "processor time"]
     caption = (
-        "muvera encodes with the preset `simhash` (5,249 floats), in the first row with "
-        "`paper`. The others encode with "
-        "R=20, k=5, p=16, as `paper` does (10,240 floats). "
-        f"Median of {rounds} interleaved rounds, one thread each. "
+        "muvera encodes with the preset `simhash` (5,249 floats), in the first row with `paper`. The "
+        f"others encode with R=20, k=5, p=16, as `paper` does (10,240 floats). Median of {rounds} "
+        "interleaved rounds, one thread each. "
         f'"processor time" is the ratio of processor times. {on}'
     )
     rows = [compare(line, seconds, documents) for line in lines]

@@ -31,8 +31,8 @@ def load_collection(path: DatasetPath) -> Collection:
     """
     if path.embeddings is None:
         raise FileNotFoundError(
-            f"{path.name} has texts in {path.texts}, but no embeddings. "
-            f"Run: python -m experiments encode {path.texts}"
+            f"{path.name} has texts in {path.texts}, but no embeddings. Run: python -m experiments "
+            f"encode {path.texts}"
         )
     (documents, document_ids), (queries, query_ids) = map(_with_tokens, _token_vectors(path.embeddings))
     extras = {}

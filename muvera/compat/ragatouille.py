@@ -511,8 +511,8 @@ class RAGPretrainedModel:
         values = _metadata_of(texts, metadatas)
         if not len(set(names)) == len(names) == len(texts) == len(values):
             raise ValueError(
-                f"Each of {len(texts)} documents needs a unique id and one dict of metadata, got {len(names)} "
-                f"ids, {len(set(names))} of them different, and {len(values)} dicts."
+                f"Each of {len(texts)} documents needs a unique id and one dict of metadata, got "
+                f"{len(names)} ids, {len(set(names))} of them different, and {len(values)} dicts."
             )
         passages = [{"document_id": name, "content": text} for name, text in zip(names, texts, strict=True)]
         if split is not None:
@@ -620,8 +620,8 @@ def _read_plaid(folder: Path, encoder: TextEncoder) -> TextIndex:
     source = open_source(folder, "plaid", ids=False)
     if not len(texts) == len(names) == source.num_documents:
         raise ValueError(
-            f"{folder} must have one text and one document id for each of {source.num_documents} passages, got "
-            f"{len(texts)} texts and {len(names)} ids. Build the index again."
+            f"{folder} must have one text and one document id for each of {source.num_documents} "
+            f"passages, got {len(texts)} texts and {len(names)} ids. Build the index again."
         )
     database = DocumentDatabase(encoder.name)
     stored = _metadata_of(texts, [metadata.get(name) for name in names])

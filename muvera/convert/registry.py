@@ -284,8 +284,9 @@ def isolated_source(
         except Exception:
             raise ChildProcessError(
                 Message(
-                    f"{path} could not be read: the reading process {reason}. The file is damaged or hostile, or needs "
-                    f"more than {limits.seconds:g} seconds or {limits.memory_bytes >> 20} MiB. If you trust it, ",
+                    f"{path} could not be read: the reading process {reason}. The file is damaged or "
+                    f"hostile, or needs more than {limits.seconds:g} seconds or "
+                    f"{limits.memory_bytes >> 20} MiB. If you trust it, ",
                     Hint("raise_limits", "raise the limits with isolated=IsolationLimits(...)"),
                     ".",
                 )

@@ -330,7 +330,8 @@ class Engine(ABC):
                 stored = Description(**json.loads(part))
             except TypeError:
                 raise EngineError(
-                    f"{self.location} was filled by another version of muvera. Load the documents under another name."
+                    f"{self.location} was filled by another version of muvera. Load the documents under "
+                    "another name."
                 ) from None
             if not self._has_collection(self.name):
                 raise EngineError(f"{self.location} has lost its documents. Drop it, and load them again.")
@@ -680,14 +681,15 @@ def _split(url: str) -> SplitResult:
     except ValueError:
         # The library's message can contain a part of the password.
         raise EngineError(
-            "The engine's URL must have a valid host and port. Give SCHEME://USER:PASSWORD@HOST:PORT#NAME, and write "
-            "%2F, %3F, %23 and %40 for the characters / ? # and @ in a password."
+            "The engine's URL must have a valid host and port. Give "
+            "SCHEME://USER:PASSWORD@HOST:PORT#NAME, and write %2F, %3F, %23 and %40 for the characters / "
+            "? # and @ in a password."
         ) from None
     name = parts.fragment or "muvera"
     if not _NAME.fullmatch(name):
         raise EngineError(
-            f"{name!r} is not a collection name. Use at most 48 letters, digits and underscores, and begin with a "
-            "letter or an underscore."
+            f"{name!r} is not a collection name. Use at most 48 letters, digits and underscores, and "
+            "begin with a letter or an underscore."
         )
     return parts._replace(fragment=name)
 
@@ -730,8 +732,8 @@ def _from_bytes(content: bytes, expected: str, place: str) -> FDEEncoder:
     """Return the encoder of bytes with the checksum `expected`."""
     if _hash(content) != expected:
         raise ValueError(
-            f"The encoder in {place} has the checksum {_hash(content)[:16]}, but its documents were encoded by "
-            f"{expected[:16]}: it was changed or is incomplete. Load the documents again."
+            f"The encoder in {place} has the checksum {_hash(content)[:16]}, but its documents were "
+            f"encoded by {expected[:16]}: it was changed or is incomplete. Load the documents again."
         )
     stream = io.BytesIO(content)
     with tempfile.TemporaryDirectory() as folder:

@@ -124,8 +124,8 @@ class EngineIndex:
         if not (config == self.encoder.config if encoder is None else self.engine.has_encoder(encoder)):
             raise EngineError(
                 Message(
-                    f"{self.engine.location} was filled with another encoder than the given one (configuration "
-                    f"{config.hash[:16]}): their vectors are not comparable. Omit ",
+                    f"{self.engine.location} was filled with another encoder than the given one "
+                    f"(configuration {config.hash[:16]}): their vectors are not comparable. Omit ",
                     Argument("encoder", ""),
                     ", or use another collection.",
                 )
@@ -185,8 +185,8 @@ class EngineIndex:
             if not batch.has_ids:
                 if not resume and position == 0 and len(self):
                     raise ValueError(
-                        "The documents have no ids and would replace documents of the collection. Give them ids, or "
-                        "resume=True to continue an addition."
+                        "The documents have no ids and would replace documents of the collection. Give "
+                        "them ids, or resume=True to continue an addition."
                     )
                 batch = batch.with_ids(np.arange(position, position + len(batch)))
             values = list(islice(values_of_all, len(batch)))
@@ -246,8 +246,8 @@ class EngineIndex:
             if config.needs_fit_sample and len(filled) < MIN_FIT_DOCUMENTS:
                 raise ValueError(
                     Message(
-                        f"This encoder is fitted on at least {MIN_FIT_DOCUMENTS} documents, but the first batch has "
-                        f"{len(filled)}. Give more, a fitted encoder, or ",
+                        f"This encoder is fitted on at least {MIN_FIT_DOCUMENTS} documents, but the "
+                        f"first batch has {len(filled)}. Give more, a fitted encoder, or ",
                         Argument("encoder", "'mean'"),
                         ".",
                     )
@@ -360,7 +360,8 @@ class EngineIndex:
                         f"{self.engine.location} stores no tokens to rank by. ",
                         Hint(
                             "rank",
-                            "Give tokens=MuveraIndex.load(...), a local index of the same documents, or rerank=None.",
+                            "Give tokens=MuveraIndex.load(...), a local index of the same documents, or "
+                            "rerank=None.",
                         ),
                     )
                 )

@@ -155,8 +155,8 @@ class MilvusEngine(Engine):
             terms = row.flat.terms
             if len(terms) > _MAX_TERMS or any(len(term) > _MAX_TERM for term in terms):
                 raise EngineError(
-                    f"The metadata of document {row.id!r} has more than {_MAX_TERMS} values or a value of more than "
-                    f"{_MAX_TERM} characters, which Milvus cannot filter. Shorten it."
+                    f"The metadata of document {row.id!r} has more than {_MAX_TERMS} values or a value "
+                    f"of more than {_MAX_TERM} characters, which Milvus cannot filter. Shorten it."
                 )
             entity = {"id": row.id, "fde": row.vector, "metadata": row.metadata}
             entities.append({**entity, "terms": terms, "bounds": row.flat.bounds})

@@ -116,8 +116,8 @@ class PgVectorEngine(Engine):
     def _create(self, description: Description) -> None:
         # The server's error is appended, so the advice is part of the sentence.
         with self._errors(
-            "needs the extension vector: install pgvector on the server (Debian: postgresql-17-pgvector), or ask its "
-            "administrator to run CREATE EXTENSION vector"
+            "needs the extension vector: install pgvector on the server (Debian: "
+            "postgresql-17-pgvector), or ask its administrator to run CREATE EXTENSION vector"
         ):
             self._run("CREATE EXTENSION IF NOT EXISTS vector")
         identity = "bigint" if description.integer_ids else 'text COLLATE "C"'
@@ -149,7 +149,8 @@ class PgVectorEngine(Engine):
         with self._errors("could not be indexed"):
             self._run(
                 f'CREATE INDEX IF NOT EXISTS "{self.name}_graph" ON {self._table} USING hnsw '
-                f"(embedding halfvec_ip_ops) WITH (m = {self.links}, ef_construction = {self.ef_construction})"
+                f"(embedding halfvec_ip_ops) WITH (m = {self.links}, ef_construction = "
+                f"{self.ef_construction})"
             )
             self._run(f"ANALYZE {self._table}")
 
@@ -202,7 +203,8 @@ def _values(row: EngineRow) -> list[Any]:
     plain = [json.dumps(value) for value in (row.metadata, row.flat.terms, row.flat.bounds)]
     if "\\u0000" in "".join([json.dumps(row.id), *plain]).replace("\\\\", ""):  # without escaped backslashes
         raise EngineError(
-            f"The id, text or metadata of document {row.id!r} has a NUL, which PostgreSQL cannot store. Remove it."
+            f"The id, text or metadata of document {row.id!r} has a NUL, which PostgreSQL cannot store. "
+            "Remove it."
         )
     tokens = [] if row.tokens is None else [row.tokens.astype("<f2").tobytes()]
     return [row.id, str(row.vector.tolist()), *plain, *tokens]

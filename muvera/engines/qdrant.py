@@ -126,7 +126,8 @@ class QdrantConditions(Conditions[Any]):
             )
         if isinstance(value, int) and abs(value) > 2**53:
             raise FilterError(
-                f"Qdrant compares integers exactly up to 2**53, got {value}. Store and compare smaller numbers."
+                f"Qdrant compares integers exactly up to 2**53, got {value}. Store and compare smaller "
+                "numbers."
             )
         return self._field(f"bounds.{bound}", range=self._models.Range(**{_RANGES[sign]: float(value)}))
 
@@ -243,8 +244,8 @@ class QdrantEngine(Engine):
                     width = row.tokens.shape[1]
                     raise EngineError(
                         f"Document {row.id!r} has {len(row.tokens)} tokens, but Qdrant accepts at most "
-                        f"{_MULTIVECTOR // width} of {width} columns. Pool them with `muvera convert --pooling`, or "
-                        "split the document."
+                        f"{_MULTIVECTOR // width} of {width} columns. Pool them with `muvera convert "
+                        "--pooling`, or split the document."
                     )
                 vectors[_TOKENS] = row.tokens.astype(np.float32).tolist()
             points.append(self.models.PointStruct(id=qdrant_id(row.id), vector=vectors, payload=payload))

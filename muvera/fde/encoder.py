@@ -203,7 +203,8 @@ class FDEEncoder:
             return self
         if not self.needs_fit:
             raise ValueError(
-                "This encoder is fitted already, and vectors of two fits cannot be compared. Make a new encoder."
+                "This encoder is fitted already, and vectors of two fits cannot be compared. Make a new "
+                "encoder."
             )
         texts = checked_texts([] if queries is None else queries, "queries", config.dimension, "this encoder")
         sampling = DocumentSample(self._sampled_floats, config.seed, self._sampled_documents)

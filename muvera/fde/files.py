@@ -45,7 +45,8 @@ def as_encoder(
     config = value.config if isinstance(value, FDEEncoder) else value
     if not isinstance(config, FDEConfig):
         raise TypeError(
-            f"encoder must be a preset's name, an FDEConfig or a fitted FDEEncoder, got {type(value).__name__}."
+            "encoder must be a preset's name, an FDEConfig or a fitted FDEEncoder, got "
+            f"{type(value).__name__}."
         )
     if config.dimension != dimension:
         raise ValueError(
@@ -128,8 +129,8 @@ def load_encoder(path: str | os.PathLike[str]) -> FDEEncoder:
         config = FDEConfig.from_dict(state["config"])
     except ValueError as error:  # the file matches its checksum
         raise ValueError(
-            f"{file} has the configuration of another version: {error} Use the muvera that wrote it, or fit the "
-            "encoder again."
+            f"{file} has the configuration of another version: {error} Use the muvera that wrote it, or "
+            "fit the encoder again."
         ) from error
     present = {path.name for path in folder.glob("encoder_*.npy")}
     for name in sorted(present ^ set(state["files"])):

@@ -153,6 +153,14 @@ def center_rows(rows, count, weight):
 
     A document that is similar to everything would otherwise have large values in all
     cells, which no document of the sample had.
+
+    Parameters
+    ----------
+    rows : numpy.ndarray
+        float32 (n, at least `count`), changed in place.
+    count : int
+        Number of cells.
+    weight : numpy.float32
     """
     for i in range(rows.shape[0]):
         row = rows[i, :count]

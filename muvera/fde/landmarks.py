@@ -102,7 +102,19 @@ class Landmarks(EncoderArrays):
         stop: int,
         out: NDArray[np.float32],
     ) -> None:
-        """Write `weight` times the cells of texts start..stop, minus their mean."""
+        """Write `weight` times the cells of texts start..stop, minus their mean.
+
+        Parameters
+        ----------
+        side : {"documents", "queries"}
+        sharpness : float
+            beta, for queries.
+        weight : float
+        tokens : Tokens
+        start, stop : int
+        out : numpy.ndarray
+            float32 (stop - start, at least n); other columns become 0.
+        """
         cells = np.empty((stop - start, self.count), np.float32)
         if side == "documents":
             largest_products(tokens, start, stop, self.document_columns, cells)
@@ -157,6 +169,20 @@ def cluster_means(
     The mean of scattered directions is short, so tokens prefer landmarks of dense
     clusters, as documents' cells do.  This finds more than k-means by distances or by
     cosines.  A landmark without directions stays; of equal products, the first counts.
+
+    Parameters
+    ----------
+    directions : numpy.ndarray
+        float32 (n, d), tokens of length 1.
+    landmarks : numpy.ndarray
+        float32 (M, d).
+    threads : int or None
+        None: all cores.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 (M, d).
     """
     if not len(directions):
         return landmarks

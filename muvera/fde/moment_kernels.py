@@ -105,7 +105,18 @@ def _sum_rows(rows, count, width, total):
 
 @kernel
 def first_moments(tokens, first, last, at, mean, out):
-    """Write the sums, or with `mean` the means, of the tokens of texts first..last."""
+    """Write the sums, or with `mean` the means, of the tokens of texts first..last.
+
+    Parameters
+    ----------
+    tokens : Tokens
+    first, last : int
+    at : int
+        First column to write.
+    mean : bool
+    out : numpy.ndarray
+        float32 (at least last - first, at least at + d).
+    """
     offsets = tokens.offsets
     depth = max(tokens.floats.shape[1], tokens.halves.shape[1])
     width = (depth + LANES - 1) // LANES * LANES

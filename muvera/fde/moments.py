@@ -115,7 +115,8 @@ class MomentBlocks(EncoderArrays):
         super().require_shape(config)
         if self.units.min() <= 0:
             raise ValueError(
-                f"The encoder's units must be positive, got {self.units.min()}. Restore the encoder from a copy."
+                f"The encoder's units must be positive, got {self.units.min()}. Restore the encoder from "
+                "a copy."
             )
 
     def cell_weight(self, side: Side) -> float:
@@ -292,7 +293,10 @@ def fit_blocks(
         return defaults
     sample = Sample(documents, *_queries_and_windows(documents, queries, rng))
     query_blocks = new_rows(partial(defaults.write, "queries", 0), sample.queries, columns, threads)
-    cell_block: Block = tuple(np.zeros((len(side), 0), np.float32) for side in sample[:2])  # type: ignore[assignment]
+    cell_block: Block = (
+        np.zeros((len(sample.documents), 0), np.float32),
+        np.zeros((len(sample.queries), 0), np.float32),
+    )
     if cells is not None:
         cell_block = cells(documents, "documents"), cells(sample.queries, "queries")
     covariances = moments[:, :triangle], query_blocks[:, :triangle]

@@ -139,7 +139,8 @@ class MeasuredWindows:
         shares = np.array(values["shares"], np.float64)
         if rows.ndim != 1 or rows.shape != shares.shape or not ((shares >= 0) & (shares <= 1)).all():
             raise ValueError(
-                f"A measured window must have one share from 0 to 1, got {shares.size} shares of {rows.size} windows."
+                f"A measured window must have one share from 0 to 1, got {shares.size} shares of "
+                f"{rows.size} windows."
             )
         return cls(rows, shares, int(values["stop"]), int(values["documents"]), size)
 
@@ -152,10 +153,10 @@ def _warning(old: NDArray[np.float64], new: NDArray[np.float64]) -> str | None:
     if new.mean() >= min(_ENOUGH, before - _DROP - 2 * math.sqrt(variance)):
         return None
     return (
-        f"For documents that were added after the encoder was fitted, {CANDIDATES} candidates contain only "
-        f"{new.mean():.0%} of the exact {BEST} best; for the others, {before:.0%}. In Python, rebuild() "
-        "fits the encoder again. For a stream of changing documents use encoder='simhash', which hardly depends on a "
-        "sample."
+        f"For documents that were added after the encoder was fitted, {CANDIDATES} candidates contain "
+        f"only {new.mean():.0%} of the exact {BEST} best; for the others, {before:.0%}. In Python, "
+        "rebuild() fits the encoder again. For a stream of changing documents use encoder='simhash', "
+        "which hardly depends on a sample."
     )
 
 

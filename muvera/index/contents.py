@@ -172,8 +172,8 @@ class IndexContents:
         warnings = []
         if candidates is not None and candidates.fitted_on_too_few:
             warnings.append(
-                f"The encoder was fitted on only {counted(candidates.fitted_on, 'document')}, but the index now has "
-                f"{count:,}. In Python, rebuild() fits it again."
+                f"The encoder was fitted on only {counted(candidates.fitted_on, 'document')}, but the "
+                f"index now has {count:,}. In Python, rebuild() fits it again."
             )
         measured = self.first_stage.everything
         low_recall = self.drift_warning or (None if measured is None else measured.warning)
@@ -181,8 +181,9 @@ class IndexContents:
             warnings.append(low_recall)
         if self.needs_vectors:
             warnings.append(
-                f"The index has too few documents to fit the encoder ({count}), so searches read all tokens. Add "
-                f"documents until there are {MIN_FIT_DOCUMENTS}, or give an encoder that was fitted on others."
+                f"The index has too few documents to fit the encoder ({count}), so searches read all "
+                f"tokens. Add documents until there are {MIN_FIT_DOCUMENTS}, or give an encoder that was "
+                "fitted on others."
             )
         if self._deleted > max(100, len(self.ids) // 2):
             warnings.append(

@@ -143,8 +143,8 @@ def _check_names(folder: Path, manifest: dict[str, Any]) -> None:
         plain = name.isascii() and name.isprintable() and len(name) <= _LONGEST
         if not inside or not plain or not (folder / name).resolve().is_relative_to(root):
             raise IndexFolderError(
-                f"{folder / MANIFEST} names {name!r:.200}, which is not inside the folder. Put the files themselves "
-                "into the folder, not links to them."
+                f"{folder / MANIFEST} names {name!r:.200}, which is not inside the folder. Put the files "
+                "themselves into the folder, not links to them."
             )
     generation = folder / manifest["folder"]
     if generation.is_dir():
@@ -154,8 +154,8 @@ def _check_names(folder: Path, manifest: dict[str, Any]) -> None:
     for name in used:
         if name not in files:
             raise IndexFolderError(
-                f"{folder / name} is not listed in {MANIFEST}, so it cannot be checked. Restore the folder from "
-                "a copy."
+                f"{folder / name} is not listed in {MANIFEST}, so it cannot be checked. Restore the "
+                "folder from a copy."
             )
 
 
@@ -218,15 +218,16 @@ def require_place(target: Path, overwrite: bool = False) -> None:
     if not overwrite:
         raise FileExistsError(
             Message(
-                f"{target} exists and is not empty. Give another name, load the index there and change it, or give ",
+                f"{target} exists and is not empty. Give another name, load the index there and change "
+                "it, or give ",
                 Argument("overwrite", "True"),
                 " to replace it.",
             )
         )
     if not (target / MANIFEST).is_file():
         raise FileExistsError(
-            f"{target} exists and is not a muvera index, so it is not replaced. Give another name, or empty it "
-            "yourself."
+            f"{target} exists and is not a muvera index, so it is not replaced. Give another name, or "
+            "empty it yourself."
         )
 
 
@@ -330,7 +331,8 @@ def commit(
             except OSError as error:
                 if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and (target / MANIFEST).exists():
                     raise IndexFolderError(
-                        f"Another process has written {target} during this save. Load it, or save to another folder."
+                        f"Another process has written {target} during this save. Load it, or save to "
+                        "another folder."
                     ) from error
                 raise
     with destination.hold():
@@ -426,7 +428,7 @@ def hold(folder: Path) -> filelock.AcquireReturnProxy[filelock.BaseFileLock]:
             raise filelock.Timeout(str(path))
     except filelock.Timeout:
         raise IndexFolderError(
-            f"Another process or an open TextIndex is writing {folder}. Close it or wait for it, then load the index "
-            "again."
+            f"Another process or an open TextIndex is writing {folder}. Close it or wait for it, then "
+            "load the index again."
         ) from None
     return held

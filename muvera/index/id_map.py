@@ -203,7 +203,8 @@ class IdMap:
             raise ValueError(f"{folder / IDS} has an id that ends in a NUL character.")
         if type(following) is not int or alive.dtype != bool or alive.shape != (len(values),):
             raise ValueError(
-                f"{folder} has {len(values)} ids, but {ALIVE} is a {alive.dtype} array of shape {alive.shape}."
+                f"{folder} has {len(values)} ids, but {ALIVE} is a {alive.dtype} array of shape "
+                f"{alive.shape}."
             )
         return cls(following, np.array(values, object if kinds == {str} else np.int64), alive)
 

@@ -91,8 +91,8 @@ class MuveraIndex:
             columns = encoder.dimension
         elif encoder is None or isinstance(encoder, str):
             raise TypeError(
-                f"The preset {encoder or DEFAULT_PRESET!r} needs the number of columns of a token vector. Give "
-                "dimension=, such as 128."
+                f"The preset {encoder or DEFAULT_PRESET!r} needs the number of columns of a token "
+                "vector. Give dimension=, such as 128."
             )
         config, fitted = as_encoder(encoder, columns)
         self._hold(IndexContents.empty(config, IndexSettings.of(settings, **changes), fitted))
@@ -308,8 +308,8 @@ class MuveraIndex:
             return
         if self._contents is not before:
             raise RuntimeError(
-                "The index was changed by another change inside this change's block. In the block, call the methods "
-                "of the change, not those of the index."
+                "The index was changed by another change inside this change's block. In the block, call "
+                "the methods of the change, not those of the index."
             )
 
         def replace() -> None:
@@ -762,7 +762,8 @@ class MuveraIndex:
         contents = read_current(folder, lambda manifest: read_generation(folder, manifest, verify_files))
         if journal_bytes(folder, contents.generations[folder]):
             warnings.warn(
-                f"{folder} has a journal with later changes, which only TextIndex.load and TextIndex.open read.",
+                f"{folder} has a journal with later changes, which only TextIndex.load and "
+                "TextIndex.open read.",
                 stacklevel=2,
             )
         return cls.of(contents)

@@ -80,8 +80,8 @@ def write_contents(
     loses_texts = contents.write_texts is None and not destination.overwrite
     if loses_texts and (target / MANIFEST).exists() and texts_file(target):
         raise IndexFolderError(
-            f"{target} contains texts, which would be lost: this index has only token vectors. Load the folder "
-            "with TextIndex.load, or save elsewhere."
+            f"{target} contains texts, which would be lost: this index has only token vectors. Load the "
+            "folder with TextIndex.load, or save elsewhere."
         )
     candidates = contents.candidates
     if candidates is not None:
@@ -238,8 +238,8 @@ def _contents(folder: Path, manifest: dict[str, Any]) -> IndexContents:
         config = FDEConfig.from_dict(manifest["config"])
     except ValueError as error:  # the manifest matches its checksum
         raise IndexFolderError(
-            f"{folder} has the configuration of another version: {error} Use the muvera that wrote it, or build the "
-            "index again."
+            f"{folder} has the configuration of another version: {error} Use the muvera that wrote it, "
+            "or build the index again."
         ) from error
     if config.hash != manifest["config_hash"]:
         raise IndexFolderError(

@@ -157,9 +157,9 @@ class FirstStageRecall:
             return None
         source = "windows of document tokens" if self.pseudo_queries else "queries"
         return (
-            f"Only {self.recall:.0%} of the exact {self.k} best documents are among {self.candidates} candidates "
-            f"(measured with {self.queries} {source}). Search with more candidates, raise m or ef of a graph, or find "
-            "a better encoder with muvera.diagnose or muvera.tune."
+            f"Only {self.recall:.0%} of the exact {self.k} best documents are among {self.candidates} "
+            f"candidates (measured with {self.queries} {source}). Search with more candidates, raise m "
+            "or ef of a graph, or find a better encoder with muvera.diagnose or muvera.tune."
         )
 
 

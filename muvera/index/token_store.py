@@ -370,8 +370,8 @@ class DocumentTokens:
             row = int(np.argmin(np.isfinite(tokens).all(axis=1)))
             raise ValueError(
                 Message(
-                    f"{texts.text_name(texts.text_of(row)[0])} has a number above 65504, which float16 cannot "
-                    "represent. Use ",
+                    f"{texts.text_name(texts.text_of(row)[0])} has a number above 65504, which float16 "
+                    "cannot represent. Use ",
                     Argument("tokens", "'float32'"),
                     ", or scale the tokens.",
                 )

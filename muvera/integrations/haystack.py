@@ -116,7 +116,8 @@ class MuveraDocumentStore:
         used = {id: document for id, document in last.items() if id in self.index}
         if used and policy in (DuplicatePolicy.NONE, DuplicatePolicy.FAIL):
             raise DuplicateDocumentError(
-                f"The document {next(iter(used))!r} exists. Give the policy DuplicatePolicy.SKIP or OVERWRITE."
+                f"The document {next(iter(used))!r} exists. Give the policy DuplicatePolicy.SKIP or "
+                "OVERWRITE."
             )
         if policy == DuplicatePolicy.SKIP:
             last = {id: document for id, document in last.items() if id not in used}

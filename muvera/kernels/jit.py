@@ -96,7 +96,7 @@ def _interruptible(dispatcher: Any) -> Any:
         with _postponed_interrupt():
             return compile_for_args(*args, **keywords)
 
-    dispatcher._compile_for_args = compile_whole
+    vars(dispatcher)["_compile_for_args"] = compile_whole
     return dispatcher
 
 

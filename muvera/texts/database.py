@@ -32,6 +32,7 @@ from ..utils.locks import hold_during_fork
 # ``metadata_values`` has a row for each comparable value of each field, and one of kind
 # "present" for each field.
 _TOKENIZER = "tokenize=\"porter unicode61 categories 'L* N* Co M*'\""
+# Databases are compared with this text, so its lines stay as they are.
 _SCHEMA = f"""
 CREATE TABLE documents (row INTEGER PRIMARY KEY, id UNIQUE NOT NULL, text TEXT NOT NULL, metadata TEXT NOT NULL);
 CREATE TABLE metadata_values (field TEXT, kind TEXT, value, row INTEGER, PRIMARY KEY (field, kind, value, row))
@@ -537,7 +538,8 @@ def _schema(connection: sqlite3.Connection) -> list[Any]:
 
     Internal tables are left out, because they differ between versions of SQLite.
     """
-    query = "SELECT type, name, iif(type = 'table' AND name LIKE 'words|_%' ESCAPE '|', '', sql) FROM sqlite_master"
+    sql = "iif(type = 'table' AND name LIKE 'words|_%' ESCAPE '|', '', sql)"
+    query = f"SELECT type, name, {sql} FROM sqlite_master"
     return sorted(connection.execute(query), key=str)
 
 
@@ -566,8 +568,8 @@ def _opened_connection(path: Path) -> sqlite3.Connection:
         if result != "ok":
             raise sqlite3.DatabaseError(" ".join(result.split()))
         wrong = connection.execute(
-            "SELECT row FROM documents WHERE typeof(text) != 'text' OR typeof(id) NOT IN ('text', 'integer') OR "
-            "NOT json_valid(metadata) OR json_type(metadata) != 'object' LIMIT 1"
+            "SELECT row FROM documents WHERE typeof(text) != 'text' OR typeof(id) NOT IN ('text', "
+            "'integer') OR NOT json_valid(metadata) OR json_type(metadata) != 'object' LIMIT 1"
         ).fetchone()
         if wrong is not None:
             raise sqlite3.DatabaseError(f"row {wrong[0]} is not a document")

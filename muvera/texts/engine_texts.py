@@ -194,7 +194,8 @@ class EngineTexts:
         empty = np.flatnonzero(encoded.lengths == 0)
         if len(empty):
             raise ValueError(
-                f"The text of {names[empty[0]]!r} is blank, and a database cannot find blank texts. Remove it."
+                f"The text of {names[empty[0]]!r} is blank, and a database cannot find blank texts. "
+                "Remove it."
             )
         self.index.add(encoded, metadata, texts=texts, threads=threads)
         return names
@@ -289,7 +290,8 @@ def open_engine_texts(
         if stored is None:
             if encoder is None or isinstance(encoder, NoEncoder):
                 raise EngineError(
-                    f"{location} does not exist. Load texts with muvera load, or give an encoder to create it."
+                    f"{location} does not exist. Load texts with muvera load, or give an encoder to "
+                    "create it."
                 )
             model = as_text_encoder(encoder)
             # The first texts create the collection, with the name of their encoder.

@@ -27,7 +27,14 @@ from .encoders.base import TextEncoder, token_spans
 # The end of a sentence: a mark and closing quotes before a space and a capital, a mark
 # between spaces, a CJK mark, or an empty line.  In a text without capitals, any letter
 # may follow.
-_ENDS = "(?<=[.!?\u2026])[\"'\u201d\u2019)\\]]*(?=\\s+{})|(?<=\\s[.!?])(?=\\s)|(?<=[\u3002\uff01\uff1f])|\\n\\s*\\n"
+_ENDS = "|".join(
+    [
+        "(?<=[.!?\u2026])[\"'\u201d\u2019)\\]]*(?=\\s+{})",
+        "(?<=\\s[.!?])(?=\\s)",
+        "(?<=[\u3002\uff01\uff1f])",
+        "\\n\\s*\\n",
+    ]
+)
 _END = re.compile(_ENDS.format("[^\\sa-z]"))
 _LOWER_CASE_END = re.compile(_ENDS.format("\\S"))
 
@@ -220,9 +227,8 @@ class TextExplanation:
             title = html.escape(", ".join(dict.fromkeys(word for word in words if word)))
             shade = f"background:rgba(255,170,0,{0.15 + 0.65 * weight / most:.2f});color:inherit"
             pieces.append(html.escape(self.text[position:start]))
-            pieces.append(
-                f'<mark style="{shade}" title="{title} {weight:.2f}">{html.escape(self.text[start:stop])}</mark>'
-            )
+            marked = html.escape(self.text[start:stop])
+            pieces.append(f'<mark style="{shade}" title="{title} {weight:.2f}">{marked}</mark>')
             position = stop
         pieces.append(html.escape(self.text[position:]))
         return f'<p style="white-space:pre-wrap">{"".join(pieces)}</p>'

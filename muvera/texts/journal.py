@@ -119,8 +119,8 @@ class DurableFolder:
             os.fsync(journal.fileno())
         except OSError as error:
             named = OSError(
-                f"Nothing was changed: the journal in {self.path} could not be written ({error}). Free space on the "
-                "disk, or open the index again."
+                f"Nothing was changed: the journal in {self.path} could not be written ({error}). Free "
+                "space on the disk, or open the index again."
             )
             named.errno = error.errno
             raise named from error

@@ -310,6 +310,6 @@ def _require_same_ids(ids: IdMap, database: DocumentDatabase, name: str) -> None
     if len(database) != len(ids) or set(database.select({})) != set(ids.of(ids.live).tolist()):
         sizes = f"{counted(len(database), 'text')} and {counted(len(ids), 'set')} of token vectors"
         raise ValueError(
-            f"{name} has {sizes}, and their ids must be the same: the vectors were changed without the texts. Build "
-            "the index again."
+            f"{name} has {sizes}, and their ids must be the same: the vectors were changed without the "
+            "texts. Build the index again."
         )

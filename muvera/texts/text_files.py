@@ -81,8 +81,8 @@ def read_texts(
         scheme = url_scheme(str(path))  # the URL can contain a password
         fault = "is a folder without corpus.jsonl" if path.is_dir() else "is not a file"
         raise FileNotFoundError(
-            f"{path if scheme is None else f'A URL of {scheme}'} {fault}. Give CSV, JSON lines (.jsonl), a text file, "
-            "or a folder with corpus.jsonl."
+            f"{path if scheme is None else f'A URL of {scheme}'} {fault}. Give CSV, JSON lines (.jsonl), "
+            "a text file, or a folder with corpus.jsonl."
         )
     content = _content(path)
     kind = path.suffix.lower()
@@ -111,8 +111,8 @@ def read_texts(
             raise ValueError(f"{place} has the id {name!r} of {first[name]}. Give each text its own id.")
         if names and type(name) is not type(names[0]):
             raise ValueError(
-                f"{place} has the id {name!r}, but {rows[0][1]} has {names[0]!r}: an id is a number in all rows or "
-                "in none. Write all as strings."
+                f"{place} has the id {name!r}, but {rows[0][1]} has {names[0]!r}: an id is a number in "
+                "all rows or in none. Write all as strings."
             )
     return TextFile(texts, names, values)
 
@@ -130,8 +130,8 @@ def _all_or_none(
         others = f" (columns: {', '.join(row)})" if isinstance(row, dict) else ""
         raise ValueError(
             Message(
-                f"{place} has no value in the column {' or '.join(map(repr, names))}. Fill it in each row, or choose "
-                "another column with ",
+                f"{place} has no value in the column {' or '.join(map(repr, names))}. Fill it in each "
+                "row, or choose another column with ",
                 Argument(what, "COLUMN"),
                 f"{others}.",
             )
@@ -152,7 +152,8 @@ def _content(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ValueError(
-            f"{path}, line {line} is not UTF-8: {error.reason}. Save its texts as CSV, JSON or plain text in UTF-8."
+            f"{path}, line {line} is not UTF-8: {error.reason}. Save its texts as CSV, JSON or plain "
+            "text in UTF-8."
         ) from None
     if _MARKUP.match(characters):
         raise ValueError(f"{path} is HTML, XML, RTF or PDF. Save its texts as CSV, JSON lines or plain text.")

@@ -307,8 +307,8 @@ def tune(
         raise ValueError(
             Message(
                 Argument("candidates"),
-                f" must be at most half of the {size} sampled documents, got {candidates}: with more, every encoder "
-                "finds nearly everything. Sample more documents.",
+                f" must be at most half of the {size} sampled documents, got {candidates}: with more, "
+                "every encoder finds nearly everything. Sample more documents.",
             )
         )
     allowed = _within(encoder_configs(drawn.documents.dimension), drawn.population, max_bytes)

@@ -205,8 +205,8 @@ def _tokens(row: dict[str, Any], field: str) -> Any:
     if array.ndim != 2 or array.dtype.kind not in "if":
         raise ReadError(
             Message(
-                f"it has in {field} {array.dtype} of shape {array.shape}, but token vectors are a list of equally "
-                "long lists of numbers. Choose another path with ",
+                f"it has in {field} {array.dtype} of shape {array.shape}, but token vectors are a list "
+                "of equally long lists of numbers. Choose another path with ",
                 Argument("field", ""),
                 ".",
             )

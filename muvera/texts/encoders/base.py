@@ -181,7 +181,8 @@ class CachedEncoder(ModelEncoder):
         with self._naming_errors():
             self._connection = sqlite3.connect(path, check_same_thread=False)
             self._connection.execute(
-                "CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, dtype TEXT, columns INTEGER, content BLOB)"
+                "CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, dtype TEXT, columns INTEGER, "
+                "content BLOB)"
             )
 
     def __len__(self) -> int:
@@ -242,8 +243,8 @@ class CachedEncoder(ModelEncoder):
             yield
         except sqlite3.Error as error:
             raise OSError(
-                f"{self._path} cannot store encoded texts: {error}. Check the disk and its permissions, and that "
-                "no other process uses the file."
+                f"{self._path} cannot store encoded texts: {error}. Check the disk and its permissions, "
+                "and that no other process uses the file."
             ) from error
 
     def _read(self, key: bytes) -> NDArray[Any] | None:
@@ -275,7 +276,8 @@ def as_texts(texts: object, name: str = "texts") -> list[str]:
     for i, text in enumerate(strings):
         if not isinstance(text, str):
             raise TypeError(
-                f"{name}[{i}] must be a string, got {type(text).__name__}. Token vectors belong in a MuveraIndex."
+                f"{name}[{i}] must be a string, got {type(text).__name__}. Token vectors belong in a "
+                "MuveraIndex."
             )
     return strings
 
@@ -303,7 +305,8 @@ def encode_texts(encode: Callable[[Sequence[str]], MultiVectors], texts: Sequenc
     encoded = encode(texts)
     if len(encoded) != len(texts):
         raise ValueError(
-            f"The encoder returned {len(encoded)} sets of vectors for {len(texts)} texts. Each text needs one."
+            f"The encoder returned {len(encoded)} sets of vectors for {len(texts)} texts. Each text "
+            "needs one."
         )
     kept = np.array([bool(text.strip()) for text in texts], bool)
     if kept.all():  # nothing to drop, so nothing is copied

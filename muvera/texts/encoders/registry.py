@@ -52,8 +52,8 @@ class SentenceTransformersEncoder(ModelEncoder):
         library = import_extra("sentence_transformers", "sentence-transformers", "This encoder")
         if not hasattr(library, "MultiVectorEncoder"):
             raise ImportError(
-                f"sentence-transformers {library.__version__} has no MultiVectorEncoder: version 6 or newer is needed. "
-                "Install it with: pip install 'muvera-toolkit[sentence-transformers]'"
+                f"sentence-transformers {library.__version__} has no MultiVectorEncoder: version 6 or "
+                "newer is needed. Install it with: pip install 'muvera-toolkit[sentence-transformers]'"
             )
         checkpoint, revision = _split_revision(model)
         self.name = f"sentence-transformers:{model}"
@@ -148,8 +148,8 @@ class FastembedEncoder(ModelEncoder):
             return kind(self._given)
         except Exception as error:  # an unknown name, or no connection
             raise ValueError(
-                f"fastembed cannot load {self._given!r} ({error}). Connect to the internet once to download it, or "
-                "set FASTEMBED_CACHE_PATH to a folder that contains it."
+                f"fastembed cannot load {self._given!r} ({error}). Connect to the internet once to "
+                "download it, or set FASTEMBED_CACHE_PATH to a folder that contains it."
             ) from error
 
     def matrices(self, texts: list[str], side: TextSide) -> Any:
@@ -376,15 +376,15 @@ def required_encoder(
             return NoEncoder(name)
         if name not in BUILT_IN:
             raise IndexFolderError(
-                f"{folder} has texts in its journal that must be encoded first. Close the index in the program that "
-                f"changes it, or open and close it with its encoder {name!r}."
+                f"{folder} has texts in its journal that must be encoded first. Close the index in the "
+                f"program that changes it, or open and close it with its encoder {name!r}."
             )
         encoder = None
     if encoder is None and name not in BUILT_IN:
         raise ValueError(
             Message(
-                f"{folder} names the text encoder {name!r}, but only {' and '.join(BUILT_IN)} are loaded by default. "
-                "Give ",
+                f"{folder} names the text encoder {name!r}, but only {' and '.join(BUILT_IN)} are loaded "
+                "by default. Give ",
                 Argument("encoder", ""),
                 " if you trust it.",
             )
@@ -392,7 +392,7 @@ def required_encoder(
     model = as_text_encoder(name if encoder is None else encoder)
     if model.name != name:
         raise ValueError(
-            f"{folder} was built with the encoder {name!r}, got {model.name!r}: their vectors are not comparable. "
-            f"Load it with {name!r}, or build the index again."
+            f"{folder} was built with the encoder {name!r}, got {model.name!r}: their vectors are not "
+            f"comparable. Load it with {name!r}, or build the index again."
         )
     return model
