@@ -19,9 +19,6 @@ from .printing import progress_bar, seconds, show
 # Queries per step of the progress bar; rankings do not depend on it.
 _QUERIES_AT_ONCE = 256
 
-# Documents to rank without --candidates and --recall.
-_CANDIDATES = 100
-
 
 def search(
     index: Annotated[str, Argument(metavar="INDEX", help="Folder of an index, or a URL of muvera load.")],
@@ -52,12 +49,13 @@ def search(
       muvera index colbert_index my.index
       muvera search my.index colbert_index/query_embedding.npy --trec > run.txt
     """
+    from ..index.settings import num_candidates
     from ..utils.checks import counted, url_scheme
 
     if trec and json_:
         raise ValueError("--trec prints only a run. Omit --json.")
-    if recall is None and candidates is None:
-        candidates = max(_CANDIDATES, k)
+    if recall is None:
+        candidates = num_candidates(k, candidates)
     wanted = _Wanted(queries, format, option, k, candidates, recall, threads)
     if url_scheme(index):
         found = _search_database(index, wanted, where, rerank)
