@@ -108,7 +108,7 @@ def test_texts_are_added_and_updated(changing: Any) -> None:
 
 
 def test_sentences_and_explanations(texts: Any) -> None:
-    if not texts._texts.engine.keeps_tokens:
+    if not texts._texts.index.engine.keeps_tokens:
         pytest.skip("it stores no tokens, which sentences and explanations need")
     sentence = texts.search_sentences("ripe", 1)[0]
     assert (sentence.id, sentence.text) == ("apple", "It was ripe.")

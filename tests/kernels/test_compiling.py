@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,15 @@ def test_a_foreign_temporary_folder_is_no_cache(
     assert jit._private_folder() is None
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Let SIGINT raise KeyboardInterrupt, as in a shell's foreground."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, usual)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupt_waits_until_a_kernel_is_compiled() -> None:
     """numba's compiler is never left in the middle, and the interrupt is not lost."""
     steps = []
@@ -89,6 +99,7 @@ def test_an_interrupt_waits_until_a_kernel_is_compiled() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_first_call_postpones_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interrupt of a first call arrives after it, and the next call works."""
 
