@@ -98,7 +98,7 @@ class SharedGraph:
         self.unmarked = np.zeros(0, bool)
         #: Number of additions so far.
         self.additions = 0
-        #: Ranges of additions that failed, or that the last extended copy does not have.
+        #: Ranges of additions that failed, or that the copy extended last lacks.
         self.abandoned = list[range]()
         self.use(labels)
 
