@@ -32,10 +32,12 @@ from ..utils.locks import hold_during_fork
 # ``metadata_values`` has a row for each comparable value of each field, and one of kind
 # "present" for each field.
 _TOKENIZER = "tokenize=\"porter unicode61 categories 'L* N* Co M*'\""
-# Databases are compared with this text, so its lines stay as they are.
+# Databases are compared with this text: a backslash continues its line.
 _SCHEMA = f"""
-CREATE TABLE documents (row INTEGER PRIMARY KEY, id UNIQUE NOT NULL, text TEXT NOT NULL, metadata TEXT NOT NULL);
-CREATE TABLE metadata_values (field TEXT, kind TEXT, value, row INTEGER, PRIMARY KEY (field, kind, value, row))
+CREATE TABLE documents (row INTEGER PRIMARY KEY, id UNIQUE NOT NULL, \
+text TEXT NOT NULL, metadata TEXT NOT NULL);
+CREATE TABLE metadata_values (field TEXT, kind TEXT, value, row INTEGER, \
+PRIMARY KEY (field, kind, value, row))
     WITHOUT ROWID;
 CREATE TABLE properties (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE INDEX values_of_a_row ON metadata_values (row, field, kind, value);
