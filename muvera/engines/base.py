@@ -111,6 +111,11 @@ class AddReport(NamedTuple):
         Parameters
         ----------
         other : AddReport
+            The report of another addition.
+
+        Returns
+        -------
+        AddReport
         """
         return AddReport(
             self.added + other.added,
@@ -119,7 +124,13 @@ class AddReport(NamedTuple):
         )
 
     def to_dict(self) -> dict[str, int]:
-        """Return plain values."""
+        """Return plain values.
+
+        Returns
+        -------
+        dict of str to int
+            Numbers by field.
+        """
         return self._asdict()
 
 
@@ -144,7 +155,13 @@ class EngineInfo(NamedTuple):
     description: Description | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return plain values.
+
+        Returns
+        -------
+        dict
+            Values by field; the description is a dict or None.
+        """
         return {**self._asdict(), "description": self.description and asdict(self.description)}
 
 

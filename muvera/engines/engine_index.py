@@ -263,6 +263,7 @@ class EngineIndex:
         Parameters
         ----------
         ids : collection of ids
+            The documents to delete.
         missing : {"raise", "ignore"}
             For an unknown id, raise KeyError and delete nothing, or ignore it.
 
@@ -321,11 +322,17 @@ class EngineIndex:
 
         Parameters
         ----------
-        queries, k, ids, candidates, threads
+        queries : MultiVectors or list of arrays
+            As for :meth:`muvera.MuveraIndex.search`.
+        k : int
             As for :meth:`muvera.MuveraIndex.search`.
         where : mapping, optional
             A condition on the metadata that the engine evaluates, see
             :mod:`muvera.metadata`.
+        ids : collection of ids, optional
+            As for :meth:`muvera.MuveraIndex.search`.
+        candidates : int, optional
+            As for :meth:`muvera.MuveraIndex.search`.
         recall : float, optional
             Instead of `candidates`: the mean share of the exact best to find, such as
             0.95.  It needs a calibration by :meth:`calibrate`, or of the local index in
@@ -334,6 +341,8 @@ class EngineIndex:
             Where to rank the candidates.  "here": in this process.  "auto": in the
             engine if it can rank its half-precision tokens, because sending tokens
             would dominate the latency.  None: keep the order and scores of the vectors.
+        threads : int, optional
+            As for :meth:`muvera.MuveraIndex.search`.
 
         Returns
         -------
@@ -385,13 +394,24 @@ class EngineIndex:
 
         Parameters
         ----------
-        k, candidates, recall
+        k : int
             As for :meth:`search`.
+        candidates : int, optional
+            As for :meth:`search`.
+        recall : float, optional
+            As for :meth:`search`.
+
+        Returns
+        -------
+        int
+            `candidates` if given, or else at least `k`.
 
         Raises
         ------
         ValueError
             For a recall without a calibration.
+        EngineError
+            For a recall, if the collection does not exist.
         """
         if recall is None:
             return num_candidates(k, candidates)
@@ -522,6 +542,7 @@ class EngineIndex:
         Parameters
         ----------
         ids : collection of ids
+            The documents to read.
         missing : {"raise", "ignore"}
             For an unknown id, raise KeyError, or skip it.
 
@@ -543,7 +564,12 @@ class EngineIndex:
         return [TextDocument(name, texts[name], values[name]) for name in names if name in values]
 
     def info(self) -> EngineInfo:
-        """Return the collection's description and number of documents."""
+        """Return the collection's description and number of documents.
+
+        Returns
+        -------
+        EngineInfo
+        """
         return EngineInfo(self.engine.kind, self.engine.location, len(self), self.engine.description)
 
 

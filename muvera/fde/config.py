@@ -384,6 +384,11 @@ class FDEConfig:
         """Return plain values, without parameters of another partition.
 
         So a stored configuration does not depend on defaults that it ignores.
+
+        Returns
+        -------
+        dict
+            Values by parameter, which :meth:`from_dict` accepts.
         """
         return {
             name: value

@@ -33,7 +33,19 @@ class Change:
 
     :meth:`muvera.MuveraIndex.change` begins one, and commits it at the end of its
     block.  An exception in the block abandons it.  Searches do not see the steps until
-    then.  A step that raises leaves the steps before it whole.
+    then.  A step that raises leaves the steps before it whole.  A step after the end of
+    the block raises ValueError.
+
+    Parameters
+    ----------
+    before : IndexContents
+        The contents of the index.
+    publish : callable
+        Makes contents visible: ``publish(before, contents)``.
+    alone : callable
+        Calls a function while no thread searches.
+    attempted : dict of Path to set of Generation
+        For each folder, the generations that interrupted saves may have written.
 
     Examples
     --------
@@ -54,19 +66,6 @@ class Change:
         alone: Guard,
         attempted: dict[Path, set[Generation]],
     ) -> None:
-        """Begin a change.
-
-        Parameters
-        ----------
-        before : IndexContents
-            The contents of the index.
-        publish : callable
-            Makes contents visible: ``publish(before, contents)``.
-        alone : callable
-            Calls a function while no thread searches.
-        attempted : dict
-            By folder, the generations that interrupted saves may have written.
-        """
         #: The contents that searches see.
         self.before = before
         #: The contents that this change has made so far; each step replaces them.
@@ -119,12 +118,21 @@ class Change:
 
         Parameters
         ----------
-        documents, ids, threads
+        documents : MultiVectors or a list of arrays or tensors
+            As for :meth:`muvera.MuveraIndex.add`.
+        ids : sequence of int or of str, optional
+            As for :meth:`muvera.MuveraIndex.add`.
+        threads : int, optional
             As for :meth:`muvera.MuveraIndex.add`.
 
         Returns
         -------
         ndarray (n,), int64 or str
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for :meth:`muvera.MuveraIndex.add`.
         """
         checked = self._checked(documents, ids, threads)
         names = self.contents.ids.new_ids(checked)
@@ -136,12 +144,21 @@ class Change:
 
         Parameters
         ----------
-        documents, ids, threads
+        documents : MultiVectors or a list of arrays or tensors
+            As for :meth:`muvera.MuveraIndex.update`.
+        ids : sequence of int or of str, optional
+            As for :meth:`muvera.MuveraIndex.update`.
+        threads : int, optional
             As for :meth:`muvera.MuveraIndex.update`.
 
         Returns
         -------
         ndarray (n,), int64 or str
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for :meth:`muvera.MuveraIndex.update`.
         """
         checked = self._checked(documents, ids, threads)
         if not checked.has_ids:
@@ -156,13 +173,17 @@ class Change:
 
         Parameters
         ----------
-        ids, missing
+        ids : collection of int or of str
+            As for :meth:`muvera.MuveraIndex.delete`.
+        missing : {"raise", "ignore"}
             As for :meth:`muvera.MuveraIndex.delete`.
 
         Raises
         ------
         KeyError
             For an unknown id, unless ``missing="ignore"``.
+        TypeError
+            For an id of another type.
         """
         self._require_open()
         contents = self.contents
@@ -190,8 +211,14 @@ class Change:
             Documents, and their codes if they are known.  The encoder is fitted on the
             first 4,096 documents, or on all if there are fewer.
         threads : int, optional
+            As for :meth:`muvera.MuveraIndex.build`.
         progress : callable, optional
             Called with the number of documents after each batch.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for :meth:`muvera.MuveraIndex.add`.
         """
         for documents, codes in batches:
             checked = self._checked(documents, None, threads)
@@ -234,7 +261,14 @@ class Change:
 
         Parameters
         ----------
-        queries, threads
+        queries : MultiVectors or list of arrays
+            As for :meth:`muvera.MuveraIndex.calibrate`.
+        threads : int, optional
+            As for :meth:`muvera.MuveraIndex.calibrate`.
+
+        Raises
+        ------
+        TypeError, ValueError
             As for :meth:`muvera.MuveraIndex.calibrate`.
         """
         self._require_open()
@@ -249,7 +283,11 @@ class Change:
     def attach(self, write_texts: Callable[[IdMap, Path], object]) -> None:
         """Save texts with the documents.
 
-        Every save calls ``write_texts(ids, path)`` with the path of a new file.
+        Parameters
+        ----------
+        write_texts : callable
+            Every save calls ``write_texts(ids, path)`` with the ids of the rows and the
+            path of a new file.
         """
         self._require_open()
         self.contents = replace(self.contents, write_texts=write_texts)
@@ -257,7 +295,19 @@ class Change:
     def save(self, destination: Destination) -> None:
         """Write the contents to a folder, and commit.
 
-        They then read their tokens from there.  See :meth:`muvera.MuveraIndex.save`.
+        They then read their tokens from there.
+
+        Parameters
+        ----------
+        destination : Destination
+            The folder, and whether to replace another index in it.
+
+        Raises
+        ------
+        IndexFolderError, FileExistsError
+            As for :meth:`muvera.MuveraIndex.save`.
+        RuntimeError
+            If another change was committed since this one began.
         """
         self._require_open()
         attempted = self._attempted.setdefault(destination.path, set())

@@ -34,7 +34,9 @@ def hybrid_search(
     Parameters
     ----------
     index : MuveraIndex
+        Its vectors propose candidates, and its tokens score all candidates.
     queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
+        Each array is one query.
     rankings : mapping of str to sequence of Ranking
         One ranking per query for each other source, such as BM25, sparse vectors, an
         engine, or another index.  For single vectors, use an index of documents with
@@ -52,6 +54,7 @@ def hybrid_search(
     ids : collection of ids, optional
         Return only these documents.
     threads : int, optional
+        Default: all usable cores.
 
     Returns
     -------

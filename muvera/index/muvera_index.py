@@ -99,7 +99,17 @@ class MuveraIndex:
 
     @classmethod
     def of(cls, contents: IndexContents) -> MuveraIndex:
-        """Return an index of these contents, for the packages above this one."""
+        """Return an index of these contents, for the packages above this one.
+
+        Parameters
+        ----------
+        contents : IndexContents
+            What the index contains until its first change.
+
+        Returns
+        -------
+        MuveraIndex
+        """
         index = cls.__new__(cls)
         index._hold(contents)
         return index
@@ -141,11 +151,13 @@ class MuveraIndex:
             An iterable is read once, one batch at a time; the encoder is fitted on its
             first 4,096 documents.  Yield them in random order, or pass a fitted
             encoder.
-        encoder, settings, **changes
+        encoder : str, configuration or fitted encoder, optional
             As for the class.
         ids : sequence of int or of str, optional
             Not with an iterable of batches.  Default: the documents' own ids, or their
             positions.
+        settings : IndexSettings, optional
+            As for the class.
         path : path, optional
             Also save the index there.  Memory then holds only one batch of token
             vectors.
@@ -155,6 +167,12 @@ class MuveraIndex:
             Default: all usable cores.  Only the HNSW graph depends on it.
         progress : callable, optional
             Called with the number of documents after each batch.
+        **changes
+            As for the class.
+
+        Returns
+        -------
+        MuveraIndex
 
         Raises
         ------
@@ -213,6 +231,10 @@ class MuveraIndex:
             The keyword arguments of :meth:`build`, except ``ids=``, ``tokens=`` and
             ``keep_exact=``.
 
+        Returns
+        -------
+        MuveraIndex
+
         Raises
         ------
         TypeError
@@ -252,6 +274,10 @@ class MuveraIndex:
         **options
             The keyword arguments of :meth:`build`.  Without ``tokens=``, codes of a
             PLAID index are kept bit for bit.
+
+        Returns
+        -------
+        MuveraIndex
         """
         from ..convert import open_source
 
@@ -329,6 +355,7 @@ class MuveraIndex:
         ids : sequence of int or of str, optional
             Default: the documents' own ids, or the next integers.
         threads : int, optional
+            Default: all usable cores.  Only the HNSW graph depends on it.
 
         Raises
         ------
@@ -343,8 +370,12 @@ class MuveraIndex:
 
         Parameters
         ----------
-        documents, ids, threads
-            As for :meth:`add`, but the documents must have ids, or get them by `ids`.
+        documents : MultiVectors or a list of arrays or tensors
+            As for :meth:`add`.
+        ids : sequence of int or of str, optional
+            Needed if the documents have no ids of their own.
+        threads : int, optional
+            As for :meth:`add`.
 
         Raises
         ------
@@ -362,6 +393,7 @@ class MuveraIndex:
         Parameters
         ----------
         ids : collection of int or of str
+            The documents to delete.
         missing : {"raise", "ignore"}
             What to do about an unknown id: raise KeyError and delete nothing, or ignore
             it.
@@ -389,6 +421,7 @@ class MuveraIndex:
             the index stays unchanged.  Memory then holds only one batch of token
             vectors.  Otherwise it holds all until the next :meth:`save`.
         threads : int, optional
+            As for :meth:`add`.
 
         Raises
         ------
@@ -428,6 +461,7 @@ class MuveraIndex:
         Parameters
         ----------
         queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
+            Each array is one query.
         k : int
             Number of documents to return; all, if there are fewer.
         ids : collection of ids, optional
@@ -488,7 +522,7 @@ class MuveraIndex:
 
         Parameters
         ----------
-        queries
+        queries : MultiVectors or list of arrays
             As for :meth:`search`.
         ids : sequence of collections of ids
             The documents to rank, one collection per query.
@@ -497,6 +531,7 @@ class MuveraIndex:
         missing : {"raise", "ignore"}
             Raise KeyError for an id that is not in the index, or ignore it.
         threads : int, optional
+            Default: all usable cores.
 
         Returns
         -------
@@ -532,8 +567,15 @@ class MuveraIndex:
         Parameters
         ----------
         query : array (tokens, dimension)
+            At least one token.
         id : int or str
             The document.
+
+        Returns
+        -------
+        Explanation
+            For each query token, the position of its best document token, and their
+            inner product.
 
         Raises
         ------
@@ -556,18 +598,24 @@ class MuveraIndex:
 
         Parameters
         ----------
-        queries
+        queries : MultiVectors or list of arrays
             As for :meth:`search`; queries without tokens do not count.
         k : int
             Number of exact best documents to look for.
         candidates : int, optional
             Number of candidates.  Default: 100, or k if that is more.
         threads : int, optional
+            Default: all usable cores.
 
         Returns
         -------
         FirstStageRecall or None
             None if the index always reads all tokens.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For queries without any tokens, or as for :meth:`search`.
         """
         texts = self._checked(queries)
         texts = texts[np.flatnonzero(texts.lengths > 0)]
@@ -586,9 +634,10 @@ class MuveraIndex:
 
         Parameters
         ----------
-        queries
+        queries : MultiVectors or list of arrays
             As for :meth:`search`: at least 64 with tokens.
         threads : int, optional
+            Default: all usable cores.
 
         Raises
         ------
@@ -669,6 +718,7 @@ class MuveraIndex:
         Parameters
         ----------
         ids : collection of int or of str
+            The documents to read.
 
         Returns
         -------
@@ -690,6 +740,7 @@ class MuveraIndex:
         Parameters
         ----------
         ids : collection of int or of str
+            The documents to read.
 
         Returns
         -------
@@ -713,7 +764,12 @@ class MuveraIndex:
         return codes.rows(rows) if len(rows) else CodedVectors.of(codes.codec, contents.tokens.rows(rows))
 
     def info(self) -> IndexInfo:
-        """Return sizes, settings, measured recall and warnings."""
+        """Return sizes, settings, measured recall and warnings.
+
+        Returns
+        -------
+        IndexInfo
+        """
         return self._contents.info()
 
     # -- saving ---------------------------------------------------------------
@@ -727,6 +783,7 @@ class MuveraIndex:
         Parameters
         ----------
         path : path
+            The folder to write.
         overwrite : bool
             Replace another index in that folder when this one is complete.
 
@@ -748,9 +805,14 @@ class MuveraIndex:
         Parameters
         ----------
         path : path
+            The folder of the index.
         verify_files : bool, optional
             True: compare the checksums of all files.  False: compare sizes only.
             Default: checksums of files up to 256 MiB, sizes of larger ones.
+
+        Returns
+        -------
+        MuveraIndex
 
         Raises
         ------

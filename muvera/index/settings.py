@@ -108,7 +108,22 @@ class IndexSettings:
     def of(cls, settings: IndexSettings | None = None, **changes: Any) -> IndexSettings:
         """Return `settings` with `changes` to single fields.
 
-        Default: ``IndexSettings()``.
+        Parameters
+        ----------
+        settings : IndexSettings, optional
+            Default: ``IndexSettings()``.
+        **changes
+            New values of single fields.
+
+        Returns
+        -------
+        IndexSettings
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `settings` has another type, if there is no such field, or as for
+            :class:`IndexSettings`.
         """
         base = cls() if settings is None else settings
         if not isinstance(base, cls):
@@ -120,7 +135,13 @@ class IndexSettings:
         return replace(base, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values that ``IndexSettings.of(**values)`` accepts."""
+        """Return plain values that ``IndexSettings.of(**values)`` accepts.
+
+        Returns
+        -------
+        dict
+            Values by field; the value of `hnsw` is a dict, too.
+        """
         return asdict(self)
 
 
@@ -133,7 +154,9 @@ class FirstStageRecall:
     recall : float
         Mean share of the `k` best documents by exact Chamfer similarity.
     k : int
+        Number of exact best documents.
     candidates : int
+        Number of candidates for each query.
     queries : int
         Number of queries.
     pseudo_queries : bool
@@ -170,11 +193,13 @@ class IndexInfo:
     Parameters
     ----------
     documents : int
+        Number of documents, without deleted ones.
     empty_documents : int
         Documents without tokens, which no search returns.
     deleted_documents : int
         Deleted and replaced documents that still take memory.
     tokens : int
+        Number of tokens of these documents.
     dimension : int
         Columns of a token vector.
     search : str
@@ -201,6 +226,7 @@ class IndexInfo:
         Average bytes of tokens (or codes) and vector, without exact tokens beside
         codes.
     warnings : tuple of str
+        What lowers recall, slows searches down or takes memory, and what to do.
     """
 
     documents: int
@@ -219,5 +245,12 @@ class IndexInfo:
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return plain values.
+
+        Returns
+        -------
+        dict
+            Values by field; those of `first_stage` and `added` are dicts or None, and
+            the warnings are a list.
+        """
         return {**asdict(self), "warnings": list(self.warnings)}
