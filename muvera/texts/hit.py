@@ -281,7 +281,8 @@ class Hit:
         Returns
         -------
         dict of str to object
-            Every field by name.  `span` is a list or None, `explanation` a dict or None.
+            Every field by name: `span` as a list or None, `explanation` as a dict or
+            None.
         """
         return {**asdict(self), "span": None if self.span is None else list(self.span)}
 
