@@ -1,4 +1,4 @@
-"""Development tasks, each in a virtual environment of its own: ``nox --list`` shows them.
+"""Development tasks, each in a virtual environment; ``nox --list`` shows them.
 
 ``.ci/run`` calls the sessions of ``CI`` after the test command of the README.
 """
@@ -98,7 +98,7 @@ def quick(session: nox.Session, resolution: str) -> None:
 
 @nox.session
 def bare(session: nox.Session) -> None:
-    """Run the tests of indexes with the required libraries alone: no hnswlib, no other extra."""
+    """Run the tests of indexes with required libraries only: no hnswlib, no extra."""
     session.install(".", "hypothesis", "pytest", "pytest-xdist")
     tests = ("tests/index/test_answers.py", "tests/index/test_changes.py", "tests/mips", "tests/compat")
     session.run("python", "-c", "import importlib.util as u; assert not u.find_spec('hnswlib')")
@@ -107,7 +107,7 @@ def bare(session: nox.Session) -> None:
 
 @nox.session
 def frameworks(session: nox.Session) -> None:
-    """Run the test suites that LangChain, Haystack and LlamaIndex provide for integrations."""
+    """Run the integration tests of LangChain, Haystack and LlamaIndex."""
     _suites(session, "haystack,langchain,llama-index", ["langchain-tests"], ["tests/integrations"])
 
 
@@ -140,14 +140,14 @@ def _suites(session: nox.Session, extras: str, packages: list[str], tests: list[
 
 @nox.session(name="quick-run")
 def quick_run(session: nox.Session) -> None:
-    """Run every experiment on tiny collections and compare the scores with the expected ones."""
+    """Run every experiment on tiny collections, and compare with expected scores."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "experiments", "quick", *session.posargs)
 
 
 @nox.session(name="clean-clone")
 def clean_clone(session: nox.Session) -> None:
-    """Run the README's test command on a clone with nothing beside it and an empty home directory."""
+    """Run the README's test command on a lone clone with an empty home directory."""
     root = Path(tempfile.mkdtemp(prefix="muvera-clone-"))
     clone, home = root / "alone" / "muvera", root / "home"
     home.mkdir()

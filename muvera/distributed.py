@@ -155,6 +155,7 @@ class ShardedIndex:
         Parameters
         ----------
         queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
+            The token vectors of each query; one array is one query.
         k : int
             Maximum number of documents for each query.
         candidates : int, optional
@@ -224,10 +225,17 @@ class HTTPShard:
         Parameters
         ----------
         queries : MultiVectors
+            The token vectors of each query, which are sent as JSON.
         k : int
             Maximum number of documents for each query.
         candidates : int
-            Documents that the server ranks exactly.
+            Documents that the server ranks exactly.  More raise recall and take longer,
+            in proportion.
+
+        Returns
+        -------
+        list of Ranking
+            One per query, best document first.
 
         Raises
         ------

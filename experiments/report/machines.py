@@ -31,7 +31,7 @@ CANDIDATES = 200
 TOKENS, DIMENSION, BITS = 100, 128, (1, 2, 4)
 
 #: Floats of a vector.
-FLOATS = 256
+FLOATS = 512
 
 # Bytes of a token's factor and centroid.
 _OVERHEAD = 3

@@ -49,6 +49,7 @@ def split_sentences(
     Parameters
     ----------
     documents : sequence of str
+        The texts to split.
     document_ids : sequence of str
         One for each document.
     chunk_size : int
@@ -112,6 +113,7 @@ class RAGPretrainedModel:
     Parameters
     ----------
     encoder : TextEncoder
+        Encodes passages and queries.
     checkpoint : str
         The name to store for the encoder.
     root : Path
@@ -166,10 +168,15 @@ class RAGPretrainedModel:
         pretrained_model_name_or_path : str, path or TextEncoder
             A name of :func:`muvera.load_text_encoder`, or a ColBERT checkpoint for
             PyLate, sentence-transformers 6 or fastembed, whichever is installed.
-        n_gpu, verbose
+        n_gpu, verbose : int
             Ignored.
         index_root : str, optional
             Folder of all indexes.  Default: ".ragatouille/".
+
+        Returns
+        -------
+        RAGPretrainedModel
+            Without an open index.
 
         Raises
         ------
@@ -196,10 +203,15 @@ class RAGPretrainedModel:
         ----------
         index_path : path
             Open only folders that you trust: the folder names the checkpoint to load.
-        n_gpu, verbose
+        n_gpu, verbose : int
             Ignored.
         encoder : TextEncoder or str, optional
             Use this model instead.  Required if the folder names a server or no model.
+
+        Returns
+        -------
+        RAGPretrainedModel
+            With the index open.
 
         Raises
         ------
@@ -255,7 +267,9 @@ class RAGPretrainedModel:
             It returns passages as ``{"document_id", "content"}``.
         preprocessing_fn : callable or sequence of callables, optional
             Called as ``f(passages, document_ids)``.  They return passages.
-        bsize, use_faiss
+        bsize : int
+            Ignored.
+        use_faiss : bool
             Ignored.
 
         Returns
@@ -305,14 +319,31 @@ class RAGPretrainedModel:
 
         Parameters
         ----------
-        new_collection, new_document_ids, new_document_metadatas
-            The documents, as for :meth:`index`.
+        new_collection : sequence of str
+            The documents.
+        new_document_ids : sequence of str, optional
+            Default: random ids.
+        new_document_metadatas : sequence of dict, optional
+            One for each document.
         index_name : str, optional
             Open this index first.
-        split_documents, document_splitter_fn, preprocessing_fn
+        split_documents : bool
             As for :meth:`index`.
-        bsize, use_faiss
+        document_splitter_fn : callable, optional
+            As for :meth:`index`.
+        preprocessing_fn : callable or sequence of callables, optional
+            As for :meth:`index`.
+        bsize : int
             Ignored.
+        use_faiss : bool
+            Ignored.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no index with the name `index_name`.
+        ValueError
+            If no index is open, or as for :meth:`index`.
         """
         index = self._opened(index_name)
         split = document_splitter_fn if split_documents else None
@@ -334,6 +365,13 @@ class RAGPretrainedModel:
             Unknown ids are ignored.
         index_name : str, optional
             Open this index first.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no index with the name `index_name`.
+        ValueError
+            If no index is open.
         """
         index = self._opened(index_name)
         index.delete(index.select(_of_documents(as_texts(document_ids, "document_ids"))))
@@ -354,6 +392,7 @@ class RAGPretrainedModel:
         Parameters
         ----------
         query : str or sequence of str
+            One query, or several.
         index_name : str, optional
             Open this index first.
         k : int
@@ -373,6 +412,13 @@ class RAGPretrainedModel:
             "content", "score", "rank", "document_id", "passage_id" and, if the document
             has any, "document_metadata". A list of one query gives one list, as in
             RAGatouille.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no index with the name `index_name`.
+        TypeError, ValueError
+            If no index is open, or as for :meth:`muvera.TextIndex.search`.
         """
         options = {"words": 0, **options}
         if doc_ids is not None:
@@ -395,7 +441,9 @@ class RAGPretrainedModel:
         Parameters
         ----------
         query : str or sequence of str
+            One query, or several.
         documents : sequence of str
+            The texts to rank.  All of them are encoded for each call.
         k : int
             Maximum number of documents for each query.
         zero_index_ranks : bool
@@ -425,10 +473,13 @@ class RAGPretrainedModel:
         Parameters
         ----------
         documents : sequence of str
-        bsize, verbose
+            The texts to encode.
+        bsize : int or str
             Ignored.
         document_metadatas : sequence of dict, optional
             One for each document.
+        verbose : bool
+            Ignored.
         max_document_length : int or "auto"
             Maximum number of tokens of a document.  "auto": as before.
         """
@@ -445,6 +496,7 @@ class RAGPretrainedModel:
         Parameters
         ----------
         query : str or sequence of str
+            One query, or several.
         k : int
             Maximum number of documents for each query.
         bsize : int
@@ -481,6 +533,11 @@ class RAGPretrainedModel:
         ----------
         **kwargs
             Arguments of :meth:`search`, such as ``k=3``.
+
+        Returns
+        -------
+        langchain_core.retrievers.BaseRetriever
+            It returns the passages of one query, with the metadata of their documents.
 
         Raises
         ------

@@ -49,7 +49,13 @@ class MuveraDocumentStore:
             self.index = TextIndex.build([], encoder)
 
     def to_dict(self) -> dict[str, Any]:
-        """Describe the store for :meth:`from_dict`."""
+        """Describe the store for :meth:`from_dict`.
+
+        Returns
+        -------
+        dict
+            The class, the encoder's name and the path; no documents.
+        """
         name = self._encoder if isinstance(self._encoder, str) else self._encoder.name
         state: dict[str, Any] = default_to_dict(self, encoder=name, path=self._path)
         return state
@@ -61,18 +67,37 @@ class MuveraDocumentStore:
         Parameters
         ----------
         data : dict
+            The description.
+
+        Returns
+        -------
+        MuveraDocumentStore
+            With the documents in its folder, if the description has a path.
         """
         store: MuveraDocumentStore = default_from_dict(cls, data)
         return store
 
     def save(self) -> None:
-        """Write the index to its folder; raise ValueError if the store has no path."""
+        """Write the index to its folder.
+
+        Raises
+        ------
+        ValueError
+            If the store has no path.
+        FileExistsError, IndexFolderError
+            As for :meth:`muvera.TextIndex.save`.
+        """
         if self._path is None:
             raise ValueError("This store has no path. Give one when you create it.")
         self.index.save(self._path)
 
     def count_documents(self) -> int:
-        """Return the number of documents."""
+        """Return the number of documents.
+
+        Returns
+        -------
+        int
+        """
         return len(self.index)
 
     def filter_documents(self, filters: dict[str, Any] | None = None) -> list[Document]:
@@ -82,6 +107,11 @@ class MuveraDocumentStore:
         ----------
         filters : dict, optional
             Default: all documents.
+
+        Returns
+        -------
+        list of haystack.Document
+            In the order in which they were written.
         """
         documents = map(_document, self.index)
         return [one for one in documents if not filters or document_matches_filter(filters, one)]
@@ -132,6 +162,7 @@ class MuveraDocumentStore:
         Parameters
         ----------
         document_ids : sequence of str
+            The documents to delete.
         """
         self.index.delete(document_ids, missing="ignore")
 
@@ -143,6 +174,7 @@ class MuveraRetriever:
     Parameters
     ----------
     document_store : MuveraDocumentStore
+        The documents to search.
     filters : dict, optional
         Haystack's filters.
     top_k : int
@@ -165,6 +197,7 @@ class MuveraRetriever:
         Parameters
         ----------
         query : str
+            A question, or other words to search for.
         filters : dict, optional
             Default: the retriever's filters.
         top_k : int, optional

@@ -49,6 +49,7 @@ class MuveraVectorStore(VectorStore):
         Parameters
         ----------
         texts : list of str
+            The texts to index.
         embedding : TextEncoder or str
             A late-interaction model, see :func:`muvera.load_text_encoder`.
         metadatas : list of dict, optional
@@ -57,6 +58,10 @@ class MuveraVectorStore(VectorStore):
             Default: random ids.
         **settings
             As for :meth:`muvera.TextIndex.build`.
+
+        Returns
+        -------
+        MuveraVectorStore
 
         Raises
         ------
@@ -80,10 +85,13 @@ class MuveraVectorStore(VectorStore):
         Parameters
         ----------
         texts : iterable of str
+            The texts to add.
         metadatas : list of dict, optional
             One for each text.
         ids : list of str, optional
             A repeated id gets its last text.  Default: random ids.
+        **_
+            Other arguments of LangChain, which are ignored.
 
         Returns
         -------
@@ -105,6 +113,13 @@ class MuveraVectorStore(VectorStore):
         ----------
         ids : list of str, optional
             Default: the ids of all documents.
+        **_
+            Other arguments of LangChain, which are ignored.
+
+        Returns
+        -------
+        bool
+            Always True.
         """
         self.index.delete(self.index.select({}) if ids is None else ids, missing="ignore")
         return True
@@ -115,6 +130,12 @@ class MuveraVectorStore(VectorStore):
         Parameters
         ----------
         ids : sequence of str
+            The documents to return.
+
+        Returns
+        -------
+        list of langchain_core.documents.Document
+            In the order of `ids`.
         """
         return [_document(stored) for stored in self.index.get(ids, missing="ignore")]
 
@@ -125,8 +146,19 @@ class MuveraVectorStore(VectorStore):
 
         Parameters
         ----------
-        query, k, filter, **options
+        query : str
+            A question, or other words to search for.
+        k : int
+            Maximum number of documents.
+        filter : mapping, optional
             As for :meth:`similarity_search_with_score`.
+        **options
+            As for :meth:`similarity_search_with_score`.
+
+        Returns
+        -------
+        list of langchain_core.documents.Document
+            Best first.
         """
         return [document for document, _ in self.similarity_search_with_score(query, k, filter, **options)]
 
@@ -138,6 +170,7 @@ class MuveraVectorStore(VectorStore):
         Parameters
         ----------
         query : str
+            A question, or other words to search for.
         k : int
             Maximum number of documents.
         filter : mapping, optional

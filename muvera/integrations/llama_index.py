@@ -47,6 +47,7 @@ class MuveraVectorStore(BasePydanticVectorStore):
     Parameters
     ----------
     index : TextIndex
+        Empty, or with nodes that another store of this class added.
 
     Examples
     --------
@@ -68,7 +69,12 @@ class MuveraVectorStore(BasePydanticVectorStore):
 
     @classmethod
     def class_name(cls) -> str:
-        """Return the name that LlamaIndex writes to files."""
+        """Return the name that LlamaIndex writes to files.
+
+        Returns
+        -------
+        str
+        """
         return "MuveraVectorStore"
 
     @property
@@ -83,6 +89,8 @@ class MuveraVectorStore(BasePydanticVectorStore):
         ----------
         nodes : sequence of BaseNode
             A repeated id gets its last node.
+        **_
+            Other arguments of LlamaIndex, which are ignored.
 
         Returns
         -------
@@ -100,6 +108,9 @@ class MuveraVectorStore(BasePydanticVectorStore):
         Parameters
         ----------
         ref_doc_id : str
+            The id of the document.
+        **_
+            Other arguments of LlamaIndex, which are ignored.
         """
         self._index.delete(self._index.select({_DOCUMENT: ref_doc_id}), missing="ignore")
 
@@ -115,6 +126,8 @@ class MuveraVectorStore(BasePydanticVectorStore):
         filters : MetadataFilters, optional
             Delete only nodes that satisfy these filters.  Without ids and filters,
             nothing is deleted.
+        **_
+            Other arguments of LlamaIndex, which are ignored.
         """
         if node_ids is not None or filters is not None:
             self._index.delete(self._select(node_ids, filters), missing="ignore")
@@ -134,6 +147,11 @@ class MuveraVectorStore(BasePydanticVectorStore):
             Return only nodes with one of these ids.
         filters : MetadataFilters, optional
             Return only nodes that satisfy these filters.
+
+        Returns
+        -------
+        list of BaseNode
+            In the order in which they were added.
         """
         return [
             _node(stored) for stored in self._index.get(self._select(node_ids, filters), missing="ignore")
@@ -149,6 +167,11 @@ class MuveraVectorStore(BasePydanticVectorStore):
             the weight of shared words.
         **options
             Other arguments of :meth:`muvera.TextIndex.search`, such as ``words=0``.
+
+        Returns
+        -------
+        VectorStoreQueryResult
+            The nodes with their ids and their scores, best first.
 
         Raises
         ------
@@ -183,7 +206,12 @@ class MuveraVectorStore(BasePydanticVectorStore):
         persist_path : str
             The folder.
         fs : None
-            Another file system raises ValueError.
+            LlamaIndex's file system, which is not supported.
+
+        Raises
+        ------
+        ValueError
+            For another `fs` than None.
         """
         if fs is not None:
             raise ValueError("This store writes to local files only. Omit fs.")
@@ -221,7 +249,12 @@ class MuveraNodePostprocessor(BaseNodePostprocessor):
 
     @classmethod
     def class_name(cls) -> str:
-        """Return the name that LlamaIndex writes to files."""
+        """Return the name that LlamaIndex writes to files.
+
+        Returns
+        -------
+        str
+        """
         return "MuveraNodePostprocessor"
 
     def _postprocess_nodes(

@@ -31,9 +31,15 @@ def make_server(index: TextIndex, *, writable: bool = False) -> MCPServer[Any]:
     Parameters
     ----------
     index : TextIndex
+        The texts that agents search.
     writable : bool
         Offer `add`.  An answered change is durable if the index is from
         :meth:`muvera.TextIndex.open`.
+
+    Returns
+    -------
+    mcp.server.MCPServer
+        Its method ``run`` answers one agent on standard input and output.
 
     Examples
     --------

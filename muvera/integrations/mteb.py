@@ -70,6 +70,8 @@ class MuveraSearch:
         ----------
         corpus : dataset
             With "id", "text", and an optional "title" that is put before the text.
+        **_
+            Other arguments of MTEB, which are ignored.
         """
         texts = [f"{row.get('title') or ''} {row['text']}".strip() for row in corpus]
         ids = [row["id"] for row in corpus]
@@ -89,6 +91,8 @@ class MuveraSearch:
             Maximum number of documents for each query.
         top_ranked : mapping of str to sequence of str, optional
             Documents to rank for each query, in reranking tasks.
+        **_
+            Other arguments of MTEB, which are ignored.
 
         Returns
         -------

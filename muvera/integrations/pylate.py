@@ -41,8 +41,11 @@ class MuveraPyLateIndex:
         Parameters
         ----------
         documents_ids : str or sequence of str
+            The ids of the documents; a single string is one id.
         documents_embeddings : sequence of arrays or tensors (tokens, dimension)
             One for each id.
+        **_
+            Other arguments of PyLate, which are ignored.
 
         Returns
         -------
@@ -63,6 +66,12 @@ class MuveraPyLateIndex:
         Parameters
         ----------
         documents_ids : sequence of str
+            The documents to delete.
+
+        Returns
+        -------
+        MuveraPyLateIndex
+            This index.
         """
         if self.index is not None:
             self.index.delete(documents_ids, missing="ignore")
@@ -81,6 +90,8 @@ class MuveraPyLateIndex:
             Maximum number of documents for each query.
         subset : sequence of str, or one such sequence per query, optional
             Search only these ids.
+        **_
+            Other arguments of PyLate, which are ignored.
 
         Returns
         -------
@@ -104,6 +115,7 @@ class MuveraPyLateIndex:
         Parameters
         ----------
         documents_ids : sequence of sequences of str
+            One sequence for each query, such as the documents to rerank.
 
         Returns
         -------

@@ -54,7 +54,7 @@ class IndexScores:
         Parameters
         ----------
         queries, documents : tensor (n, tokens, dimension)
-            Or a list of tensors (tokens, dimension).  Rows of zeros are padding.
+            Or lists of tensors (tokens, dimension).  Rows of zeros are padding.
 
         Returns
         -------

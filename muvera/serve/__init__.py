@@ -63,12 +63,22 @@ class ServerSettings:
         Bytes of a request with `token`, and of any other.
     max_connections : int
         If there are more, the oldest idle connection is closed.
-    max_queries, max_k, max_hits, max_candidates, max_documents, max_text_characters,
+    max_queries : int
+        Maximum number of queries of a search, or of documents of an explanation.
+    max_k : int
+        Maximum number of hits for each query.
+    max_hits : int
+        Maximum number of hits of one search: `k` times the number of queries.
+    max_candidates : int
+        Largest `candidates` of a search.  A search takes longer in proportion to it.
+    max_documents : int
+        Maximum number of documents of one change.
+    max_text_characters : int
+        Maximum number of characters of a query, or of a document to write.
     max_tokens : int
-        Limits of one request: queries or explanations, hits per query, total hits,
-        candidates, documents to write, characters of a text, and token vectors.
+        Maximum number of token vectors of one search by vectors, for all queries.
     max_read_characters : int
-        Limit of one request: total characters of the documents that it reads.
+        Maximum total number of characters of the documents that one request reads.
     """
 
     token: str | None = None
@@ -120,6 +130,7 @@ def serve(
     index : TextIndex or MuveraIndex
         The caller closes it afterwards.
     settings : ServerSettings
+        Limits and rights.
     host : str
         Address to listen on.
     port : int

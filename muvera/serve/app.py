@@ -341,6 +341,7 @@ def make_app(
         if the index is from :meth:`muvera.TextIndex.open`; close the index after the
         server.
     settings : ServerSettings, optional
+        Limits and rights.  By default, the server is read-only and needs no token.
     hosts : list of str, optional
         Names that Host headers may contain, which prevents DNS rebinding.  By default,
         or if "*" is one of them, any name is accepted.

@@ -172,7 +172,10 @@ class TextExplanation:
 
     Parameters
     ----------
-    query, text : str
+    query : str
+        The text of the query.
+    text : str
+        The whole text, also for a sentence's hit.
     score : float
         Chamfer similarity: the sum of the similarities of all matches.
     matches : list of WordMatch
@@ -273,7 +276,14 @@ class Hit:
         return f"<strong>{html.escape(str(self.id))}</strong> {self.score:.3f}{shown}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields as JSON values."""
+        """Return all fields as JSON values.
+
+        Returns
+        -------
+        dict of str to object
+            Every field by name: `span` as a list or None, `explanation` as a dict or
+            None.
+        """
         return {**asdict(self), "span": None if self.span is None else list(self.span)}
 
 

@@ -117,11 +117,15 @@ class TextIndex:
             disk.
         overwrite : bool
             Replace another index in `path`.
-        settings, threads, **changes
+        settings : IndexSettings, optional
             As for :meth:`muvera.MuveraIndex.build`.  Tokens are stored as "int8" by
             default.
+        threads : int, optional
+            As for :meth:`muvera.MuveraIndex.build`.  Default: all usable cores.
         progress : callable, optional
             Called with the number of texts after each batch.
+        **changes
+            Single settings, as for :meth:`muvera.MuveraIndex.build`.
 
         Returns
         -------
@@ -255,6 +259,7 @@ class TextIndex:
         Parameters
         ----------
         ids : collection of int or of str
+            The texts to delete.
         missing : {"raise", "ignore"}
             For an unknown id, raise KeyError and delete nothing, or ignore it.
 
@@ -371,8 +376,11 @@ class TextIndex:
 
         Searches still work.
 
-        If the disk is full, OSError is raised.  The folder is released nevertheless;
-        its journal contains all changes.
+        Raises
+        ------
+        OSError
+            If the disk is full.  The folder is released nevertheless, and its journal
+            contains all changes.
         """
         self._texts.close()
 
@@ -540,11 +548,16 @@ class TextIndex:
 
         Parameters
         ----------
-        queries, k, **options
+        queries : str or sequence of str
             As for :meth:`search`.
+        k : int
+            Maximum number of sentences for each query.  They come from the best
+            ``10 * k`` texts, but from at most `candidates` texts.
         alpha : float
             Weight of the whole text's score, which is added to the sentence's
             similarity.  `Hit.parts` has both.
+        **options
+            Other arguments of :meth:`search`.
 
         Returns
         -------
@@ -610,6 +623,7 @@ class TextIndex:
         Parameters
         ----------
         query : str
+            The text of the query.
         id : int or str
             The text.
 
@@ -621,6 +635,8 @@ class TextIndex:
         ------
         KeyError
             For an unknown id.
+        TypeError
+            If `query` is not a string.
         ValueError
             For a blank query or text, or an encoder that cannot map tokens to
             characters.
@@ -633,6 +649,7 @@ class TextIndex:
         Parameters
         ----------
         query : str
+            The text of the query.
         ids : collection of int or of str
             The texts.
 
@@ -643,7 +660,7 @@ class TextIndex:
 
         Raises
         ------
-        KeyError, ValueError
+        KeyError, TypeError, ValueError
             As for :meth:`explain`.
         """
         names = require_ids(as_id_list(ids))
@@ -683,6 +700,7 @@ class TextIndex:
         Parameters
         ----------
         ids : collection of int or of str
+            The texts to return.
         missing : {"raise", "ignore"}
             For an unknown id, raise KeyError, or skip it.
 
@@ -706,6 +724,11 @@ class TextIndex:
         where : mapping
             See :mod:`muvera.metadata`; ``{}`` selects all texts.
 
+        Returns
+        -------
+        list of int or of str
+            Empty if no text satisfies the condition.
+
         Raises
         ------
         FilterError
@@ -716,7 +739,18 @@ class TextIndex:
         return self._texts.select(where)
 
     def info(self) -> IndexInfo:
-        """Return the sizes, settings, measured recall and warnings of :attr:`index`."""
+        """Return the sizes, settings, measured recall and warnings of :attr:`index`.
+
+        Returns
+        -------
+        IndexInfo
+            As for :meth:`muvera.MuveraIndex.info`.
+
+        Raises
+        ------
+        EngineError
+            For texts in a database.
+        """
         return self.index.info()
 
     def __len__(self) -> int:

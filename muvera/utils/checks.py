@@ -217,7 +217,7 @@ def _require_within(
 
 
 def _refusal(name: str, requirement: str, hint: str = "") -> Message:
-    """Return the message that the argument `name` must fulfil a requirement, and what to do."""
+    """Return a message: what the argument `name` must fulfil, and what to do."""
     return Message(Argument(name), f" must {requirement}.", *((" ", hint) if hint else ()))
 
 

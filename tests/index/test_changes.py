@@ -166,7 +166,10 @@ def test_changes_that_fail_late(
 
 
 def visible(index: MuveraIndex) -> Any:
-    """Return what searches see; a graph counts the vectors of an abandoned block in its info."""
+    """Return what searches see.
+
+    `info` is left out: a graph counts the vectors of an abandoned block there.
+    """
     return index.ids.tolist(), answers(index)
 
 

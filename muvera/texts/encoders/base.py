@@ -24,8 +24,9 @@ TextSide = Literal["document", "query"]
 _BATCH = 64
 
 
+# numpydoc would ask for *args and **kwargs, the constructor of every protocol.
 @runtime_checkable
-class TextEncoder(Protocol):
+class TextEncoder(Protocol):  # numpydoc ignore=PR01
     """A late-interaction model that turns texts into token vectors.
 
     Attributes
@@ -43,6 +44,7 @@ class TextEncoder(Protocol):
         Parameters
         ----------
         texts : sequence of str
+            The documents.  Some may be blank.
 
         Returns
         -------
@@ -57,6 +59,7 @@ class TextEncoder(Protocol):
         Parameters
         ----------
         texts : sequence of str
+            The queries.  Some may be blank, and there may be none.
 
         Returns
         -------
@@ -71,6 +74,7 @@ class TextEncoder(Protocol):
         Parameters
         ----------
         text : str
+            The document or the query.
         side : {"document", "query"}
             How the text is encoded.
 
@@ -93,6 +97,7 @@ class ModelEncoder(TextEncoder):
         Parameters
         ----------
         texts : list of str
+            The documents or the queries; at least one.
         side : {"document", "query"}
             Encode the texts as documents or as queries.
 
@@ -108,6 +113,12 @@ class ModelEncoder(TextEncoder):
         Parameters
         ----------
         texts : sequence of str
+            The documents; there may be none.
+
+        Returns
+        -------
+        MultiVectors
+            One set of token vectors for each text, in order, without ids.
         """
         return self._encode(list(texts), "document")
 
@@ -117,6 +128,12 @@ class ModelEncoder(TextEncoder):
         Parameters
         ----------
         texts : sequence of str
+            The queries; there may be none.
+
+        Returns
+        -------
+        MultiVectors
+            One set of token vectors for each text, in order, without ids.
         """
         return self._encode(list(texts), "query")
 
@@ -144,8 +161,15 @@ class NoEncoder(ModelEncoder):
 
         Parameters
         ----------
-        texts, side
-            As for :meth:`muvera.texts.encoders.base.ModelEncoder.matrices`.
+        texts : list of str
+            Ignored.
+        side : {"document", "query"}
+            Ignored.
+
+        Raises
+        ------
+        ValueError
+            Always.  The message names the encoder that is needed.
         """
         raise ValueError(
             Message(
@@ -208,12 +232,24 @@ class CachedEncoder(ModelEncoder):
             self._connection.close()
 
     def matrices(self, texts: list[str], side: TextSide) -> list[Any]:
-        """Return the stored vectors of each text, after storing those of new texts.
+        """Return the stored vectors of each text, after encoding and storing new texts.
 
         Parameters
         ----------
-        texts, side
-            As for :meth:`muvera.texts.encoders.base.ModelEncoder.matrices`.
+        texts : list of str
+            The documents or the queries.  Texts that are not in the file are encoded.
+        side : {"document", "query"}
+            Encode the texts as documents or as queries, which have separate vectors.
+
+        Returns
+        -------
+        list of float32 or float16 (tokens, dimension)
+            One array for each text, in order.  Arrays from the file are read-only.
+
+        Raises
+        ------
+        OSError
+            If the vectors of new texts cannot be written.
         """
         keys = [hashlib.sha256(f"{self.name}\0{side}\0{text}".encode()).digest() for text in texts]
         matrices = {key: self._read(key) for key in set(keys)}
@@ -228,11 +264,18 @@ class CachedEncoder(ModelEncoder):
         return [matrices[key] for key in keys]
 
     def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]] | None:
-        """Return the characters of each token vector.
+        """Return the characters of each token vector, as the wrapped encoder does.
 
         Parameters
         ----------
-        text, side
+        text : str
+            The document or the query.
+        side : {"document", "query"}
+            How the text is encoded.
+
+        Returns
+        -------
+        list of (start, stop), or None
             As for :meth:`muvera.texts.encoders.base.TextEncoder.token_spans`.
         """
         return self._encoder.token_spans(text, side)
