@@ -1,6 +1,6 @@
 """The readable formats, and detection of a path's format.
 
-A path can be read in a process with limits.
+A path can be read in a resource-limited child process.
 """
 
 from __future__ import annotations
@@ -327,7 +327,7 @@ def _require_no_links_out(path: Path) -> None:
 
 
 def answer(convert: Callable[..., Any]) -> None:
-    """Convert a file in the child, as the last argument requests; report on it."""
+    """Child entry point: run the request in ``sys.argv[-1]``, write report.json."""
     request = json.loads(sys.argv[-1])
     folder = Path(request["folder"])
     _limit_process(IsolationLimits(**request["limits"]), shutil.disk_usage(folder).free // 2)

@@ -162,7 +162,7 @@ class EngineIndex:
         threads : int, optional
             Default: all usable cores.
         progress : callable, optional
-            Called with the number of documents after each batch.
+            Called with the number of documents in each batch, after it.
 
         Returns
         -------

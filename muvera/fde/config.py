@@ -19,7 +19,7 @@ from ..utils.checks import given, require_choice, require_int, require_number
 
 #: How token space is divided into cells; None for no cells.
 PartitionKind = Literal["simhash", "landmarks"]
-#: What a vector holds of a document's mean token; None for nothing.
+#: Which moments of a document's tokens the vector stores; None for none.
 MomentsKind = Literal["mean", "covariance"]
 #: The last step; None keeps cells and moments as they are.
 FinalProjectionKind = Literal["learned", "count_sketch"]
@@ -115,8 +115,8 @@ class FDEConfig:
         and needs a fit to documents.  "simhash": the paper's random hyperplanes.
         None: no cells, only `moments`.
     num_landmarks : int
-        M, with landmarks.  More raise recall; encoding a document takes M * d products
-        per token, and a query the same.
+        M, with landmarks.  More raise recall; encoding takes M * d products per token,
+        for a document and for a query.
     landmark_sharpness : float
         beta, with landmarks: the weights of a query token grow as exp(beta * cosine)
         over its nearest landmarks.  Recall hardly depends on it between 6 and 16; less
@@ -151,7 +151,7 @@ class FDEConfig:
         tau, with SimHash: a query token at distance m from its nearest hyperplane also
         goes to the cell across it, with weight exp(-m / tau) / 2.  0 turns it off.
     moments : {"covariance", "mean"} or None
-        "mean": store the document's own mean token, because its part of Chamfer is
+        "mean": store the document's mean token, whose contribution to Chamfer is then
         exact, and a bias.  SimHash cells then hold the tokens minus this mean.
         "covariance": also the covariance of the document's tokens in min(d, 128)
         directions, which raises recall for any partition.  A query takes about as long
@@ -159,7 +159,7 @@ class FDEConfig:
     final_projection : {"learned", "count_sketch"} or None
         "learned": project cells and moments together to `final_projection_dimension`
         floats, by a reduced-rank regression on exact similarities.  Fitting takes
-        seconds, and a vector a twentieth of the memory of the paper's FDE.  Needs
+        seconds; a vector needs 1/20 of the memory of the paper's FDE.  Needs
         `moments`.  "count_sketch": the paper's final projection, of the cells alone.
         None: no projection.
     final_projection_dimension : int, optional

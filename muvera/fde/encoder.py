@@ -66,7 +66,7 @@ class FDEEncoder:
     config : FDEConfig
         How tokens are encoded.
     **arrays : EncoderArrays
-        Those of a saved encoder by name, instead of drawing or fitting them; see
+        Arrays of a saved encoder by name, instead of drawing or fitting them; see
         :func:`muvera.load_encoder`.
 
     Raises
@@ -148,7 +148,7 @@ class FDEEncoder:
         Returns
         -------
         FDEEncoder
-            Without a fit; "paper" and "reference" need none.
+            Not fitted yet; "paper" and "reference" need no fit.
 
         Examples
         --------
@@ -303,8 +303,8 @@ class FDEEncoder:
         numpy.ndarray
             float32 (n, vector_dimension).  The inner product with a query's vector
             approximates ``chamfer(query, document)`` up to a constant per query.
-            Without `moments` it approximates ``num_repetitions`` times the similarity,
-            as in the paper.
+            With SimHash and no `moments`, it approximates ``num_repetitions`` times the
+            similarity, as in the paper.
 
         Raises
         ------
@@ -409,7 +409,7 @@ class FDEEncoder:
     def _project_queries(
         self, learned: LearnedProjection, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]
     ) -> None:
-        """Write the projected cells and moments of queries without long vectors."""
+        """Write projected queries without building the unprojected vectors."""
         blocks, landmarks = cast(MomentBlocks, self.blocks), self.landmarks
         project_query_moments(
             tokens, start, stop, blocks.packed_directions, blocks.query_metric,
@@ -519,7 +519,7 @@ def array_classes(config: FDEConfig) -> dict[str, type[EncoderArrays]]:
 
 
 def _cell_unit(documents: NDArray[np.float32], cells: int) -> float:
-    """Return the factor with which documents' cells spread as much as their moments."""
+    """Return the factor that scales the cells' standard deviation to the moments'."""
     spreads = [
         float(np.square(part - part.mean(axis=0), dtype=np.float64).sum())
         for part in (documents[:, :cells], documents[:, cells:])

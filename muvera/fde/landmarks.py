@@ -15,10 +15,11 @@ resembles.  So
 
 which is a kernel regression of Chamfer through the landmarks.  The right side is an
 inner product of two vectors of M floats: an FDE.  From both, the mean over the cells is
-subtracted.  Without this, documents of another kind than the sample are lost.
+subtracted.  Without this, documents unlike the sample get scores that are too high or
+too low, and searches miss them.
 
-This partition is ours.  Like the network of LEMUR (arXiv 2601.21853), it measures
-documents at points of token space; unlike it, it needs no training.
+This partition is not from the paper.  Like LEMUR's network (arXiv 2601.21853), it
+describes a document by its similarity to points, but k-means replaces gradient descent.
 """
 
 from __future__ import annotations
@@ -166,9 +167,9 @@ def cluster_means(
 ) -> NDArray[np.float32]:
     """Return the mean of the directions whose largest product is with each landmark.
 
-    The mean of scattered directions is short, so tokens prefer landmarks of dense
-    clusters, as documents' cells do.  This finds more than k-means by distances or by
-    cosines.  A landmark without directions stays; of equal products, the first counts.
+    Means are not normalized, so dense clusters attract more tokens.  This gives higher
+    recall than Euclidean or cosine k-means.  Empty clusters keep their landmark; ties
+    go to the first.
 
     Parameters
     ----------

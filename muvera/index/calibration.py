@@ -35,12 +35,12 @@ _MIN_WINDOWS = 8
 # A recall of added documents from here on gets no warning.
 _ENOUGH = 0.95
 
-# A warning needs a recall of added documents that is lower than the other documents'
-# recall, by more than this plus two standard errors.
+# Warn if the added documents' recall is lower than the other documents' recall by more
+# than this plus two standard errors.
 _DROP = 0.02
 
-# Least standard deviation of windows in these standard errors: few windows may agree by
-# chance.
+# Minimum standard deviation of windows in these standard errors, because a few windows
+# can agree by chance.
 _DEVIATION = 0.05
 
 #: Calibrated mean recalls; a search uses the lowest one that is at least the requested
@@ -90,7 +90,7 @@ class MeasuredWindows:
     shares : ndarray (n,), float64
         The recall of each window.
     stop : int
-        At the last measurement: the first row that did not exist.
+        At the last measurement: the next free row number.
     documents : int
         At the last measurement: the number of documents that were searched.
     size : int
@@ -316,7 +316,7 @@ def _error_model(
 
 
 def _states(slope: float, variance: float, tokens: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the states of rankings of queries with these numbers of tokens."""
+    """Return the initial stopping state of each query, given its number of tokens."""
     states = np.zeros((len(tokens), STATE))
     states[:, SLOPE] = slope
     states[:, VARIANCE] = variance * tokens
@@ -361,7 +361,7 @@ def _level(
 ) -> Level:
     """Return the level with the largest limit that keeps the mean recall.
 
-    Among the candidates it must be ``target / within``.
+    Recall among the candidates must be at least ``target / within``.
     """
     recall = target / within
     count, width = best.shape

@@ -47,7 +47,7 @@ class CandidateSearch:
     search : VectorSearch
         The vectors of the documents that have tokens.
     fitted_on : int
-        Number of these documents that the encoder was fitted on; 0: it was fitted
+        Number of these documents when the encoder was fitted; 0 if it was fitted
         elsewhere.
     fitted_rows : int
         The first row that was added after the encoder was fitted.
@@ -182,14 +182,14 @@ class CandidateSearch:
 
     @property
     def fitted_on_too_few(self) -> bool:
-        """True if maps were fitted on less than half of the documents, and on few."""
+        """True if maps were fitted on few documents, and on less than half of them."""
         learned = self.encoder.config.needs_fit_sample and self.fitted_on > 0
         return learned and self.fitted_on < min(MAX_FIT_DOCUMENTS, len(self.search) / 2)
 
     # -- saving ---------------------------------------------------------------
 
     def save(self, folder: Path, keep: Keep) -> Saved:
-        """Write the vectors that no kept file contains.
+        """Write vectors not already saved.
 
         Return the state for :meth:`load`, and the kept files.
         """

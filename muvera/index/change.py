@@ -33,8 +33,8 @@ class Change:
 
     :meth:`muvera.MuveraIndex.change` begins one, and commits it at the end of its
     block.  An exception in the block abandons it.  Searches do not see the steps until
-    then.  A step that raises leaves the steps before it whole.  A step after the end of
-    the block raises ValueError.
+    then.  If a step raises, earlier steps are unaffected.  A step after the end of the
+    block raises ValueError.
 
     Parameters
     ----------
@@ -81,9 +81,8 @@ class Change:
     def _begin(self) -> None:
         """Begin to collect removed rows.
 
-        A graph that grows marks the vectors that the growing search does not find, and
-        searches of the visible contents do not find them any more either.  So the rows
-        that this change removes stay in the search that grows.
+        Deleting from a shared HNSW graph would also hide rows from current searches.
+        So rows removed by this change stay in the graph until the commit.
         """
         candidates = self.contents.candidates
         self._growing = None if candidates is None else candidates.search
@@ -208,12 +207,13 @@ class Change:
         Parameters
         ----------
         batches : iterable of tuple
-            Documents, and their codes if they are known.  The encoder is fitted on the
-            first 4,096 documents, or on all if there are fewer.
+            Documents, and their codes if they are known.  "fde" and "moments" are
+            fitted on the first 4,096 documents, or on all if there are fewer; "mean"
+            and "simhash", once the collection needs vectors.
         threads : int, optional
             As for :meth:`muvera.MuveraIndex.build`.
         progress : callable, optional
-            Called with the number of documents after each batch.
+            Called with the number of documents in each batch, after it.
 
         Raises
         ------
@@ -250,7 +250,7 @@ class Change:
         self._begin()
         for rows, documents, codes in old.tokens.batches(old.ids.live):
             self._append(old.ids.of(rows), documents, codes, threads)
-            self._make_vectors(False, threads)  # an encoder is fitted on all documents, at the end
+            self._make_vectors(False, threads)  # an encoder that needs a sample waits for all documents
             self._fit_codec_after_vectors(threads)
         self._finish(threads)
 
@@ -274,10 +274,10 @@ class Change:
         self._require_open()
         thread_count(threads)
         dimension = self.contents.config.dimension
-        texts = with_enough_tokens(checked_texts(queries, "queries", dimension, "this index"))
+        checked = with_enough_tokens(checked_texts(queries, "queries", dimension, "this index"))
         candidates = self.contents.candidates
         if candidates is not None and len(candidates.search):
-            calibration = calibrate(self.contents, texts, threads=threads)
+            calibration = calibrate(self.contents, checked, threads=threads)
             self._set_candidates(replace(candidates, calibration=calibration))
 
     def attach(self, write_texts: Callable[[IdMap, Path], object]) -> None:
@@ -323,7 +323,7 @@ class Change:
         return checked_texts(named, "documents", self.contents.config.dimension, "this index")
 
     def _append_and_measure(self, ids: Ids, documents: MultiVectors, threads: int | None) -> None:
-        """Add or replace documents, fit what waits for enough of them, and measure."""
+        """Add or replace documents, fit once there are enough of them, and measure."""
         self._append(ids, documents, None, threads)
         self._make_vectors(self.contents.has_sample, threads)
         self._fit_codec(threads)
@@ -333,7 +333,10 @@ class Change:
     def _append(
         self, ids: Ids, documents: MultiVectors, codes: CodedVectors | None, threads: int | None
     ) -> None:
-        """Add documents, or replace those with these ids; fit nothing."""
+        """Add documents, or replace the documents with these ids; fit nothing.
+
+        If the collection has vectors, the new documents are encoded here.
+        """
         if len(documents) == 0:
             return
         contents = self.contents
@@ -361,7 +364,7 @@ class Change:
     def _make_vectors(self, has_sample: bool, threads: int | None) -> None:
         """Encode all documents if the collection is large enough to need vectors.
 
-        If an encoder must be fitted, do it only if the documents are a sample.
+        If this has to fit an encoder, do it only if there are enough documents.
         """
         contents = self.contents
         if not contents.needs_vectors or (contents.needs_sample and not has_sample):
@@ -419,7 +422,7 @@ class Change:
             self._set_candidates(replace(candidates, calibration=calibration))
 
     def _finish(self, threads: int | None) -> None:
-        """Finish a build: fit on the documents that there are, and measure."""
+        """Finish a build: fit on the available documents, and measure."""
         self._make_vectors(self.contents.has_sample, threads)
         candidates = self.contents.candidates
         if candidates is not None and not candidates.fitted_on:

@@ -29,9 +29,9 @@ MIN_FIT_DOCUMENTS = 256
 class IndexContents:
     """Ids, tokens and vectors of documents, by row number.
 
-    A row number is never used twice.  A value: no method changes it.
-    :class:`.change.Change` makes other contents, which share most arrays with these.
-    Only the latest contents of an index may be changed.
+    Immutable.  :class:`.change.Change` makes other contents, which share most arrays
+    with these.  Row numbers are unique until a rebuild.  A change must start from the
+    latest contents.
 
     Parameters
     ----------

@@ -35,8 +35,8 @@ _WINDOW = 32
 # Added documents are measured once one document in this many is new.
 _PART = 16
 
-# Windows of added documents if they double the collection; fewer documents get
-# proportionally fewer windows.
+# Windows of added documents: this many times the added documents' share of the
+# collection.
 _PER_DOUBLING = 128
 
 # Multiplications for exact Chamfer similarity of a measurement: a few seconds.
@@ -191,7 +191,7 @@ def measured_windows(contents: IndexContents, threads: int | None) -> MeasuredWi
     Returns
     -------
     MeasuredWindows or None
-        None if every document is a candidate.
+        None without vectors, or if there have always been too few documents.
     """
     candidates = contents.candidates
     if candidates is None:
@@ -255,14 +255,14 @@ def _measured(
 
 
 def measured_calibration(contents: IndexContents, threads: int | None) -> Calibration | None:
-    """Return a calibration: the last one, unless it is out of date.
+    """Return the last calibration, or a new one if it is out of date.
 
-    It is if it is for other codes, or for less than half of the documents.
+    Calibrate again if the token codec changed or the documents more than doubled.
 
     Returns
     -------
     Calibration or None
-        None if there are too few documents.
+        None without vectors, or with too few documents.
     """
     if contents.candidates is None:
         return None

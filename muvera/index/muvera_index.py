@@ -148,8 +148,9 @@ class MuveraIndex:
         Parameters
         ----------
         documents : MultiVectors, list of arrays or tensors, or iterable of MultiVectors
-            An iterable is read once, one batch at a time; the encoder is fitted on its
-            first 4,096 documents.  Yield them in random order, or pass a fitted
+            An iterable is read once, one batch at a time.  "fde" and "moments" are
+            fitted on its first 4,096 documents; "mean" and "simhash", once the
+            collection needs vectors.  Yield documents in random order, or pass a fitted
             encoder.
         encoder : str, configuration or fitted encoder, optional
             As for the class.
@@ -166,7 +167,7 @@ class MuveraIndex:
         threads : int, optional
             Default: all usable cores.  Only the HNSW graph depends on it.
         progress : callable, optional
-            Called with the number of documents after each batch.
+            Called with the number of documents in each batch, after it.
         **changes
             As for the class.
 
@@ -293,8 +294,9 @@ class MuveraIndex:
         """Begin a change of several steps, which become visible together.
 
         They become visible at the end of the block.  An exception in the block abandons
-        the change.  Other changes wait meanwhile; searches do not.  Methods such as
-        :meth:`add` are changes of one step; use those of the change in the block.
+        the change.  Other changes wait.  Searches continue, but an HNSW graph pauses
+        them while it adds a block.  :meth:`add` is a change of one step.  Inside the
+        block, call ``change.add`` instead.
 
         Yields
         ------
@@ -329,7 +331,7 @@ class MuveraIndex:
             warnings.warn(sentence, stacklevel=4)  # names the line that called add or update
 
     def _publish(self, before: IndexContents, contents: IndexContents) -> None:
-        """Make a change visible; again after an interrupt, it does nothing."""
+        """Publish a change.  Safe to call again after an interrupt."""
         if self._contents is contents:
             return
         if self._contents is not before:
@@ -502,12 +504,12 @@ class MuveraIndex:
         """
         selected = None if ids is None else as_id_list(ids)
         plan = SearchPlan(k, selected, candidates, recall, ef, rescore, threads)
-        texts = self._checked(queries)
+        checked = self._checked(queries)
         with self._lock.shared():
             contents = self._contents
-            proposal = propose(contents, texts, plan)
+            proposal = propose(contents, checked, plan)
         # Rows keep their tokens and ids, so later changes do not matter.
-        return rank(contents, texts, proposal, threads, rescore)
+        return rank(contents, checked, proposal, threads, rescore)
 
     def rerank(
         self,
@@ -545,11 +547,11 @@ class MuveraIndex:
         TypeError, ValueError
             As for :meth:`search`, or if there is not one collection of ids per query.
         """
-        texts = self._checked(queries)
+        checked = self._checked(queries)
         proposals = as_id_list(ids)
-        if len(proposals) != len(texts):
+        if len(proposals) != len(checked):
             raise ValueError(
-                f"ids must be one collection of ids per query, got {len(proposals)} for {len(texts)}."
+                f"ids must be one collection of ids per query, got {len(proposals)} for {len(checked)}."
             )
         contents = self._contents
         rows = [
@@ -559,7 +561,7 @@ class MuveraIndex:
         longest = max(map(len, rows), default=1) or 1
         count = longest if k is None else min(require_int("k", k, 1), longest)
         thread_count(threads)
-        return rank(contents, texts, Proposal(rows, count), threads)
+        return rank(contents, checked, Proposal(rows, count), threads)
 
     def explain(self, query: Any, id: int | str) -> Explanation:
         """Find the best matching token of a document for each token of one query.
@@ -617,13 +619,13 @@ class MuveraIndex:
         TypeError, ValueError
             For queries without any tokens, or as for :meth:`search`.
         """
-        texts = self._checked(queries)
-        texts = texts[np.flatnonzero(texts.lengths > 0)]
-        if len(texts) == 0:
+        checked = self._checked(queries)
+        filled = checked[np.flatnonzero(checked.lengths > 0)]
+        if len(filled) == 0:
             raise ValueError("queries have no tokens, so nothing can be measured. Give other queries.")
         count = SearchPlan(k=k, candidates=candidates, threads=threads).num_candidates
         with self._lock.shared():
-            return recall_of_queries(self._contents, texts, k, count, threads)
+            return recall_of_queries(self._contents, filled, k, count, threads)
 
     def calibrate(self, queries: Any, *, threads: int | None = None) -> None:
         """Calibrate ``search(recall=)`` with real queries instead of windows.
@@ -676,7 +678,7 @@ class MuveraIndex:
 
     @property
     def contents(self) -> IndexContents:
-        """What the index contains now, another object after each change.
+        """The current contents; each change replaces this object.
 
         For the packages above this one; its attributes may change in any version.
         """

@@ -1,4 +1,4 @@
-"""How a query travels: a plan, candidates from the vectors, ranking by tokens.
+"""Run a search: check arguments, find candidates, rank them exactly.
 
 These functions read one :class:`.contents.IndexContents` and change nothing.
 """
@@ -96,9 +96,9 @@ class Proposal(NamedTuple):
     stops: Sequence[Stop] = ()
 
     def expected_recall(self, query: int) -> float | None:
-        """Return the mean recall of the calibration's queries that ended like this one.
+        """Return the calibrated mean recall of queries that ended like this one.
 
-        They ended early, or at the cap.
+        Like it, they stopped early or reached the cap.  None without a calibration.
         """
         if self.level is None:
             return None

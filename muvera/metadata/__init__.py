@@ -2,10 +2,11 @@
 
 ``{"language": "en", "year": {"$gte": 2000}}`` selects documents that satisfy both;
 ``"author.name"`` is a key of a nested object.  A list satisfies a comparison if one of
-its elements does.  A missing or null field satisfies none: so ``$ne``, ``$nin`` and
-``$not`` select that document.  Numbers compare with numbers (true is 1), strings with
-strings, by code point.  A comparison with an unknown field, or with a value of another
-type, finds nothing without an error.
+its elements does.  Numbers compare with numbers (true is 1), strings with strings, by
+code point.  It is no error to compare with a missing or null field, or with a value of
+another type: ``$ne``, ``$nin`` and ``$not`` of a comparison select such a document, and
+other comparisons do not.  ``{"$exists": False}`` selects documents whose field is
+missing or null.
 """
 
 from __future__ import annotations

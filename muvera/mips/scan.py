@@ -1,4 +1,7 @@
-"""ScanSearch: read a 4-bit code of every vector, then order the best by bytes."""
+"""ScanSearch: scan compact codes, then reorder the best vectors by int8 products.
+
+A code has 4 bits per pair of floats.
+"""
 
 from __future__ import annotations
 
@@ -83,8 +86,7 @@ _FEW = 2048
 # Number of rows per encoding task.
 _ROWS = 4096
 
-# A part with at most this many times the rows of the parts after it is merged with
-# them.
+# Merge a part if it has at most this many times the rows of the parts after it.
 _MERGED = 2
 
 
@@ -239,9 +241,11 @@ class ScanSearch(VectorSearch):
     """Search by reading a short code of every vector.
 
     A code has 4 bits per pair of columns, which has 16 centroids.  The best by codes
-    are ordered by bytes.  Results are bit-identical for any number of threads.  The
-    centroids are fitted on the first vectors; adding and removing vectors is cheap, and
-    saving writes only new codes and bytes.
+    are reordered by their int8 vectors.  Results are bit-identical for any number of
+    threads.  The centroids are fitted again each time the number of vectors has
+    quadrupled, until they were fitted on 16,384; all vectors then get new codes.
+    Otherwise, adding and removing vectors is cheap.  A save writes new codes and bytes,
+    and 16 bytes per stored vector.
     """
 
     kind = "scan"
@@ -279,7 +283,7 @@ class ScanSearch(VectorSearch):
     def _merged(self, parts: tuple[Part, ...], first: int, may: Callable[[Part], bool]) -> tuple[Part, ...]:
         """Merge the parts from `first` on into one.
 
-        Small parts before them that `may` be merged are included.
+        Include small earlier parts for which ``may(part)`` is true.
         """
         rows = sum(part.count for part in parts[first:])
         while rows and first and may(parts[first - 1]) and parts[first - 1].count <= _MERGED * rows:
@@ -325,7 +329,7 @@ class ScanSearch(VectorSearch):
     def _search(
         self, queries: Floats, best: Found, allowed: Labels | None, threads: int | None, ef: int | None
     ) -> None:
-        """Write the best labels by bytes among the best by codes.
+        """Reorder the best candidates by their int8 vectors and write the top labels.
 
         Ties go to the vector added first.
         """
@@ -521,9 +525,9 @@ def _read_array(
 def _paired_columns(spreads: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return an order of columns by their spreads.
 
-    Pairs, and steps of pairs, combine large and small spreads.  With such pairs, 4 bits
-    lose less.  With such steps, the entries of a step, whose sum is one byte, lose
-    less.
+    High-variance columns are paired with low-variance columns, and steps mix such
+    pairs.  Both reduce rounding errors: of 4-bit codes, and of the table entries of a
+    step, whose sum is one byte.
     """
     order = np.argsort(-spreads, kind="stable")
     half = -(-len(order) // 2)

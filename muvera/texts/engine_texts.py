@@ -34,8 +34,8 @@ class EngineTexts:
     """A collection of texts in a vector database, with the methods of Texts.
 
     See :class:`muvera.texts.protocol.Texts`.  Changes are durable at once.  The methods
-    that need all texts or the vectors raise EngineError.  Words that a query and a text
-    share change only the order of the candidates.
+    that need all texts or the vectors raise EngineError.  Shared words only reorder
+    candidates.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ class EngineTexts:
         return ranked
 
     def _shared_words(self, query: str, candidates: list[Any]) -> dict[Any, float]:
-        """Return the BM25 scores of candidates, as a collection of their own."""
+        """Return BM25 scores of candidates, computed over the candidates only."""
         documents = self.get(candidates, missing="ignore")
         database = DocumentDatabase()
         ids = [document.id for document in documents]

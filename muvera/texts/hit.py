@@ -147,7 +147,7 @@ class WordMatch:
     #: Characters of the query (start, stop); a special token has none, so start equals
     #: stop.
     query: tuple[int, int]
-    #: Characters of the document's word that contains the best matching token.
+    #: (start, stop) of the document's word that contains the best matching token.
     document: tuple[int, int]
     #: Inner product of the two token vectors.  The similarities of all tokens add up to
     #: the score.
@@ -160,7 +160,7 @@ class SentenceScore:
 
     #: First character of the sentence.
     start: int
-    #: Character after its last one.
+    #: End of the sentence (exclusive).
     stop: int
     #: Sum over query tokens; higher is better.
     score: float
@@ -210,7 +210,7 @@ class TextExplanation:
         ]
 
     def weights(self) -> dict[tuple[int, int], float]:
-        """Return the score that each matched word contributed, by its characters."""
+        """Return the score of each matched word, keyed by (start, stop)."""
         weights: dict[tuple[int, int], float] = {}
         for match in self.matches:
             if match.document[1] > match.document[0]:

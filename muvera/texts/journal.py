@@ -38,10 +38,10 @@ _MOST_JOINED = 512
 
 
 class TextChange(NamedTuple):
-    """A change of a journal.
+    """One journal entry.
 
-    New texts with their metadata; without texts, new metadata of stored texts; without
-    metadata, ids to delete.
+    With texts and metadata: store both.  With metadata only: update metadata.  With
+    neither: delete.
     """
 
     ids: list[int | str]
@@ -62,7 +62,7 @@ class DurableFolder:
     save_changes : int
         Save in the background after about this many changed documents.
     save_seconds : float
-        Also save after this many seconds with changes.
+        Seconds between saves in the background while changes are unsaved.
 
     Attributes
     ----------

@@ -24,7 +24,7 @@ class Texts(Protocol):
     :class:`muvera.texts.store.TextStore` in this process, or
     :class:`muvera.texts.engine_texts.EngineTexts` in a vector database.
 
-    ``repr`` of such an object names the place, for the ``repr`` of the index.
+    ``repr`` of such an object shows where the texts are stored.
     """
 
     # -- reading --------------------------------------------------------------
@@ -98,7 +98,7 @@ class Texts(Protocol):
     def on_one_state(self, read: Callable[[], Result]) -> Result:
         """Return ``read()``, which may call several methods.
 
-        All of them see the same texts, if the place can ensure this.  `read` can be
+        All of them see the same texts, if the backend can ensure this.  `read` can be
         called twice, because another thread may change the texts meanwhile.
 
         Parameters
@@ -109,8 +109,6 @@ class Texts(Protocol):
 
     def calibrate(self, queries: MultiVectors, threads: int | None) -> None:
         """Measure how many candidates a search with ``recall=`` needs.
-
-        `queries` are the token vectors of at least 64 typical queries.
 
         Parameters
         ----------
@@ -134,7 +132,10 @@ class Texts(Protocol):
         threads: int | None,
         update: bool = False,
     ) -> list[int | str]:
-        """Add texts: all of them, or none after an exception.
+        """Add texts.
+
+        All are added or none, except in a database, where batches written before an
+        error stay.
 
         Parameters
         ----------
@@ -180,7 +181,9 @@ class Texts(Protocol):
     # -- folders --------------------------------------------------------------
 
     def rebuild(self, threads: int | None) -> None:
-        """Free the memory of deleted texts, and fit the vectors again.
+        """Free the memory of deleted texts and recompute all FDEs.
+
+        The encoder is fitted again only if ``vectors.info()`` warns about its fit.
 
         Parameters
         ----------
@@ -200,4 +203,4 @@ class Texts(Protocol):
         """
 
     def close(self) -> None:
-        """Make all changes durable, and release the place."""
+        """Make all changes durable, and release the folder or connection."""

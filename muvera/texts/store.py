@@ -197,8 +197,8 @@ class TextStore:
     def _commit(self, change: Change, rows: list[Row], deleted: list[int | str]) -> None:
         """Write a change to the journal, the database and the index, in this order.
 
-        The database is the moment of the change: an exception before its commit undoes
-        the change, and after an exception behind it the change is completed.
+        The SQLite commit decides: a failure before it undoes the change, and a failure
+        after it is completed later.
         """
         folder = self._folder
 

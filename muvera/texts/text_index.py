@@ -123,7 +123,7 @@ class TextIndex:
         threads : int, optional
             As for :meth:`muvera.MuveraIndex.build`.  Default: all usable cores.
         progress : callable, optional
-            Called with the number of texts after each batch.
+            Called with the number of texts in each batch, after it.
         **changes
             Single settings, as for :meth:`muvera.MuveraIndex.build`.
 
@@ -167,7 +167,10 @@ class TextIndex:
         metadata: Sequence[Mapping[str, Any]] | None = None,
         threads: int | None = None,
     ) -> list[int | str]:
-        """Add texts under new ids, all of them or none.
+        """Add texts under new ids.
+
+        All are added or none, except in a database, where batches written before an
+        error stay.
 
         Parameters
         ----------
@@ -209,7 +212,10 @@ class TextIndex:
         metadata: Sequence[Mapping[str, Any]] | None = None,
         threads: int | None = None,
     ) -> None:
-        """Replace texts by id and add texts with new ids, all of them or none.
+        """Replace texts by id and add texts with new ids.
+
+        All are changed or none, except in a database, where batches written before an
+        error stay.
 
         Parameters
         ----------
@@ -273,10 +279,10 @@ class TextIndex:
         self._texts.delete(require_ids(as_id_list(ids)), missing=missing)
 
     def rebuild(self, *, threads: int | None = None) -> None:
-        """Free the memory of deleted texts, and fit the vectors again.
+        """Free the memory of deleted texts and recompute all FDEs.
 
-        See :meth:`muvera.MuveraIndex.rebuild`.  An index from :meth:`open` is then
-        saved.
+        The encoder is fitted again only if :meth:`info` warns about its fit, see
+        :meth:`muvera.MuveraIndex.rebuild`.  An index from :meth:`open` is then saved.
 
         Parameters
         ----------
@@ -338,8 +344,8 @@ class TextIndex:
             As for :meth:`load`.  An empty collection needs it.
         save_changes : int
             Save a folder after about this many changed texts; a long text counts as
-            several.  Fewer make the next opening after a crash faster, because unsaved
-            texts are encoded again, and write more.
+            several.  Lower values speed up recovery after a crash, which encodes
+            unsaved texts again, but save more often.
         save_seconds : float
             Save a folder after this many seconds with changes.
 
@@ -482,7 +488,8 @@ class TextIndex:
             Maximum number of hits for each query.
         where : mapping, optional
             A condition on the metadata, see :mod:`muvera.metadata`.  An unknown field
-            matches no text.
+            is not an error: ``$ne``, ``$nin``, ``$not`` and ``{"$exists": False}``
+            match every text, and all other operators match none.
         ids : collection of int or of str, optional
             Search only these texts.  Unknown ids are ignored.
         candidates : int, optional

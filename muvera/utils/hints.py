@@ -1,7 +1,7 @@
-"""Error messages whose advice is data, which each front end words in its own terms.
+"""Structured error messages that each front end renders with its own names.
 
-``str(error)`` is the sentence for Python.  The command line and the HTTP server have
-other words for the parts that name an argument or an operation:
+``str(error)`` is the sentence for Python.  The command line and the HTTP server use
+other names for the parts that name an argument or an operation:
 
 >>> error = ValueError(Message("out exists. Give ", Argument("overwrite", "True"), "."))
 >>> str(error)
@@ -26,8 +26,9 @@ class Argument(NamedTuple):
     name : str
         The argument's name in Python.
     value : str, optional
-        Its value as Python writes it, such as ``"True"`` or ``"'moments'"``; an empty
-        string asks for a value.  Default: the message names only the argument.
+        Its value as Python writes it, such as ``"True"`` or ``"'moments'"``; ``""``
+        leaves the value for the user to fill in.  Default: the message names only the
+        argument.
     """
 
     name: str
@@ -77,7 +78,7 @@ class Message(str):
         return message
 
     def worded(self, word: Callable[[Argument | Hint], str]) -> str:
-        """Return the text with `word` of each argument and each hint."""
+        """Render the message, replacing each argument and hint by ``word(part)``."""
         return "".join(part if isinstance(part, str) else word(part) for part in self.parts)
 
     def to_json(self) -> list[Any]:
@@ -86,7 +87,7 @@ class Message(str):
 
     @classmethod
     def from_json(cls, parts: list[Any]) -> Message:
-        """Return the message of :meth:`to_json`."""
+        """Rebuild a message from the output of :meth:`to_json`."""
         kinds: dict[str, type[Argument] | type[Hint]] = {"Argument": Argument, "Hint": Hint}
         return cls(*(part if isinstance(part, str) else kinds[part[0]](*part[1:]) for part in parts))
 

@@ -397,7 +397,7 @@ def encode_in_batches(
     ids : sequence of int or of str
         One for each text.
     progress : callable, optional
-        Called with the number of texts after each batch.
+        Called with the number of texts in each batch, after it.
     """
     for start in range(0, len(texts), _BATCH):
         batch = texts[start : start + _BATCH]
