@@ -21,7 +21,7 @@ from ..utils.parallel import stage, thread_count
 from .calibration import with_enough_tokens
 from .candidates import CandidateSearch
 from .contents import IndexContents
-from .generations import Destination, Generation
+from .generations import Destination, FolderLock, Generation, require_known
 from .id_map import IdMap, Missing
 from .measuring import calibrate, measured_calibration, measured_windows
 from .persistence import write_contents
@@ -253,6 +253,25 @@ class Change:
         """
         self._require_open()
         self.contents = replace(self.contents, write_texts=write_texts)
+
+    def generation_in(self, path: Path, lock: FolderLock) -> Generation:
+        """Return the generation in a folder whose lock is held.
+
+        Parameters
+        ----------
+        path : Path
+            The folder, which this index was loaded from or saved to.
+        lock : FolderLock
+
+        Raises
+        ------
+        IndexFolderError
+            If the folder was replaced, or if another process has saved there.
+        """
+        current = lock.generation()
+        attempted = self._attempted.get(path, set())
+        require_known(path, current, self.before.generations.get(path), attempted)
+        return current
 
     def save(self, destination: Destination) -> None:
         """Write the contents to a folder, and commit.

@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, BinaryIO, NamedTuple
 
-from ..index.generations import Destination, Generation, IndexFolderError, hold, read_manifest
+from ..index.generations import Destination, FolderLock, Generation, IndexFolderError
 from ..utils.atomic_files import sync
 from .database import Row, require_ids
 
@@ -68,6 +68,7 @@ class DurableFolder:
     ----------
     unsaved : int
         Number of changed documents since the last save.
+    lock : FolderLock
     """
 
     def __init__(self, path: Path, save_changes: int, save_seconds: float) -> None:
@@ -83,23 +84,40 @@ class DurableFolder:
         # The unconfirmed change: the journal, its size before the change, and the
         # number of changed documents.
         self._pending: tuple[BinaryIO, int, int] | None = None
-        self._lock = hold(path).lock
+        self.lock = FolderLock(path)
 
     @property
     def is_open(self) -> bool:
         """True if this process holds the folder's lock."""
-        return self._lock.is_locked and os.getpid() == self._process
+        return self.lock.is_held and os.getpid() == self._process
 
     @property
     def destination(self) -> Destination:
         """The folder as a place to save to, whose lock is held."""
-        return Destination(self.path, lock=self._lock)
+        return Destination(self.path, lock=self.lock)
 
-    def append(self, rows: Sequence[Row], deleted: Sequence[int | str]) -> None:
+    def append(
+        self,
+        rows: Sequence[Row],
+        deleted: Sequence[int | str],
+        find_generation: Callable[[], Generation],
+    ) -> None:
         """Write a change of :meth:`.database.DocumentDatabase.change` to the disk.
 
-        Raise ValueError if the folder is not open, and OSError if the journal cannot be
-        written.
+        Parameters
+        ----------
+        rows, deleted
+            The change.
+        find_generation : callable
+            Returns the generation in the folder, or raises IndexFolderError if it is
+            not the generation that the index read or wrote.
+
+        Raises
+        ------
+        ValueError
+            If the folder is not open.
+        OSError
+            If the journal cannot be written, or the folder was replaced.
         """
         if not self.is_open:
             raise ValueError(
@@ -107,7 +125,7 @@ class DurableFolder:
             )
         self.undo()
         try:
-            journal = self._opened()
+            journal = self._opened(find_generation())
             status = os.fstat(journal.fileno())
             if status.st_nlink == 0:
                 raise OSError("the journal was removed")
@@ -117,6 +135,8 @@ class DurableFolder:
             while line:
                 line = line[journal.write(line) :]
             os.fsync(journal.fileno())
+        except IndexFolderError as error:
+            raise OSError(f"Nothing was changed: {error}") from error
         except OSError as error:
             named = OSError(
                 f"Nothing was changed: the journal in {self.path} could not be written ({error}). Free "
@@ -125,10 +145,10 @@ class DurableFolder:
             named.errno = error.errno
             raise named from error
 
-    def _opened(self) -> BinaryIO:
-        """Return the current generation's journal, without an incomplete last line."""
+    def _opened(self, generation: Generation) -> BinaryIO:
+        """Return the generation's journal, without an incomplete last line."""
         if self._journal is None:
-            path = self.path / Generation.of(read_manifest(self.path)).journal
+            path = self.path / generation.journal
             complete = sum(map(len, _complete_lines(path)))
             journal = path.open("ab", buffering=0)
             journal.truncate(complete)
@@ -198,7 +218,7 @@ class DurableFolder:
         """Close the journal and release the folder's lock."""
         if self.is_open:
             self._close_journal()
-            self._lock.release()
+            self.lock.release()
 
     def _close_journal(self) -> None:
         journal, self._journal = self._journal, None

@@ -209,7 +209,7 @@ class TextStore:
 
         try:
             if folder is not None and (rows or deleted):
-                folder.append(rows, deleted)
+                folder.append(rows, deleted, partial(change.generation_in, folder.path, folder.lock))
             self.database.change(deleted, rows, finish)
         except BaseException:
             self._settle()

@@ -239,3 +239,52 @@ def test_a_failed_write_changes_nothing(folder: Path, monkeypatch: pytest.Monkey
         (folder / journals(folder)[0]).unlink()
         with pytest.raises(OSError, match="was removed"):
             index.add(["four"])
+
+
+@pytest.mark.parametrize("changes_before", [0, 1])
+def test_a_folder_put_in_its_place_is_not_changed(folder: Path, changes_before: int) -> None:
+    backup = copied(folder)
+    first = opened(folder)
+    for number in range(changes_before):
+        first.add([f"mine {number}"])
+    moved = folder.rename(folder.with_name("moved"))
+    backup.rename(folder)
+    with opened(folder) as second:
+        second.add(["two"])
+        expected = content(second)
+    for change_first in (lambda: first.add(["late"]), lambda: first.delete([0])):
+        with pytest.raises(OSError, match=r"Nothing was changed: .*index must stay in its place"):
+            change_first()
+    assert len(first) == 6 + changes_before
+    with pytest.raises(IndexFolderError, match="moved, removed or replaced"):
+        first.save()
+    first.save(folder.with_name("rescued"))
+    assert content(TextIndex.load(folder.with_name("rescued"), ENCODER)) == content(first)
+    assert content(TextIndex.load(moved, ENCODER)) == content(first)
+    assert content(TextIndex.load(folder, ENCODER)) == expected
+
+
+def test_files_copied_over_an_open_folder_are_not_changed(folder: Path) -> None:
+    backup = copied(folder)
+    with opened(backup) as other:
+        other.add(["two"])
+    index = opened(folder)
+    shutil.copytree(backup, folder, dirs_exist_ok=True)
+    with pytest.raises(OSError, match=r"Nothing was changed: .* contains generation 2, but you loaded"):
+        index.add(["late"])
+    with pytest.raises(IndexFolderError, match="contains generation 2, but you loaded generation 1"):
+        index.save()
+    index.close()
+    assert len(TextIndex.load(folder, ENCODER)) == 7
+
+
+def test_a_removed_folder_is_not_written_again(folder: Path) -> None:
+    index = opened(folder)
+    shutil.rmtree(folder)
+    with pytest.raises(OSError, match="moved, removed or replaced"):
+        index.add(["late"])
+    with pytest.raises(IndexFolderError, match="moved, removed or replaced"):
+        index.save()
+    index.close()
+    index.save(folder)
+    assert len(TextIndex.load(folder, ENCODER)) == 6
