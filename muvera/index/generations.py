@@ -7,6 +7,7 @@ index or the new one.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -177,6 +178,11 @@ def verify(folder: Path, files: dict[str, Any], thorough: bool | None = None) ->
             raise IndexFolderError(str(error)) from error
 
 
+def journal_checksum(content: bytes) -> str:
+    """Return the SHA-256 of a journal's bytes."""
+    return hashlib.sha256(content).hexdigest()
+
+
 @dataclass(frozen=True)
 class Generation:
     """One saved state of a folder.
@@ -186,9 +192,10 @@ class Generation:
 
     number: int
     stamp: str
-    #: Size of its journal when it was loaded; a longer one has changes that were not
-    #: loaded.
-    journal_bytes: int = field(default=0, compare=False)
+    #: Checksum of its journal when it was loaded; another one has changes that were not
+    #: loaded.  The size does not suffice: a change that failed can be replaced by one of
+    #: the same length.
+    journal_sha256: str = field(default=journal_checksum(b""), compare=False)
 
     @classmethod
     def of(cls, manifest: dict[str, Any]) -> Generation:
@@ -376,7 +383,8 @@ def require_known(
 
 def _require_read(target: Path, current: Generation, expected: Generation | None) -> None:
     """Raise IndexFolderError if the journal has changes that the caller lacks."""
-    if journal_bytes(target, current) != (expected.journal_bytes if expected == current else 0):
+    saved = expected if expected == current else current  # an interrupted save has no journal yet
+    if journal_checksum(journal_content(target, current)) != saved.journal_sha256:
         raise _would_be_lost(target, current, "its journal has changes that this index lacks")
 
 
@@ -430,6 +438,20 @@ def journal_bytes(folder: Path, generation: Generation) -> int:
         return (folder / generation.journal).lstat().st_size
     except FileNotFoundError:
         return 0
+
+
+def journal_content(folder: Path, generation: Generation) -> bytes:
+    """Return the bytes of a generation's journal; none if it does not exist.
+
+    Raise IndexFolderError for a link.
+    """
+    path = folder / generation.journal
+    if path.is_symlink():
+        raise IndexFolderError(f"{path} is a link, but an index contains no links. Remove it.")
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 def hold(folder: Path) -> filelock.AcquireReturnProxy[filelock.BaseFileLock]:

@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, BinaryIO, NamedTuple
 
-from ..index.generations import Destination, FolderLock, Generation, IndexFolderError
+from ..index.generations import Destination, FolderLock, Generation, IndexFolderError, journal_content
 from ..utils.atomic_files import sync
 from .database import Row, require_ids
 
@@ -149,7 +149,7 @@ class DurableFolder:
         """Return the generation's journal, without an incomplete last line."""
         if self._journal is None:
             path = self.path / generation.journal
-            complete = sum(map(len, _complete_lines(path)))
+            complete = sum(map(len, _complete_lines(journal_content(self.path, generation), path)))
             journal = path.open("ab", buffering=0)
             journal.truncate(complete)
             sync(self.path)
@@ -242,17 +242,12 @@ def _journal_line(rows: Sequence[Row], deleted: Sequence[int | str]) -> bytes:
     return b"%s %s\n" % (_checksum(content), content)
 
 
-def _complete_lines(path: Path) -> list[bytes]:
+def _complete_lines(content: bytes, path: Path) -> list[bytes]:
     """Return the complete lines of a journal.
 
     Raise IndexFolderError for a damaged line before a complete one.
     """
-    if path.is_symlink():
-        raise IndexFolderError(f"{path} is a link, but an index contains no links. Remove it.")
-    try:
-        lines = path.read_bytes().splitlines(keepends=True)
-    except FileNotFoundError:
-        return []
+    lines = content.splitlines(keepends=True)
     complete = [
         line.endswith(b"\n") and line[:_DIGITS] == _checksum(line[_DIGITS + 1 : -1]) for line in lines
     ]
@@ -262,12 +257,22 @@ def _complete_lines(path: Path) -> list[bytes]:
     return lines[:count]
 
 
-def read_journal(path: Path) -> Iterator[TextChange]:
+def read_journal(content: bytes, path: Path) -> Iterator[TextChange]:
     """Yield the changes of a journal, oldest first.
 
-    Raise IndexFolderError if it is damaged.
+    Parameters
+    ----------
+    content : bytes
+        Its bytes.
+    path : Path
+        Its name in messages.
+
+    Raises
+    ------
+    IndexFolderError
+        If it is damaged.
     """
-    for number, line in enumerate(_complete_lines(path), 1):
+    for number, line in enumerate(_complete_lines(content, path), 1):
         try:
             method, arguments = json.loads(line[_DIGITS + 1 :])
             lengths = {len(list(values)) for values in arguments.values()}

@@ -288,3 +288,23 @@ def test_a_removed_folder_is_not_written_again(folder: Path) -> None:
     index.close()
     index.save(folder)
     assert len(TextIndex.load(folder, ENCODER)) == 6
+
+
+def test_a_journal_of_the_same_size_is_another_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = opened(folder)
+    held: Any = index._texts
+    readers = []
+
+    def fails(*_: Any) -> None:
+        readers.append(TextIndex.load(folder, ENCODER))
+        raise OSError("The texts were not changed: a test.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(held.database, "change", fails)
+        with pytest.raises(OSError, match="a test"):
+            index.add(["one"])
+    index.add(["two"])
+    held.folder.close()  # as if the process had died
+    with pytest.raises(IndexFolderError, match="journal has changes"):
+        readers[0].save(folder)
+    assert [one.text for one in TextIndex.load(folder, ENCODER)][6:] == ["two"]
