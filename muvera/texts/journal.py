@@ -245,16 +245,33 @@ def _journal_line(rows: Sequence[Row], deleted: Sequence[int | str]) -> bytes:
 def _complete_lines(content: bytes, path: Path) -> list[bytes]:
     """Return the complete lines of a journal.
 
-    Raise IndexFolderError for a damaged line before a complete one.
+    Raise IndexFolderError for a damaged line, unless a crash can have left it at the
+    end.
     """
     lines = content.splitlines(keepends=True)
-    complete = [
-        line.endswith(b"\n") and line[:_DIGITS] == _checksum(line[_DIGITS + 1 : -1]) for line in lines
-    ]
+    complete = [line.endswith(b"\n") and _has_its_checksum(line) for line in lines]
     count = complete.index(False) if False in complete else len(lines)
-    if any(complete[count:]):
-        raise IndexFolderError(f"{path} is damaged in line {count + 1}. Restore the folder from a copy.")
+    if any(complete[count:]) or not _is_torn(b"".join(lines[count:])):
+        raise IndexFolderError(
+            f"{path} is damaged in line {count + 1}. Restore the folder from a copy, or remove that line and "
+            "the lines after it, which loses their changes."
+        )
     return lines[:count]
+
+
+def _has_its_checksum(line: bytes) -> bool:
+    return line[: _DIGITS + 1] == _checksum(line[_DIGITS + 1 : -1]) + b" "
+
+
+def _is_torn(line: bytes) -> bool:
+    """Return True if a crash can have left this instead of the last line.
+
+    A crash leaves the beginning of a line, without the newline at its end.  Blocks of
+    the file that were not written are zeros; one zero alone can be a damaged space.
+    """
+    if b"\0\0" in line or line.endswith(b"\0"):
+        return True
+    return b"\n" not in line and not _has_its_checksum(line)
 
 
 def read_journal(content: bytes, path: Path) -> Iterator[TextChange]:

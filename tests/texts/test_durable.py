@@ -308,3 +308,38 @@ def test_a_journal_of_the_same_size_is_another_one(folder: Path, monkeypatch: py
     with pytest.raises(IndexFolderError, match="journal has changes"):
         readers[0].save(folder)
     assert [one.text for one in TextIndex.load(folder, ENCODER)][6:] == ["two"]
+
+
+@pytest.mark.parametrize("bit", range(8))
+def test_a_flipped_bit_in_the_last_line_is_refused(folder: Path, bit: int) -> None:
+    with opened(folder) as index:
+        index.add(["one"])
+        index.add(["two J*-M"])  # one bit from line breaks
+        killed = copied(folder)
+    journal = killed / journals(killed)[0]
+    whole = journal.read_bytes()
+    start = whole.index(b"\n") + 1
+    for place in range(start, len(whole)):
+        flipped = bytes([whole[place] ^ 1 << bit])
+        with pytest.raises(IndexFolderError, match="damaged in line 2"):
+            list(module.read_journal(whole[:place] + flipped + whole[place + 1 :], journal))
+    journal.write_bytes(whole.replace(b"two", b"six"))
+    with pytest.raises(IndexFolderError, match="damaged in line 2"):
+        TextIndex.load(killed, ENCODER)
+
+
+def test_unwritten_blocks_of_the_last_line_are_ignored(folder: Path) -> None:
+    with opened(folder) as index:
+        index.add(["one"])
+        expected = content(index)
+        index.add(["two " + "- " * 2000])
+        killed = copied(folder)
+    journal = killed / journals(killed)[0]
+    whole = journal.read_bytes()
+    start = whole.index(b"\n") + 1
+    for first, stop in [(start, 512), (512, 1024), (1024, len(whole)), (start, len(whole))]:
+        journal.write_bytes(whole[:first] + bytes(stop - first) + whole[stop:])
+        assert content(TextIndex.load(killed, ENCODER)) == expected
+    with opened(killed) as again:  # removes the incomplete line
+        again.delete([1])
+        assert content(TextIndex.load(killed, ENCODER)) == content(again)
