@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
 from pathlib import Path
+from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Any, overload
 
 from ..data.multivectors import MultiVectors
@@ -336,7 +337,8 @@ class TextIndex:
             several.  Fewer make the next opening after a crash faster, because unsaved
             texts are encoded again, and write more.
         save_seconds : float
-            Save a folder after this many seconds with changes.
+            Save a folder after this many seconds with changes: at most
+            ``threading.TIMEOUT_MAX``, the longest time that a thread can wait.
 
         Returns
         -------
@@ -354,7 +356,7 @@ class TextIndex:
             texts, model = open_engine_texts(engine, encoder)
             return cls(texts, model)
         require_int("save_changes", save_changes, 1)
-        require_number("save_seconds", save_seconds, 0.001)
+        require_number("save_seconds", save_seconds, 0.001, TIMEOUT_MAX)
         place = as_path(path).resolve()
         recover_folder(place)
         read_manifest(place)

@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from threading import TIMEOUT_MAX
 from typing import Any
 
 import pytest
@@ -53,6 +54,13 @@ def copied(folder: Path) -> Path:
 
 def journals(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("journal-*"))
+
+
+def wait(condition: Any) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_changes_survive_without_a_save(folder: Path) -> None:
@@ -187,12 +195,6 @@ def test_damage_inside_a_journal_is_refused(folder: Path) -> None:
 def test_background_saves_and_rebuilds(
     folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wait(condition: Any) -> None:
-        end = time.monotonic() + 60
-        while not condition():
-            assert time.monotonic() < end
-            time.sleep(0.01)
-
     with opened(folder, save_changes=3) as index:
         index.add(["one", "two"])
         assert journals(folder)
@@ -215,6 +217,14 @@ def test_background_saves_and_rebuilds(
         assert journals(folder)
         monkeypatch.undo()
     assert not journals(folder) and len(TextIndex.load(folder, ENCODER)) == 9
+
+
+def test_the_longest_wait_for_a_background_save(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"save_seconds must be .*10000000000"):
+        opened(folder, save_seconds=1e10)
+    with opened(folder, save_changes=1, save_seconds=TIMEOUT_MAX) as index:
+        index.add(["one"])
+        wait(lambda: not journals(folder))
 
 
 def test_a_failed_write_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
