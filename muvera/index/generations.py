@@ -24,6 +24,7 @@ from ..utils.atomic_files import (
     atomic_folder,
     content_checksum,
     described_file,
+    named_errors,
     read_json,
     remove_folder,
     remove_stale_siblings,
@@ -427,7 +428,6 @@ def staging_beside(target: Path, overwrite: bool = False) -> Iterator[Path]:
     Raise FileExistsError unless an index can be written to `target`.
     """
     require_place(target, overwrite)
-    target.parent.mkdir(parents=True, exist_ok=True)
     with sibling_folder(target, "staging") as staging:
         yield staging
 
@@ -464,7 +464,8 @@ def hold(folder: Path) -> filelock.AcquireReturnProxy[filelock.BaseFileLock]:
         raise IndexFolderError(f"{path} is a link, but an index contains no links. Remove it.")
     lock = filelock.FileLock(path, thread_local=False)
     try:
-        held = lock.acquire(timeout=0)
+        with named_errors(f"{folder} could not be locked"):
+            held = lock.acquire(timeout=0)
         if not path.exists():  # the holder has replaced the folder
             lock.release()
             raise filelock.Timeout(str(path))

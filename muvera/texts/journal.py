@@ -18,7 +18,7 @@ from threading import Thread
 from typing import Any, BinaryIO, NamedTuple
 
 from ..index.generations import Destination, FolderLock, Generation, IndexFolderError, journal_content
-from ..utils.atomic_files import sync
+from ..utils.atomic_files import named_errors, sync
 from .database import Row, require_ids
 
 _LOG = logging.getLogger("muvera")
@@ -167,11 +167,18 @@ class DurableFolder:
                 self._requests.put(True)
 
     def undo(self) -> None:
-        """Remove the last change, unless it was confirmed."""
+        """Remove the last change, unless it was confirmed.
+
+        Raise OSError if the journal cannot be written.
+        """
         if self._pending is not None:
             journal, size, _ = self._pending
-            journal.truncate(size)
-            os.fsync(journal.fileno())
+            with named_errors(
+                f"The last change was not made, but the journal in {self.path} may still contain it, because "
+                "it could not be written"
+            ):
+                journal.truncate(size)
+                os.fsync(journal.fileno())
             self._pending = None
 
     def save(self, write: Callable[[], object]) -> None:

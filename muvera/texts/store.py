@@ -246,7 +246,7 @@ class TextStore:
         See :meth:`muvera.TextIndex.save`.
         """
         with self.changing:
-            self._settle()
+            self.database.settle()
             folder = self.folder
             if path is None:
                 if folder is None:
@@ -255,6 +255,7 @@ class TextStore:
             if folder is None or folder.path != as_path(path).resolve():
                 self._vectors.save(path, overwrite=overwrite)
             else:
+                folder.undo()
                 folder.save(partial(self._save_to, folder.destination))
 
     def _save_to(self, destination: Destination) -> None:

@@ -3,6 +3,7 @@
 There is one writer at a time.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -353,3 +354,26 @@ def test_unwritten_blocks_of_the_last_line_are_ignored(folder: Path) -> None:
     with opened(killed) as again:  # removes the incomplete line
         again.delete([1])
         assert content(TextIndex.load(killed, ENCODER)) == content(again)
+
+
+def test_a_disk_that_keeps_failing_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = opened(folder)
+    index.add(["one"])
+    journal, sync = folder / journals(folder)[0], os.fsync
+
+    def fails(descriptor: int) -> None:
+        if os.path.samestat(os.fstat(descriptor), journal.stat()):
+            raise OSError(errno.EIO, "Input/output error")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fails)
+    for write in (lambda: index.add(["two"]), lambda: index.delete([0]), index.save):
+        with pytest.raises(OSError, match=r"journal in .*index may still contain it.*output error") as caught:
+            write()
+        assert caught.value.errno == errno.EIO
+    index.save(folder.with_name("rescued"))
+    assert content(TextIndex.load(folder.with_name("rescued"), ENCODER)) == content(index)
+    monkeypatch.undo()
+    assert index.add(["three"]) == [7]
+    index.close()
+    assert content(TextIndex.load(folder, ENCODER)) == content(index)
