@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from itertools import chain
 from pathlib import Path
 from threading import RLock
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -624,6 +624,13 @@ class MuveraIndex:
     def __repr__(self) -> str:
         size = counted(len(self), "document")
         return f"MuveraIndex({size}, dimension={self.config.dimension}, {self._contents.kind})"
+
+    def __reduce__(self) -> NoReturn:
+        """Raise TypeError, as locks and mapped files cannot be pickled or copied."""
+        raise TypeError(
+            "A MuveraIndex cannot be pickled or copied, because it has locks and mapped files. Save it to a "
+            "folder, and load the folder in the other process or as the copy."
+        )
 
     @property
     def contents(self) -> IndexContents:

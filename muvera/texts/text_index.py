@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from dataclasses import replace
 from pathlib import Path
 from threading import TIMEOUT_MAX
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from ..data.multivectors import MultiVectors
 from ..data.validation import TokenArray, as_ids
@@ -732,6 +732,14 @@ class TextIndex:
 
     def __repr__(self) -> str:
         return f"TextIndex({self._texts}, encoder={self._encoder.name!r})"
+
+    def __reduce__(self) -> NoReturn:
+        """Raise TypeError, as locks and open files cannot be pickled or copied."""
+        raise TypeError(
+            "A TextIndex cannot be pickled or copied, because it has locks and open files or connections. Save "
+            "texts to a folder, and load the folder in the other process or as the copy; open a database "
+            "there by its URL."
+        )
 
     @property
     def index(self) -> MuveraIndex:
