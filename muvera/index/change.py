@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import replace
@@ -90,6 +91,23 @@ class Change:
         self._growing = None if candidates is None else candidates.search
         self._removed: Rows = np.empty(0, np.int64)
         self._guard = self._alone
+
+    def warn(self, stacklevel: int) -> None:
+        """Warn if added documents are found less often than the others.
+
+        Call it before :meth:`commit`: if warnings are errors, the change is abandoned.
+
+        Parameters
+        ----------
+        stacklevel : int
+            As for :func:`warnings.warn`.
+        """
+        before = self.before
+        if self.contents is before or before.drift_warning is not None or not len(before.tokens):
+            return
+        sentence = self.contents.drift_warning
+        if sentence is not None:
+            warnings.warn(sentence, stacklevel=stacklevel)
 
     def commit(self) -> None:
         """Make the steps visible before the end of the block.
@@ -279,6 +297,7 @@ class Change:
         They then read their tokens from there.  See :meth:`muvera.MuveraIndex.save`.
         """
         self._require_open()
+        self.warn(4)  # names the line that called rebuild
         attempted = self._attempted.setdefault(destination.path, set())
         self.contents = write_contents(self.contents, destination, attempted, self.staging)
         self.commit()

@@ -193,9 +193,9 @@ class Generation:
 
     number: int
     stamp: str
-    #: Checksum of its journal when it was loaded.  Another journal has changes that were
-    #: not loaded, even if it has the same size: a change that failed can be followed by
-    #: one of the same length.
+    #: Checksum of its journal when it was loaded.  Another journal has changes that
+    #: were not loaded, even if it has the same size: a change that failed can be
+    #: followed by one of the same length.
     journal_sha256: str = field(default=journal_checksum(b""), compare=False)
 
     @classmethod

@@ -291,16 +291,13 @@ class MuveraIndex:
         ['b', 'c']
         """
         with self._changing:
-            before = self._contents
-            change = Change(before, self._publish, self._lock.alone, self._attempted)
+            change = Change(self._contents, self._publish, self._lock.alone, self._attempted)
             try:
                 yield change
+                change.warn(5)  # names the line that called add or update
                 change.commit()
             finally:
                 change.end()
-        sentence = change.contents.drift_warning
-        if sentence is not None and before.drift_warning is None and len(before.tokens):
-            warnings.warn(sentence, stacklevel=4)  # names the line that called add or update
 
     def _publish(self, before: IndexContents, contents: IndexContents) -> None:
         """Make a change visible; again after an interrupt, it does nothing."""

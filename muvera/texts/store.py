@@ -209,6 +209,7 @@ class TextStore:
         the change, and after an exception behind it the change is completed.
         """
         folder = self._folder
+        change.warn(5)  # names the line that called a method of TextIndex
 
         def finish() -> None:  # may be called twice
             change.commit()
