@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import replace
@@ -21,7 +22,7 @@ from ..utils.parallel import stage, thread_count
 from .calibration import with_enough_tokens
 from .candidates import CandidateSearch
 from .contents import IndexContents
-from .generations import Destination, Generation
+from .generations import Destination, FolderLock, Generation, require_known
 from .id_map import IdMap, Missing
 from .measuring import calibrate, measured_calibration, measured_windows
 from .persistence import write_contents
@@ -88,6 +89,23 @@ class Change:
         self._growing = None if candidates is None else candidates.search
         self._removed: Rows = np.empty(0, np.int64)
         self._guard = self._alone
+
+    def warn(self, stacklevel: int) -> None:
+        """Warn if added documents are found less often than the others.
+
+        Call it before :meth:`commit`: if warnings are errors, the change is abandoned.
+
+        Parameters
+        ----------
+        stacklevel : int
+            As for :func:`warnings.warn`.
+        """
+        before = self.before
+        if self.contents is before or before.drift_warning is not None or not len(before.tokens):
+            return
+        sentence = self.contents.drift_warning
+        if sentence is not None:
+            warnings.warn(sentence, stacklevel=stacklevel)
 
     def commit(self) -> None:
         """Make the steps visible before the end of the block.
@@ -292,6 +310,25 @@ class Change:
         self._require_open()
         self.contents = replace(self.contents, write_texts=write_texts)
 
+    def generation_in(self, path: Path, lock: FolderLock) -> Generation:
+        """Return the generation in a folder whose lock is held.
+
+        Parameters
+        ----------
+        path : Path
+            The folder, which this index was loaded from or saved to.
+        lock : FolderLock
+
+        Raises
+        ------
+        IndexFolderError
+            If the folder was replaced, or if another process has saved there.
+        """
+        current = lock.generation()
+        attempted = self._attempted.get(path, set())
+        require_known(path, current, self.before.generations.get(path), attempted)
+        return current
+
     def save(self, destination: Destination) -> None:
         """Write the contents to a folder, and commit.
 
@@ -310,6 +347,7 @@ class Change:
             If another change was committed since this one began.
         """
         self._require_open()
+        self.warn(4)  # names the line that called rebuild
         attempted = self._attempted.setdefault(destination.path, set())
         self.contents = write_contents(self.contents, destination, attempted, self.staging)
         self.commit()

@@ -7,6 +7,7 @@ index or the new one.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -23,6 +24,7 @@ from ..utils.atomic_files import (
     atomic_folder,
     content_checksum,
     described_file,
+    named_errors,
     read_json,
     remove_folder,
     remove_stale_siblings,
@@ -177,6 +179,11 @@ def verify(folder: Path, files: dict[str, Any], thorough: bool | None = None) ->
             raise IndexFolderError(str(error)) from error
 
 
+def journal_checksum(content: bytes) -> str:
+    """Return the SHA-256 of a journal's bytes."""
+    return hashlib.sha256(content).hexdigest()
+
+
 @dataclass(frozen=True)
 class Generation:
     """One saved state of a folder.
@@ -186,9 +193,10 @@ class Generation:
 
     number: int
     stamp: str
-    #: Size of its journal when it was loaded; a longer one has changes that were not
-    #: loaded.
-    journal_bytes: int = field(default=0, compare=False)
+    #: Checksum of its journal when it was loaded.  Another journal has changes that
+    #: were not loaded, even if it has the same size: a change that failed can be
+    #: followed by one of the same length.
+    journal_sha256: str = field(default=journal_checksum(b""), compare=False)
 
     @classmethod
     def of(cls, manifest: dict[str, Any]) -> Generation:
@@ -241,14 +249,14 @@ class Destination:
         The folder, resolved: each folder has only one name.
     overwrite : bool
         Replace another index there.
-    lock : filelock.BaseFileLock, optional
+    lock : FolderLock, optional
         The folder's lock, if the caller has held it since it loaded the index from
-        there, so that no other process can have changed the folder.
+        there.
     """
 
     path: Path
     overwrite: bool = False
-    lock: filelock.BaseFileLock | None = None
+    lock: FolderLock | None = None
 
     def hold(self) -> AbstractContextManager[object]:
         """Hold the lock of the existing folder during a block."""
@@ -320,6 +328,8 @@ def commit(
         anything else.
     """
     target = destination.path
+    if destination.lock is not None:
+        destination.lock.require_place()
     remove_stale_siblings(target)
     exists = (target / MANIFEST).exists()
     if destination.overwrite or not exists:
@@ -339,29 +349,48 @@ def commit(
         manifest = read_manifest(target)
         current = Generation.of(manifest)
         attempted &= {current}
-        if destination.lock is None:
-            _require_known(target, current, expected, attempted)
+        require_known(target, current, expected, attempted)
+        if destination.lock is None:  # otherwise the journal has the caller's changes
+            _require_read(target, current, expected)
         _remove_unnamed(target)
         old = manifest["files"] if current == expected else {}
         return Save(target, target, current.number + 1, old).run(write, attempted)
 
 
-def _require_known(
+def require_known(
     target: Path, current: Generation, expected: Generation | None, attempted: set[Generation]
 ) -> None:
-    """Raise IndexFolderError if the folder has changes that the caller lacks."""
-    if current != expected and current not in attempted:
-        if expected is None:
-            reason = "this index was not loaded from there"
-        elif expected.number == current.number:
-            reason = "it is not the one you loaded"
-        else:
-            reason = f"you loaded generation {expected.number}"
-    elif journal_bytes(target, current) != (expected.journal_bytes if expected == current else 0):
-        reason = "its journal has changes that this index lacks"
-    else:
+    """Raise IndexFolderError if a folder contains another generation than it should.
+
+    Parameters
+    ----------
+    target : Path
+        The folder.
+    current : Generation
+        The generation in it.
+    expected, attempted
+        As for :func:`commit`.
+    """
+    if current == expected or current in attempted:
         return
-    raise IndexFolderError(
+    if expected is None:
+        reason = "this index was not loaded from there"
+    elif expected.number == current.number:
+        reason = "it is not the one you loaded"
+    else:
+        reason = f"you loaded generation {expected.number}"
+    raise _would_be_lost(target, current, reason)
+
+
+def _require_read(target: Path, current: Generation, expected: Generation | None) -> None:
+    """Raise IndexFolderError if the journal has changes that the caller lacks."""
+    saved = expected if expected == current else current  # an interrupted save has no journal yet
+    if journal_checksum(journal_content(target, current)) != saved.journal_sha256:
+        raise _would_be_lost(target, current, "its journal has changes that this index lacks")
+
+
+def _would_be_lost(target: Path, current: Generation, reason: str) -> IndexFolderError:
+    return IndexFolderError(
         f"{target} contains generation {current.number}, but {reason}. Saving would lose it: load the folder "
         "(texts with TextIndex.load) and repeat the changes, save elsewhere, or remove the folder first."
     )
@@ -399,7 +428,6 @@ def staging_beside(target: Path, overwrite: bool = False) -> Iterator[Path]:
     Raise FileExistsError unless an index can be written to `target`.
     """
     require_place(target, overwrite)
-    target.parent.mkdir(parents=True, exist_ok=True)
     with sibling_folder(target, "staging") as staging:
         yield staging
 
@@ -412,6 +440,20 @@ def journal_bytes(folder: Path, generation: Generation) -> int:
         return 0
 
 
+def journal_content(folder: Path, generation: Generation) -> bytes:
+    """Return the bytes of a generation's journal; none if it does not exist.
+
+    Raise IndexFolderError for a link.
+    """
+    path = folder / generation.journal
+    if path.is_symlink():
+        raise IndexFolderError(f"{path} is a link, but an index contains no links. Remove it.")
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
 def hold(folder: Path) -> filelock.AcquireReturnProxy[filelock.BaseFileLock]:
     """Acquire the lock of `folder`, which any thread can release.
 
@@ -422,7 +464,8 @@ def hold(folder: Path) -> filelock.AcquireReturnProxy[filelock.BaseFileLock]:
         raise IndexFolderError(f"{path} is a link, but an index contains no links. Remove it.")
     lock = filelock.FileLock(path, thread_local=False)
     try:
-        held = lock.acquire(timeout=0)
+        with named_errors(f"{folder} could not be locked"):
+            held = lock.acquire(timeout=0)
         if not path.exists():  # the holder has replaced the folder
             lock.release()
             raise filelock.Timeout(str(path))
@@ -432,3 +475,56 @@ def hold(folder: Path) -> filelock.AcquireReturnProxy[filelock.BaseFileLock]:
             "load the index again."
         ) from None
     return held
+
+
+class FolderLock:
+    """The lock of a folder, held from the creation of this object on.
+
+    The system locks the file and not its name.  If the folder is moved away, the lock
+    goes with it, and the folder that gets its name belongs to others.  So call
+    :meth:`require_place` or :meth:`generation` before each write.
+
+    Parameters
+    ----------
+    folder : Path
+        A folder that no other process may hold.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = hold(folder).lock
+        self._file = (folder / LOCK).stat()
+        # Inode, size and time of the manifest that was read last, and its generation.
+        self._read: tuple[tuple[int, ...], Generation] | None = None
+
+    @property
+    def is_held(self) -> bool:
+        """True until :meth:`release`."""
+        return self._lock.is_locked
+
+    def release(self) -> None:
+        """Release the lock."""
+        self._lock.release()
+
+    def require_place(self) -> None:
+        """Raise IndexFolderError if the folder was moved, removed or replaced."""
+        with suppress(FileNotFoundError, NotADirectoryError):
+            if os.path.samestat((self._folder / LOCK).stat(), self._file):
+                return
+        raise IndexFolderError(
+            f"{self._folder} must stay in its place while an index is open, but it was moved, removed or "
+            "replaced. Save the index to another folder, or close it and open the folder again."
+        )
+
+    def generation(self) -> Generation:
+        """Return the current generation of the folder.
+
+        The manifest is read only if it was replaced, because this is called for each
+        change.  Raise IndexFolderError as :meth:`require_place`.
+        """
+        self.require_place()
+        status = (self._folder / MANIFEST).stat()
+        manifest = status.st_ino, status.st_size, status.st_mtime_ns
+        if self._read is None or self._read[0] != manifest:
+            self._read = manifest, Generation.of(read_manifest(self._folder))
+        return self._read[1]

@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from itertools import chain
 from pathlib import Path
 from threading import RLock
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -319,16 +319,13 @@ class MuveraIndex:
         ['b', 'c']
         """
         with self._changing:
-            before = self._contents
-            change = Change(before, self._publish, self._lock.alone, self._attempted)
+            change = Change(self._contents, self._publish, self._lock.alone, self._attempted)
             try:
                 yield change
+                change.warn(5)  # names the line that called add or update
                 change.commit()
             finally:
                 change.end()
-        sentence = change.contents.drift_warning
-        if sentence is not None and before.drift_warning is None and len(before.tokens):
-            warnings.warn(sentence, stacklevel=4)  # names the line that called add or update
 
     def _publish(self, before: IndexContents, contents: IndexContents) -> None:
         """Publish a change.  Safe to call again after an interrupt."""
@@ -675,6 +672,13 @@ class MuveraIndex:
     def __repr__(self) -> str:
         size = counted(len(self), "document")
         return f"MuveraIndex({size}, dimension={self.config.dimension}, {self._contents.kind})"
+
+    def __reduce__(self) -> NoReturn:
+        """Raise TypeError, as locks and mapped files cannot be pickled or copied."""
+        raise TypeError(
+            "A MuveraIndex cannot be pickled or copied, because it has locks and mapped files. Save it to a "
+            "folder, and load the folder in the other process or as the copy."
+        )
 
     @property
     def contents(self) -> IndexContents:

@@ -23,7 +23,7 @@ from ..fde.config import FDEConfig
 from ..fde.files import read_encoder
 from ..reranking.codecs import read_codec, write_codec
 from ..utils.arrays import load_npy, save_array
-from ..utils.atomic_files import recover_folder
+from ..utils.atomic_files import named_errors, recover_folder
 from ..utils.checks import counted
 from .candidates import CandidateSearch
 from .contents import IndexContents
@@ -88,14 +88,8 @@ def write_contents(
         candidates = replace(candidates, search=copy(candidates.search))
     saved = replace(contents, tokens=copy(contents.tokens), candidates=candidates)
     write = partial(_write_files, saved, staging)
-    try:
+    with named_errors(f"{target} could not be saved, and is unchanged"):
         generation = commit(destination, write, contents.generations.get(target), attempted)
-    except OSError as error:
-        if error.errno is None or not str(error).startswith("[Errno"):
-            raise
-        named = type(error)(f"{target} could not be saved, and is unchanged: {error}. Is the disk full?")
-        named.errno = error.errno
-        raise named from error
     if candidates is not None:
         candidates.search.saved_in(target / generation.folder)
     return replace(saved, generations={**contents.generations, target: generation})

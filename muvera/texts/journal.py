@@ -17,8 +17,8 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, BinaryIO, NamedTuple
 
-from ..index.generations import Destination, Generation, IndexFolderError, hold, read_manifest
-from ..utils.atomic_files import sync
+from ..index.generations import Destination, FolderLock, Generation, IndexFolderError, journal_content
+from ..utils.atomic_files import named_errors, sync
 from .database import Row, require_ids
 
 _LOG = logging.getLogger("muvera")
@@ -68,6 +68,7 @@ class DurableFolder:
     ----------
     unsaved : int
         Number of changed documents since the last save.
+    lock : FolderLock
     """
 
     def __init__(self, path: Path, save_changes: int, save_seconds: float) -> None:
@@ -83,23 +84,40 @@ class DurableFolder:
         # The unconfirmed change: the journal, its size before the change, and the
         # number of changed documents.
         self._pending: tuple[BinaryIO, int, int] | None = None
-        self._lock = hold(path).lock
+        self.lock = FolderLock(path)
 
     @property
     def is_open(self) -> bool:
         """True if this process holds the folder's lock."""
-        return self._lock.is_locked and os.getpid() == self._process
+        return self.lock.is_held and os.getpid() == self._process
 
     @property
     def destination(self) -> Destination:
         """The folder as a place to save to, whose lock is held."""
-        return Destination(self.path, lock=self._lock)
+        return Destination(self.path, lock=self.lock)
 
-    def append(self, rows: Sequence[Row], deleted: Sequence[int | str]) -> None:
+    def append(
+        self,
+        rows: Sequence[Row],
+        deleted: Sequence[int | str],
+        find_generation: Callable[[], Generation],
+    ) -> None:
         """Write a change of :meth:`.database.DocumentDatabase.change` to the disk.
 
-        Raise ValueError if the folder is not open, and OSError if the journal cannot be
-        written.
+        Parameters
+        ----------
+        rows, deleted
+            The change.
+        find_generation : callable
+            Returns the generation in the folder, or raises IndexFolderError if it is
+            not the generation that the index read or wrote.
+
+        Raises
+        ------
+        ValueError
+            If the folder is not open.
+        OSError
+            If the journal cannot be written, or the folder was replaced.
         """
         if not self.is_open:
             raise ValueError(
@@ -107,7 +125,7 @@ class DurableFolder:
             )
         self.undo()
         try:
-            journal = self._opened()
+            journal = self._opened(find_generation())
             status = os.fstat(journal.fileno())
             if status.st_nlink == 0:
                 raise OSError("the journal was removed")
@@ -117,6 +135,8 @@ class DurableFolder:
             while line:
                 line = line[journal.write(line) :]
             os.fsync(journal.fileno())
+        except IndexFolderError as error:
+            raise OSError(f"Nothing was changed: {error}") from error
         except OSError as error:
             named = OSError(
                 f"Nothing was changed: the journal in {self.path} could not be written ({error}). Free "
@@ -125,11 +145,11 @@ class DurableFolder:
             named.errno = error.errno
             raise named from error
 
-    def _opened(self) -> BinaryIO:
-        """Return the current generation's journal, without an incomplete last line."""
+    def _opened(self, generation: Generation) -> BinaryIO:
+        """Return the generation's journal, without an incomplete last line."""
         if self._journal is None:
-            path = self.path / Generation.of(read_manifest(self.path)).journal
-            complete = sum(map(len, _complete_lines(path)))
+            path = self.path / generation.journal
+            complete = sum(map(len, _complete_lines(journal_content(self.path, generation), path)))
             journal = path.open("ab", buffering=0)
             journal.truncate(complete)
             sync(self.path)
@@ -147,11 +167,18 @@ class DurableFolder:
                 self._requests.put(True)
 
     def undo(self) -> None:
-        """Remove the last change, unless it was confirmed."""
+        """Remove the last change, unless it was confirmed.
+
+        Raise OSError if the journal cannot be written.
+        """
         if self._pending is not None:
             journal, size, _ = self._pending
-            journal.truncate(size)
-            os.fsync(journal.fileno())
+            with named_errors(
+                f"The last change was not made, but the journal in {self.path} may still contain it, because "
+                "it could not be written"
+            ):
+                journal.truncate(size)
+                os.fsync(journal.fileno())
             self._pending = None
 
     def save(self, write: Callable[[], object]) -> None:
@@ -198,7 +225,7 @@ class DurableFolder:
         """Close the journal and release the folder's lock."""
         if self.is_open:
             self._close_journal()
-            self._lock.release()
+            self.lock.release()
 
     def _close_journal(self) -> None:
         journal, self._journal = self._journal, None
@@ -222,32 +249,54 @@ def _journal_line(rows: Sequence[Row], deleted: Sequence[int | str]) -> bytes:
     return b"%s %s\n" % (_checksum(content), content)
 
 
-def _complete_lines(path: Path) -> list[bytes]:
+def _complete_lines(content: bytes, path: Path) -> list[bytes]:
     """Return the complete lines of a journal.
 
-    Raise IndexFolderError for a damaged line before a complete one.
+    Raise IndexFolderError for a damaged line, unless a crash can have left it at the
+    end.
     """
-    if path.is_symlink():
-        raise IndexFolderError(f"{path} is a link, but an index contains no links. Remove it.")
-    try:
-        lines = path.read_bytes().splitlines(keepends=True)
-    except FileNotFoundError:
-        return []
-    complete = [
-        line.endswith(b"\n") and line[:_DIGITS] == _checksum(line[_DIGITS + 1 : -1]) for line in lines
-    ]
+    lines = content.splitlines(keepends=True)
+    complete = [line.endswith(b"\n") and _has_its_checksum(line) for line in lines]
     count = complete.index(False) if False in complete else len(lines)
-    if any(complete[count:]):
-        raise IndexFolderError(f"{path} is damaged in line {count + 1}. Restore the folder from a copy.")
+    if any(complete[count:]) or not _is_torn(b"".join(lines[count:])):
+        raise IndexFolderError(
+            f"{path} is damaged in line {count + 1}. Restore the folder from a copy, or remove that line and "
+            "the lines after it, which loses their changes."
+        )
     return lines[:count]
 
 
-def read_journal(path: Path) -> Iterator[TextChange]:
+def _has_its_checksum(line: bytes) -> bool:
+    return line[: _DIGITS + 1] == _checksum(line[_DIGITS + 1 : -1]) + b" "
+
+
+def _is_torn(line: bytes) -> bool:
+    """Return True if a crash can have left this instead of the last line.
+
+    A crash leaves the beginning of a line, without the newline at its end.  Blocks of
+    the file that were not written are zeros; one zero alone can be a damaged space.
+    """
+    if b"\0\0" in line or line.endswith(b"\0"):
+        return True
+    return b"\n" not in line and not _has_its_checksum(line)
+
+
+def read_journal(content: bytes, path: Path) -> Iterator[TextChange]:
     """Yield the changes of a journal, oldest first.
 
-    Raise IndexFolderError if it is damaged.
+    Parameters
+    ----------
+    content : bytes
+        Its bytes.
+    path : Path
+        Its name in messages.
+
+    Raises
+    ------
+    IndexFolderError
+        If it is damaged.
     """
-    for number, line in enumerate(_complete_lines(path), 1):
+    for number, line in enumerate(_complete_lines(content, path), 1):
         try:
             method, arguments = json.loads(line[_DIGITS + 1 :])
             lengths = {len(list(values)) for values in arguments.values()}

@@ -18,7 +18,15 @@ from weakref import WeakMethod
 
 from ..data.multivectors import MultiVectors
 from ..index.change import Change
-from ..index.generations import TEXTS, Destination, Generation, IndexFolderError, journal_bytes, read_manifest
+from ..index.generations import (
+    TEXTS,
+    Destination,
+    Generation,
+    IndexFolderError,
+    journal_checksum,
+    journal_content,
+    read_manifest,
+)
 from ..index.id_map import IdMap, Missing
 from ..index.muvera_index import MuveraIndex
 from ..index.persistence import read_current, read_generation
@@ -201,6 +209,7 @@ class TextStore:
         after it is completed later.
         """
         folder = self._folder
+        change.warn(5)  # names the line that called a method of TextIndex
 
         def finish() -> None:  # may be called twice
             change.commit()
@@ -209,7 +218,7 @@ class TextStore:
 
         try:
             if folder is not None and (rows or deleted):
-                folder.append(rows, deleted)
+                folder.append(rows, deleted, partial(change.generation_in, folder.path, folder.lock))
             self.database.change(deleted, rows, finish)
         except BaseException:
             self._settle()
@@ -238,7 +247,7 @@ class TextStore:
         See :meth:`muvera.TextIndex.save`.
         """
         with self.changing:
-            self._settle()
+            self.database.settle()
             folder = self.folder
             if path is None:
                 if folder is None:
@@ -247,6 +256,7 @@ class TextStore:
             if folder is None or folder.path != as_path(path).resolve():
                 self._vectors.save(path, overwrite=overwrite)
             else:
+                folder.undo()
                 folder.save(partial(self._save_to, folder.destination))
 
     def _save_to(self, destination: Destination) -> None:
@@ -285,13 +295,13 @@ def read_folder(folder: Path) -> tuple[MuveraIndex, DocumentDatabase, list[TextC
         if f"{generation.folder}/{TEXTS}" not in manifest["files"]:
             load = Hint("load_vectors", "Use MuveraIndex.load.")
             raise ValueError(Message(f"{folder} is an index of token vectors without texts. ", load))
-        size = journal_bytes(folder, generation)
+        journal = journal_content(folder, generation)
         database = DocumentDatabase.open(folder / generation.folder / TEXTS)
-        changes = join_updates(read_journal(folder / generation.journal))
+        changes = join_updates(read_journal(journal, folder / generation.journal))
         if Generation.of(read_manifest(folder)) != generation:  # a save has emptied the journal
             raise IndexFolderError(f"{folder} was saved while it was loaded. Load it again.")
         _require_same_ids(contents.ids, database, str(folder))
-        loaded = replace(generation, journal_bytes=size)
+        loaded = replace(generation, journal_sha256=journal_checksum(journal))
         return MuveraIndex.of(replace(contents, generations={folder: loaded})), database, changes
 
     return read_current(folder, read)

@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from threading import TIMEOUT_MAX
+from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from ..data.multivectors import MultiVectors
 from ..data.validation import TokenArray, as_ids
@@ -347,7 +348,8 @@ class TextIndex:
             several.  Lower values speed up recovery after a crash, which encodes
             unsaved texts again, but save more often.
         save_seconds : float
-            Save a folder after this many seconds with changes.
+            Save a folder after this many seconds with changes: at most
+            ``threading.TIMEOUT_MAX``, the longest time that a thread can wait.
 
         Returns
         -------
@@ -365,7 +367,7 @@ class TextIndex:
             texts, model = open_engine_texts(engine, encoder)
             return cls(texts, model)
         require_int("save_changes", save_changes, 1)
-        require_number("save_seconds", save_seconds, 0.001)
+        require_number("save_seconds", save_seconds, 0.001, TIMEOUT_MAX)
         place = as_path(path).resolve()
         recover_folder(place)
         read_manifest(place)
@@ -771,6 +773,14 @@ class TextIndex:
 
     def __repr__(self) -> str:
         return f"TextIndex({self._texts}, encoder={self._encoder.name!r})"
+
+    def __reduce__(self) -> NoReturn:
+        """Raise TypeError, as locks and open files cannot be pickled or copied."""
+        raise TypeError(
+            "A TextIndex cannot be pickled or copied, because it has locks and open files or connections. Save "
+            "texts to a folder, and load the folder in the other process or as the copy; open a database "
+            "there by its URL."
+        )
 
     @property
     def index(self) -> MuveraIndex:

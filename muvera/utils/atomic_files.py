@@ -47,6 +47,47 @@ _RENAME_EXCHANGE = 2
 _QUICK_BYTES = 256 << 20
 
 
+# Errors of a full disk, and of a place that cannot be written at all.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+# -- errors -------------------------------------------------------------------
+
+
+@contextmanager
+def named_errors(what: str) -> Iterator[None]:
+    """Make an error of the system in a block a sentence.
+
+    Its type and number stay.  Errors that are sentences already do not change.
+
+    Parameters
+    ----------
+    what : str
+        Beginning of the sentence: the file, and what could not be done with it.
+
+    Raises
+    ------
+    OSError
+        Such as "PATH could not be written: Read-only file system. Make it writable, or
+        give another folder."
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or not str(error).startswith("[Errno"):
+            raise
+        advice = "Check the disk, or give another folder."
+        if error.errno in _FULL:
+            advice = "Is the disk full? Free some space."
+        elif error.errno in _REFUSED:
+            advice = "Make it writable, or give another folder."
+        place = "" if error.filename is None else f" ({error.filename})"
+        named = type(error)(f"{what}: {error.strerror}{place}. {advice}")
+        named.errno = error.errno
+        raise named from error
+
+
 # -- files --------------------------------------------------------------------
 
 
@@ -231,7 +272,6 @@ def atomic_folder(
         in it matches none of the patterns.
     """
     target = as_path(target).absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
     with sibling_folder(target, "partial") as beside:
         if target.exists() and not target.is_dir():
             raise FileExistsError(f"{target} is a file, but a folder is written here. Give another name.")
@@ -275,12 +315,16 @@ def atomic_folder(
 def sibling_folder(target: Path, purpose: str) -> Iterator[Path]:
     """Remove leftovers, then yield a new folder beside `target`.
 
-    Remove it at the end, unless it was renamed.
+    Make the folder that contains both if it is missing.  Remove the new folder at the
+    end, unless it was renamed.
     """
+    with named_errors(f"{target.parent} could not be written"):
+        target.parent.mkdir(parents=True, exist_ok=True)
     remove_stale_siblings(target)
     for _ in range(_ATTEMPTS):
         mark = secrets.token_hex(8)
-        lock = _try_lock(_sibling(target, "lock", mark))
+        with named_errors(f"{target.parent} could not be written"):
+            lock = _try_lock(_sibling(target, "lock", mark))
         if lock is not None:
             break
     else:

@@ -13,10 +13,12 @@ import pytest
 from builders.indexes import DOCUMENTS, QUERIES, WAYS, built, recall
 from builders.realistic_collections import CONFIG as GOOD
 from builders.realistic_collections import documents_like_real
+from builders.text_encoders import HashEncoder
 
-from muvera import FDEConfig, MultiVectors, MuveraIndex, top_k
+from muvera import FDEConfig, MultiVectors, MuveraIndex, TextIndex, top_k
 from muvera.index import measuring as module
 from muvera.index.calibration import FirstStage, MeasuredWindows
+from muvera.index.generations import Destination
 from muvera.index.measuring import document_windows, shares_found
 from muvera.index.settings import IndexInfo
 from muvera.utils.parallel import listening
@@ -145,6 +147,38 @@ def test_added_documents_that_find_less_warn_until_a_rebuild(tmp_path: Path) -> 
     loaded.rebuild()
     assert loaded.info().added is None and not loaded.info().warnings
     assert recall_of(loaded, everything, 1) > max(before + 0.02, 0.75)
+
+
+def test_a_warning_that_is_an_error_abandons_the_change(tmp_path: Path) -> None:
+    index = MuveraIndex.build(kind(0, 400), CONFIG, exact_tokens=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match=r"added .*rebuild\(\)"):
+            index.add(kind(1, 120))
+        with pytest.raises(UserWarning, match="added"), index.change() as change:
+            change.add(kind(1, 120))
+            change.save(Destination(tmp_path / "index"))
+    assert len(index) == 400 and index.info().added is None and not (tmp_path / "index").exists()
+    with pytest.warns(UserWarning, match="added") as caught:
+        index.add(kind(1, 120))
+    assert [warning.filename for warning in caught] == [__file__] and len(index) == 520
+
+
+def test_a_warning_that_is_an_error_changes_no_texts(tmp_path: Path) -> None:
+    def texts(word: str, count: int) -> list[str]:
+        return [f"{word}{i % 20} {word}{i % 7} {word}{i % 11}" for i in range(count)]
+
+    encoder = HashEncoder(DIMENSION)
+    TextIndex.build(texts("old", 400), encoder, vectors=CONFIG, exact_tokens=0, path=tmp_path / "index")
+    with TextIndex.open(tmp_path / "index", encoder) as index:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(UserWarning, match="added"):
+                index.add(texts("new", 120))
+        assert len(index) == 400 == len(TextIndex.load(tmp_path / "index", encoder))
+        with pytest.warns(UserWarning, match="added") as caught:
+            index.add(texts("new", 120))
+        assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_recall_follows_what_is_in_the_index(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,13 @@
 There is one writer at a time.
 """
 
+import errno
 import json
 import os
 import shutil
 import time
 from pathlib import Path
+from threading import TIMEOUT_MAX
 from typing import Any
 
 import pytest
@@ -53,6 +55,13 @@ def copied(folder: Path) -> Path:
 
 def journals(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("journal-*"))
+
+
+def wait(condition: Any) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_changes_survive_without_a_save(folder: Path) -> None:
@@ -187,12 +196,6 @@ def test_damage_inside_a_journal_is_refused(folder: Path) -> None:
 def test_background_saves_and_rebuilds(
     folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wait(condition: Any) -> None:
-        end = time.monotonic() + 60
-        while not condition():
-            assert time.monotonic() < end
-            time.sleep(0.01)
-
     with opened(folder, save_changes=3) as index:
         index.add(["one", "two"])
         assert journals(folder)
@@ -217,6 +220,14 @@ def test_background_saves_and_rebuilds(
     assert not journals(folder) and len(TextIndex.load(folder, ENCODER)) == 9
 
 
+def test_the_longest_wait_for_a_background_save(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"save_seconds must be .*10000000000"):
+        opened(folder, save_seconds=1e10)
+    with opened(folder, save_changes=1, save_seconds=TIMEOUT_MAX) as index:
+        index.add(["one"])
+        wait(lambda: not journals(folder))
+
+
 def test_a_failed_write_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with opened(folder) as index:
         index.add(["one"])
@@ -239,3 +250,130 @@ def test_a_failed_write_changes_nothing(folder: Path, monkeypatch: pytest.Monkey
         (folder / journals(folder)[0]).unlink()
         with pytest.raises(OSError, match="was removed"):
             index.add(["four"])
+
+
+@pytest.mark.parametrize("changes_before", [0, 1])
+def test_a_folder_put_in_its_place_is_not_changed(folder: Path, changes_before: int) -> None:
+    backup = copied(folder)
+    first = opened(folder)
+    for number in range(changes_before):
+        first.add([f"mine {number}"])
+    moved = folder.rename(folder.with_name("moved"))
+    backup.rename(folder)
+    with opened(folder) as second:
+        second.add(["two"])
+        expected = content(second)
+    for change_first in (lambda: first.add(["late"]), lambda: first.delete([0])):
+        with pytest.raises(OSError, match=r"Nothing was changed: .*index must stay in its place"):
+            change_first()
+    assert len(first) == 6 + changes_before
+    with pytest.raises(IndexFolderError, match="moved, removed or replaced"):
+        first.save()
+    first.save(folder.with_name("rescued"))
+    assert content(TextIndex.load(folder.with_name("rescued"), ENCODER)) == content(first)
+    assert content(TextIndex.load(moved, ENCODER)) == content(first)
+    assert content(TextIndex.load(folder, ENCODER)) == expected
+
+
+def test_files_copied_over_an_open_folder_are_not_changed(folder: Path) -> None:
+    backup = copied(folder)
+    with opened(backup) as other:
+        other.add(["two"])
+    index = opened(folder)
+    shutil.copytree(backup, folder, dirs_exist_ok=True)
+    with pytest.raises(OSError, match=r"Nothing was changed: .* contains generation 2, but you loaded"):
+        index.add(["late"])
+    with pytest.raises(IndexFolderError, match="contains generation 2, but you loaded generation 1"):
+        index.save()
+    index.close()
+    assert len(TextIndex.load(folder, ENCODER)) == 7
+
+
+def test_a_removed_folder_is_not_written_again(folder: Path) -> None:
+    index = opened(folder)
+    shutil.rmtree(folder)
+    with pytest.raises(OSError, match="moved, removed or replaced"):
+        index.add(["late"])
+    with pytest.raises(IndexFolderError, match="moved, removed or replaced"):
+        index.save()
+    index.close()
+    index.save(folder)
+    assert len(TextIndex.load(folder, ENCODER)) == 6
+
+
+def test_a_journal_of_the_same_size_is_another_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = opened(folder)
+    held: Any = index._texts
+    readers = []
+
+    def fails(*_: Any) -> None:
+        readers.append(TextIndex.load(folder, ENCODER))
+        raise OSError("The texts were not changed: a test.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(held.database, "change", fails)
+        with pytest.raises(OSError, match="a test"):
+            index.add(["one"])
+    index.add(["two"])
+    held.folder.close()  # as if the process had died
+    with pytest.raises(IndexFolderError, match="journal has changes"):
+        readers[0].save(folder)
+    assert [one.text for one in TextIndex.load(folder, ENCODER)][6:] == ["two"]
+
+
+@pytest.mark.parametrize("bit", range(8))
+def test_a_flipped_bit_in_the_last_line_is_refused(folder: Path, bit: int) -> None:
+    with opened(folder) as index:
+        index.add(["one"])
+        index.add(["two J*-M"])  # one bit from line breaks
+        killed = copied(folder)
+    journal = killed / journals(killed)[0]
+    whole = journal.read_bytes()
+    start = whole.index(b"\n") + 1
+    for place in range(start, len(whole)):
+        flipped = bytes([whole[place] ^ 1 << bit])
+        with pytest.raises(IndexFolderError, match="damaged in line 2"):
+            list(module.read_journal(whole[:place] + flipped + whole[place + 1 :], journal))
+    journal.write_bytes(whole.replace(b"two", b"six"))
+    with pytest.raises(IndexFolderError, match="damaged in line 2"):
+        TextIndex.load(killed, ENCODER)
+
+
+def test_unwritten_blocks_of_the_last_line_are_ignored(folder: Path) -> None:
+    with opened(folder) as index:
+        index.add(["one"])
+        expected = content(index)
+        index.add(["two " + "- " * 2000])
+        killed = copied(folder)
+    journal = killed / journals(killed)[0]
+    whole = journal.read_bytes()
+    start = whole.index(b"\n") + 1
+    for first, stop in [(start, 512), (512, 1024), (1024, len(whole)), (start, len(whole))]:
+        journal.write_bytes(whole[:first] + bytes(stop - first) + whole[stop:])
+        assert content(TextIndex.load(killed, ENCODER)) == expected
+    with opened(killed) as again:  # removes the incomplete line
+        again.delete([1])
+        assert content(TextIndex.load(killed, ENCODER)) == content(again)
+
+
+def test_a_disk_that_keeps_failing_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = opened(folder)
+    index.add(["one"])
+    journal, sync = folder / journals(folder)[0], os.fsync
+
+    def fails(descriptor: int) -> None:
+        if os.path.samestat(os.fstat(descriptor), journal.stat()):
+            raise OSError(errno.EIO, "Input/output error")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fails)
+    for write in (lambda: index.add(["two"]), lambda: index.delete([0]), index.save):
+        with pytest.raises(OSError, match=r"journal in .*index may still contain it.*output error") as caught:
+            write()
+        assert caught.value.errno == errno.EIO
+    index.save(folder.with_name("rescued"))
+    assert content(TextIndex.load(folder.with_name("rescued"), ENCODER)) == content(index)
+    monkeypatch.undo()
+    assert index.add(["three"]) == [7]
+    index.close()
+    assert content(TextIndex.load(folder, ENCODER)) == content(index)

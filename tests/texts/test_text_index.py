@@ -1,6 +1,8 @@
 """TextIndex: search, filters, sentences, explanations, whole changes and folders."""
 
-from collections.abc import Sequence
+import pickle
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -400,6 +402,14 @@ def test_a_folder_loads_only_built_in_encoders(
     assert loaded == [name]
     with pytest.raises(ValueError, match=f"{name}.*got 'hash'"):
         TextIndex.load(tmp_path / "index", HashEncoder())
+
+
+@pytest.mark.parametrize("copy", [pickle.dumps, deepcopy], ids=["pickle", "deepcopy"])
+def test_an_index_is_not_pickled_or_copied(index: TextIndex, copy: Callable[[Any], object]) -> None:
+    with pytest.raises(TypeError, match=r"TextIndex cannot be pickled or copied, .* load the folder"):
+        copy(index)
+    with pytest.raises(TypeError, match=r"MuveraIndex cannot be pickled or copied, .* load the folder"):
+        copy([index.index])
 
 
 def test_building_into_a_folder(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 Nothing half-made is left.
 """
 
+import errno
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -19,6 +21,7 @@ from muvera.utils.arrays import save_array
 from muvera.utils.atomic_files import (
     atomic_file,
     atomic_folder,
+    named_errors,
     recover_folder,
     sync,
     write_bytes,
@@ -104,6 +107,31 @@ def test_json_and_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert caught.value.errno == 28
     with pytest.raises(FileNotFoundError):
         sync(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (FULL, "a could not be written: No space left on device. Is the disk full? Free some space."),
+        (
+            OSError(errno.EROFS, "Read-only file system", "b"),
+            "a could not be written: Read-only file system (b). Make it writable, or give another folder.",
+        ),
+        (
+            OSError(errno.EIO, "Input/output error"),
+            "a could not be written: Input/output error. Check the disk, or give another folder.",
+        ),
+    ],
+    ids=["full", "read-only", "failing"],
+)
+def test_an_error_of_the_system_becomes_a_sentence(error: OSError, sentence: str) -> None:
+    with (
+        pytest.raises(OSError, match="^" + re.escape(sentence) + "$") as caught,
+        named_errors("b is unchanged"),
+        named_errors("a could not be written"),  # the inner one names it
+    ):
+        raise error
+    assert caught.value.errno == error.errno
 
 
 # -- folders ------------------------------------------------------------------
