@@ -348,6 +348,26 @@ def test_queries_are_encoded_by_the_saved_encoder(docs: Path, small: list[Any], 
     np.testing.assert_array_equal(vectors(tmp_path / "q"), expected)
 
 
+def test_encode_writes_a_fitted_encoder_beside_the_vectors(
+    docs: Path, small: list[Any], tmp_path: Path
+) -> None:
+    facts = answer("encode", docs, tmp_path / "d", *small)
+    assert facts["encoder"] == str(tmp_path / "d.encoder")
+    given = ["--side", "queries", "--encoder", tmp_path / "d.encoder"]
+    facts = answer("encode", tmp_path / "queries", tmp_path / "q", *given)
+    assert facts["encoder"] is None and not (tmp_path / "q.encoder").exists()
+    expected = FDEEncoder(FDE).fit(some_texts()).encode_queries(QUERIES)
+    np.testing.assert_array_equal(vectors(tmp_path / "q"), expected)
+
+
+def test_encode_does_not_replace_the_encoder_of_other_vectors(docs: Path, tmp_path: Path) -> None:
+    answer("encode", docs, tmp_path / "d")
+    (tmp_path / "d").rename(tmp_path / "moved")
+    assert "d.encoder exists" in fails("encode", docs, tmp_path / "d")
+    assert not (tmp_path / "d").exists()
+    answer("encode", docs, tmp_path / "d", "--overwrite")
+
+
 def test_encode_replaces_only_its_own_results(docs: Path, tmp_path: Path) -> None:
     for target, extra in ((tmp_path / "out", ["--save-encoder", docs]), (docs, [])):
         assert "docs contains" in fails("encode", docs, target, "--encoder", "mean", *extra, "--overwrite")
