@@ -112,7 +112,7 @@ def encode(
 
 
 def _require_free(*paths: Path | None, overwrite: bool) -> None:
-    """Raise FileExistsError if a file or a folder with files exists and is not replaced."""
+    """Raise FileExistsError if a file, or a folder with files, would be replaced."""
     for path in paths:
         if path is not None and not overwrite and path.exists() and (path.is_file() or any(path.iterdir())):
             raise FileExistsError(f"{path} exists. Give another name, or --overwrite to replace it.")

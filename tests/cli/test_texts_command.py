@@ -281,3 +281,15 @@ def test_an_engine(index: Path, tmp_path: Path) -> None:
     assert answer("texts", "delete", url, "a")["texts"] == 3
     assert answer("texts", "get", url, "d")["documents"][0]["text"] == "Green tea"
     fails("texts", "list", url)
+
+
+def test_empty_rows_of_csv_are_counted(index: Path, tmp_path: Path) -> None:
+    (tmp_path / "more.csv").write_text("url,body\nd,A ripe plum.\n,\n,\ne,A fig.\n")
+    given = [index, tmp_path / "more.csv", "--text", "body", "--id", "url", *HASH]
+    code, out, err = muvera("texts", "add", *given)
+    assert code == 0 and "2 added" in out
+    assert f"warning: 2 empty rows of {tmp_path / 'more.csv'} were skipped." in err
+    (tmp_path / "more.csv").write_text("url,body\nf,A date.\n")
+    assert "has no column 'text'. Choose a column with --text COLUMN" in fails(
+        "texts", "add", *given[:2], *HASH
+    )
