@@ -46,6 +46,7 @@ def serve(
     \b
     Example:
       muvera serve my-index --port 8080
+      curl -s 'localhost:8080/search?q=red+apple&k=3'
       curl -s localhost:8080/search -H 'Content-Type: application/json' \\
         -d '{"query": "red apple"}'
     """
