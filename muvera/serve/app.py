@@ -353,6 +353,7 @@ def make_app(
     settings: ServerSettings | None = None,
     *,
     hosts: list[str] | None = None,
+    name: str | None = None,
 ) -> FastAPI:
     """Return the ASGI application of an index.
 
@@ -366,13 +367,16 @@ def make_app(
     hosts : list of str, optional
         Names that Host headers may contain, which prevents DNS rebinding.  By default,
         or if "*" is one of them, any name is accepted.
+    name : str, optional
+        The index's name, for the title and the heading of the page.  Default: neutral
+        ones.
 
     Returns
     -------
     FastAPI
     """
     limits = settings or ServerSettings()
-    server = _Server(index, limits)
+    server = _Server(index, limits, name)
 
     app = FastAPI(
         title="muvera", version=__version__, docs_url=None, redoc_url=None,
@@ -432,8 +436,9 @@ def _add_routes(app: FastAPI, server: _Server) -> None:
 class _Server:
     """Handlers of all routes, with the index, the limits and the thread pools."""
 
-    def __init__(self, index: TextIndex | MuveraIndex, settings: ServerSettings) -> None:
+    def __init__(self, index: TextIndex | MuveraIndex, settings: ServerSettings, name: str | None) -> None:
         self.settings = settings
+        self.name = name
         self.text_index = index if isinstance(index, TextIndex) else None
         self.vectors = index.index if isinstance(index, TextIndex) else index
         # Changes wait for each other and for saves.  They have a thread of their own,
@@ -592,7 +597,7 @@ class _Server:
     async def info(self) -> dict[str, Any]:
         facts = await self.run(lambda: self.vectors.info().to_dict())
         encoder = None if self.text_index is None else self.texts.encoder.name
-        return {"text_encoder": encoder, "writable": self.settings.writable, **facts}
+        return {"name": self.name, "text_encoder": encoder, "writable": self.settings.writable, **facts}
 
     # -- writing ----------------------------------------------------------------
 

@@ -304,6 +304,13 @@ def test_serve(folder: Path, monkeypatch: pytest.MonkeyPatch, token: str, warned
     assert "Other machines" in muvera("serve", folder / "index", "--host", "0.0.0.0")[2]
 
 
+def test_serve_names_the_page_after_the_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fastapi", reason="the serve extra is not installed")
+    names: list[str] = []
+    monkeypatch.setattr("muvera.serve.serve", lambda *_, name, **__: names.append(name))
+    assert muvera("serve", folder / "index")[0] == 0 and names == ["index"]
+
+
 def test_changes_are_saved_when_a_server_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("muvera.texts.encoders.registry.load_text_encoder", lambda _: HashEncoder())
     monkeypatch.setattr("muvera.serve.serve", lambda index, *_, **__: index.add(["a green pear"]))

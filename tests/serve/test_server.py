@@ -144,6 +144,7 @@ def test_explanations_documents_info_and_health(client: TestClient) -> None:
     assert client.get("/health").json() == {"status": "ok"}
     info = client.get("/info").json()
     assert (info["documents"], info["text_encoder"], info["writable"]) == (3, "hash", False)
+    assert info["name"] is None
 
 
 def test_integer_ids_have_one_spelling() -> None:
