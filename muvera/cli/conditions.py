@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-from ..metadata import kind_of
+from ..metadata.unmatched import unmatched_fields
 from .printing import warn
-
-# A condition that is true for practically every number, and that every database can
-# evaluate.
-_NUMBER = {"$gte": -1e15}
 
 
 def warn_of_unmatched(where: Any, matches: Callable[[Any], object]) -> None:
@@ -20,30 +16,8 @@ def warn_of_unmatched(where: Any, matches: Callable[[Any], object]) -> None:
 
     Parameters
     ----------
-    where : dict or None
-        A valid condition.
-    matches : callable
-        Takes a condition, and returns True if a document satisfies it.
+    where, matches
+        As for :func:`muvera.metadata.unmatched.unmatched_fields`.
     """
-    compared = set(_compared(where or {}))
-    for field in sorted({field for field, _ in compared}):
-        if not matches({field: {"$exists": True}}):
-            warn(f"--where names the field {field!r}, which no document has.")
-        elif (field, "number") in compared and not matches({field: _NUMBER}):
-            warn(f"--where compares {field!r} with a number, but no document has a number there.")
-        elif (field, "text") in compared and not matches(
-            {field: {"$exists": True}, "$not": {field: _NUMBER}}
-        ):
-            warn(f"--where compares {field!r} with a string, but every document has a number there.")
-
-
-def _compared(condition: Any) -> Iterator[tuple[str, str | None]]:
-    """Yield the field and the kind of the operand of each comparison in a condition."""
-    for field, value in condition.items():
-        if field in ("$and", "$or", "$not"):
-            for part in [value] if field == "$not" else value:
-                yield from _compared(part)
-            continue
-        for name, operand in value.items() if isinstance(value, dict) else [("$eq", value)]:
-            for each in operand if isinstance(operand, list) else [operand]:
-                yield field, None if name == "$exists" else kind_of(each)
+    for message in unmatched_fields(where, matches):
+        warn(message.worded(lambda _: "--where"))

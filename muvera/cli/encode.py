@@ -29,11 +29,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_UNSAVED = (
-    "The encoder was fitted to these documents. To encode queries for them, save it with --save-encoder "
-    "FOLDER and use it with --encoder FOLDER."
-)
-
 
 def encode(
     source: SourceArgument,
@@ -42,7 +37,9 @@ def encode(
     to: Annotated[Literal["npy", "parquet", "opensearch"], Option(help="Output format.")] = "npy",
     encoder: EncoderOption = None,
     config: ConfigOption = None,
-    save_encoder: Annotated[Path | None, Option(help="A new folder for the encoder.")] = None,
+    save_encoder: Annotated[
+        Path | None, Option(help="A new folder for the encoder (default: OUT.encoder, if it is fitted here).")
+    ] = None,
     format: FormatOption = None,
     option: ReaderOptions = None,
     threads: ThreadsOption = None,
@@ -52,14 +49,14 @@ def encode(
     """Write one vector per text for use in another search program.
 
     Compare documents and queries by inner product.  Most encoders are fitted to the
-    documents.  Save the encoder with --save-encoder, and encode queries with --encoder
-    FOLDER.  OUT is created only when it is complete; npy is a folder with vectors.npy
-    (texts, floats) and ids.json.
+    documents and written to the folder OUT.encoder, or to --save-encoder.  Encode
+    queries with --encoder and this folder.  OUT is created only when it is complete;
+    npy is a folder with vectors.npy (texts, floats) and ids.json.
 
     \b
     Example: vectors of documents and queries from one encoder.
-      muvera encode docs doc-vectors --save-encoder encoder
-      muvera encode queries query-vectors --side queries --encoder encoder
+      muvera encode docs vectors
+      muvera encode queries query-vectors --side queries --encoder vectors.encoder
     """
     from ..convert.writers import VECTOR_WRITERS, Gathered, new_target
     from ..utils.checks import counted
@@ -72,9 +69,7 @@ def encode(
         to_encoder,
     )
 
-    for path in (out, save_encoder):  # before the work
-        if path is not None and not overwrite and path.exists() and (path.is_file() or any(path.iterdir())):
-            raise FileExistsError(f"{path} exists. Give another name, or --overwrite to replace it.")
+    _require_free(out, save_encoder, overwrite=overwrite)  # before the work
     opened = (open_documents if side == "documents" else open_queries)(source, format, option)
     begun = time.perf_counter()
     ready = to_encoder(choose_encoder(encoder, config, opened.dimension))
@@ -84,7 +79,9 @@ def encode(
             "the documents' index, or the folder of encode --save-encoder. Or encode both sides with an "
             "encoder that is not fitted, such as --encoder paper."
         )
-    unsaved = ready.needs_fit and save_encoder is None
+    # Without the fitted encoder, the vectors would be useless.
+    beside = out.with_name(f"{out.name}.encoder") if ready.needs_fit and save_encoder is None else None
+    _require_free(beside, overwrite=overwrite)
     fit(ready, opened, threads)
     if save_encoder is not None:
         ready.save(save_encoder, overwrite=overwrite)
@@ -95,13 +92,30 @@ def encode(
         vectors = _vectors(stream(opened), partial(encode_side, threads=threads), counts, advance)
         with new_target(out, overwrite, VECTOR_WRITERS[to].own) as path:
             VECTOR_WRITERS[to].write(Gathered(vectors, "The vectors"), path)
+            if beside is not None:
+                ready.save(beside, overwrite=overwrite)
     duration = time.perf_counter() - begun
     facts = {"out": str(out), "to": to, "side": side, "vectors": counts.texts, "dimension": floats}
+    saved = beside or save_encoder
+    facts |= {"encoder": None if saved is None else str(saved)}
     facts |= {"without_tokens": counts.empty, "config": ready.config.to_dict(), "seconds": round(duration, 3)}
     text = f"{out}: {counted(counts.texts, 'vector')} of {side}, {counted(floats, 'float')} each"
     if counts.empty:
         text += f", {counts.empty:,} of them zero because their texts have no tokens"
-    show(json_, facts, wrapped(f"{text}, in {seconds(duration)}"), *([_UNSAVED] if unsaved else []))
+    remarks = []
+    if beside is not None:
+        remarks.append(
+            f"{beside}: the encoder, fitted to these documents. Encode queries for them with --encoder "
+            f"{beside}. (--save-encoder names another folder.)"
+        )
+    show(json_, facts, wrapped(f"{text}, in {seconds(duration)}"), *remarks)
+
+
+def _require_free(*paths: Path | None, overwrite: bool) -> None:
+    """Raise FileExistsError if a file, or a folder with files, would be replaced."""
+    for path in paths:
+        if path is not None and not overwrite and path.exists() and (path.is_file() or any(path.iterdir())):
+            raise FileExistsError(f"{path} exists. Give another name, or --overwrite to replace it.")
 
 
 @dataclass

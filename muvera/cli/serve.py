@@ -46,6 +46,7 @@ def serve(
     \b
     Example:
       muvera serve my-index --port 8080
+      curl -s 'localhost:8080/search?q=red+apple&k=3'
       curl -s localhost:8080/search -H 'Content-Type: application/json' \\
         -d '{"query": "red apple"}'
     """
@@ -77,7 +78,10 @@ def serve(
         typer.echo(f"{index}: {documents} at http://{address}:{port}/ (Ctrl-C stops)")
 
     try:
-        run(loaded, settings, host=host, port=port, allowed_hosts=allowed_host, announce=announce)
+        run(
+            loaded, settings, host=host, port=port, allowed_hosts=allowed_host,
+            name=index.resolve().name, announce=announce,
+        )  # fmt: skip
     finally:
         try:
             if isinstance(loaded, muvera.TextIndex):

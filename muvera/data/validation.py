@@ -239,8 +239,9 @@ def as_ids(values: Iterable[int | str | np.integer[Any]], count: int, name: str 
         If `values` are of another or of several kinds, not unique, too large or too
         long, or not as many as texts.
     """
-    if isinstance(values, (str, bytes, dict, set, frozenset)):
-        raise TypeError(f"{name} must be a sequence of int or of str, got {given(values)}.")
+    # An array without dimensions is one id: tolist() would return a string, not a list.
+    if isinstance(values, (str, bytes, dict, set, frozenset)) or getattr(values, "ndim", 1) == 0:
+        raise TypeError(f"{name} must be a sequence of int or of str, got {given(values)}. Give a list.")
     listed = as_array(values, name).tolist() if isinstance(values, np.ndarray) else list(values)
     kinds = {int if isinstance(v, (int, np.integer)) and not isinstance(v, bool) else type(v) for v in listed}
     if not kinds <= {int} and not all(issubclass(kind, str) for kind in kinds):

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, TypedDict
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp.types import ToolAnnotations
+from mcp.server.mcpserver.tools import Tool
+from mcp.types import CallToolResult, TextContent, ToolAnnotations
 
 from .. import __version__
-from ..metadata import TextDocument
+from ..engines.base import EngineError
+from ..metadata import TextDocument, comparable_values
+from ..metadata.unmatched import unmatched_fields
 from ..texts.hit import Hit
 from ..texts.text_index import TextIndex
+from ..utils.checks import require_int
+from ..utils.hints import message_of
 
 # Characters of a snippet.
 _SNIPPET = 400
@@ -21,8 +27,44 @@ _SNIPPET = 400
 # Characters of a title that is taken from the text.
 _TITLE = 80
 
+# Characters of a title that is taken from the metadata.
+_LONG_TITLE = 300
+
 # Texts in an answer: more would fill an agent's context.
 _MOST = 50
+
+# Characters of the texts and metadata in an answer, about 25,000 tokens: common clients
+# refuse longer answers.
+_CHARACTERS = 100_000
+
+# Characters of the metadata of a result, as JSON.
+_METADATA = 1_000
+
+# Characters of a sentence or of a word in an explanation.
+_SENTENCE = 1_000
+_WORD = 100
+
+# Texts whose metadata is read to list the fields.
+_SAMPLED = 200
+
+# Fields that the instructions list.
+_FIELDS = 50
+
+# Decimal places of scores and similarities.
+_DIGITS = 4
+
+
+class _Results(TypedDict, total=False):
+    """An answer.  Without warnings it has no such key."""
+
+    result: list[dict[str, Any]]
+    warnings: list[str]
+
+
+class _Ids(TypedDict):
+    """The answer of `add`."""
+
+    result: list[int | str]
 
 
 def make_server(index: TextIndex, *, writable: bool = False) -> MCPServer[Any]:
@@ -46,28 +88,75 @@ def make_server(index: TextIndex, *, writable: bool = False) -> MCPServer[Any]:
     >>> index = TextIndex.open("my-index")  # doctest: +SKIP
     >>> make_server(index, writable=True).run()  # doctest: +SKIP
     """
-    about = f"Search {len(index):,} texts. Cite the ids of the texts that you use."
-    server: MCPServer[Any] = MCPServer("muvera", version=__version__, instructions=about, log_level="WARNING")
-    tools = _Tools(index)
-    for function in (tools.search, tools.get, tools.explain):
-        _offer(server, function, reads=True)
+    functions = _Tools(index)
+    tools = [_tool(each, reads=True) for each in (functions.search, functions.get, functions.explain)]
     if writable:
-        _offer(server, tools.add, reads=False)
-    return server
+        tools.append(_tool(functions.add, reads=False))
+    about = f"Search {len(index):,} texts. Cite the ids of the texts that you use. {_about_fields(index)}"
+    return MCPServer(
+        "muvera", version=__version__, instructions=about.strip(), tools=tools, log_level="WARNING"
+    )
 
 
-def _offer(server: MCPServer[Any], function: Callable[..., Any], reads: bool) -> None:
-    """Offer a function as a tool; its docstring is the tool's description."""
+class _StrictTool(Tool):
+    """A tool that refuses unknown arguments; the SDK ignores them."""
+
+    async def run(self, arguments: dict[str, Any], *others: Any, **options: Any) -> Any:
+        """Run the tool.
+
+        Parameters
+        ----------
+        arguments : dict
+        *others, **options
+            As for the SDK's class.
+        """
+        known = self.parameters["properties"]
+        for name in arguments:
+            if name not in known:
+                raise ToolError(
+                    f"{self.name} has no argument {name!r:.80}. Its arguments: {', '.join(known)}."
+                )
+        return await super().run(arguments, *others, **options)
+
+
+def _tool(function: Callable[..., Any], *, reads: bool) -> Tool:
+    """Return the tool of a function; its docstring is the tool's description."""
 
     @wraps(function)
-    def call(*values: Any, **named: Any) -> Any:
+    def call(**arguments: Any) -> CallToolResult:
         try:
-            return function(*values, **named)
+            answer = function(**arguments)
         except (ValueError, TypeError, KeyError, OSError) as error:
-            raise ToolError(str(error.args[0] if error.args else error)) from error
+            raise ToolError(str(message_of(error))) from error
+        # For the model, compact: the SDK would indent the JSON.
+        shown = TextContent(type="text", text=_json(answer))
+        return CallToolResult(content=[shown], structured_content=answer)
 
     hints = ToolAnnotations(read_only_hint=reads, destructive_hint=False, open_world_hint=False)
-    server.tool(annotations=hints)(call)
+    tool = _StrictTool.from_function(call, annotations=hints)
+    tool.parameters["additionalProperties"] = False
+    return tool
+
+
+def _about_fields(index: TextIndex) -> str:
+    """Return a sentence with the metadata's fields, "" without metadata.
+
+    A sample of the texts is read.  A database lists no texts, and thus no fields.
+    """
+    try:
+        ids = index.select({})
+    except EngineError:
+        return ""
+    kinds: dict[str, set[str]] = {}
+    for id in ids[:: max(1, len(ids) // _SAMPLED)]:  # one at a time: texts can be long
+        for document in index.get([id], missing="ignore"):
+            for field, kind, _ in comparable_values(document.metadata):
+                kinds.setdefault(field, set()).update({kind} - {"present"})
+    if not kinds:
+        return ""
+    listed = [f"{field} ({' or '.join(sorted(kinds[field])) or 'object'})" for field in sorted(kinds)]
+    more = f" and {len(listed) - _FIELDS} more" if len(listed) > _FIELDS else ""
+    return f"Fields of the metadata, for where: {', '.join(listed[:_FIELDS])}{more}."
 
 
 class _Tools:
@@ -77,12 +166,12 @@ class _Tools:
         self._index = index
         self._explains = index.encoder.token_spans("a", "query") is not None
 
-    def search(self, query: str, k: int = 5, where: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    def search(self, query: str, k: int = 5, where: dict[str, Any] | None = None) -> _Results:
         """Find the texts that answer a question best.
 
-        Each result has an id, a title, a score and a snippet.  "span" is the start and
-        the end of the snippet, counted in characters of the whole text.  "matches" are
-        the starts and ends of the words that match the query best.
+        Each result has an id, a title, a score, a snippet and metadata.  "span" is the
+        start and the end of the snippet, counted in characters of the whole text.
+        "matches" are the starts and ends of the words that match the query best.
 
         Parameters
         ----------
@@ -94,36 +183,79 @@ class _Tools:
             A condition on the metadata, such as {"year": {"$gte": 2000}}.
         """
         hits = self._index.search(query, min(k, _MOST), where=where, explain=self._explains)
-        return [_summary(hit) for hit in hits]
+        warnings = [f"k was {k:,}: an answer has at most {_MOST} texts."] if k > _MOST else []
+        if not hits and where:
+            warnings += map(str, unmatched_fields(where, self._matches))
+        results = []
+        omitted: dict[str, None] = {}
+        for hit in hits:
+            metadata, others = _shortened(hit.metadata, _METADATA)
+            results.append({**_summary(hit), "metadata": metadata})
+            omitted.update(dict.fromkeys(others))
+        if omitted:
+            warnings.append(f"Long metadata is left out, use get to read it: {', '.join(omitted)}.")
+        return _answer(results, warnings)
 
-    def get(self, ids: list[int | str], start: int = 0, characters: int = 20_000) -> list[dict[str, Any]]:
+    def _matches(self, where: dict[str, Any]) -> bool:
+        """Return True if a text satisfies a condition.
+
+        A search works for databases, too; they have no select.
+        """
+        return bool(self._index.search("a", 1, where=where, words=0))
+
+    def get(self, ids: list[int | str], start: int = 0, characters: int = 20_000) -> _Results:
         """Return texts by id with their metadata.
+
+        "span" is the start and the end of the returned part, and "length" the number of
+        characters of the whole text.  An answer has at most 100,000 characters.
 
         Parameters
         ----------
         ids : list of int or of str
             At most 50.
         start : int
-            First character to return of each text.
+            First character to return of each text, from 0.
         characters : int
             Maximum number of characters to return of each text.
         """
-        return [
-            {
-                "id": stored.id,
-                "title": _title(stored),
-                "text": stored.text[start : start + characters],
-                "span": [start, min(start + characters, len(stored.text))],
-                "length": len(stored.text),
-                "metadata": stored.metadata,
-            }
-            for stored in self._index.get(ids[:_MOST])
-        ]
+        require_int("start", start, 0)
+        require_int("characters", characters, 1)
+        warnings = []
+        if len(ids) > _MOST:
+            warnings.append(f"Only the first {_MOST} of {len(ids):,} ids were read. Call get for the others.")
+        results = []
+        cut = []
+        left = _CHARACTERS
+        for stored in self._index.get(ids[:_MOST]):
+            wanted = stored.text[start : start + characters]
+            text = wanted[:left]
+            left -= len(text)
+            metadata, omitted = _shortened(stored.metadata, left)
+            left = max(0, left - len(_json(metadata)))
+            if len(text) < len(wanted) or omitted:
+                cut.append(stored.id)
+            results.append(
+                {
+                    "id": stored.id,
+                    "title": _title(stored),
+                    "text": text,
+                    "span": [start, start + len(text)],
+                    "length": len(stored.text),
+                    "metadata": metadata,
+                }
+            )
+        if cut:
+            warnings.append(
+                f"An answer has at most {_CHARACTERS:,} characters, so the texts or metadata of these ids "
+                f"are cut: {', '.join(map(repr, cut))}. Call get for fewer ids, or with start."
+            )
+        return _answer(results, warnings)
 
     def explain(self, query: str, id: int | str) -> dict[str, Any]:
         """Show which words of a text match a query, and how well each sentence matches.
 
-        "span" is the start and the end, counted in characters of the text.
+        "span" is the start and the end, counted in characters of the text.  Of a text
+        with more than 50 sentences, the best 50 are returned.
 
         Parameters
         ----------
@@ -132,27 +264,34 @@ class _Tools:
             The text.
         """
         explanation = self._index.explain(query, id)
-        text = explanation.text
         words = [
             {
-                "query": query[slice(*match.query)],
-                "text": text[slice(*match.document)],
-                "span": list(match.document),
-                "similarity": match.similarity,
+                "query": query[slice(*match.query)][:_WORD],
+                **_part(explanation.text, *match.document, _WORD),
+                "similarity": round(match.similarity, _DIGITS),
             }
             for match in explanation.matches
             if match.query[0] < match.query[1]
         ]
+        best = sorted(explanation.sentences, key=lambda one: -one.score)[:_MOST]
         sentences = [
-            {"text": text[one.start : one.stop], "span": [one.start, one.stop], "score": one.score}
-            for one in explanation.sentences
+            {**_part(explanation.text, one.start, one.stop, _SENTENCE), "score": round(one.score, _DIGITS)}
+            for one in sorted(best, key=lambda one: one.start)
         ]
+        warnings = []
+        if len(best) < len(explanation.sentences):
+            warnings.append(
+                f"Only the best {_MOST} of {len(explanation.sentences):,} sentences are returned."
+            )
+        if any(one.stop - one.start > _SENTENCE for one in best):
+            warnings.append(f"Sentences are cut after {_SENTENCE:,} characters. Read the rest with get.")
         return {
             "id": id,
             "title": _title(self._index.get([id])[0]),
-            "score": explanation.score,
+            "score": round(explanation.score, _DIGITS),
             "words": words,
             "sentences": sentences,
+            **({"warnings": warnings} if warnings else {}),
         }
 
     def add(
@@ -160,7 +299,7 @@ class _Tools:
         texts: list[str],
         ids: list[int | str] | None = None,
         metadata: list[dict[str, Any]] | None = None,
-    ) -> list[int | str]:
+    ) -> _Ids:
         """Add texts, and return their ids.
 
         Parameters
@@ -171,13 +310,41 @@ class _Tools:
         metadata : list of dict, optional
             One object for each text; its "title" names the text.
         """
-        return self._index.add(texts, ids=ids, metadata=metadata)
+        return {"result": self._index.add(texts, ids=ids, metadata=metadata)}
+
+
+def _answer(results: list[dict[str, Any]], warnings: list[str]) -> _Results:
+    return {"result": results, "warnings": warnings} if warnings else {"result": results}
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _shortened(metadata: dict[str, Any], characters: int) -> tuple[dict[str, Any], list[str]]:
+    """Return the fields that fit into this length as JSON, and the other names."""
+    kept: dict[str, Any] = {}
+    for field, value in metadata.items():
+        size = len(_json({field: value}))
+        if size <= characters:
+            kept[field] = value
+            characters -= size
+    return kept, [field for field in metadata if field not in kept]
+
+
+def _part(text: str, start: int, stop: int, most: int) -> dict[str, Any]:
+    """Return a part of a text, cut after `most` characters, and its place."""
+    stop = min(stop, start + most)
+    return {"text": text[start:stop], "span": [start, stop]}
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}\u2026"
 
 
 def _title(stored: TextDocument | Hit) -> str:
     title = stored.metadata.get("title")
-    first = stored.text.strip().partition("\n")[0]
-    return str(title or (first if len(first) <= _TITLE else first[: _TITLE - 1] + "\u2026"))
+    return _cut(str(title), _LONG_TITLE) if title else _cut(stored.text.strip().partition("\n")[0], _TITLE)
 
 
 def _summary(hit: Hit) -> dict[str, Any]:
@@ -195,7 +362,7 @@ def _summary(hit: Hit) -> dict[str, Any]:
     return {
         "id": hit.id,
         "title": _title(hit),
-        "score": hit.score,
+        "score": round(hit.score, _DIGITS),
         "snippet": hit.text[start:stop],
         "span": [start, stop],
         "matches": shown,

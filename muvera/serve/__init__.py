@@ -121,6 +121,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8080,
     allowed_hosts: Sequence[str] | None = None,
+    name: str | None = None,
     announce: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve an index until SIGINT, SIGTERM or SIGHUP, and then answer running requests.
@@ -138,6 +139,8 @@ def serve(
     allowed_hosts : sequence of str, optional
         Host names that requests may use besides the names of this machine; "*" allows
         any.  Default: `host`.
+    name : str, optional
+        The index's name, for the title and the heading of the page.
     announce : callable
         Called once the server has the port.
 
@@ -168,7 +171,7 @@ def serve(
         # such a thread wait.
         sys.setswitchinterval(_SWITCH_SECONDS)
         config = uvicorn.Config(
-            make_app(index, settings, hosts=hosts), log_level="warning",
+            make_app(index, settings, hosts=hosts, name=name), log_level="warning",
             timeout_graceful_shutdown=_GRACE_SECONDS, server_header=False,
             limit_concurrency=settings.max_connections + 1, http=protocol(settings), ws="none",
         )  # fmt: skip

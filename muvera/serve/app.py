@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
-from fastapi import APIRouter, Body, Depends, FastAPI, Request, Security
+from fastapi import APIRouter, Body, Depends, FastAPI, Query, Request, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -127,6 +127,28 @@ class SearchAnswer(BaseModel):
 
     results: list[list[HitModel]]
     seconds: float = Field(description="Duration of the search, without the wait for a free thread.")
+
+
+class SearchParameters(_Strict):
+    """A search by one text, in an address."""
+
+    q: str = Field(description="The query.")
+    k: int = Field(10, ge=1, description="Maximum number of hits.")
+    offset: int = Field(0, ge=0, description="Number of best hits to leave out.")
+
+
+class ListParameters(_Strict):
+    """A part of the list of documents, in an address."""
+
+    k: int = Field(10, ge=1, description="Maximum number of documents.")
+    offset: int = Field(0, ge=0, description="Number of documents to leave out.")
+
+
+class DocumentList(BaseModel):
+    """Documents in insertion order, and the number of all documents."""
+
+    found: int
+    documents: list[TextDocument]
 
 
 class Explain(_Strict):
@@ -331,6 +353,7 @@ def make_app(
     settings: ServerSettings | None = None,
     *,
     hosts: list[str] | None = None,
+    name: str | None = None,
 ) -> FastAPI:
     """Return the ASGI application of an index.
 
@@ -345,13 +368,16 @@ def make_app(
     hosts : list of str, optional
         Names that Host headers may contain, which prevents DNS rebinding.  By default,
         or if "*" is one of them, any name is accepted.
+    name : str, optional
+        The index's name, for the title and the heading of the page.  Default: neutral
+        ones.
 
     Returns
     -------
     FastAPI
     """
     limits = settings or ServerSettings()
-    server = _Server(index, limits)
+    server = _Server(index, limits, name)
 
     app = FastAPI(
         title="muvera", version=__version__, docs_url=None, redoc_url=None,
@@ -382,6 +408,8 @@ def _add_routes(app: FastAPI, server: _Server) -> None:
     of_bodies = (408, 413, 422, 502)
     for method, address, answer, summary, model, errors in (
         ("POST", "/search", server.search, "Search by texts or by vectors", SearchAnswer, of_bodies),
+        ("GET", "/search", server.search_by_address, "Search by one text", SearchAnswer, (422, 502)),
+        ("GET", "/documents", server.documents, "List documents", DocumentList, (422,)),
         ("POST", "/explain", server.explain, "Word matches", dict[str, Any], (404, *of_bodies)),
         ("GET", "/documents/{identity:path}", server.document, "One document", TextDocument, (404, 422)),
         ("GET", "/info", server.info, "Sizes and settings of the index", dict[str, Any], ()),
@@ -409,8 +437,9 @@ def _add_routes(app: FastAPI, server: _Server) -> None:
 class _Server:
     """Handlers of all routes, with the index, the limits and the thread pools."""
 
-    def __init__(self, index: TextIndex | MuveraIndex, settings: ServerSettings) -> None:
+    def __init__(self, index: TextIndex | MuveraIndex, settings: ServerSettings, name: str | None) -> None:
         self.settings = settings
+        self.name = name
         self.text_index = index if isinstance(index, TextIndex) else None
         self.vectors = index.index if isinstance(index, TextIndex) else index
         # Changes wait for each other and for saves.  They have a thread of their own,
@@ -484,6 +513,16 @@ class _Server:
     # -- reading ----------------------------------------------------------------
 
     async def search(self, body: Search) -> Response:
+        return await self._search(body, offset=0)
+
+    async def search_by_address(self, parameters: Annotated[SearchParameters, Query()]) -> Response:
+        found = parameters.k + parameters.offset
+        self.require("k + offset", found, self.settings.max_k)
+        body = Search.model_validate({"query": parameters.q, "k": found})
+        return await self._search(body, parameters.offset)
+
+    async def _search(self, body: Search, offset: int) -> Response:
+        """Search, and leave out the first `offset` hits of each query."""
         limits = self.settings
         if [body.query, body.queries, body.vectors].count(None) != 2:
             raise HTTPException(422, "Give one of query, queries and vectors.")
@@ -501,6 +540,7 @@ class _Server:
             begun = time.perf_counter()
             by_vectors = body.vectors is not None
             found = self._by_vectors(body, options) if by_vectors else self._by_texts(body, queries, options)
+            found = [hits[offset:] for hits in found]
             answer = SearchAnswer(results=found, seconds=time.perf_counter() - begun)
             return Response(answer.model_dump_json(), media_type="application/json")
 
@@ -541,13 +581,24 @@ class _Server:
         texts, name = self.texts, _as_id(self.texts, identity)
         return (await self.run(lambda: texts.get([name])))[0]
 
+    async def documents(self, parameters: Annotated[ListParameters, Query()]) -> DocumentList:
+        texts, offset = self.texts, parameters.offset
+        self.require("k", parameters.k, self.settings.max_k)
+
+        def work() -> DocumentList:
+            ids = texts.select({})
+            chosen = ids[offset : offset + parameters.k]
+            return DocumentList(found=len(ids), documents=texts.get(chosen, missing="ignore"))
+
+        return await self.run(work)
+
     async def health(self) -> dict[str, str]:
         return {"status": "ok"}
 
     async def info(self) -> dict[str, Any]:
         facts = await self.run(lambda: self.vectors.info().to_dict())
         encoder = None if self.text_index is None else self.texts.encoder.name
-        return {"text_encoder": encoder, "writable": self.settings.writable, **facts}
+        return {"name": self.name, "text_encoder": encoder, "writable": self.settings.writable, **facts}
 
     # -- writing ----------------------------------------------------------------
 

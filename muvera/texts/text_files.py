@@ -35,6 +35,7 @@ class TextFile(NamedTuple):
     texts: list[str] | None  #: None if the file has no texts.
     ids: list[int | str] | None  #: None if the file has no ids.
     metadata: list[dict[str, Any]]  #: One for each text; empty without other columns.
+    empty_rows: int = 0  #: Number of CSV rows of blank cells, which are skipped.
 
 
 def read_texts(
@@ -86,16 +87,27 @@ def read_texts(
         )
     content = _content(path)
     kind = path.suffix.lower()
+    empty_rows = 0
     text_columns = tuple(text) or _DEFAULT_TEXT
     id_columns = ("id", "_id") if id is None else (id,)
     if kind in (".csv", ".tsv"):
-        rows = list(_csv_rows(path, content))
+        all_rows = list(_csv_rows(path, content))
+        rows = [placed for placed in all_rows if placed[0]]
+        empty_rows = len(all_rows) - len(rows)
         for column in (*text, *([id] if id else []), *(metadata or [])):
             if rows and column not in rows[0][0]:
                 known = ", ".join(rows[0][0])
                 raise ValueError(
                     f"{path}, line 1 has no column {column!r}. Name one of its columns: {known}."
                 )
+        if rows and not text and not optional_text and _DEFAULT_TEXT[-1] not in rows[0][0]:
+            raise ValueError(
+                Message(
+                    f"{path}, line 1 has no column {_DEFAULT_TEXT[-1]!r}. Choose a column with ",
+                    Argument("text", "COLUMN"),
+                    f" (columns: {', '.join(rows[0][0])}).",
+                )
+            )
         _convert_numbers(rows, {*text_columns, *id_columns, "metadata"})
     else:
         rows = list(_other_rows(path, content, kind))
@@ -114,7 +126,7 @@ def read_texts(
                 f"{place} has the id {name!r}, but {rows[0][1]} has {names[0]!r}: an id is a number in "
                 "all rows or in none. Write all as strings."
             )
-    return TextFile(texts, names, values)
+    return TextFile(texts, names, values, empty_rows)
 
 
 def _all_or_none(
@@ -176,7 +188,10 @@ def _other_rows(path: Path, content: str, kind: str) -> Iterator[_PlacedRow]:
 
 
 def _csv_rows(path: Path, content: str) -> Iterator[_PlacedRow]:
-    """Yield the rows of CSV with commas, semicolons or tabs."""
+    """Yield the rows of CSV with commas, semicolons or tabs.
+
+    A row whose cells are blank is yielded as an empty dict; an empty line is not.
+    """
     csv.field_size_limit(_MAX_CHARACTERS)
     delimiter = max(",;\t", key=content.partition("\n")[0].count)
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
@@ -188,12 +203,13 @@ def _csv_rows(path: Path, content: str) -> Iterator[_PlacedRow]:
                 raise ValueError(f"{path}, line 1 names the column {name!r} twice. Rename one of them.")
         start = reader.line_num + 1
         for cells in reader:
-            if cells and len(cells) != len(header):
+            blank = not any(map(str.strip, cells))
+            if not blank and len(cells) != len(header):
                 raise csv.Error(
                     f"it has {counted(len(cells), 'cell')}, not {len(header)} as line 1. Quote each cell"
                 )
             if cells:
-                yield dict(zip(header, cells, strict=True)), f"{path}, line {start}"
+                yield {} if blank else dict(zip(header, cells, strict=True)), f"{path}, line {start}"
             start = reader.line_num + 1
     except csv.Error as error:
         fix = " Close its quotation marks." if "unexpected end" in str(error) else ""

@@ -46,7 +46,8 @@ def as_id_list(ids: object, name: str = "ids") -> list[Any]:
     TypeError
         If `ids` is a single id, such as a string, or no collection.
     """
-    if isinstance(ids, (str, bytes, Mapping)) or not isinstance(ids, Iterable):
+    single = isinstance(ids, (str, bytes, Mapping)) or getattr(ids, "ndim", 1) == 0
+    if single or not isinstance(ids, Iterable):
         kinds = {str: "the string", bytes: "the bytes", int: "the integer"}
         if type(ids) not in kinds:
             raise TypeError(f"{name} must be a list of ids, or another collection, got {given(ids)}.")

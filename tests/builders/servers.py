@@ -13,10 +13,14 @@ from muvera.serve.app import make_app
 
 
 @contextmanager
-def running(index: TextIndex | MuveraIndex, settings: ServerSettings | None = None) -> Iterator[int]:
+def running(
+    index: TextIndex | MuveraIndex, settings: ServerSettings | None = None, *, name: str | None = None
+) -> Iterator[int]:
     settings = settings or ServerSettings()
     with listen("127.0.0.1", 0) as listening:
-        config = uvicorn.Config(make_app(index, settings), log_level="critical", http=protocol(settings))
+        config = uvicorn.Config(
+            make_app(index, settings, name=name), log_level="critical", http=protocol(settings)
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()

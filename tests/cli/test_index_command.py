@@ -304,6 +304,13 @@ def test_serve(folder: Path, monkeypatch: pytest.MonkeyPatch, token: str, warned
     assert "Other machines" in muvera("serve", folder / "index", "--host", "0.0.0.0")[2]
 
 
+def test_serve_names_the_page_after_the_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fastapi", reason="the serve extra is not installed")
+    names: list[str] = []
+    monkeypatch.setattr("muvera.serve.serve", lambda *_, name, **__: names.append(name))
+    assert muvera("serve", folder / "index")[0] == 0 and names == ["index"]
+
+
 def test_changes_are_saved_when_a_server_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("muvera.texts.encoders.registry.load_text_encoder", lambda _: HashEncoder())
     monkeypatch.setattr("muvera.serve.serve", lambda index, *_, **__: index.add(["a green pear"]))
@@ -346,6 +353,26 @@ def test_queries_are_encoded_by_the_saved_encoder(docs: Path, small: list[Any], 
     assert (facts["side"], facts["config"], facts["vectors"]) == ("queries", FDE.to_dict(), 6)
     expected = FDEEncoder(FDE).fit(some_texts()).encode_queries(QUERIES)
     np.testing.assert_array_equal(vectors(tmp_path / "q"), expected)
+
+
+def test_encode_writes_a_fitted_encoder_beside_the_vectors(
+    docs: Path, small: list[Any], tmp_path: Path
+) -> None:
+    facts = answer("encode", docs, tmp_path / "d", *small)
+    assert facts["encoder"] == str(tmp_path / "d.encoder")
+    given = ["--side", "queries", "--encoder", tmp_path / "d.encoder"]
+    facts = answer("encode", tmp_path / "queries", tmp_path / "q", *given)
+    assert facts["encoder"] is None and not (tmp_path / "q.encoder").exists()
+    expected = FDEEncoder(FDE).fit(some_texts()).encode_queries(QUERIES)
+    np.testing.assert_array_equal(vectors(tmp_path / "q"), expected)
+
+
+def test_encode_does_not_replace_the_encoder_of_other_vectors(docs: Path, tmp_path: Path) -> None:
+    answer("encode", docs, tmp_path / "d")
+    (tmp_path / "d").rename(tmp_path / "moved")
+    assert "d.encoder exists" in fails("encode", docs, tmp_path / "d")
+    assert not (tmp_path / "d").exists()
+    answer("encode", docs, tmp_path / "d", "--overwrite")
 
 
 def test_encode_replaces_only_its_own_results(docs: Path, tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ from typing import Any, ClassVar
 import pytest
 from builders.command_line import answer, fails, muvera, some_texts
 from builders.text_encoders import HashEncoder
+from typer.testing import CliRunner
 
 from muvera import FDEConfig, TextIndex
+from muvera.cli import app
 from muvera.texts.encoders import registry
 
 CSV = """url,title,body,year
@@ -281,3 +283,27 @@ def test_an_engine(index: Path, tmp_path: Path) -> None:
     assert answer("texts", "delete", url, "a")["texts"] == 3
     assert answer("texts", "get", url, "d")["documents"][0]["text"] == "Green tea"
     fails("texts", "list", url)
+
+
+def test_empty_rows_of_csv_are_counted(index: Path, tmp_path: Path) -> None:
+    (tmp_path / "more.csv").write_text("url,body\nd,A ripe plum.\n,\n,\ne,A fig.\n")
+    given = [index, tmp_path / "more.csv", "--text", "body", "--id", "url", *HASH]
+    code, out, err = muvera("texts", "add", *given)
+    assert code == 0 and "2 added" in out
+    assert f"warning: 2 empty rows of {tmp_path / 'more.csv'} were skipped." in err
+    (tmp_path / "more.csv").write_text("url,body\nf,A date.\n")
+    assert "has no column 'text'. Choose a column with --text COLUMN" in fails(
+        "texts", "add", *given[:2], *HASH
+    )
+
+
+def test_a_question_must_be_utf8(index: Path) -> None:
+    """Models refuse lone surrogates, which stand for the other bytes of an argument."""
+    message = fails("texts", "search", index, "caf\udce9", *HASH)
+    assert "The question must be UTF-8, got 'caf\\udce9'. Set the terminal to UTF-8" in message
+
+
+def test_a_typed_question_must_be_utf8(index: Path) -> None:
+    result = CliRunner().invoke(app, ["texts", "search", str(index), *HASH], input=b"red\ncaf\xe9\n")
+    assert result.exit_code == 2
+    assert "The question must be UTF-8, got " in result.stderr and "codec" not in result.stderr

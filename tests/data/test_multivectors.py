@@ -183,6 +183,8 @@ def test_ids_and_lengths_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         (lambda: three().with_ids([1, "a", 2]), TypeError, "int, str"),
         (lambda: three().with_ids("abc"), TypeError, "'abc'"),
         (lambda: three().with_ids({"a": 1, "b": 2, "c": 3}), TypeError, "dict"),
+        (lambda: three().with_ids(np.array("abc")), TypeError, r"got ndarray array\('abc'.*Give a list"),
+        (lambda: three().with_ids(np.array(3)), TypeError, r"got ndarray array\(3\)"),
         (lambda: three().with_ids([1, 2]), ValueError, "2 entries for 3 texts"),
         (lambda: three().with_ids([7, 5, 7]), ValueError, "7 .*0 and 2"),
         (lambda: three().with_ids([1, 2, 2**63]), ValueError, "64 bits"),

@@ -4,6 +4,7 @@ Over standard input and output, and in the same process.
 """
 
 import asyncio
+import json
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -155,3 +156,113 @@ def test_an_encoder_without_spans_shows_the_beginning() -> None:
         assert (await client.call_tool("explain", {"query": "apple", "id": 0})).is_error
 
     converse(make_server(TextIndex.build(TEXTS[:1], Without())), talk)
+
+
+async def whole_answer(client: Any, tool: str, **arguments: Any) -> dict[str, Any]:
+    """The structured answer, which the text repeats as compact JSON."""
+    answer = await client.call_tool(tool, arguments)
+    assert not answer.is_error, answer.content
+    [block] = answer.content
+    compact = json.dumps(answer.structured_content, ensure_ascii=False, separators=(",", ":"))
+    assert block.text == compact
+    structured: dict[str, Any] = answer.structured_content
+    return structured
+
+
+@pytest.fixture
+def many() -> Any:
+    """A server of 80 texts of 30,000 characters."""
+    texts = [f"apple {i} " + "z" * 29_990 for i in range(80)]
+    return make_server(TextIndex.build(texts, HashEncoder(), metadata=[{"n": i} for i in range(80)]))
+
+
+def test_search_returns_metadata_to_cite(server: Any) -> None:
+    async def talk(client: Any) -> None:
+        found = await whole_answer(client, "search", query="green wall", k=1)
+        assert found["result"][0]["metadata"] == METADATA[1] and "warnings" not in found
+
+    converse(server, talk)
+
+
+def test_the_instructions_list_the_fields_of_the_metadata(server: Any) -> None:
+    async def talk(client: Any) -> None:
+        assert "Fields of the metadata, for where: kind (text), title (text)." in client.instructions
+
+    converse(server, talk)
+
+
+def test_search_warns_of_a_field_that_no_text_has(server: Any) -> None:
+    async def talk(client: Any) -> None:
+        found = await whole_answer(client, "search", query="apple", where={"knid": "fruit"})
+        assert found == {"result": [], "warnings": ["where names the field 'knid', which no document has."]}
+
+    converse(server, talk)
+
+
+def test_search_says_that_it_returns_fewer_texts_than_asked_for(many: Any) -> None:
+    async def talk(client: Any) -> None:
+        found = await whole_answer(client, "search", query="apple", k=100_000)
+        assert len(found["result"]) == 50
+        assert found["warnings"] == ["k was 100,000: an answer has at most 50 texts."]
+
+    converse(many, talk)
+
+
+def test_search_leaves_out_long_metadata() -> None:
+    metadata = [{"url": "http://a.example", "body": "b" * 5000}]
+
+    async def talk(client: Any) -> None:
+        found = await whole_answer(client, "search", query="apple")
+        assert found["result"][0]["metadata"] == {"url": "http://a.example"}
+        assert found["warnings"] == ["Long metadata is left out, use get to read it: body."]
+
+    converse(make_server(TextIndex.build(["an apple"], HashEncoder(), metadata=metadata)), talk)
+
+
+def test_get_limits_ids_and_characters_and_says_so(many: Any) -> None:
+    async def talk(client: Any) -> None:
+        found = await whole_answer(client, "get", ids=list(range(80)), characters=10**9)
+        assert len(found["result"]) == 50
+        assert len(json.dumps(found)) < 120_000
+        first, second = found["warnings"]
+        assert first == "Only the first 50 of 80 ids were read. Call get for the others."
+        assert "at most 100,000 characters" in second and "are cut: 3, 4, " in second
+        assert [len(one["text"]) for one in found["result"][2:5]] == [29_998, 9_985, 0]
+
+    converse(many, talk)
+
+
+def test_explain_limits_sentences_and_their_characters() -> None:
+    text = "z" * 5000 + ". " + "An apple falls. " * 80
+
+    async def talk(client: Any) -> None:
+        found = await whole_answer(client, "explain", query="apple", id=0)
+        assert len(found["sentences"]) == 50
+        assert found["warnings"] == ["Only the best 50 of 81 sentences are returned."]
+        word = (await whole_answer(client, "explain", query="z" * 5000, id=0))["words"][0]
+        assert (len(word["query"]), word["span"]) == (100, [0, 100])
+
+    converse(make_server(TextIndex.build([text], HashEncoder())), talk)
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "message"),
+    [
+        ("get", {"ids": ["p"], "start": -5}, "start must be at least 0, got -5."),
+        ("get", {"ids": ["p"], "characters": 0}, "characters must be at least 1, got 0."),
+        ("search", {"query": "apple", "k": 0}, "k must be at least 1, got 0."),
+        (
+            "search",
+            {"query": "a", "limit": 3},
+            "search has no argument 'limit'. Its arguments: query, k, where.",
+        ),
+    ],
+)
+def test_wrong_arguments_are_refused(server: Any, tool: str, arguments: dict[str, Any], message: str) -> None:
+    async def talk(client: Any) -> None:
+        answer = await client.call_tool(tool, arguments)
+        assert answer.is_error and message in answer.content[0].text
+        schemas = [each.input_schema for each in (await client.list_tools()).tools]
+        assert not any(schema["additionalProperties"] for schema in schemas)
+
+    converse(server, talk)

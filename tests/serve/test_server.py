@@ -79,6 +79,43 @@ def test_search_by_texts(client: TestClient) -> None:
     assert (sentence["text"], sentence["span"]) == ("It sings.", [16, 25])
 
 
+def test_search_by_an_address(client: TestClient) -> None:
+    def search(**parameters: Any) -> Any:
+        return client.get("/search", params=parameters).raise_for_status().json()["results"]
+
+    [every] = client.post("/search", json={"query": "red apple"}).json()["results"]
+    assert search(q="red apple") == [every] and every[0]["id"] == "apple"
+    assert search(q="red apple", k=1) == [every[:1]]
+    assert search(q="red apple", k=1, offset=1) == [every[1:2]]
+    assert search(q="red apple", offset=40) == [[]]
+
+
+def test_documents_are_listed_in_parts(client: TestClient) -> None:
+    every = [
+        {"id": name, "text": text, "metadata": metadata}
+        for name, text, metadata in zip(("apple", "a/pear", "whale"), TEXTS, METADATA, strict=True)
+    ]
+    assert client.get("/documents").json() == {"found": 3, "documents": every}
+    assert client.get("/documents?k=1&offset=1").json() == {"found": 3, "documents": every[1:2]}
+    assert client.get("/documents?offset=3").json() == {"found": 3, "documents": []}
+
+
+@pytest.mark.parametrize(
+    ("address", "detail"),
+    [
+        ("/search", "q: Field required."),
+        ("/search?q=a&k=0", "k: "),
+        ("/search?q=a&k=40&offset=11", "k + offset may be at most 50 in one request, got 51."),
+        ("/search?q=a&limit=3", "There is no field 'limit'. The fields are q, k, offset."),
+        (f"/search?q={101 * 'a'}", "100 in one request, got 101"),
+        ("/documents?k=51", "k may be at most 50 in one request, got 51."),
+        ("/documents?offset=-1", "offset: "),
+    ],
+)
+def test_wrong_addresses_are_problems(client: TestClient, address: str, detail: str) -> None:
+    assert detail in problem(client.get(address), 422)
+
+
 def test_search_by_vectors(client: TestClient) -> None:
     query = HashEncoder().encode_queries(["green pear"])[0].tolist()
     answer = client.post("/search", json={"vectors": [query], "k": 1}).json()
@@ -93,7 +130,8 @@ def test_search_by_vectors(client: TestClient) -> None:
         assert {hit["id"] for hit in answer["results"][0]} == {0, 1}
         problem(without_texts.post("/search", json={"query": "x"}), 422)
         problem(without_texts.post("/explain", json={"query": "x", "ids": [0]}), 422)
-        problem(without_texts.get("/documents/0"), 422)
+        for address in ("/documents/0", "/documents", "/search?q=x"):
+            problem(without_texts.get(address), 422)
 
 
 def test_explanations_documents_info_and_health(client: TestClient) -> None:
@@ -106,6 +144,7 @@ def test_explanations_documents_info_and_health(client: TestClient) -> None:
     assert client.get("/health").json() == {"status": "ok"}
     info = client.get("/info").json()
     assert (info["documents"], info["text_encoder"], info["writable"]) == (3, "hash", False)
+    assert info["name"] is None
 
 
 def test_integer_ids_have_one_spelling() -> None:
@@ -335,6 +374,7 @@ def test_reading_can_require_a_token() -> None:
     search = {"query": "a"}
     posts = {"/search": search, "/explain": {**search, "ids": ["apple"]}, "/documents": {"texts": ["x"]}}
     reads = [("POST", "/search"), ("POST", "/explain"), ("GET", "/documents/apple"), ("GET", "/info")]
+    reads += [("GET", "/search?q=a"), ("GET", "/documents")]
     with TestClient(make_app(texts(), settings)) as client:
 
         def send(method: str, path: str, token: str) -> Any:
@@ -355,9 +395,10 @@ def test_documented_errors_are_those_that_occur() -> None:
     assert document["components"]["securitySchemes"] == {"HTTPBearer": ANY}
     assert "HTTPValidationError" not in document["components"]["schemas"]
     for path, methods in document["paths"].items():
-        for described in methods.values():
+        for method, described in methods.items():
             errors = {status for status in described["responses"] if status >= "400"}
-            assert ("401" in errors) == ("security" in described) == (path in ("/documents", "/save"))
+            writes = path in ("/documents", "/save") and method != "get"
+            assert ("401" in errors) == ("security" in described) == writes
             assert ("422" in errors) == (path not in ("/health", "/info"))
             for status in errors:
                 assert list(described["responses"][status]["content"]) == ["application/problem+json"]

@@ -1,5 +1,6 @@
 """The server's page in a real browser: at phone and desktop width, and by keyboard."""
 
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -90,6 +91,18 @@ def test_markup_in_documents_is_shown_as_text(visit: Any) -> None:
     page = visit("apple+bold")
     assert HOSTILE in page.locator(".hit .text").all_inner_texts()
     assert page.title() == "muvera" and page.locator(".hit img").count() == 0
+
+
+def test_the_page_is_named_after_the_index(visit: Any) -> None:
+    with running(TextIndex.build(TEXTS, HashEncoder()), name="<i>fruit</i>") as port:
+        page = visit("apple", server=f"http://127.0.0.1:{port}")
+        assert page.title() == page.locator("h1").inner_text() == "<i>fruit</i>"
+
+
+def test_scores_are_given_per_query_token(visit: Any) -> None:
+    score = visit("ripe+red+apple").locator(".hit .score").first
+    assert re.fullmatch(r"1\.\d\d per query token", score.inner_text())  # words add to a similarity of 1
+    assert re.search(r"maxsim (2\.99|3\.00)\d .*, for 3 query tokens\.", score.get_attribute("title"))
 
 
 def test_words_are_selected_by_keyboard_and_filters_by_a_click(visit: Any) -> None:

@@ -52,6 +52,17 @@ def test_csv(tmp_path: Path, delimiter: str) -> None:
     assert file.texts is None and file.metadata[1]["body"] == "three" * 40_000
 
 
+@pytest.mark.parametrize("empty", [",,\n", " ,,\t\n", ",\n", ",,,,\n"])
+def test_csv_rows_of_blank_cells_are_skipped_and_counted(tmp_path: Path, empty: str) -> None:
+    path = tmp_path / "c.csv"
+    path.write_text(f"id,text,n\n1,one,2\n{empty}\n{empty}3,three,\n{empty}")
+    file = read_texts(path)
+    assert (file.texts, file.ids, file.empty_rows) == (["one", "three"], ["1", "3"], 3)
+    path.write_text(f"id,text,n\n{empty}")
+    with pytest.raises(ValueError, match="has no texts"):
+        read_texts(path)
+
+
 def test_one_text_per_line(tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("one\n\n  two \n")
     assert read_texts(tmp_path / "texts.txt") == TextFile(["one", "two"], None, [{}, {}])
@@ -74,7 +85,7 @@ def test_one_text_per_line(tmp_path: Path) -> None:
         ("c.json", b"[3]", "element 1.*int"),
         ("c.csv", b"text,n\na,1\nb\n", "line 3.*1 cell,"),
         ("c.csv", b'text,n\n"a\n",1\n"b', "line 4.*quotation marks"),
-        ("c.csv", b"body,name\na,b\n", r"line 2 has no value in the column 'text'.*\(columns: body, name\)"),
+        ("c.csv", b"body,name\na,b\n", r"line 1 has no column 'text'.*\(columns: body, name\)"),
         ("c.csv", b"text,text\na,b\n", "twice"),
         ("c.csv", b"text\n", "no texts"),
         ("c.txt", b"a\nb\0c\n", "line 2.*binary"),

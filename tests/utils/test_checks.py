@@ -50,6 +50,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: as_id_list("12"), TypeError, r"ids must be .*, got the string '12'\. Give \['12'\]"),
     (lambda: as_id_list(b"12", "names"), TypeError, "names must .* b'12'"),
     (lambda: as_id_list({"a": 1}), TypeError, "dict"),
+    (lambda: as_id_list(np.array("12")), TypeError, r"another collection, got ndarray array\('12'"),
     (lambda: as_id_list(None), TypeError, r"another collection, got NoneType None\.$"),
     (
         lambda: as_path(None),  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from .changes import (
     TextsArgument,
     in_batches,
     open_texts,
+    read_file,
     report,
 )
 
@@ -33,9 +34,7 @@ def add(
     Example:
       muvera texts add my-index more.csv --text title,body --id url
     """
-    from ...texts.text_files import read_texts
-
-    content = read_texts(source, text or (), id, metadata)
+    content = read_file(source, text, id, metadata)
     with open_texts(index, encoder, change=True) as opened:
         for used in opened.get(content.ids or [], missing="ignore"):
             raise ValueError(f"{index} contains the id {used.id!r}. Use muvera texts update to replace it.")

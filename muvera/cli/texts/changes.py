@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
 import muvera
 
-from ..printing import note, progress_bar, show, wrapped
+from ..printing import note, progress_bar, show, warn, wrapped
+
+if TYPE_CHECKING:
+    from ...texts.text_files import TextFile
 
 # Number of texts per change: a killed command loses the encoding of fewer texts.
 _BATCH = 64
@@ -67,6 +70,31 @@ def open_texts(
     model = NoEncoder() if encoder is None and not encodes else encoder
     opens = muvera.TextIndex.open if change or url_scheme(index) else muvera.TextIndex.load
     return opens(index, model)
+
+
+def read_file(
+    source: Path,
+    text: Sequence[str] | None,
+    id: str | None,
+    metadata: Sequence[str] | None,
+    *,
+    optional_text: bool = False,
+) -> TextFile:
+    """Read a text file, and warn about the number of skipped rows.
+
+    Parameters
+    ----------
+    source, text, id, metadata, optional_text
+        As for :func:`muvera.texts.text_files.read_texts`.
+    """
+    from ...texts.text_files import read_texts
+    from ...utils.checks import counted
+
+    content = read_texts(source, text or (), id, metadata, optional_text=optional_text)
+    if content.empty_rows:
+        skipped = "was" if content.empty_rows == 1 else "were"
+        warn(f"{counted(content.empty_rows, 'empty row')} of {source} {skipped} skipped.")
+    return content
 
 
 def stored_ids(index: muvera.TextIndex, ids: list[Any]) -> list[int | str]:

@@ -19,7 +19,7 @@ from ..options import (
     only_given,
 )
 from ..printing import megabytes, note, progress_bar, seconds, show, wrapped
-from .changes import IdColumnOption, MetadataColumnsOption, TextColumnsOption, TextsArgument
+from .changes import IdColumnOption, MetadataColumnsOption, TextColumnsOption, TextsArgument, read_file
 
 
 def index(
@@ -59,11 +59,10 @@ def index(
     from ...index.generations import require_place
     from ...texts.encoders.base import CachedEncoder
     from ...texts.encoders.registry import load_text_encoder
-    from ...texts.text_files import read_texts
     from ...utils.checks import as_path, counted
 
     require_place(as_path(out, "OUT"), overwrite)
-    content = read_texts(source, text or (), id, metadata)
+    content = read_file(source, text, id, metadata)
     begun = time.perf_counter()
     cache = out.with_name(f"{out.name}.encoded")
     model = CachedEncoder(load_text_encoder(encoder), cache)

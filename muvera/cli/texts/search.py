@@ -16,6 +16,11 @@ from ..options import JsonOption, RecallOption, TextEncoderOption, WhereOption
 from ..printing import seconds, show
 from .changes import IndexArgument, open_texts
 
+_NOT_UTF8 = "The question must be UTF-8, got {}. Set the terminal to UTF-8, or convert the text with iconv."
+
+# Characters of a refused question that the message repeats.
+_SHOWN = 80
+
 
 def search(
     index: IndexArgument,
@@ -36,6 +41,7 @@ def search(
     Example:
       muvera texts search my-index "a question" -k 3 --explain
     """
+    from ...metadata import is_utf8
     from ...utils.checks import counted
 
     if query is not None and not query.strip():
@@ -43,6 +49,8 @@ def search(
     with open_texts(index, encoder) as loaded:
         find: Callable[..., Any] = loaded.search if unit == "document" else loaded.search_sentences
         for question in iter(_typed_line, "") if query is None else [query]:
+            if not is_utf8(question):  # Python keeps such bytes as lone surrogates
+                raise ValueError(_NOT_UTF8.format(ascii(question)[:_SHOWN]))
             # The printed passage of a text is the one whose words match best, which the
             # explanation contains.
             explained = explain or (not json_ and loaded.encoder.token_spans(question, "query") is not None)
@@ -64,4 +72,7 @@ def search(
 def _typed_line() -> str:
     if sys.stdin.isatty():
         typer.echo("? ", nl=False, err=True)
-    return sys.stdin.readline().strip()
+    try:
+        return sys.stdin.readline().strip()
+    except UnicodeDecodeError as error:
+        raise ValueError(_NOT_UTF8.format(error.object[:_SHOWN])) from None

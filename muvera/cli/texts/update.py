@@ -15,6 +15,7 @@ from .changes import (
     TextsArgument,
     in_batches,
     open_texts,
+    read_file,
     report,
     stored_ids,
 )
@@ -42,9 +43,7 @@ def update(
     Example:
       muvera texts update my-index pages.csv --text title,body --id url
     """
-    from ...texts.text_files import read_texts
-
-    content = read_texts(source, text or (), id, metadata, optional_text=True)
+    content = read_file(source, text, id, metadata, optional_text=True)
     if content.ids is None:
         raise ValueError(f"{source} has no ids, which an update needs. Name their column with --id.")
     with open_texts(index, encoder, change=True, encodes=content.texts is not None) as opened:

@@ -90,7 +90,7 @@ async function show(turn, count) {
   let explained;
   try { explained = await ask("explain", { query: asked.query, ids: added.map((one) => one.hit.id) }); } catch { return; }
   if (turn !== latest) return;
-  added.forEach((one, i) => { one.explanation = explained.explanations[i]; one.weights = weigh(one); });
+  added.forEach((one, i) => { one.explanation = explained.explanations[i]; one.weights = weigh(one); scale(one); });
   // One maximum for all results, so that shades are comparable.
   const most = Math.max(...shown.flatMap((one) => [...(one.weights ?? new Map()).values()]), 1e-9);
   for (const one of shown) if (one.weights) paint(one, most);
@@ -163,8 +163,16 @@ function card(one) {
     });
     meta.append(make("li", {}, button));
   }
-  const header = make("h2", {}, make("span", { class: "name" }, ...heading), make("span", { class: "score", title: scoreParts(hit) }, hit.score.toFixed(3)));
+  one.score = make("span", { class: "score", title: scoreParts(hit) }, hit.score.toFixed(3));
+  const header = make("h2", {}, make("span", { class: "name" }, ...heading), one.score);
   return make("li", { class: "hit" }, header, one.text, one.more, one.pair, meta);
+}
+
+// A score is a sum over the tokens of the query, so it grows with the question; per token it has a scale.
+function scale({ hit, explanation, score }) {
+  const tokens = explanation.matches.length;
+  score.textContent = `${(hit.score / tokens).toFixed(2)} per query token`;
+  score.title = `${scoreParts(hit)} = ${hit.score.toFixed(3)}, for ${tokens} query token${tokens === 1 ? "" : "s"}. Identical tokens have a similarity of 1; the other parts add to it.`;
 }
 
 // Characters of the text that a result searches.
@@ -281,6 +289,7 @@ const given = new URLSearchParams(location.search).get("q");
 if (given) $("query").value = given;
 ask("info").then((info) => {
   const texts = info.text_encoder !== null;
+  if (info.name) document.title = $("name").textContent = info.name;
   $("about").textContent = `${info.documents.toLocaleString("en")} document${info.documents === 1 ? "" : "s"}` + (texts ? `, encoded by ${info.text_encoder}` : "; no texts: search by vectors through the API");
   if (!texts) for (const part of $("form").elements) part.disabled = true;
   else if (given) search();
