@@ -318,6 +318,12 @@ class Change:
         path : Path
             The folder, which this index was loaded from or saved to.
         lock : FolderLock
+            The lock that is held.
+
+        Returns
+        -------
+        Generation
+            The one that the folder contains now.
 
         Raises
         ------

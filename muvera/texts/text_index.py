@@ -777,9 +777,9 @@ class TextIndex:
     def __reduce__(self) -> NoReturn:
         """Raise TypeError, as locks and open files cannot be pickled or copied."""
         raise TypeError(
-            "A TextIndex cannot be pickled or copied, because it has locks and open files or connections. Save "
-            "texts to a folder, and load the folder in the other process or as the copy; open a database "
-            "there by its URL."
+            "A TextIndex cannot be pickled or copied, because it has locks and open files or "
+            "connections. Save texts to a folder, and load the folder in the other process or as the "
+            "copy; open a database there by its URL."
         )
 
     @property
