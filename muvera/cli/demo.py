@@ -75,7 +75,7 @@ def demo() -> None:
         built = muvera.TextIndex.build(sample.texts, SampleEncoder(sample), ids=names)
         shown = [built.search(text, _SHOWN, explain=True) for text in sample.query_texts[:_SHOWN]]
         ways = [
-            _searched("exhaustive Chamfer", sample, None),
+            _searched("exact Chamfer", sample, None),
             _searched("FDE of the paper", sample, "paper"),
             _searched("FDE, the default", sample, "fde"),
         ]
