@@ -315,7 +315,8 @@ class TextIndex:
         ValueError
             If `path` is missing, and the index is not from :meth:`open` or is closed.
         FileExistsError, IndexFolderError
-            As for :meth:`muvera.MuveraIndex.save`.
+            As for :meth:`muvera.MuveraIndex.save`, and if the folder of an index from
+            :meth:`open` was moved, removed or replaced.
         """
         self._texts.save(path, overwrite)
 
@@ -334,6 +335,8 @@ class TextIndex:
         killed or the machine stops.  Changes to a folder are first written to a
         journal, which background saves empty.  Only one process can open a folder;
         others can load it.  Use the index as a context manager, or call :meth:`close`.
+        If the folder is moved, removed or replaced meanwhile, changes raise OSError and
+        change nothing.
 
         Parameters
         ----------
