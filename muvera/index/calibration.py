@@ -363,7 +363,8 @@ def _level(
 
     Recall among the candidates must be at least ``target / within``.
     """
-    recall = target / within
+    # If no candidate is one of the exact best, no number of candidates is enough.
+    recall = target / within if within else math.inf
     count, width = best.shape
     recalls = np.cumsum(best, axis=1) / BEST  # after each candidate
     enough = max(_LEAST * BEST, _number(best, 1 - _SHARE * (1 - recall)))

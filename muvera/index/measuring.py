@@ -7,6 +7,7 @@ they change nothing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -133,6 +134,9 @@ def shares_found(
 ) -> NDArray[np.float64]:
     """Return the share of each query's `k` exact best rows that were proposed.
 
+    A proposed row with the same score replaces one of them: equal documents are equally
+    good answers.
+
     Parameters
     ----------
     contents : IndexContents
@@ -146,7 +150,13 @@ def shares_found(
     rows = contents.searchable[0] if among is None else among
     count = min(k if sources is None else k + 1, len(rows))
     best = _first_others(best_rows(contents, queries, [rows] * len(queries), count, threads), sources, k)
-    return np.array([np.isin(a, b).mean() for (a, _), (b, _) in zip(best, proposed, strict=True)])
+    found = best_rows(contents, queries, [rows for rows, _ in proposed], k, threads)
+    return np.array(
+        [
+            (Counter(exact.tolist()) & Counter(scores.tolist())).total() / len(exact)
+            for (_, exact), (_, scores) in zip(best, found, strict=True)
+        ]
+    )
 
 
 # -- recall -------------------------------------------------------------------

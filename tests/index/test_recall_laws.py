@@ -53,6 +53,10 @@ def test_higher_targets_rank_more(seed: int, within: float) -> None:
     assert fixed == sorted(fixed) and fixed[-1] <= 96
 
 
+def test_without_any_exact_best_every_candidate_is_ranked() -> None:
+    assert {(level.fixed, level.cap, level.limit) for level in levels_of(0, within=0.0)} == {(96, 96, 0.0)}
+
+
 @settings(max_examples=15)
 @given(some.seeds, st.sampled_from(TARGETS))
 def test_a_level_reaches_its_target_on_the_calibrations_queries(seed: int, target: float) -> None:

@@ -260,6 +260,28 @@ def test_windows_and_their_exact_best() -> None:
         np.testing.assert_allclose(shares, count / 5)
 
 
+def test_documents_that_tie_with_the_exact_best_count_as_found() -> None:
+    """Ten copies of each of 30 documents: any three copies are the three exact best."""
+    originals = kind(0, 30)
+    copies = MultiVectors.from_flat(np.tile(originals.tokens, (10, 1)), np.tile(originals.lengths, 10))
+    index = MuveraIndex.build(copies, FDEConfig(dimension=DIMENSION), exact_tokens=0)
+    queries, nothing = originals[:5], np.empty(0, np.float32)
+    proposed = [(q + 30 * np.arange(7, 10), nothing) for q in range(5)]
+    np.testing.assert_array_equal(shares_found(index.contents, queries, proposed, 3), 1)
+    # A document that is no copy replaces none of them.
+    mixed = [(np.append(rows[:2], (q + 1) % 30), nothing) for q, (rows, _) in enumerate(proposed)]
+    np.testing.assert_allclose(shares_found(index.contents, queries, mixed, 3), 2 / 3)
+
+
+def test_an_index_of_equal_documents_is_calibrated() -> None:
+    """A graph proposes other copies than an exact search returns."""
+    pytest.importorskip("hnswlib", reason="hnswlib is not installed")
+    one = np.asarray(kind(0, 1).tokens)
+    copies = MultiVectors.from_flat(np.tile(one, (4500, 1)), np.full(4500, len(one)))
+    index = MuveraIndex.build(copies, "mean", exact_tokens=0, backend="hnsw")
+    assert index.search([one], 3, recall=0.9)[0].expected_recall == pytest.approx(1)
+
+
 def test_the_default_is_fitted_as_soon_as_there_are_enough_documents(tmp_path: Path) -> None:
     documents, stages = kind(0, 300), list[str]()
     with listening(stages.append):
