@@ -73,6 +73,10 @@ _PRIOR = 4.0
 # be wrong for other documents.
 _LEAST_SPREAD = 0.1
 
+# Blocks with shorter rows are rounding errors, as of equal documents: their factor
+# would overflow float32.
+_LEAST_LENGTH = float(np.finfo(np.float32).tiny)
+
 # Purposes among the random streams of a seed; the first picks documents, queries and
 # windows.
 _PICKING, _DIRECTIONS = 0xC4, 0xC5
@@ -417,10 +421,10 @@ def _unit(block: NDArray[np.floating], query: NDArray[np.floating], units: Units
     """Return the factor of the documents' side `block`; queries are divided by it."""
     if units == "rounded":
         peak = float(np.abs(block).max(initial=0))
-        return 1 / peak if peak > 0 else 1.0
+        return 1 / peak if peak > _LEAST_LENGTH else 1.0
     # Root mean square lengths of the rows.
     lengths = [float(np.sqrt(np.square(side, dtype=np.float64).sum() / len(side))) for side in (block, query)]
-    return float(np.sqrt(lengths[1] / lengths[0])) if min(lengths) > 0 else 1.0
+    return float(np.sqrt(lengths[1] / lengths[0])) if min(lengths) > _LEAST_LENGTH else 1.0
 
 
 def _least_squares(

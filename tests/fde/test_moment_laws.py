@@ -329,3 +329,17 @@ def test_equal_documents_leave_the_default_coefficients() -> None:
     blocks = FDEEncoder.preset("mean", 4).fit(MultiVectors.from_arrays([np.eye(4)] * 30)).blocks
     assert blocks is not None
     np.testing.assert_allclose(blocks.coefficients, DEFAULT_COEFFICIENTS, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_equal_documents_give_finite_vectors(seed: int) -> None:
+    """After the mean is subtracted, only rounding errors are left of a block.
+
+    Their inverse does not fit into float32.
+    """
+    rng = np.random.default_rng(seed)
+    one = rng.standard_normal((4, 16)).astype(np.float32)
+    one /= np.linalg.norm(one, axis=1, keepdims=True)
+    documents = MultiVectors.from_flat(np.tile(one, (300, 1)), np.full(300, 4))
+    encoder = FDEEncoder.preset("fde", 16).fit(documents)
+    assert np.isfinite(encoder.encode_documents(documents[:3])).all()
