@@ -1,9 +1,10 @@
-"""Change indexes of texts while a disk is full.
+"""Change text indexes while a disk is full or read-only.
 
 SQLite reads its folder of temporary files when the process starts.
 """
 
 import resource
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from builders.text_encoders import HashEncoder
 
-from muvera import TextIndex
+from muvera import MuveraIndex, TextIndex
 
 ENCODER = HashEncoder(8)
 
@@ -90,3 +91,22 @@ def fill_folder(place: str, filler: str) -> None:
         assert contents(index) == before
         index.add(["more"])
     assert contents(TextIndex.load(folder, ENCODER)) == contents(index)
+
+
+def write_read_only(disk: str) -> None:
+    """Changes, saves and builds name the folder if its file system is read-only."""
+    folder, vectors = Path(disk, "index"), MuveraIndex(dimension=8)
+    TextIndex.build(["a word"], ENCODER, path=folder)
+    loaded = TextIndex.load(folder, ENCODER)
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    writes: list[Callable[[], object]] = [
+        lambda: TextIndex.open(folder, ENCODER),
+        lambda: loaded.save(folder),
+        lambda: vectors.save(Path(disk, "new")),
+        lambda: vectors.rebuild(path=Path(disk, "new")),
+        lambda: MuveraIndex.build([[[1.0]]], path=Path(disk, "deep", "new")),
+    ]
+    for write in writes:
+        message = refused(write)
+        assert disk in message and "Read-only file system" in message, message
+    assert len(TextIndex.load(folder, ENCODER)) == 1

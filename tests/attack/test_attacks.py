@@ -11,7 +11,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,10 +19,8 @@ from builders.indexes import WAYS
 
 from attack.changes import Changes
 from attack.cut_short import CASES, interrupt
-from attack.full_disk import ENCODER, refused
 from attack.processes import run_alone
 from attack.server_limits import SHAPES
-from muvera import MuveraIndex, TextIndex
 
 LONG = os.environ.get("MUVERA_ATTACK")
 SECONDS = 60.0 if LONG else 1.5
@@ -81,21 +79,7 @@ def test_a_full_disk_loses_nothing(what: str, disk: Path | None, tmp_path: Path)
 def test_a_read_only_disk_is_named(disk: Path | None) -> None:
     if disk is None:
         pytest.skip("a disk cannot be mounted here")
-    folder, vectors = disk / "index", MuveraIndex(dimension=8)
-    TextIndex.build(["a word"], ENCODER, path=folder)
-    loaded = TextIndex.load(folder, ENCODER)
-    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    writes: list[Callable[[], object]] = [
-        lambda: TextIndex.open(folder, ENCODER),
-        lambda: loaded.save(folder),
-        lambda: vectors.save(disk / "new"),
-        lambda: vectors.rebuild(path=disk / "new"),
-        lambda: MuveraIndex.build([[[1.0]]], path=disk / "deep" / "new"),
-    ]
-    for write in writes:
-        message = refused(write)
-        assert str(disk) in message and "Read-only file system" in message
-    assert len(TextIndex.load(folder, ENCODER)) == 1
+    run_alone("full_disk", "write_read_only", disk)
 
 
 @pytest.mark.parametrize("way", WAYS)
