@@ -28,7 +28,7 @@ def test_the_demo_in_text(demo: tuple[str, str]) -> None:
 
 
 def test_the_demo_compares_the_steps_of_muvera(demo: tuple[str, str]) -> None:
-    row = re.compile(r"^(?:exhaustive|FDE).{14,15} +(\S+) +(\d+) +(\d+) +(\d+)% +[\d.]+ m?s$", re.MULTILINE)
+    row = re.compile(r"^(?:exact|FDE).{13,15} +(\S+) +(\d+) +(\d+) +(\d+)% +[\d.]+ m?s$", re.MULTILINE)
     exact, paper, default = ([int(cell) for cell in cells[1:]] for cells in row.findall(demo[0]))
     assert [cells[0] for cells in row.findall(demo[0])] == ["-", "10,240", "512"]
     assert (exact[0], paper[0], default[0]) == (677, 20, 20)
