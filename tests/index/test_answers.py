@@ -239,7 +239,9 @@ def test_rerank_and_explain(way: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="module")
 def changed() -> MuveraIndex:
-    """An index with deleted and updated documents; tests must not change it."""
+    """A graph with deleted and updated documents; tests must not change it."""
+    # pytest repeats a fixture's ImportError for later tests without its hook.
+    pytest.importorskip("hnswlib")
     index = built(hnsw={"m": 8})
     index.delete(range(20))
     index.update(DOCUMENTS[20:30])
