@@ -48,6 +48,10 @@ ENCODER_FILE = "encoder.json"
 # fewer, long vectors fit into the cache.
 _PROJECTED_TEXTS = 16
 
+# A smaller share of the sum of squares is a float32 rounding error, as of equal
+# documents.
+_ROUNDING = 1e-12
+
 # Number of bytes of the cells that one thread keeps before a count sketch.
 _BLOCK_BYTES = 64 << 20
 
@@ -520,11 +524,12 @@ def array_classes(config: FDEConfig) -> dict[str, type[EncoderArrays]]:
 
 def _cell_unit(documents: NDArray[np.float32], cells: int) -> float:
     """Return the factor that scales the cells' standard deviation to the moments'."""
-    spreads = [
-        float(np.square(part - part.mean(axis=0), dtype=np.float64).sum())
-        for part in (documents[:, :cells], documents[:, cells:])
-    ]
-    return math.sqrt(spreads[1] / spreads[0]) if min(spreads) > 0 else 1.0
+    parts = documents[:, :cells], documents[:, cells:]
+    spreads = [float(np.square(part - part.mean(axis=0), dtype=np.float64).sum()) for part in parts]
+    sizes = [float(np.square(part, dtype=np.float64).sum()) for part in parts]
+    if any(spread <= _ROUNDING * size for spread, size in zip(spreads, sizes, strict=True)):
+        return 1.0
+    return math.sqrt(spreads[1] / spreads[0])
 
 
 def _scale_of(documents: MultiVectors) -> float:
