@@ -24,7 +24,7 @@ TextSide = Literal["document", "query"]
 _BATCH = 64
 
 
-# numpydoc would ask for *args and **kwargs, the constructor of every protocol.
+# The constructor of a Protocol takes *args and **kwargs, which need no Parameters.
 @runtime_checkable
 class TextEncoder(Protocol):  # numpydoc ignore=PR01
     """A late-interaction model that turns texts into token vectors.
