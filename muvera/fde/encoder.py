@@ -175,8 +175,7 @@ class FDEEncoder:
             return np.zeros(self.config.dimension, np.float32)
         return self.mean_token.center
 
-    # -- fitting
-    # --------------------------------------------------------------------------
+    # -- fitting -----------------------------------------------------------------------
 
     def fit(self, documents: Any, queries: Any = None, *, threads: int | None = None) -> FDEEncoder:
         """Fit the encoder to a sample of documents, and return it.
@@ -284,8 +283,7 @@ class FDEEncoder:
                 long_windows, maps, cells, means, float(units[0]), threads
             )
 
-    # -- encoding
-    # -------------------------------------------------------------------------
+    # -- encoding ----------------------------------------------------------------------
 
     def encode_documents(
         self, documents: Any, *, out: NDArray[np.float32] | None = None, threads: int | None = None
@@ -443,8 +441,7 @@ class FDEEncoder:
             return self.landmarks.count
         return self.config.cell_dimension
 
-    # -- files
-    # ----------------------------------------------------------------------------
+    # -- files -------------------------------------------------------------------------
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the drawn and fitted arrays by name.

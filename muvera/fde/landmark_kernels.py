@@ -25,10 +25,9 @@ from ..kernels.tile import LANES, ROWS
 NEAREST = 16
 
 #: A query token whose nearest landmark has a lower cosine has most of its weight in no
-#: cell, so the moments decide.  With landmarks of 400 CoSQA documents, this raises
-#: 10-recall@50 of Cranfield's queries from .85 to .92; `python -m experiments vectors
-#: drift` measures it.  With larger values, documents of the sample's kind begin to
-#: lose.
+#: cell, so the moments decide.  This raises the recall of documents unlike the sample,
+#: which `python -m experiments vectors drift` measures.  With larger values, documents
+#: of the sample's kind begin to lose.
 ELSEWHERE = 0.7
 
 # Tokens whose largest entry is below this number count as zero: its inverse overflows.

@@ -45,9 +45,10 @@ _LANDMARKS = 0xD0
 # Tokens whose lengths are measured together.
 _BLOCK = 65536
 
-# Sampled tokens per landmark, and rounds of k-means.  Five rounds gain no more than
-# three.
+# Sampled tokens per landmark.
 _TOKENS = 20
+
+# Rounds of k-means.  Five gain no more than three.
 _ROUNDS = 3
 
 # Tokens that are compared with all landmarks at a time.
