@@ -14,10 +14,14 @@ import numpy as np
 
 from ..evaluation.statistics import mean_interval, pareto_front, ratio_interval
 from ..evaluation.summary import Measured, Part
+from ..runner.configuration import Entry
 from .table import Column, Table
 
 # Recalls at which speed is interpolated.
 _SPEED_RECALLS = (0.8, 0.9, 0.95, 0.99)
+
+# Recalls for which candidates are counted, as in table 1 of the MUVERA paper.
+_CANDIDATE_RECALLS = (0.8, 0.85, 0.9, 0.95)
 
 # Tolerance, because a mean of recalls is rounded.
 _ROUNDING = 1e-9
@@ -194,9 +198,63 @@ def seconds_at(curve: Sequence[tuple[float, float]], recall: float) -> float | N
     return round(float(np.interp(recall, front[:, 0], front[:, 1])), 9)
 
 
+def _floats(parts: list[Part]) -> list[Table]:
+    """Return the bytes of each system's vector."""
+    return [
+        _grid(parts, "bytes per vector", lambda measured: measured.rows[0]["bytes_per_document"], "{:,.0f}")
+    ]
+
+
+def _candidates(parts: list[Part]) -> list[Table]:
+    """Return the smallest measured number of candidates that reaches each recall."""
+    experiment = parts[0].experiment
+    metric = experiment.metrics[0]
+    rows = []
+    for entry in experiment.entries:
+        for level in _CANDIDATE_RECALLS:
+            cells = [_needed(part, entry, metric, level) for part in parts]
+            if any(cells):
+                rows.append([entry.label, f"{level:.2f}".removeprefix("0"), *cells])
+    columns = [Column(part.collection) for part in parts]
+    return [Table(f"candidates that reach a {metric}", ["system", "recall", *columns], rows)]
+
+
+def _needed(part: Part, entry: Entry, metric: str, recall: float) -> str:
+    """Return the number of candidates as text, "more" if none reaches the recall."""
+    reached = [
+        point.query["candidates"]
+        for point in entry.points()
+        if point.name in part.points
+        and "candidates" in point.query
+        and np.mean(part.points[point.name].values[metric]) >= recall - _ROUNDING
+    ]
+    if reached:
+        return f"{min(reached):,}"
+    measured = any(point.name in part.points for point in entry.points() if "candidates" in point.query)
+    return "more" if measured else ""
+
+
+def _variance(parts: list[Part]) -> list[Table]:
+    """Return each metric's mean and standard deviation over seeds."""
+
+    def cell(metric: str) -> Callable[[Measured], Any]:
+        def text(measured: Measured) -> str | None:
+            means = [row["metrics"][metric]["mean"] for row in measured.rows if row["metrics"].get(metric)]
+            if len(means) < 2:
+                return None
+            return f"{np.mean(means):.3f} +- {np.std(means, ddof=1):.4f}"
+
+        return text
+
+    return [_grid(parts, metric, cell(metric)) for metric in parts[0].experiment.metrics]
+
+
 _KINDS: dict[str, Callable[[list[Part]], list[Table]]] = {
     "metrics": _metrics,
     "speed": _speed,
     "size": _size,
     "speed_at_recall": _speed_at_recall,
+    "floats": _floats,
+    "candidates": _candidates,
+    "variance": _variance,
 }

@@ -23,7 +23,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 #: from seed + r.
 FIRST_SEED, SEED_STEP = 42, 1000
 
-_TABLES = ("metrics", "speed", "size", "speed_at_recall")
+_TABLES = ("metrics", "speed", "size", "speed_at_recall", "floats", "candidates", "variance")
 _PLAIN_KEYS = ("title", "caption", "reproduces", "k", "queries", "timed")
 _KEYS = (*_PLAIN_KEYS, "seeds", "collections", "metrics", "systems", "compare", "tables")
 _ENTRY_KEYS = ("system", "label", "build", "variants", "query", "sweep", "allow_fewer")

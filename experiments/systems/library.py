@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from muvera import FDEEncoder, IndexSettings, MultiVectors, MuveraIndex
 from muvera.fde.config import PRESETS, FDEConfig
 from muvera.fde.moments import default_blocks
-from muvera.mips import make_search
+from muvera.mips import HNSWSettings, make_search
+from muvera.reranking.chamfer import carve_queries
+from muvera.utils.checks import import_extra
 
 from ..known_names import require_known
-from .base import Answers, Material, Ranked, System, timed_search
+from .base import Answers, Material, Ranked, System, arguments_of, timed_search
+from .insertion_order import Order, insertion_order
 
 #: Parameters that a configuration may set; dimension and seed come from the runner.
 _PARAMETERS = [field.name for field in fields(FDEConfig) if field.name not in ("dimension", "seed")]
@@ -113,24 +117,46 @@ class Muvera(_LibrarySystem):
 
 
 class FirstStage(_LibrarySystem):
-    """The first stage alone: documents by the exact inner products of their vectors.
+    """The first stage alone: documents by the inner products of their vectors.
 
-    An FDE keeps its default coefficients if `fit_coefficients` is false.
+    `search` is "exact", "scan" or "hnsw" as in :func:`muvera.mips.make_search`, or "pq"
+    for faiss with one byte for every `pq_floats` floats (MUVERA, section 3.2:
+    PQ-256-G).  `order` is the order in which vectors are added: "given", "random", or
+    by "rising_dimension" or "falling_dimension", the local intrinsic dimension.  An FDE
+    keeps its default coefficients if `fit_coefficients` is false.
     """
 
     name: ClassVar[str] = "fde"
 
-    def __init__(self, *, preset: str = "fde", fit_coefficients: bool = True, **changes: Any) -> None:
+    def __init__(
+        self,
+        *,
+        preset: str = "fde",
+        search: Literal["exact", "scan", "hnsw", "pq"] = "exact",
+        pq_floats: int = 8,
+        hnsw: dict[str, int] | None = None,
+        order: Order = "given",
+        fit_coefficients: bool = True,
+        **changes: Any,
+    ) -> None:
         super().__init__(preset, changes)
-        self._fit_coefficients = fit_coefficients
+        require_known(search, ("exact", "scan", "hnsw", "pq"), "search")
+        self._kind, self._pq_floats, self._hnsw = search, pq_floats, hnsw or {}
+        self._order, self._fit_coefficients = order, fit_coefficients
 
     def build(self, material: Material) -> None:
         """Fit the encoder, encode all documents and add their vectors to the search."""
         super().build(material)
         self._encoder = self._fitted(material)
-        self._search = make_search("exact", self._encoder.config.vector_dimension)
+        size = self._encoder.config.vector_dimension
+        if self._kind == "pq":
+            self._search: Any = _ProductCodes(size, self._pq_floats)
+        else:
+            settings = HNSWSettings(seed=material.seed, **self._hnsw)
+            self._search = make_search(self._kind, size, settings)
         vectors = self._encoder.encode_documents(self.documents, threads=self.threads)
-        self._search.add(np.arange(len(self.documents)), vectors, self.threads)
+        self._position = insertion_order(self._order, vectors, material.seed)
+        self._search.add(np.arange(len(vectors)), vectors[self._position], self.threads)
 
     def _fitted(self, material: Material) -> FDEEncoder:
         encoder = FDEEncoder(self.config(material))
@@ -148,19 +174,98 @@ class FirstStage(_LibrarySystem):
             encoder.config, matrices=encoder.matrices, mean_token=encoder.mean_token, blocks=blocks
         )
 
-    def search(self, queries: MultiVectors, k: int) -> Answers:
+    def search(
+        self, queries: MultiVectors, k: int, *, ef: int | None = None, one_by_one: bool = False
+    ) -> Answers:
         """Return the documents with the largest inner products.
 
-        Queries are answered at once and not timed.
+        Queries are answered at once and not timed, except with `one_by_one`.
         """
+
+        def answer(_: int, query: MultiVectors) -> Ranked:
+            ids, scores = self.best(query, k, ef)
+            return ids[0], scores[0]
+
+        if one_by_one:
+            return timed_search(queries, k, answer)
+        return Answers(*self.best(queries, k, ef), np.full(len(queries), np.nan))
+
+    def best(
+        self, queries: MultiVectors, k: int, ef: int | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return positions and inner products of each query's `k` best documents."""
         vectors = self._encoder.encode_queries(queries, threads=self.threads)
-        ids, scores = self._search.search(vectors, k, threads=self.threads)
-        return Answers(ids, scores, np.full(len(queries), np.nan))
+        more = {} if ef is None else {"ef": ef}
+        ids, scores = self._search.search(vectors, k, threads=self.threads, **more)
+        return np.where(ids < 0, -1, self._position[ids]), scores
 
     def reads_tokens(self, **_: Any) -> bool:
         """Return False: nothing is ranked exactly."""
         return False
 
     def bytes_per_document(self) -> float:
-        """Return the bytes of a stored vector."""
+        """Return the bytes of a stored vector, with the links of a graph."""
         return float(self._search.info()["bytes_per_vector"])
+
+
+class Carving(System):
+    """A first stage, then Chamfer with fewer query vectors (ball carving).
+
+    See :func:`muvera.reranking.chamfer.carve_queries`.  `build` has the arguments of
+    :class:`FirstStage`.
+    """
+
+    name: ClassVar[str] = "carving"
+
+    def __init__(self, **build: Any) -> None:
+        self._first = FirstStage(**build)
+
+    @staticmethod
+    def open_arguments() -> Iterable[str]:
+        """Return the names of the first stage's arguments."""
+        return arguments_of(FirstStage, "build")
+
+    def build(self, material: Material) -> None:
+        """Build the first stage."""
+        super().build(material)
+        self._first.build(material)
+
+    def search(
+        self, queries: MultiVectors, k: int, *, candidates: int = 100, tau: float | None = None
+    ) -> Answers:
+        """Rank `candidates` documents by the carved query; tau None ranks exactly."""
+
+        def answer(_: int, query: MultiVectors) -> Ranked:
+            found = self._first.best(query, max(k, candidates))[0][0]
+            asked = query if tau is None else carve_queries(query, tau)
+            return self.ranked_exactly(asked, found[found >= 0], k)
+
+        return timed_search(queries, k, answer)
+
+    def bytes_per_document(self) -> float:
+        """Return the bytes of a stored vector."""
+        return self._first.bytes_per_document()
+
+
+class _ProductCodes:
+    """Product quantization by faiss: 256 centers for each group of floats."""
+
+    def __init__(self, dimension: int, group: int) -> None:
+        if dimension % group:
+            raise ValueError(f"pq_floats must divide the {dimension} floats of a vector, got {group}.")
+        faiss = import_extra("faiss", "experiments", "search='pq'")
+        metric = faiss.METRIC_INNER_PRODUCT
+        self._index: Any = faiss.IndexPQ(dimension, dimension // group, 8, metric)
+
+    def add(self, ids: NDArray[np.int64], vectors: NDArray[np.float32], threads: int) -> None:
+        self._index.train(vectors)
+        self._index.add(vectors)
+
+    def search(
+        self, vectors: NDArray[np.float32], k: int, *, threads: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        scores, ids = self._index.search(vectors, k)
+        return ids, scores
+
+    def info(self) -> dict[str, int]:
+        return {"bytes_per_vector": int(self._index.code_size)}

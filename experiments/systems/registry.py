@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from .base import System
 from .baselines import Exhaustive, Pooled
-from .library import FirstStage, Muvera
+from .library import Carving, FirstStage, Muvera
 from .peers import Lemur, Plaid, Qdrant, Tachiom, Warp
 from .texts import BM25, Hybrid, Texts
+from .token_search import XTR, SingleVector
 
 #: Name of a system -> its class.
 SYSTEMS: dict[str, type[System]] = {
     system.name: system
     for system in (
-        *(Exhaustive, Muvera, FirstStage, BM25, Hybrid, Texts, Pooled),
-        *(Plaid, Tachiom, Warp, Qdrant, Lemur),
+        *(Exhaustive, Muvera, FirstStage, Carving, BM25, Hybrid, Texts, Pooled),
+        *(SingleVector, XTR, Plaid, Tachiom, Warp, Qdrant, Lemur),
     )
 }

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from builders.token_collections import random_texts
 
 from experiments.datasets.synthetic import synthetic_collection
 from experiments.systems.base import NotApplicableError, Ranked, arguments_of, timed_search
+from experiments.systems.insertion_order import Order, insertion_order, intrinsic_dimension
 from experiments.systems.registry import SYSTEMS
 from muvera import MultiVectors
 
@@ -135,3 +136,88 @@ def test_wrong_arguments_of_systems(name: str, build: dict[str, Any], message: s
 def test_arguments_of_a_system_are_read_from_its_signatures() -> None:
     names = arguments_of(SYSTEMS["muvera"], "build").keys()
     assert {"preset", "center", "final_projection_dimension"} <= names and "seed" not in names
+
+
+def test_the_single_vector_heuristic_takes_documents_by_the_rank_of_their_tokens(tmp_path: Path) -> None:
+    documents = MultiVectors.from_arrays(
+        [[[1.0, 0.0], [0.9, 0.1]], [[0.8, 0.2], [0.0, 0.5]], [[0.1, 1.0]], [[-1.0, -1.0]]]
+    )
+    query = MultiVectors.from_arrays([[[1.0, 0.0], [0.0, 1.0]]])
+    collection = replace(COLLECTION, documents=documents, judgements=None)
+    system = built("single_vector", collection, tmp_path)
+    # Nearest tokens: 0 and 2 (first rank), 0 and 1 (second), 1 and 0 (third).
+    assert set(system.search(query, 4, candidates=2).ids[0]) == {0, 2, -1}
+    assert set(system.search(query, 4, candidates=3).ids[0]) == {0, 1, 2, -1}
+    twice = system.search(query, 4, candidates=3, deduplicate=False).ids[0]
+    assert set(twice) == {0, 2, -1}, "the second token of document 0 must count"
+
+
+def test_xtr_imputes_the_lowest_retrieved_similarity(tmp_path: Path) -> None:
+    documents = MultiVectors.from_arrays([[[1.0, 0.0], [0.9, 0.0]], [[0.5, 0.5]], [[0.0, 1.0]]])
+    query = MultiVectors.from_arrays([[[1.0, 0.0], [0.0, 1.0]]])
+    system = built("xtr", replace(COLLECTION, documents=documents, judgements=None), tmp_path)
+    answers = system.search(query, 3, tokens=2)
+    # The tokens retrieve (1.0, 0.9) of document 0, and (1.0, 0.5) of documents 2 and 1.
+    assert answers.ids[0].tolist() == [2, 0, 1]
+    np.testing.assert_allclose(answers.scores[0], [0.9 + 1.0, 1.0 + 0.5, 0.9 + 0.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["single_vector", "xtr"])
+def test_token_baselines_with_everything_retrieved_rank_exactly(tmp_path: Path, name: str) -> None:
+    system = built(name, COLLECTION, tmp_path)
+    every = {"tokens": 10_000, "candidates": 60} if name == "xtr" else {"candidates": 60}
+    answers = ask(system, COLLECTION.queries, 5, **every)
+    exact = exact_scores(COLLECTION.queries, COLLECTION.documents)
+    np.testing.assert_array_equal(answers.ids, np.argsort(-exact, axis=1)[:, :5])
+
+
+def test_carving_without_tau_ranks_exactly_and_with_tau_by_fewer_vectors(tmp_path: Path) -> None:
+    system = built("carving", COLLECTION, tmp_path, preset="simhash")
+    exact = exact_scores(COLLECTION.queries, COLLECTION.documents)
+    whole = ask(system, COLLECTION.queries, 5, candidates=60)
+    np.testing.assert_array_equal(whole.ids, np.argsort(-exact, axis=1)[:, :5])
+    carved = ask(system, COLLECTION.queries, 5, candidates=60, tau=0.1)
+    assert (carved.scores <= whole.scores + 1e-5).all()
+    assert not np.allclose(carved.scores, whole.scores)
+
+
+@pytest.mark.parametrize("build", [{"search": "scan"}, {"search": "hnsw"}, {"order": "random"}])
+def test_other_searches_of_the_first_stage_find_what_exact_search_finds(tmp_path: Path, build: Any) -> None:
+    exact = built("fde", COLLECTION, tmp_path, preset="simhash").search(COLLECTION.queries, 10)
+    other = built("fde", COLLECTION, tmp_path, preset="simhash", **build)
+    found = ask(other, COLLECTION.queries, 10, one_by_one=True)
+    assert not np.isnan(found.seconds).any()
+    shared = [len(set(a) & set(b)) for a, b in zip(found.ids, exact.ids, strict=True)]
+    assert np.mean(shared) >= 9
+
+
+def test_product_codes_have_a_byte_per_group_of_floats(tmp_path: Path) -> None:
+    many = synthetic_collection("quick-cone", documents=300, queries=4)
+    system = built("fde", many, tmp_path, preset="paper", search="pq", pq_floats=8)
+    assert system.bytes_per_document() == 10_240 / 8
+    exact = built("fde", many, tmp_path, preset="paper").search(many.queries, 20)
+    coded = system.search(many.queries, 20)
+    shared = [len(set(a) & set(b)) for a, b in zip(coded.ids, exact.ids, strict=True)]
+    assert np.mean(shared) > 15
+    with pytest.raises(ValueError, match="pq_floats must divide the 512 floats"):
+        built("fde", many, tmp_path, search="pq", pq_floats=7)
+
+
+def test_a_line_is_of_dimension_one_and_a_plane_of_two() -> None:
+    stream = np.random.default_rng(0)
+    # Directions on an arc, and on a patch of a sphere in space.
+    arc = np.stack([np.ones(2000), stream.uniform(-0.3, 0.3, 2000), np.zeros(2000)], axis=1)
+    patch = np.stack([np.ones(2000), *stream.uniform(-0.3, 0.3, (2, 2000))], axis=1)
+    for vectors, dimension in ((arc, 1), (patch, 2)):
+        found = np.median(intrinsic_dimension(vectors.astype(np.float32)))
+        # The estimate from 50 neighbors has a standard error of 1/7 of the dimension.
+        assert found == pytest.approx(dimension, rel=0.1)
+
+
+def test_orders_are_permutations_and_follow_the_dimension() -> None:
+    vectors = np.random.default_rng(1).normal(size=(200, 8)).astype(np.float32)
+    dimension = intrinsic_dimension(vectors)
+    for order in get_args(Order):
+        assert sorted(insertion_order(order, vectors, 0)) == list(range(200))
+    rising = insertion_order("rising_dimension", vectors, 0)
+    assert (np.diff(dimension[rising]) >= 0).all()
