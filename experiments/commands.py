@@ -18,6 +18,7 @@ from .datasets.encode import encode_texts
 from .datasets.passages import write_passages
 from .report.machines import Machine, machine_table
 from .report.page import page_of
+from .report.papers import papers_page
 from .report.results_pages import update_fde_table, update_readme, write_pages
 from .report.run_folder import load_run
 from .report.stored_results import RESULTS, save_run
@@ -187,7 +188,8 @@ def page(
 def results() -> None:
     """Write the stored results as pages and tables of the documents.
 
-    The pages go into docs/results, the tables into README.md and docs/muvera.md.
+    The pages go into docs/results and docs/papers.md, the tables into README.md and
+    docs/muvera.md.
     """
     root = Path(__file__).parents[1]
     for path, update in (
@@ -195,8 +197,10 @@ def results() -> None:
         (root / "docs" / "muvera.md", update_fde_table),
     ):
         path.write_text(update(path.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
-    for path in write_pages(root / "docs" / "results", RESULTS):
-        typer.echo(str(path))
+    with usage_errors((ValueError, ImportError)):
+        for path in write_pages(root / "docs" / "results", RESULTS):
+            typer.echo(str(path))
+        (root / "docs" / "papers.md").write_text(papers_page(), encoding="utf-8")
 
 
 def machines(

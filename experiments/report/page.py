@@ -12,6 +12,7 @@ from typing import Any
 
 from muvera.utils.checks import import_extra
 
+from .charts import CONFIG, specification
 from .run_folder import Run
 from .table import Column, Table, html, number
 from .views import ExperimentView
@@ -48,7 +49,7 @@ def page_of(run: Run) -> str:
         style=(_HERE / "page.css").read_text(encoding="utf-8"),
         script=(_HERE / "page.js").read_text(encoding="utf-8"),
         library=_library(),
-        data=_packed(json.dumps({"plots": plots, "systems": names}, ensure_ascii=False)),
+        data=_packed(json.dumps({"plots": plots, "systems": names, "config": CONFIG}, ensure_ascii=False)),
     )  # fmt: skip
     return text.lstrip()
 
@@ -60,8 +61,7 @@ def _experiment(view: ExperimentView, plots: list[dict[str, Any]]) -> dict[str, 
     for plot in view.plots():
         title = f"{plot.quality} by {plot.cost}"
         groups.setdefault(plot.collection, []).append({"number": len(plots), "title": title})
-        marks = {label: mark._asdict() for label, mark in plot.marks.items()}
-        plots.append({**plot._asdict(), "marks": marks})
+        plots.append(specification(plot))
     tables = [
         Table(table["title"].removeprefix(f"{view.title}: "), table["header"], table["rows"])
         for table in run.tables
@@ -73,6 +73,7 @@ def _experiment(view: ExperimentView, plots: list[dict[str, Any]]) -> dict[str, 
         "title": view.title,
         "caption": view.configuration.get("caption", ""),
         "reproduces": view.configuration.get("reproduces"),
+        "paper": view.configuration.get("paper"),
         "configuration": json.dumps(view.configuration, indent=2, ensure_ascii=False),
         "key": [(name, system_of[name], mark) for name, mark in view.marks.items()] if groups else [],
         "groups": groups,

@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from muvera.utils.atomic_files import write_bytes
 
 from ..runner.provenance import machine_text
+from .pictures import plot_of, write_picture
 from .stored_results import load_results
 from .table import Table, markdown
 
 #: Name of a page -> the question that it answers, the advice that follows from it, and
 #: experiments.
 SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "paper": (
+        "Which figures of the MUVERA paper hold here?", "[MUVERA as in the paper](../muvera.md)",
+        (
+            *("vector_dimension", "nearest_neighbor", "single_vector", "carving", "quantization", "graph"),
+            *("plaid", "variance", "final_projection"),
+        ),
+    ),
     "systems": (
         "How fast are other engines at the same recall?", "[Switch](../how-to/switch.md)",
         ("headline", "speed"),
     ),
     "vectors": (
         "Which encoder, and how many floats?", "[Encoders](../settings.md#encoders)",
-        ("end_to_end", "default_vectors"),
+        ("end_to_end", "default_vectors", "nested"),
     ),
     "fdes": (
         "How good are FDEs, and which of their options matter?",
         "[FDEs](../how-it-works.md#fixed-dimensional-encodings-fdes)",
-        ("pipeline", "vector_dimension", "ablation", "limit"),
+        ("pipeline", "ablation", "limit", "token_search", "insertion_order"),
     ),
     "tokens": (
         "How should tokens be stored?", "[Tokens](../settings.md#how-tokens-are-stored)",
-        ("searches", "tokens"),
+        ("searches", "tokens", "pooling"),
     ),
     "texts": (
         "Do words improve the ranking of texts?", "[Texts](../how-to/search-texts.md)",
@@ -61,6 +71,16 @@ _PARTS = {
     "Choice of the default": "choice",
     "Added documents": "added",
     "Adding documents of another kind": "mixed",
+}
+
+# What stands before the sections of a page.
+_INTRODUCTIONS = {
+    "paper": """\
+Figures and tables are numbered as in the first version of arXiv 2405.19504. The paper uses ColBERTv2 on MS MARCO
+and five other BEIR collections of up to 8.8 million documents, a C++ engine with DiskANN, and recall of judged
+documents. Here the collections are small, the token vectors of lotte500-colbertv2 alone are those of ColBERTv2,
+graphs are those of hnswlib, and 10-recall@N is the share of exact Chamfer's ten best documents. Absolute values
+therefore differ. What can be compared is which choice is better, and by how much.""",
 }
 
 _GUIDE = """\
@@ -116,7 +136,8 @@ def write_pages(folder: Path, results: Path) -> list[Path]:
     for name, (question, advice, members) in SUBJECTS.items():
         stored = [values for values in (load_results(member, results) for member in members) if values]
         if stored:
-            pages[name] = "\n\n".join([f"# {question}", *map(experiment_section, stored)])
+            sections = [experiment_section(values, folder) for values in stored]
+            pages[name] = "\n\n".join([f"# {question}", *_introduction(name, stored), *sections])
             questions.append([f"[{question}]({name}.md)", advice])
     pages["index"] = "\n\n".join(
         ["# Results", _GUIDE, markdown(Table("", ["measurements", "advice"], questions))]
@@ -127,8 +148,45 @@ def write_pages(folder: Path, results: Path) -> list[Path]:
     return paths
 
 
-def experiment_section(stored: dict[str, Any]) -> str:
+def _introduction(name: str, stored: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a page's text before its sections, and the paper's results with links."""
+    if name not in _INTRODUCTIONS:
+        return []
+    rows = []
+    for values in stored:
+        content = values["configuration"]
+        source = content["reproduces"].removeprefix("MUVERA paper, ")
+        claim = " ".join(content["paper"].split())
+        rows.append([f"{source}", claim, f"[{content['title']}](#{_anchor(content['title'])})"])
+    return [_INTRODUCTIONS[name], markdown(Table("", ["in the paper", "the paper found", "here"], rows))]
+
+
+def _anchor(title: str) -> str:
+    """Return the anchor of a heading, as MkDocs and GitHub make it.
+
+    Examples
+    --------
+    >>> _anchor("The paper's FDEs, by N")
+    'the-papers-fdes-by-n'
+    """
+    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+
+
+def _picture(stored: dict[str, Any], folder: Path) -> list[str]:
+    """Draw an experiment's picture, and return the Markdown that shows it."""
+    plot = plot_of(stored)
+    if plot is None:
+        return []
+    name = stored["experiment"]
+    write_picture(plot, folder / "figures" / f"{name}.svg")
+    title = f"{plot.quality} by {plot.cost}, {plot.collection}"
+    return [f"![{title}](figures/{name}.svg)\n\n*{title}*"]
+
+
+def experiment_section(stored: dict[str, Any], folder: Path) -> str:
     """Return the section of an experiment; of a bench, all tables with their captions.
+
+    Its picture goes into `folder`.
 
     A run's section has its conditions and its most important table: the compared
     points, or the first table and others of its kind.  Other tables are folded.
@@ -136,21 +194,21 @@ def experiment_section(stored: dict[str, Any]) -> str:
     name, content = stored["experiment"], stored["configuration"]
     run = "machine" in stored
     if not run:
-        parts = [
-            part
-            for table in stored["tables"]
-            for part in (
-                f"## {table['title']}",
-                f"{table['caption']} {_bench_command(name, table['title'])}".strip(),
-                _cells(table),
-            )
-        ]
+        shown = _picture(stored, folder)
+        parts = []
+        for table in stored["tables"]:
+            caption = f"{table['caption']} {_bench_command(name, table['title'])}".strip()
+            parts += [f"## {table['title']}", *shown, caption, _cells(table)]
+            shown = []  # the picture is of the first table
         return "\n\n".join(parts)
     command = f"`python -m experiments run {name}`"
     source = f" ({content['reproduces']}.)" if content.get("reproduces") else ""
     caption = " ".join(content.get("caption", "").split())
     on = f"{machine_text(stored['machine'])}; threads: {stored['threads']}."
-    parts = [f"## {content['title']}", f"{caption}{source}", f"{_conditions(content)} {on} {command}"]
+    parts = [f"## {content['title']}", *_picture(stored, folder)]
+    if content.get("paper"):
+        parts.append(f"The paper: {' '.join(content['paper'].split())}")
+    parts += [f"{caption}{source}", f"{_conditions(content)} {on} {command}"]
     parts += [short_table(stored)] if content.get("compare") else []
     first = _title(stored, stored["tables"][0]).partition(",")[0]
     for table in stored["tables"]:

@@ -1,53 +1,12 @@
-"""ExperimentView: the rows of one experiment in a run, and their plots.
-
-page.js draws the plots.
-"""
+"""ExperimentView: the rows of one experiment in a run, and their plots."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any, NamedTuple
 
+from .charts import Mark, Plot, Row, marks_of
 from .run_folder import Run
-
-Row = dict[str, Any]
-
-# Okabe and Ito's colors for color-blind readers (without yellow), and others that are
-# visible on both papers.
-_COLORS = (
-    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a828c", "#874bd2"),
-    *("#78c31e", "#c32d69", "#786900", "#f087ff", "#00c3a5", "#965a5a", "#1e87ff", "#96961e"),
-)
-
-# Vega's shapes, and the characters for them in a key.
-_SHAPES = (
-    *(("circle", "\u25cf"), ("square", "\u25a0"), ("diamond", "\u25c6")),
-    *(("triangle-up", "\u25b2"), ("cross", "\u271a"), ("triangle-down", "\u25bc")),
-)
-
-
-class Mark(NamedTuple):
-    """Color and shape of a curve, and the shape as a character."""
-
-    color: str
-    shape: str
-    character: str
-
-
-class Plot(NamedTuple):
-    """A trade-off of quality and cost on one collection, with its Pareto fronts."""
-
-    collection: str
-    quality: str
-    cost: str
-    #: "more" or "less" of the cost.
-    better: str
-    #: "x" (quality), "y" (cost), "label", "system", "name", and "low" and "high" of the
-    #: quality.
-    points: list[Row]
-    #: Marks of the points' labels.
-    marks: dict[str, Mark]
 
 
 class ExperimentView:
@@ -80,13 +39,8 @@ class ExperimentView:
 
     @cached_property
     def marks(self) -> dict[str, Mark]:
-        """Color and shape of each label; no color is used twice."""
-        marks: dict[str, Mark] = {}
-        for k, label in enumerate(dict.fromkeys(row["label"] for row in self.rows)):
-            # Past the last color, hues follow the golden angle.
-            color = _COLORS[k] if k < len(_COLORS) else f"hsl({k * 137.508 % 360:.1f}, 55%, 50%)"
-            marks[label] = Mark(color, *_SHAPES[k % len(_SHAPES)])
-        return marks
+        """Color and shape of each label."""
+        return marks_of(row["label"] for row in self.rows)
 
     def plots(self) -> Iterator[Plot]:
         """Yield plots of the quality by speed and by bytes, for each collection."""

@@ -24,7 +24,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 FIRST_SEED, SEED_STEP = 42, 1000
 
 _TABLES = ("metrics", "speed", "size", "speed_at_recall", "floats", "candidates", "variance")
-_PLAIN_KEYS = ("title", "caption", "reproduces", "k", "queries", "timed")
+_PLAIN_KEYS = ("title", "caption", "reproduces", "paper", "k", "queries", "timed")
 _KEYS = (*_PLAIN_KEYS, "seeds", "collections", "metrics", "systems", "compare", "tables")
 _ENTRY_KEYS = ("system", "label", "build", "variants", "query", "sweep", "allow_fewer")
 
@@ -86,6 +86,8 @@ class Experiment:
     title: str
     caption: str = ""
     reproduces: str = ""
+    #: What the reproduced paper found.
+    paper: str = ""
     k: int = 100
     queries: int = 300
     seeds: tuple[int, ...] = (FIRST_SEED,)

@@ -8,26 +8,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from muvera import MultiVectors, top_k
+from muvera.convert import pool_tokens
 from muvera.mips import make_search
 
 from .base import Answers, Material, Ranked, System, timed_search
 
 
 class Exhaustive(System):
-    """The exact answer, without an index."""
+    """The exact answer, without an index.
+
+    With `pool` and `factor`, documents are pooled first by
+    :func:`muvera.convert.pool_tokens`, and the scores are those of the pooled tokens.
+    """
 
     name: ClassVar[str] = "exhaustive"
-    chamfer: bool = True
+
+    def __init__(self, *, pool: str | None = None, factor: float = 1.0) -> None:
+        self._pool, self._factor = pool, factor
+        self.chamfer = pool is None
 
     def build(self, material: Material) -> None:
-        """Keep the token vectors."""
+        """Keep the token vectors, pooled if `pool` is given."""
         super().build(material)
+        self._kept = self.documents
+        if self._pool is not None:
+            self._kept = pool_tokens(self.documents, self._factor, self._pool)
 
     def search(self, queries: MultiVectors, k: int) -> Answers:
         """Score all documents."""
 
         def answer(_: int, query: MultiVectors) -> Ranked:
-            ranking = top_k(query, self.documents, k, threads=self.threads)[0]
+            ranking = top_k(query, self._kept, k, threads=self.threads)[0]
             return np.asarray(ranking.ids, np.int64), ranking.scores
 
         return timed_search(queries, k, answer)
@@ -35,6 +46,10 @@ class Exhaustive(System):
     def bytes_per_document(self) -> float:
         """Return 0: only the token vectors are stored."""
         return 0.0
+
+    def token_bytes_per_document(self) -> float:
+        """Return the bytes of the kept tokens."""
+        return self._kept.tokens.nbytes / len(self._kept)
 
 
 class Pooled(System):

@@ -122,8 +122,9 @@ class FirstStage(_LibrarySystem):
     `search` is "exact", "scan" or "hnsw" as in :func:`muvera.mips.make_search`, or "pq"
     for faiss with one byte for every `pq_floats` floats (MUVERA, section 3.2:
     PQ-256-G).  `order` is the order in which vectors are added: "given", "random", or
-    by "rising_dimension" or "falling_dimension", the local intrinsic dimension.  An FDE
-    keeps its default coefficients if `fit_coefficients` is false.
+    by "rising_dimension" or "falling_dimension", the local intrinsic dimension.
+    `floats` keeps only the first floats of each vector.  An FDE keeps its default
+    coefficients if `fit_coefficients` is false.
     """
 
     name: ClassVar[str] = "fde"
@@ -136,6 +137,7 @@ class FirstStage(_LibrarySystem):
         pq_floats: int = 8,
         hnsw: dict[str, int] | None = None,
         order: Order = "given",
+        floats: int | None = None,
         fit_coefficients: bool = True,
         **changes: Any,
     ) -> None:
@@ -143,20 +145,24 @@ class FirstStage(_LibrarySystem):
         require_known(search, ("exact", "scan", "hnsw", "pq"), "search")
         self._kind, self._pq_floats, self._hnsw = search, pq_floats, hnsw or {}
         self._order, self._fit_coefficients = order, fit_coefficients
+        self._floats = floats
 
     def build(self, material: Material) -> None:
         """Fit the encoder, encode all documents and add their vectors to the search."""
         super().build(material)
         self._encoder = self._fitted(material)
-        size = self._encoder.config.vector_dimension
+        size = min(self._encoder.config.vector_dimension, self._floats or 1 << 30)
         if self._kind == "pq":
             self._search: Any = _ProductCodes(size, self._pq_floats)
         else:
             settings = HNSWSettings(seed=material.seed, **self._hnsw)
             self._search = make_search(self._kind, size, settings)
-        vectors = self._encoder.encode_documents(self.documents, threads=self.threads)
+        vectors = self._shortened(self._encoder.encode_documents(self.documents, threads=self.threads))
         self._position = insertion_order(self._order, vectors, material.seed)
         self._search.add(np.arange(len(vectors)), vectors[self._position], self.threads)
+
+    def _shortened(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.ascontiguousarray(vectors[:, : self._floats])
 
     def _fitted(self, material: Material) -> FDEEncoder:
         encoder = FDEEncoder(self.config(material))
@@ -194,7 +200,7 @@ class FirstStage(_LibrarySystem):
         self, queries: MultiVectors, k: int, ef: int | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return positions and inner products of each query's `k` best documents."""
-        vectors = self._encoder.encode_queries(queries, threads=self.threads)
+        vectors = self._shortened(self._encoder.encode_queries(queries, threads=self.threads))
         more = {} if ef is None else {"ef": ef}
         ids, scores = self._search.search(vectors, k, threads=self.threads, **more)
         return np.where(ids < 0, -1, self._position[ids]), scores

@@ -13,6 +13,10 @@ from muvera.mips import HNSWSettings, make_search
 
 from .base import Answers, Material, Ranked, System, timed_search
 
+# How many times as many tokens are retrieved at first as there must be documents, since
+# several tokens lead to one document.  Another search would take longer.
+_DEEPER = 4
+
 
 class TokenSystem(System):
     """Base class of systems that search among all document tokens.
@@ -89,6 +93,8 @@ class SingleVector(TokenSystem):
         self, query: MultiVectors, count: int, deduplicate: bool, ef: int | None
     ) -> NDArray[np.int64]:
         depth = -(-count // len(query.tokens))
+        if deduplicate:
+            depth *= _DEEPER
         while True:
             documents, scores = self.nearest(query, depth, ef)
             # Rank after rank; within a rank, the most similar token first.

@@ -4,6 +4,8 @@ Also the pages that are made from them.
 """
 
 import json
+import shutil
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,10 @@ from builders.small_runs import configured
 from experiments.evaluation.metrics import ExactAnswers, judge
 from experiments.evaluation.statistics import mean_interval, pareto_front, ratio_interval
 from experiments.evaluation.summary import Measured, Part
+from experiments.report.charts import Plot, marks_of, picture
 from experiments.report.machines import Machine, machine_table, query_ms, scan_cost
+from experiments.report.papers import papers_page, stored_number
+from experiments.report.pictures import checksum_line, plot_of
 from experiments.report.result_tables import result_tables
 from experiments.report.results_pages import SUBJECTS, update_fde_table, update_readme, write_pages
 from experiments.report.stored_results import RESULTS, load_results, save_results, save_run, save_tables
@@ -131,6 +136,30 @@ def test_saved_tables_replace_those_of_the_same_title(tmp_path: Path) -> None:
     assert load_results("mine", tmp_path)["tables"][0]["rows"] == [["b", "3"]]
 
 
+def test_candidates_are_the_fewest_measured_ones_that_reach_a_recall(tmp_path: Path) -> None:
+    systems = [{"system": "muvera", "label": "ours", "sweep": {"candidates": [20, 50]}}]
+    content: dict[str, Any] = {"metrics": ["10-recall@10"], "systems": systems, "tables": ["candidates"]}
+    (experiment,) = load_experiments([configured(tmp_path, **content)])
+    made = Part(experiment, "some")
+    for candidates, recall in ((20, 0.86), (50, 0.93)):
+        values = {"10-recall@10": np.full(3, recall)}
+        made.points[f"ours, candidates={candidates}"] = Measured([{"label": "ours"}], values, None)
+    (table,) = result_tables([made])
+    assert table["rows"] == [
+        ["ours", ".80", "20"], ["ours", ".85", "20"], ["ours", ".90", "50"], ["ours", ".95", "more"]
+    ]  # fmt: skip
+
+
+def test_variance_is_the_standard_deviation_over_seeds(tmp_path: Path) -> None:
+    content: dict[str, Any] = {"metrics": ["10-recall@10"], "systems": [{"system": "fde", "label": "a"}]}
+    (experiment,) = load_experiments([configured(tmp_path, **content, tables=["variance"])])
+    made = Part(experiment, "some")
+    rows = [{"point": "a", "metrics": {"10-recall@10": {"mean": mean}}} for mean in (0.5, 0.6, 0.7)]
+    made.points["a"] = Measured(rows, {}, None)
+    (table,) = result_tables([made])
+    assert table["rows"] == [["a", "0.600 +- 0.1000"]]
+
+
 def test_machines_are_counted_from_stored_costs() -> None:
     machine, cost = Machine(memory_gb=64, cores=8, rate=5000, share=0.5), scan_cost()
     ((_, _, shards, each, _, ms, rate, copies, machines),) = machine_table([10**9], machine).rows
@@ -203,11 +232,64 @@ def test_every_stored_result_is_shown_once() -> None:
 
 def test_the_pages_are_generated_from_the_stored_results(tmp_path: Path) -> None:
     pages = RESULTS.parents[1] / "docs" / "results"
+    shutil.copytree(pages / "figures", tmp_path / "figures")  # a picture of the same plot is kept
     paths = write_pages(tmp_path, RESULTS)
-    assert {path.name for path in paths} == {path.name for path in pages.iterdir()}
+    assert {path.name for path in paths} == {path.name for path in pages.glob("*.md")}
     for path in paths:
         kept = pages / path.name
         assert path.read_text() == kept.read_text(), f"{kept}: run python -m experiments results"
+
+
+def test_every_picture_shows_the_stored_results() -> None:
+    figures = RESULTS.parents[1] / "docs" / "results" / "figures"
+    plots = {path.stem: plot_of(load_results(path.stem)) for path in RESULTS.glob("*.json")}
+    drawn = {name: plot for name, plot in plots.items() if plot is not None}
+    assert {path.stem for path in figures.iterdir()} == set(drawn)
+    for name, plot in drawn.items():
+        content = (figures / f"{name}.svg").read_text(encoding="utf-8")
+        assert checksum_line(plot) in content, f"{name}: run python -m experiments results"
+
+
+def test_every_page_of_results_opens_with_a_picture() -> None:
+    for path in (RESULTS.parents[1] / "docs" / "results").glob("*.md"):
+        sections = path.read_text(encoding="utf-8").split("\n## ")
+        assert path.name == "index.md" or "](figures/" in sections[1], path.name
+
+
+def test_the_page_of_papers_is_generated() -> None:
+    page = ROOT / "docs" / "papers.md"
+    assert papers_page() == page.read_text(encoding="utf-8"), "run python -m experiments results"
+
+
+def test_a_paper_that_names_a_missing_number_is_refused(tmp_path: Path) -> None:
+    save_results("headline", stored(), tmp_path)
+    place = {"result": "headline", "table": "nDCG@10", "row": "bm25", "column": "a", "text": "of all"}
+    assert stored_number(place, tmp_path) == "0.200 of all (a)"
+    with pytest.raises(ValueError, match=r"row .lemur., column .a.\. Run the command with --save"):
+        stored_number({**place, "row": "lemur"}, tmp_path)
+
+
+def test_a_picture_joins_quality_and_speed_by_the_names_of_points() -> None:
+    about = {"title": "T", "metrics": ["10-recall@10"]}
+    header = ["system", "other", "scifact-minilm"]
+    quality = [["a, ef=5", "0.1", "0.900 [0.8, 1.0]"], ["a, ef=9", "0.2", "0.950"], ["b", "0.3", ""]]
+    speed = [["a, ef=5", "1", "1,200 (1 / 2 / 3)"], ["a, ef=9", "2", "900"], ["b", "3", "700"]]
+    tables = [
+        {"title": "T: 10-recall@10", "header": header, "rows": quality},
+        {"title": "T: queries per second (p50)", "header": header, "rows": speed},
+    ]
+    plot = plot_of({"experiment": "graph", "configuration": about, "tables": tables})
+    assert plot is not None and plot.collection == "scifact-minilm" and list(plot.marks) == ["a"]
+    first = {"x": 0.9, "y": 1200.0, "label": "a", "name": "a, ef=5", "low": 0.8, "high": 1.0}
+    assert plot.points == [first, {"x": 0.95, "y": 900.0, "label": "a", "name": "a, ef=9"}]
+
+
+def test_a_picture_has_colors_for_light_and_dark_pages() -> None:
+    pytest.importorskip("vl_convert")
+    point = {"x": 0.5, "y": 10.0, "label": "a & b", "name": "a & b"}
+    drawn = picture(Plot("some", "recall", "floats", "less", [point], marks_of(["a & b"])))
+    assert "prefers-color-scheme:dark" in drawn and "var(--ink)" in drawn
+    assert "a &amp; b" in drawn and ET.fromstring(drawn).tag.endswith("svg")
 
 
 def test_tables_in_documents_are_generated_from_the_stored_results() -> None:

@@ -13,7 +13,8 @@ from experiments.datasets.synthetic import synthetic_collection
 from experiments.systems.base import NotApplicableError, Ranked, arguments_of, timed_search
 from experiments.systems.insertion_order import Order, insertion_order, intrinsic_dimension
 from experiments.systems.registry import SYSTEMS
-from muvera import MultiVectors
+from muvera import FDEEncoder, MultiVectors
+from muvera.convert import pool_tokens
 
 COLLECTION = synthetic_collection("quick-cone", documents=60, queries=6)
 RELEVANT = [next(iter(judged)) for judged in COLLECTION.judgements or []]
@@ -221,3 +222,27 @@ def test_orders_are_permutations_and_follow_the_dimension() -> None:
         assert sorted(insertion_order(order, vectors, 0)) == list(range(200))
     rising = insertion_order("rising_dimension", vectors, 0)
     assert (np.diff(dimension[rising]) >= 0).all()
+
+
+def test_pooling_keeps_a_share_of_the_bytes_and_scores_by_pooled_tokens(tmp_path: Path) -> None:
+    whole = built("exhaustive", COLLECTION, tmp_path)
+    pooled = built("exhaustive", COLLECTION, tmp_path, pool="colpali", factor=2)
+    assert pooled.token_bytes_per_document() < 0.6 * whole.token_bytes_per_document()
+    expected = exact_scores(COLLECTION.queries, pool_tokens(COLLECTION.documents, 2, "colpali"))
+    found = ask(pooled, COLLECTION.queries, 5)
+    np.testing.assert_array_equal(found.ids, np.argsort(-expected, axis=1)[:, :5])
+    assert whole.chamfer and not pooled.chamfer
+
+
+def test_first_floats_are_compared_alone(tmp_path: Path) -> None:
+    short = built("fde", COLLECTION, tmp_path, preset="mean", floats=8)
+    encoder = FDEEncoder.preset("mean", COLLECTION.documents.dimension)
+    queries, documents = (
+        encode(texts)[:, :8]
+        for encode, texts in (
+            (encoder.encode_queries, COLLECTION.queries), (encoder.encode_documents, COLLECTION.documents)
+        )
+    )  # fmt: skip
+    expected = np.argsort(-(queries @ documents.T), axis=1)[:, :3]
+    np.testing.assert_array_equal(short.search(COLLECTION.queries, 3).ids, expected)
+    assert short.bytes_per_document() < 128
