@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any, ClassVar, Literal
@@ -148,18 +149,29 @@ class FirstStage(_LibrarySystem):
         self._floats = floats
 
     def build(self, material: Material) -> None:
-        """Fit the encoder, encode all documents and add their vectors to the search."""
+        """Fit the encoder, encode all documents and add their vectors to the search.
+
+        Systems of one configuration share the encoder and its vectors.  Their time is
+        part of each build.
+        """
         super().build(material)
-        self._encoder = self._fitted(material)
+        key = ("vectors", self.config(material), self._fit_coefficients)
+        if key not in material.shared:
+            start = time.perf_counter()
+            encoder = self._fitted(material)
+            vectors = encoder.encode_documents(self.documents, threads=self.threads)
+            material.shared[key] = encoder, vectors, time.perf_counter() - start
+        self._encoder, vectors, seconds = material.shared[key]
+        start = time.perf_counter()
         size = min(self._encoder.config.vector_dimension, self._floats or 1 << 30)
         if self._kind == "pq":
             self._search: Any = _ProductCodes(size, self._pq_floats)
         else:
             settings = HNSWSettings(seed=material.seed, **self._hnsw)
             self._search = make_search(self._kind, size, settings)
-        vectors = self._shortened(self._encoder.encode_documents(self.documents, threads=self.threads))
         self._position = insertion_order(self._order, vectors, material.seed)
-        self._search.add(np.arange(len(vectors)), vectors[self._position], self.threads)
+        self._search.add(np.arange(len(vectors)), self._shortened(vectors)[self._position], self.threads)
+        self.build_seconds = seconds + time.perf_counter() - start
 
     def _shortened(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.ascontiguousarray(vectors[:, : self._floats])
