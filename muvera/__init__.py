@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .mips.settings import HNSWSettings
     from .reranking.chamfer import Explanation, chamfer, chamfer_matrix, explain, rerank, top_k
     from .reranking.fusion import fuse
+    from .reranking.sparse import SparseVectors
     from .texts.encoders.base import TextEncoder
     from .texts.encoders.registry import load_text_encoder
     from .texts.hit import Hit
@@ -67,6 +68,7 @@ _HOMES = {
     "MultiVectors": "data.multivectors",
     "MuveraIndex": "index.muvera_index",
     "Ranking": "data.ranking",
+    "SparseVectors": "reranking.sparse",
     "TextEncoder": "texts.encoders.base",
     "TextIndex": "texts.text_index",
     "chamfer": "reranking.chamfer",
@@ -119,6 +121,7 @@ __all__ = [
     "MultiVectors",
     "MuveraIndex",
     "Ranking",
+    "SparseVectors",
     "TextEncoder",
     "TextIndex",
     "__version__",

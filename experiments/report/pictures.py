@@ -188,7 +188,7 @@ def _title(stored: Stored, table: Row) -> str:
 
 
 _PLOTS: dict[str, Callable[[Stored], Plot | None]] = {
-    **dict.fromkeys(("headline", "end_to_end", "graph", "plaid", "carving", "token_search"), _speed),
+    **dict.fromkeys(("headline", "end_to_end", "sparse", "graph", "plaid", "carving", "token_search"), _speed),
     **dict.fromkeys(("vector_dimension", "final_projection", "texts", "quantization", "nested", "pooling"), _size),
     "single_vector": _candidates,
     "nearest_neighbor": _depth,

@@ -6,6 +6,7 @@ from .base import System
 from .baselines import Exhaustive, Pooled
 from .library import Carving, FirstStage, Muvera
 from .peers import Lemur, Plaid, Qdrant, Tachiom, Warp
+from .sparse import Splade
 from .texts import BM25, Hybrid, Texts
 from .token_search import XTR, SingleVector
 
@@ -13,7 +14,7 @@ from .token_search import XTR, SingleVector
 SYSTEMS: dict[str, type[System]] = {
     system.name: system
     for system in (
-        *(Exhaustive, Muvera, FirstStage, Carving, BM25, Hybrid, Texts, Pooled),
+        *(Exhaustive, Muvera, FirstStage, Carving, BM25, Splade, Hybrid, Texts, Pooled),
         *(SingleVector, XTR, Plaid, Tachiom, Warp, Qdrant, Lemur),
     )
 }
