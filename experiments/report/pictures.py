@@ -189,7 +189,8 @@ def _title(stored: Stored, table: Row) -> str:
 
 _PLOTS: dict[str, Callable[[Stored], Plot | None]] = {
     **dict.fromkeys(("headline", "end_to_end", "sparse", "graph", "plaid", "carving", "token_search"), _speed),
-    **dict.fromkeys(("vector_dimension", "final_projection", "texts", "quantization", "nested", "pooling"), _size),
+    **dict.fromkeys(("vector_dimension", "final_projection", "quantization", "nested", "views"), _size),
+    **dict.fromkeys(("texts", "pooling"), _size),
     "single_vector": _candidates,
     "nearest_neighbor": _depth,
     "default_vectors": _columns("The family of FDEs", ["FDE"], "@20", "floats", by="collection"),

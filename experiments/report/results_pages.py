@@ -30,7 +30,7 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "vectors": (
         "Which encoder, and how many floats?", "[Encoders](../settings.md#encoders)",
-        ("end_to_end", "default_vectors", "nested"),
+        ("end_to_end", "default_vectors", "nested", "views"),
     ),
     "fdes": (
         "How good are FDEs, and which of their options matter?",

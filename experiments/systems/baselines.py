@@ -6,19 +6,22 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.cluster.vq import kmeans2
 
-from muvera import MultiVectors, top_k
-from muvera.convert import pool_tokens
+from muvera import MultiVectors, load_text_encoder, top_k
+from muvera.convert import pool_tokens, pool_words, word_numbers
 from muvera.mips import make_search
+from muvera.texts.encoders.base import token_spans
 
-from .base import Answers, Material, Ranked, System, timed_search
+from .base import Answers, Material, NotApplicableError, Ranked, System, timed_search
 
 
 class Exhaustive(System):
     """The exact answer, without an index.
 
-    With `pool` and `factor`, documents are pooled first by
-    :func:`muvera.convert.pool_tokens`, and the scores are those of the pooled tokens.
+    With `pool`, documents are pooled first, and the scores are those of the pooled
+    tokens: by a rule and the `factor` of :func:`muvera.convert.pool_tokens`, or "words"
+    or "unique words" for :func:`muvera.convert.pool_words`.
     """
 
     name: ClassVar[str] = "exhaustive"
@@ -31,7 +34,9 @@ class Exhaustive(System):
         """Keep the token vectors, pooled if `pool` is given."""
         super().build(material)
         self._kept = self.documents
-        if self._pool is not None:
+        if self._pool in ("words", "unique words"):
+            self._kept = pool_words(self.documents, _words(material, unique=self._pool != "words"))
+        elif self._pool is not None:
             self._kept = pool_tokens(self.documents, self._factor, self._pool)
 
     def search(self, queries: MultiVectors, k: int) -> Answers:
@@ -50,6 +55,22 @@ class Exhaustive(System):
     def token_bytes_per_document(self) -> float:
         """Return the bytes of the kept tokens."""
         return self._kept.tokens.nbytes / len(self._kept)
+
+
+def _words(material: Material, unique: bool) -> list[NDArray[np.int64]]:
+    """Return the word numbers of all documents, whose tokens must be MiniLM's."""
+    reason = "pool: words needs texts, and the collection has only token vectors."
+    material.needs("document_texts", reason=reason)
+    encoder = load_text_encoder("minilm")
+    words = []
+    for text, length in zip(
+        material.collection.document_texts or [], material.documents.lengths, strict=True
+    ):
+        spans = token_spans(encoder, text, "document")
+        if len(spans) != length:
+            raise NotApplicableError("pool: words needs the tokens of MiniLM.")
+        words.append(word_numbers(text, spans, unique=unique))
+    return words
 
 
 class Pooled(System):
@@ -99,6 +120,65 @@ class Pooled(System):
     def bytes_per_document(self) -> float:
         """Return the bytes of a stored vector."""
         return float(self._search.info()["bytes_per_vector"])
+
+
+class Views(System):
+    """Several vectors per text: the means of clusters of its tokens.
+
+    A text's score is the largest inner product of its vectors with the mean of the
+    query's tokens.  The best texts are ranked by exact Chamfer.
+    """
+
+    name: ClassVar[str] = "views"
+    chamfer: bool = True
+
+    def __init__(self, *, vectors: int = 4) -> None:
+        self._count = vectors
+
+    def build(self, material: Material) -> None:
+        """Cluster each document's tokens by k-means, and add the means."""
+        super().build(material)
+        rng = np.random.default_rng(material.seed)
+        views = [_cluster_means(tokens, self._count, rng) for tokens in self.documents]
+        self._document_of = np.repeat(np.arange(len(views)), [len(own) for own in views])
+        vectors = np.concatenate(views)
+        self._search = make_search("exact", vectors.shape[1])
+        self._search.add(np.arange(len(vectors)), vectors, material.threads)
+
+    def search(self, queries: MultiVectors, k: int, *, candidates: int = 100, rerank: bool = True) -> Answers:
+        """Search by all vectors.
+
+        With `rerank`, order the first `candidates` texts by exact Chamfer.
+        """
+        count = min(max(k, candidates) if rerank else k, len(self.documents))
+
+        def answer(_: int, query: MultiVectors) -> Ranked:
+            # A text has at most `vectors` vectors, so this many contain `count` texts.
+            most = min(count * self._count, len(self._document_of))
+            found, scores = self._search.search(mean_vectors(query), most, threads=self.threads)
+            texts = self._document_of[found[0]]
+            first = np.sort(np.unique(texts, return_index=True)[1])[:count]
+            if rerank:
+                return self.ranked_exactly(query, texts[first], k)
+            return texts[first], scores[0][first]
+
+        return timed_search(queries, k, answer)
+
+    def bytes_per_document(self) -> float:
+        """Return the bytes of a document's vectors."""
+        per_vector = float(self._search.info()["bytes_per_vector"])
+        return per_vector * len(self._document_of) / len(self.documents)
+
+
+def _cluster_means(tokens: NDArray[Any], count: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return the means of clusters of a text's tokens, scaled to length 1."""
+    rows = np.asarray(tokens, np.float64)
+    if len(rows) > count:
+        _, labels = kmeans2(rows, count, minit="++", rng=rng)
+    else:
+        labels = np.arange(len(rows))
+    groups = [rows[labels == label] for label in np.unique(labels)]
+    return mean_vectors(MultiVectors.from_arrays([group.astype(np.float32) for group in groups]))
 
 
 def mean_vectors(texts: MultiVectors) -> NDArray[np.float32]:

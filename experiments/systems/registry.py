@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .base import System
-from .baselines import Exhaustive, Pooled
+from .baselines import Exhaustive, Pooled, Views
 from .library import Carving, FirstStage, Muvera
 from .peers import Lemur, Plaid, Qdrant, Tachiom, Warp
 from .sparse import Splade
@@ -14,7 +14,7 @@ from .token_search import XTR, SingleVector
 SYSTEMS: dict[str, type[System]] = {
     system.name: system
     for system in (
-        *(Exhaustive, Muvera, FirstStage, Carving, BM25, Splade, Hybrid, Texts, Pooled),
+        *(Exhaustive, Muvera, FirstStage, Carving, BM25, Splade, Hybrid, Texts, Pooled, Views),
         *(SingleVector, XTR, Plaid, Tachiom, Warp, Qdrant, Lemur),
     )
 }

@@ -8,6 +8,7 @@ from .pipeline import Measure, Report, convert, read, survey
 from .registry import IsolationLimits, formats, open_source
 from .sources import Source
 from .transforms import RULES, Options, PoolingRule, pool_tokens
+from .words import pool_words, word_numbers
 
 __all__ = [
     "RULES",
@@ -21,6 +22,8 @@ __all__ = [
     "formats",
     "open_source",
     "pool_tokens",
+    "pool_words",
     "read",
     "survey",
+    "word_numbers",
 ]

@@ -234,9 +234,23 @@ def test_pooling_keeps_a_share_of_the_bytes_and_scores_by_pooled_tokens(tmp_path
     assert whole.chamfer and not pooled.chamfer
 
 
+def test_a_text_scores_by_its_best_view(tmp_path: Path) -> None:
+    tokens = [[1.0, 0.0], [0.0, 1.0]]
+    documents = MultiVectors.from_arrays([tokens, [[0.8, 0.6]], [[-1.0, 0.0]]])
+    collection = replace(COLLECTION, documents=documents, judgements=None)
+    query = MultiVectors.from_arrays([[[0.1, 1.0]]])
+    several = built("views", collection, tmp_path, vectors=2).search(query, 2, rerank=False)
+    assert several.ids[0].tolist() == [0, 1]
+    one = built("views", collection, tmp_path, vectors=1).search(query, 2, rerank=False)
+    np.testing.assert_allclose(one.scores[0], np.sort([1.1 / 2**0.5, 0.68])[::-1] / 1.01**0.5, rtol=1e-5)
+    exact = built("views", COLLECTION, tmp_path).search(COLLECTION.queries, 5, candidates=60)
+    expected = np.argsort(-exact_scores(COLLECTION.queries, COLLECTION.documents), axis=1)[:, :5]
+    np.testing.assert_array_equal(exact.ids, expected)
+
+
 def test_first_floats_are_compared_alone(tmp_path: Path) -> None:
     short = built("fde", COLLECTION, tmp_path, preset="mean", floats=8)
-    encoder = FDEEncoder.preset("mean", COLLECTION.documents.dimension)
+    encoder = FDEEncoder.preset("mean", COLLECTION.documents.dimension).fit(COLLECTION.documents)
     queries, documents = (
         encode(texts)[:, :8]
         for encode, texts in (
