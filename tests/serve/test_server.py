@@ -20,11 +20,12 @@ from builders.text_encoders import HashEncoder
 
 from muvera import MuveraIndex, TextIndex
 from muvera.data.multivectors import MultiVectors
-from muvera.serve import ServerSettings, listen, serve
+from muvera.serve import ServerSettings, listen, protocol, serve
 
 pytest.importorskip("fastapi", reason="the serve extra is not installed")
 pytest.importorskip("httpx2", reason="the test client needs httpx2")
 
+import uvicorn
 from builders.servers import running
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
@@ -214,6 +215,22 @@ def test_bodies_are_limited(client: TestClient, writer: TestClient) -> None:
         (b"[" * 9000, {}, ""),
     ):
         assert part in problem(client.post("/search", content=content, headers=headers), 422)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"vectors": [[]] * 136_000}, {"query": "x", "where": {f"{i:040}": 1 for i in range(70_000)}}],
+    ids=["410 KB of lists", "3 MB of keys"],
+)
+def test_bodies_that_are_slow_to_parse_are_refused(writer: TestClient, body: dict[str, Any]) -> None:
+    detail = problem(writer.post("/search", json=body, headers=TOKEN), 413)
+    assert "a list or object counts as 10 and a string as 4" in detail
+
+
+def test_quotation_marks_in_texts_do_not_count(writer: TestClient) -> None:
+    body = {"texts": ['"a" ' * 100_000], "ids": ["quotes"]}
+    answer = writer.post("/documents", json=body, headers=TOKEN)
+    assert answer.status_code == 201, answer.text
 
 
 def test_writing_needs_rights_and_the_token(client: TestClient, writer: TestClient) -> None:
@@ -420,6 +437,94 @@ def test_slow_connections_end() -> None:
                         received += piece
                 assert received.partition(b"\r\n")[0].split(b" ")[1:2] == ([answer] if answer else [])
                 assert time.monotonic() - begun < 5
+
+
+class Connection:
+    """A connection of uvicorn's protocol, whose client reads at some pace."""
+
+    def __init__(self, kind: Any, loop: Any) -> None:
+        config = uvicorn.Config(lambda *_: None, log_level="critical")
+        config.load()
+        self.unsent = 0
+        self.protocol = kind(config, uvicorn.server.ServerState(), {}, loop)
+        self.transport = Mock(**{"get_write_buffer_size.side_effect": lambda: self.unsent})
+        self.transport.get_extra_info.return_value = None
+        self.protocol.connection_made(self.transport)
+
+    def answer(self, size: int, sent: int = 0) -> None:
+        """Begin an answer of so many bytes, some of which are sent at once."""
+        self.protocol.transport.write(bytes(sent))
+        self.protocol.begin([bytes(size - sent)])
+
+    @property
+    def is_cut_off(self) -> bool:
+        return bool(self.transport.abort.called)
+
+
+def connections(count: int, **settings: Any) -> tuple[list[Connection], Mock]:
+    """Return connections of one server, and its event loop."""
+    loop = Mock()
+    kind = protocol(ServerSettings(**settings))
+    return [Connection(kind, loop) for _ in range(count)], loop
+
+
+def passing(loop: Mock, seconds: float) -> None:
+    """Call the functions that the loop would call in so many seconds."""
+    calls = [call.args for call in loop.call_later.call_args_list]
+    loop.call_later.reset_mock()
+    for delay, function, *arguments in calls:
+        if delay <= seconds:
+            function(*arguments)
+
+
+def test_a_crowd_is_cut_off_one_by_one() -> None:
+    """Also while the system has not yet told that a connection is lost."""
+    made, loop = connections(25, max_connections=10)
+    assert [each.is_cut_off for each in made] == [True] * 5 + [False] * 20
+    time.sleep(0.3)
+    passing(loop, 1)
+    assert [each.is_cut_off for each in made] == [True] * 15 + [False] * 10
+
+
+def test_a_connection_with_a_running_request_is_kept() -> None:
+    made, loop = connections(1, max_connections=1)
+    made[0].protocol.cycle = Mock(response_complete=False, more_body=False)
+    made += [Connection(type(made[0].protocol), loop) for _ in range(2)]
+    assert [each.is_cut_off for each in made] == [False, True, False]
+
+
+def test_a_new_connection_has_time_to_send_its_request() -> None:
+    made, loop = connections(15, max_connections=10)
+    time.sleep(0.3)
+    made += [Connection(type(made[0].protocol), loop) for _ in range(5)]
+    passing(loop, 1)
+    assert sum(each.is_cut_off for each in made[:15]) == 10
+    assert not any(each.is_cut_off for each in made[15:])
+
+
+def test_the_slowest_readers_are_cut_off_if_too_much_is_unsent() -> None:
+    made, _ = connections(10)
+    for each in made:
+        each.answer(8 << 20)
+        time.sleep(0.002)
+        each.protocol.transport.write(bytes(1000))  # is sent
+    made[0].protocol.transport.write(bytes(10**6))
+    cut = [each.is_cut_off for each in made]
+    assert cut == [True, True, *[False] * 8]
+    made[2].protocol.transport.write(bytes(10**6))
+    made[-1].answer(16 << 20)
+    assert [each.is_cut_off for each in made] == [True, True, False, True, *[False] * 6]
+
+
+@pytest.mark.parametrize(("rate", "is_cut_off"), [(0, True), (1000, True), (100_000, False)])
+def test_a_trickling_reader_is_cut_off(rate: int, is_cut_off: bool) -> None:
+    made, loop = connections(1, body_timeout=20)
+    made[0].protocol.cycle = Mock(response_complete=False)
+    made[0].answer(10 << 20)
+    for _ in range(2):
+        passing(loop, 20)
+        made[0].answer((10 << 20) - 20 * rate, 20 * rate)
+    assert made[0].is_cut_off == is_cut_off
 
 
 def test_idle_connections_make_room() -> None:
