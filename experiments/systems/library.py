@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from muvera import FDEEncoder, IndexSettings, MultiVectors, MuveraIndex
-from muvera.fde.config import PRESETS, FDEConfig
+from muvera.fde.config import DEFAULT_PRESET, PRESETS, FDEConfig
 from muvera.fde.moments import default_blocks
 from muvera.mips import make_search
 
@@ -60,7 +60,7 @@ class Muvera(_LibrarySystem):
 
     name: ClassVar[str] = "muvera"
 
-    def __init__(self, *, preset: str = "fde", **build: Any) -> None:
+    def __init__(self, *, preset: str = DEFAULT_PRESET, **build: Any) -> None:
         settings = {name: build.pop(name) for name in _SETTINGS if name in build}
         super().__init__(preset, build)
         self._settings = IndexSettings(**{"exact_tokens": 0, **settings})
@@ -120,7 +120,9 @@ class FirstStage(_LibrarySystem):
 
     name: ClassVar[str] = "fde"
 
-    def __init__(self, *, preset: str = "fde", fit_coefficients: bool = True, **changes: Any) -> None:
+    def __init__(
+        self, *, preset: str = DEFAULT_PRESET, fit_coefficients: bool = True, **changes: Any
+    ) -> None:
         super().__init__(preset, changes)
         self._fit_coefficients = fit_coefficients
 
