@@ -1,7 +1,8 @@
 """Reader of JSON and JSON lines.
 
-They have documents, answers of embedding APIs, or rows of vector stores.  JSON lines
-are read line by line, and a single JSON value whole.  One table of field paths covers
+They have documents, answers of embedding APIs, or rows of vector stores, also as
+Elasticsearch's bulk files, in which each document follows an action.  JSON lines are
+read line by line, and a single JSON value whole.  One table of field paths covers
 all stores.  A path such as ``vectors.colbert`` descends into objects; in a list of
 objects, it selects one value per object.
 """
@@ -33,6 +34,10 @@ _TOKENS = (
     "tokens", "embeddings", "embedding", "colbert_vecs", "token_embeddings", "vectors", "vector", "colbert",
 )  # fmt: skip
 _IDS = ("id", "_id", "doc_id", "docid", "document_id", "pid", "key", "uuid", "put")
+
+#: Actions of Elasticsearch's and OpenSearch's bulk files; the first two have a
+#: document in the next line.
+_ACTIONS = ("index", "create", "update", "delete")
 
 _Rows = Iterator[tuple[str, dict[str, Any]]]
 
@@ -75,15 +80,26 @@ def _rows_of(path: Path) -> Callable[[], _Rows]:
     """Return a function that reads the rows from the beginning."""
 
     def lines() -> _Rows:
+        action: dict[str, Any] | None = None
         with _open_text(path) as stream:
             for number, line in enumerate(stream, 1):
-                if line.strip():
-                    where = f"line {number}"
-                    with naming_errors(where, "jsonl"):
-                        value = json.loads(line)
+                if not line.strip():
+                    continue
+                where = f"line {number}"
+                with naming_errors(where, "jsonl"):
+                    value = json.loads(line)
+                    if action is not None:
+                        rows: list[dict[str, Any]] = [{**action, "_source": value}]
+                        action = None
+                    elif _is_action(value):
+                        action = _action(value)
+                        continue
+                    else:
                         # A line with an empty list is a document without tokens.
                         rows = _rows_in(value) if value != [] else [{"tokens": []}]
-                    yield from ((where, row) for row in rows)
+                yield from ((where, row) for row in rows)
+        if action is not None:
+            raise ReadError("its last action has no document in the next line. Copy or export it again.")
 
     if not path.name.removesuffix(".gz").endswith(".json"):
         return lines
@@ -96,6 +112,25 @@ def _rows_of(path: Path) -> Callable[[], _Rows]:
         raise
     rows = _rows_in(content)
     return lambda: ((f"row {i}", row) for i, row in enumerate(rows))
+
+
+def _is_action(value: object) -> bool:
+    """Return True for an action of a bulk file, such as ``{"index": {"_id": "7"}}``."""
+    if not isinstance(value, dict) or len(value) != 1:
+        return False
+    ((name, target),) = value.items()
+    return name in _ACTIONS and isinstance(target, dict) and not any(map(_is_matrix, target.values()))
+
+
+def _action(value: dict[str, Any]) -> dict[str, Any]:
+    """Return the id of an action as fields of a row."""
+    ((name, target),) = value.items()
+    if name not in ("index", "create"):
+        raise ReadError(
+            f"it has the action {name!r}, but only files of index and create are read. Export the documents "
+            "again."
+        )
+    return {"_id": target["_id"]} if "_id" in target else {}
 
 
 def _open_text(path: Path) -> io.TextIOWrapper:
@@ -269,7 +304,8 @@ READERS = (
         "jsonl",
         _matches,
         _open,
+        "rows.jsonl -o field=vectors.colbert",
         "a .jsonl, .ndjson or .json file (also .gz) of documents, an API's embeddings, or a vector store's "
-        "rows",
+        "rows (Qdrant, Weaviate, Milvus, Vespa, Elasticsearch and OpenSearch with bulk files)",
     ),
 )

@@ -175,6 +175,40 @@ def test_bad_tensors(tmp_path: Path, kind: str, blocks: Any, message: str) -> No
         read(vespa(tmp_path, kind, blocks if kind else {"blocks": blocks}), field="fields.c")
 
 
+def bulk(path: Path, action: str = "index") -> Path:
+    """Write a bulk file of Elasticsearch: an action before each document."""
+    rows: list[Any] = []
+    for name, tokens in TOKENS.items():
+        rows += [{action: {"_index": "x", "_id": name}}, {"colbert": tokens, "text": "a"}]
+    return lines(path, rows)
+
+
+@pytest.mark.parametrize("name", ["bulk.ndjson", "bulk.json", "bulk.jsonl"])
+@pytest.mark.parametrize("action", ["index", "create"])
+def test_bulk_files(tmp_path: Path, name: str, action: str) -> None:
+    assert_same(read(bulk(tmp_path / name, action)), DOCS)
+
+
+def test_bulk_files_without_ids(tmp_path: Path) -> None:
+    rows: list[Any] = []
+    for tokens in BARE:
+        rows += [{"index": {}}, {"colbert": tokens}]
+    assert_same(read(lines(tmp_path / "bulk.ndjson", rows)), collection([3, 0, 1, 2]))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"delete": {"_id": "a"}}], "line 1: it has the action 'delete'"),
+        ([{"index": {}}, {"c": [[1.0]]}, {"update": {"_id": "a"}}, {"doc": {}}], "line 3: .* 'update'"),
+        ([{"index": {}}, {"c": [[1.0]]}, {"index": {}}], "last action has no document"),
+    ],
+)
+def test_other_actions_of_bulk_files_are_refused(tmp_path: Path, rows: list[Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read(lines(tmp_path / "bulk.ndjson", rows))
+
+
 NESTED_ROWS = [{"n": i, "left": BARE[i], "meta": {"right": BARE[i], "key": f"k{i}"}} for i in range(4)]
 
 
