@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import __version__
 from ..data.multivectors import MultiVectors
+from ..index.generations import IndexFolderError
 from ..index.muvera_index import MuveraIndex
 from ..texts.database import TextDocument, limited_reading
 from ..texts.hit import WORDS
@@ -459,7 +460,7 @@ def _add_routes(app: FastAPI, server: _Server) -> None:
             methods = ["POST", "PUT", "PATCH", "DELETE"]  # refused before their bodies are read
             app.add_api_route(address, _refuse_change, methods=methods, include_in_schema=False)
         return
-    failures = _problem_responses(400, 401, 404, 408, 413, 422, 502, 503, 507)
+    failures = _problem_responses(400, 401, 404, 408, 413, 422, 500, 502, 503, 507)
     writing = APIRouter(dependencies=[_bearer_token(settings.token)], responses=failures)
     writing.post("/documents", status_code=201, summary="Add documents")(server.add)
     writing.put("/documents", summary="Add or replace documents")(server.update)
@@ -514,8 +515,14 @@ class _Server:
             return await asyncio.shield(answer)
         except (ConnectionError, TimeoutError):
             raise
-        except OSError as error:
+        except (OSError, IndexFolderError) as error:
             logging.getLogger("muvera").error("muvera: %s", error)
+            if isinstance(error, IndexFolderError) or isinstance(error.__cause__, IndexFolderError):
+                raise HTTPException(
+                    500,
+                    "Nothing was changed or saved: the index's folder was moved or replaced while the server "
+                    "ran. Put it back, or restart the server.",
+                ) from error
             raise HTTPException(
                 507,
                 "The server could not write to its disk. The change was not made, or the index was not "
@@ -621,9 +628,9 @@ class _Server:
         self.require("k", parameters.k, self.settings.max_k)
 
         def work() -> DocumentList:
-            ids = texts.select({})
-            chosen = ids[offset : offset + parameters.k]
-            return DocumentList(found=len(ids), documents=texts.get(chosen, missing="ignore"))
+            ids = self.vectors.contents.ids  # both are in insertion order; the database would read all ids
+            chosen = ids.of(ids.live[offset : offset + parameters.k]).tolist()
+            return DocumentList(found=len(ids.live), documents=texts.get(chosen, missing="ignore"))
 
         return await self.run(work)
 

@@ -307,6 +307,28 @@ def test_a_save_empties_the_journal(send: Send, saved: Path) -> None:
     assert send("POST", "/save").json() == {"documents": 4} and journals(saved) == 0
 
 
+@pytest.mark.parametrize("path", ["/documents", "/save"])
+def test_a_moved_folder_is_no_fault_of_the_request(saved: Path, path: str) -> None:
+    index = TextIndex.open(saved, HashEncoder())
+    with TestClient(make_app(index, WRITABLE)) as client:
+        index.add(["a zebra"], ids=["z"])
+        moved = saved.rename(saved.with_name("moved"))
+        detail = problem(client.post(path, json={"texts": ["x"], "ids": ["y"]}, headers=TOKEN), 500)
+        assert "moved or replaced" in detail and str(saved) not in detail
+        moved.rename(saved)
+        assert client.post("/save", headers=TOKEN).status_code == 200
+    index.close()
+
+
+def test_a_list_of_documents_does_not_read_all_ids(
+    writer: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer.put("/documents", json={"texts": ["an okapi"], "ids": ["apple"]}, headers=TOKEN)
+    monkeypatch.setattr(TextIndex, "select", Mock(side_effect=AssertionError))
+    found = writer.get("/documents", params={"k": 2, "offset": 1}).json()
+    assert (found["found"], [one["id"] for one in found["documents"]]) == (3, ["whale", "apple"])
+
+
 def test_an_index_in_memory_cannot_be_saved(writer: TestClient) -> None:
     assert "path" in problem(writer.post("/save", headers=TOKEN), 422)
 
