@@ -231,7 +231,17 @@ SAMPLES: dict[str, Callable[[Path], Path]] = {
     **{f"index_{name}": partial(copied, folder=FOLDER / name) for name in CASES},
     "texts": texts,
     "texts_journal": journal,
-    # Encoders that no index of the golden files has.
+    # Encoders of the presets, and others that no index of the golden files has.
+    **{
+        f"encoder_{preset}": partial(encoder, preset=preset)
+        for preset in ("fde", "moments", "mean", "simhash")
+    },
+    "encoder_landmarks": partial(encoder, preset="fde", moments=None, final_projection=None),
+    "encoder_landmarks_mean": partial(encoder, preset="fde", moments="mean", final_projection=None),
+    "encoder_landmarks_learned": partial(encoder, preset="fde", final_projection_dimension=16),
+    "encoder_simhash_learned": partial(
+        encoder, preset="simhash", final_projection="learned", final_projection_dimension=16
+    ),
     "encoder_reference": partial(encoder, preset="reference", num_repetitions=2),
     "encoder_projected": partial(
         encoder, preset="paper", final_projection="count_sketch", final_projection_dimension=8
