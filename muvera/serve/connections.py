@@ -51,105 +51,120 @@ def protocol(settings: ServerSettings) -> Any:
     """
     from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-    connections: dict[Any, None] = {}  # the connection that was used last comes last
-    most = settings.max_connections
+    return type("Protocol", (_Limited, AutoHTTPProtocol), {"peers": _Connections(settings)})
 
-    def cut_off(connection: Any) -> None:
+
+class _Connections:
+    """The open connections of a server."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.most = settings.max_connections
+        self.timeout = settings.body_timeout
+        self.open: dict[Any, None] = {}  # the connection that was used last comes last
+
+    def cut_off(self, connection: Any) -> None:
         # At once: its `connection_lost` follows only after other connections were made.
-        connections.pop(connection, None)
+        self.open.pop(connection, None)
         connection.transport.abort()
         connection.rest.clear()
 
-    def limit(most: int, age: float) -> None:
+    def limit(self, most: int, age: float) -> None:
         """Cut off connections that have waited for their clients, oldest first.
 
         Stop when `most` are left, or if the others wait for less than `age` seconds.
         """
         before = time.monotonic() - age
-        waiting = [each for each in connections if each.waits and each.since <= before]
-        for each in waiting[: max(0, len(connections) - most)]:
-            cut_off(each)
+        waiting = [each for each in self.open if each.waits and each.since <= before]
+        for each in waiting[: max(0, len(self.open) - most)]:
+            self.cut_off(each)
 
-    class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-        _before: Any = None
-        _begun = 0.0  # when the answer began
-        _sent_before = 0  # bytes that were sent until then
+    def make_room(self, reader: Any) -> None:
+        """Cut off the slowest readers but this one while too many bytes are unsent."""
+        unsent = {each: each.unsent for each in self.open}
+        total = sum(unsent.values())
+        others = [each for each, waiting in unsent.items() if waiting and each is not reader]
+        others.sort(key=lambda each: each.rate, reverse=True)
+        while others and total > _MAX_UNSENT:
+            total -= unsent[others[-1]]
+            self.cut_off(others.pop())
 
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(_CountingTransport(transport))
-            self.rest: list[bytes] = []  # parts of the answer that the transport does not have
-            self.app_state: dict[str, Any] = {**self.app_state, CONNECTION: self}
-            self.since = time.monotonic()  # the connection was made or used last
-            connections[self] = None
-            if len(connections) > most:
-                self.loop.call_later(_GRACE, limit, most, _GRACE)
-            if len(connections) > 2 * most:
-                limit(2 * most, 0)
-            if len(connections) > 2 * most:  # all others have running requests
-                cut_off(self)
-            self._check()
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            connections.pop(self, None)
-            self._timer.cancel()
-            super().connection_lost(exc)
+_UvicornProtocol: Any = object  # uvicorn's class is imported only when a server starts
 
-        def on_response_complete(self) -> None:
-            if self in connections:
-                connections.pop(self)
-                connections[self] = None
-                self.since = time.monotonic()
-            super().on_response_complete()
 
-        @property
-        def is_idle(self) -> bool:
-            """True if all complete requests were answered."""
-            return self.cycle is None or bool(self.cycle.response_complete)
+class _Limited(_UvicornProtocol):  # type: ignore[misc]
+    """A connection whose client must send and read fast enough."""
 
-        @property
-        def waits(self) -> bool:
-            """True if the next step is the client's: to send or to read more."""
-            return self.is_idle or bool(self.cycle.more_body or self.unsent)
+    peers: _Connections
+    _before: Any = None
+    _begun = 0.0  # when the answer began
+    _sent_before = 0  # bytes that were sent until then
 
-        @property
-        def unsent(self) -> int:
-            """Bytes that wait in memory."""
-            return sum(map(len, self.rest)) + int(self.transport.unsent)
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(_CountingTransport(transport))
+        self.rest: list[bytes] = []  # parts of the answer that the transport does not have
+        self.app_state: dict[str, Any] = {**self.app_state, CONNECTION: self}
+        self.since = time.monotonic()  # the connection was made or used last
+        peers = self.peers
+        peers.open[self] = None
+        if len(peers.open) > peers.most:
+            self.loop.call_later(_GRACE, peers.limit, peers.most, _GRACE)
+        if len(peers.open) > 2 * peers.most:
+            peers.limit(2 * peers.most, 0)
+        if len(peers.open) > 2 * peers.most:  # all others have running requests
+            peers.cut_off(self)
+        self._check()
 
-        @property
-        def rate(self) -> float:
-            """Bytes per second that the client has read since the answer began."""
-            return float(self.transport.sent - self._sent_before) / (time.monotonic() - self._begun + 1e-3)
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.peers.open.pop(self, None)
+        self._timer.cancel()
+        super().connection_lost(exc)
 
-        def begin(self, answer: list[bytes]) -> None:
-            """Begin to send an answer in parts.
+    def on_response_complete(self) -> None:
+        if self in self.peers.open:
+            self.peers.open.pop(self)
+            self.peers.open[self] = None
+            self.since = time.monotonic()
+        super().on_response_complete()
 
-            If too many bytes are unsent, the slowest other readers are cut off.
-            """
-            self.rest = answer
-            self._begun = time.monotonic()
-            self._sent_before = self.transport.sent
-            unsent = {each: each.unsent for each in connections}
-            total = sum(unsent.values())
-            others = [each for each, waiting in unsent.items() if waiting and each is not self]
-            others.sort(key=lambda each: each.rate, reverse=True)
-            while others and total > _MAX_UNSENT:
-                total -= unsent[others[-1]]
-                cut_off(others.pop())
+    @property
+    def is_idle(self) -> bool:
+        """True if all complete requests were answered."""
+        return self.cycle is None or bool(self.cycle.response_complete)
 
-        def _check(self) -> None:
-            """Cut off a client that has been idle or slow since the last check."""
-            now = self.cycle, self.is_idle, self.transport.sent
-            if self._before is not None:
-                *_, sent, unsent = self._before
-                slow = unsent and self.unsent
-                slow = slow and self.transport.sent - sent < _MIN_RATE * settings.body_timeout
-                if slow or (self.is_idle and now == self._before[:3]):
-                    cut_off(self)
-            self._before = *now, self.unsent
-            self._timer = self.loop.call_later(settings.body_timeout, self._check)
+    @property
+    def waits(self) -> bool:
+        """True if the next step is the client's: to send or to read more."""
+        return self.is_idle or bool(self.cycle.more_body or self.unsent)
 
-    return Protocol
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait in memory."""
+        return sum(map(len, self.rest)) + int(self.transport.unsent)
+
+    @property
+    def rate(self) -> float:
+        """Bytes per second that the client has read since the answer began."""
+        return float(self.transport.sent - self._sent_before) / (time.monotonic() - self._begun + 1e-3)
+
+    def begin(self, answer: list[bytes]) -> None:
+        """Begin to send an answer in parts."""
+        self.rest = answer
+        self._begun = time.monotonic()
+        self._sent_before = self.transport.sent
+        self.peers.make_room(self)
+
+    def _check(self) -> None:
+        """Cut off a client that has been idle or slow since the last check."""
+        now = self.cycle, self.is_idle, self.transport.sent
+        if self._before is not None:
+            *_, sent, unsent = self._before
+            slow = unsent and self.unsent
+            slow = slow and self.transport.sent - sent < _MIN_RATE * self.peers.timeout
+            if slow or (self.is_idle and now == self._before[:3]):
+                self.peers.cut_off(self)
+        self._before = *now, self.unsent
+        self._timer = self.loop.call_later(self.peers.timeout, self._check)
 
 
 class _CountingTransport:

@@ -1,5 +1,6 @@
 """The server: answers, limits, rights, errors as problem+json, start and stop."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -31,6 +32,7 @@ from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
 from muvera.serve.app import Documents, Explain, Search, make_app
+from muvera.serve.connections import CONNECTION, send_in_parts, split
 
 TEXTS = ["a red apple", "a green pear", "the blue whale. It sings."]
 METADATA = [{"kind": "fruit"}, {"kind": "fruit"}, {"kind": "animal"}]
@@ -536,6 +538,35 @@ def test_the_slowest_readers_are_cut_off_if_too_much_is_unsent() -> None:
     made[2].protocol.transport.write(bytes(10**6))
     made[-1].answer(16 << 20)
     assert [each.is_cut_off for each in made] == [True, True, False, True, *[False] * 6]
+
+
+def test_long_answers_are_sent_in_parts_and_freed_if_cut_off() -> None:
+    async def sent(cut_after: int) -> tuple[list[bytes], list[bytes]]:
+        messages = list[bytes]()
+
+        async def send(message: Any) -> None:
+            messages.append(message["body"])
+            assert message["more_body"] == (len(messages) < 4)
+            if len(messages) == cut_after:
+                rest.clear()
+
+        rest = parts = split(bytes(200_000))
+        connection = Mock()
+        await send_in_parts(parts, {"state": {CONNECTION: connection}}, send)
+        return messages, parts
+
+    messages, parts = asyncio.run(sent(9))
+    assert (list(map(len, messages)), parts) == ([1 << 16] * 3 + [200_000 - (3 << 16)], [])
+    messages, parts = asyncio.run(sent(2))
+    assert (len(messages), parts) == (2, [])
+
+
+def test_an_answer_of_megabytes_is_complete(writer: TestClient) -> None:
+    text = "a long text " * 50_000
+    writer.put("/documents", json={"texts": [text], "ids": ["long"]}, headers=TOKEN)
+    answer = writer.get("/documents/long")
+    assert (answer.status_code, answer.json()["text"]) == (200, text)
+    assert int(answer.headers["content-length"]) == len(answer.content) > 1 << 19
 
 
 @pytest.mark.parametrize(("rate", "is_cut_off"), [(0, True), (1000, True), (100_000, False)])

@@ -54,7 +54,7 @@ def _open(
         found = _candidates(connection)
         if not found:
             raise ReadError(f"it has no table with a column of token vectors. {IF_TEXTS}")
-        table = choose(table, found, "table of token vectors", "table")
+        table = choose(table, found, "token table", "table")
         column = choose(column, found[table], "token column", "column", _TOKENS)
         columns = table_columns(connection, table)
     if id_column is None:
