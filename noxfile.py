@@ -79,6 +79,16 @@ def mutants(session: nox.Session) -> None:
 
 
 @nox.session
+def attack(session: nox.Session) -> None:
+    """Kill, interrupt and damage at length, and attack the server; print the counts.
+
+    Takes half an hour on two cores.  ``-- --scale 0.1`` makes a tenth of each attack.
+    """
+    session.install("-e", ".[test]")
+    session.run("python", "tests/long_attack.py", *session.posargs)
+
+
+@nox.session
 def shared(session: nox.Session) -> None:
     """Run the tests that read the real collections in ``../shared``."""
     session.install("-e", ".[test]")

@@ -6,6 +6,8 @@ import json
 import os
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from http.client import HTTPException
 from typing import Any, Literal, NamedTuple
 from urllib.error import HTTPError
 
@@ -13,6 +15,7 @@ import numpy as np
 
 from .data.multivectors import MultiVectors, as_multivectors
 from .data.ranking import Ranking, best_first
+from .data.validation import as_ids
 from .fde.encoder import FDEEncoder
 from .fde.files import load_encoder
 from .index.settings import num_candidates
@@ -172,7 +175,8 @@ class ShardedIndex:
         Raises
         ------
         ShardError
-            If a shard does not answer, or with "report" if none does.
+            If a shard does not answer, or with "report" if none does; also if some
+            shards have integers as ids and others strings.
         TypeError, ValueError
             For wrong queries or a wrong setting.
         """
@@ -199,6 +203,12 @@ class ShardedIndex:
             raise ShardError(
                 f"{len(failed)} of {len(answers)} shards did not answer, such as {name!r}: {reason} Use "
                 "on_failure='report' to get the answers of the others."
+            )
+        kinds = {ranking.ids.dtype.kind == "i" for found in rankings for ranking in found if len(ranking)}
+        if len(kinds) > 1:
+            raise ShardError(
+                "The ids of all shards must be integers, or all strings, but these shards have both. Give "
+                "the documents of all shards ids of one kind."
             )
         merged = [_merged(of_one_query, k) for of_one_query in zip(*rankings, strict=True)]
         return ShardedAnswer(merged, failed)
@@ -240,7 +250,7 @@ class HTTPShard:
         Raises
         ------
         ShardError
-            If the server does not answer, or refuses.
+            If the server does not answer, refuses, or answers anything but rankings.
         """
         vectors = [np.asarray(query).tolist() for query in queries]
         body = {"vectors": vectors, "k": k, "candidates": candidates}
@@ -248,20 +258,37 @@ class HTTPShard:
         request = urllib.request.Request(f"{self._url}/search", json.dumps(body).encode(), headers)
         try:
             with urllib.request.urlopen(request, timeout=self._timeout) as response:
-                results = json.load(response)["results"]
-        except (OSError, ValueError, KeyError) as error:
+                answer = json.load(response)
+        except (OSError, ValueError, HTTPException, RecursionError) as error:
             detail = ""
             if isinstance(error, HTTPError):
-                with error:
+                with error, suppress(OSError, HTTPException):
                     detail = error.read(300).decode("utf-8", "replace")
-            raise ShardError(f"{self._url} does not answer the search: {error}. {detail}".strip()) from None
-        return [
-            Ranking(
-                np.array([hit["id"] for hit in hits]),
-                np.array([hit["score"] for hit in hits], np.float32),
-            )
-            for hits in results
-        ]
+            reason = " ".join(f"{error!r}. {detail}".split())
+            raise ShardError(f"{self._url} does not answer the search: {reason}") from None
+        try:
+            results = answer["results"]
+            if len(results) != len(queries):
+                raise ValueError(f"{len(results)} rankings for {len(queries)} queries")
+            return [_ranking(hits, k) for hits in results]
+        except (TypeError, ValueError, KeyError, OverflowError) as error:
+            raise ShardError(
+                f"{self._url} must answer a search with rankings of ids and scores, but it gave something "
+                f"else ({error}). Give the URL of muvera serve."
+            ) from None
+
+
+def _ranking(hits: list[dict[str, Any]], k: int) -> Ranking:
+    """Return the ranking of a server's hits; raise an error for anything else."""
+    if len(hits) > k:
+        raise ValueError(f"{len(hits)} hits of at most {k}")
+    ids = as_ids([hit["id"] for hit in hits], len(hits))
+    values = [hit["score"] for hit in hits]
+    with np.errstate(over="ignore"):
+        scores = np.array(values, np.float32)
+    if not all(type(value) in (int, float) for value in values) or not np.isfinite(scores).all():
+        raise ValueError("a score that is not a finite number")
+    return Ranking(ids, scores)
 
 
 def _merged(rankings: tuple[Ranking, ...], k: int) -> Ranking:

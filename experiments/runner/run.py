@@ -65,11 +65,15 @@ def _run(
 ) -> list[Failure]:
     created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     parts = list[Part]()
-    loaded = _loaded(collections, session)
+    names = [source.name for source in collections]
+    for experiment in experiments:
+        _require_collections(experiment, names, session)
+    loaded = _loaded(_wanted(experiments, collections), session)
     work = [
         (experiment, collection)
         for experiment in experiments
-        for collection in _of_experiment(experiment, loaded, session)
+        for collection in loaded
+        if not experiment.collections or collection.name in experiment.collections
     ]
     for number, (experiment, collection) in enumerate(work, 1):
         session.tell(f"{number} of {len(work)}: {experiment.name}, {collection.name}")
@@ -114,14 +118,25 @@ def _loaded(collections: Sequence[DatasetPath | Collection], session: Session) -
     return loaded
 
 
-def _of_experiment(experiment: Experiment, loaded: list[Collection], session: Session) -> list[Collection]:
+def _require_collections(experiment: Experiment, known: list[str], session: Session) -> None:
     for name in experiment.collections:
         try:
-            require_known(name, [collection.name for collection in loaded], "collection")
+            require_known(name, known, "collection")
         except ValueError as error:
             session.fail(experiment.name, name, "collection", str(error))
-    names = experiment.collections
-    return [collection for collection in loaded if not names or collection.name in names]
+
+
+def _wanted(
+    experiments: list[Experiment], collections: Sequence[DatasetPath | Collection]
+) -> list[DatasetPath | Collection]:
+    """Return the collections that experiments name; all if one of them names none.
+
+    A fault of another collection is no failure of these experiments.
+    """
+    if not all(experiment.collections for experiment in experiments):
+        return list(collections)
+    names = {name for experiment in experiments for name in experiment.collections}
+    return [source for source in collections if source.name in names]
 
 
 def _described(collection: Collection) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from muvera import FDEEncoder, IndexSettings, MultiVectors, MuveraIndex
-from muvera.fde.config import PRESETS, FDEConfig
+from muvera.fde.config import DEFAULT_PRESET, PRESETS, FDEConfig
 from muvera.fde.moments import default_blocks
 from muvera.mips import HNSWSettings, make_search
 from muvera.reranking.chamfer import carve_queries
@@ -65,7 +65,7 @@ class Muvera(_LibrarySystem):
 
     name: ClassVar[str] = "muvera"
 
-    def __init__(self, *, preset: str = "fde", **build: Any) -> None:
+    def __init__(self, *, preset: str = DEFAULT_PRESET, **build: Any) -> None:
         settings = {name: build.pop(name) for name in _SETTINGS if name in build}
         super().__init__(preset, build)
         self._settings = IndexSettings(**{"exact_tokens": 0, **settings})
@@ -133,7 +133,7 @@ class FirstStage(_LibrarySystem):
     def __init__(
         self,
         *,
-        preset: str = "fde",
+        preset: str = DEFAULT_PRESET,
         search: Literal["exact", "scan", "hnsw", "pq"] = "exact",
         pq_floats: int = 8,
         hnsw: dict[str, int] | None = None,

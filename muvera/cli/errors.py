@@ -20,6 +20,9 @@ _EXPECTED = (ValueError, TypeError, KeyError, OSError, ImportError, MemoryError,
 # Typer uses its own copy of click or the installed one; this is the class of either.
 _UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
 
+# The quotation mark of values in Python.
+_QUOTE = "'"
+
 # What a user of the command line does in place of an operation of Python.
 _INSTEAD = {
     "build_from_tokens": "Omit --keep-codes.",
@@ -114,10 +117,10 @@ def _worded(part: Argument | Hint, options: Mapping[str, str]) -> str:
         option = options[part.name]
         if part.value == "None":
             return f"no {option}"
-        value = (part.value or "").strip("'")  # the quotation marks of Python
+        value = (part.value or "").strip(_QUOTE)
         return option if value in ("", "True") else f"{option} {value}"
     if "option" in options and part.name in _reader_options():
-        return f"-o {part.name}=NAME"
+        return f"-o {part.name}={(part.value or '').strip(_QUOTE) or 'NAME'}"
     return str(part)
 
 

@@ -14,7 +14,7 @@ import pickle
 import re
 import sqlite3
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -96,7 +96,7 @@ def stored_bytes(file: NDArray[np.uint8], member: zipfile.ZipInfo) -> NDArray[np
 _WAL_BYTES = slice(18, 20)  # of SQLite's header: 2 if changes go to a second file first
 
 
-def open_table(file: Path, table: str, columns: tuple[str, str], owner: str) -> sqlite3.Connection:
+def open_table(file: Path, table: str, columns: Sequence[str], owner: str) -> sqlite3.Connection:
     """Open a SQLite file that has a plain table, without creating or changing any file.
 
     Parameters
@@ -105,7 +105,7 @@ def open_table(file: Path, table: str, columns: tuple[str, str], owner: str) -> 
         SQLite file.
     table : str
         Name of the table.
-    columns : tuple of str
+    columns : sequence of str
         Names of columns that it must have.
     owner : str
         Library that writes such files, for messages.
@@ -119,6 +119,53 @@ def open_table(file: Path, table: str, columns: tuple[str, str], owner: str) -> 
     ------
     ReadError
         If the file has unfinished changes, or no such table.
+    """
+    connection = open_sqlite(file, owner)
+    try:
+        entries = connection.execute("SELECT type, sql FROM sqlite_master WHERE name = ?", [table]).fetchall()
+        stored = set(table_columns(connection, table))
+        plain = [kind == "table" and re.match(r"\s*CREATE\s+TABLE\b", sql or "") for kind, sql in entries]
+        # A view or a computed column can run forever.
+        if len(plain) != 1 or not plain[0] or not stored.issuperset(columns):
+            raise ReadError(
+                f"{file} has no table {table!r} with the columns {' and '.join(columns)}, as {owner} "
+                "writes it. Copy or export it again."
+            )
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def quoted(name: str) -> str:
+    """Return the name of a table or column as SQL writes it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def table_columns(connection: sqlite3.Connection, table: str) -> list[str]:
+    """Return the names of a table's columns that are stored, and not computed."""
+    return [row[1] for row in connection.execute(f"PRAGMA table_xinfo({quoted(table)})") if not row[-1]]
+
+
+def open_sqlite(file: Path, owner: str) -> sqlite3.Connection:
+    """Open a SQLite file, without creating or changing any file.
+
+    Parameters
+    ----------
+    file : Path
+        SQLite file.
+    owner : str
+        Library that writes such files, for messages.
+
+    Returns
+    -------
+    sqlite3.Connection
+        To be closed by the caller.
+
+    Raises
+    ------
+    ReadError
+        If the file has unfinished changes.
     """
     for suffix in ("-wal", "-journal"):
         beside = file.with_name(file.name + suffix)
@@ -135,15 +182,6 @@ def open_table(file: Path, table: str, columns: tuple[str, str], owner: str) -> 
     try:
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA cell_size_check = ON")
-        entries = connection.execute("SELECT type, sql FROM sqlite_master WHERE name = ?", [table]).fetchall()
-        stored = {row[1] for row in connection.execute(f"PRAGMA table_xinfo({table})") if not row[-1]}
-        plain = [kind == "table" and re.match(r"\s*CREATE\s+TABLE\b", sql or "") for kind, sql in entries]
-        # A view or a computed column can run forever.
-        if len(plain) != 1 or not plain[0] or not stored.issuperset(columns):
-            raise ReadError(
-                f"{file} has no table {table!r} with the columns {' and '.join(columns)}, as {owner} "
-                "writes it. Copy or export it again."
-            )
     except BaseException:
         connection.close()
         raise
@@ -170,6 +208,9 @@ _RUN = re.compile(rb"(?:G.{8})+|(?:K.)+|(?:M..)+|(?:J....)+", re.DOTALL)
 # 2**40 steps, and many integers of more than 64 bits can share one hash.
 _KEYS = (str, bytes, int, float, bool, type(None))
 _INTEGERS = range(-(2**63), 2**64)
+
+# Fields of a dict, at most, whose lists may have arrays.
+_FIELDS = 16
 
 # Stand-ins may get this many bytes and arguments more than the pickle has bytes.
 _SMALL = 1 << 16
@@ -277,6 +318,13 @@ class _PlainUnpickler(_Unpickler):  # type: ignore[misc]
         self.stack.extend(np.frombuffer(run[0], _NUMBERS[run[0][:1]])["value"].tolist())
         self.stream.seek(run.end())
 
+    def load_bytearray(self) -> None:
+        # Python's own method allocates as many bytes as the pickle requires.
+        size = int.from_bytes(self.read(8), "little")
+        if size > len(self.content):
+            raise EOFError("it ends in an array of bytes")
+        self.stack.append(self.read(size))
+
     def load_integer(self) -> None:
         self.load_long1()
         if self.stack[-1] not in _INTEGERS:
@@ -321,6 +369,7 @@ class _PlainUnpickler(_Unpickler):  # type: ignore[misc]
         **dict.fromkeys((code[0] for code in _NUMBERS), load_numbers),
         pickle.FRAME[0]: lambda self: self.read(8),  # skip the frame's size: frames are consecutive
         pickle.LONG1[0]: load_integer,
+        pickle.BYTEARRAY8[0]: load_bytearray,
         pickle.SETITEM[0]: lambda self: self.fill(dict, [self.stack.pop(-2), self.stack.pop()]),
         pickle.SETITEMS[0]: lambda self: self.fill(dict, self.pop_mark()),
         pickle.ADDITEMS[0]: lambda self: self.fill(set, self.pop_mark()),
@@ -370,6 +419,15 @@ class _Array(StandIn):
         return np.reshape(flat, self._shape, order="F" if self._columns_first else "C")
 
 
+def _from_buffer(data: bytes, kind: _Dtype, shape: Any, order: str, axes: object = None) -> _Array:
+    """Return the stand-in of an array that protocol 5 wrote."""
+    if axes is not None:
+        raise ValueError("it has an array with its axes in another order")
+    made = _Array()
+    made.set_state((None, shape, kind, order == "F", data))
+    return made
+
+
 def _scalar(kind: _Dtype, data: bytes) -> Any:
     return np.frombuffer(data, kind.dtype)[0].item()
 
@@ -386,6 +444,8 @@ _ARRAYS: dict[str, Any] = {
     "numpy.ndarray": _Array,  # an argument of _reconstruct
     "numpy.core.multiarray._reconstruct": _Array,
     "numpy._core.multiarray._reconstruct": _Array,
+    "numpy.core.numeric._frombuffer": _from_buffer,
+    "numpy._core.numeric._frombuffer": _from_buffer,
 }
 
 
@@ -412,6 +472,47 @@ def load_plain(content: bytes, source: str) -> Any:
         If the pickle is damaged or contains anything else.
     """
     return load_pickle(content, source, _PLAIN)
+
+
+def load_arrays(content: bytes, source: str) -> Any:
+    """Read a pickle of NumPy arrays in lists, tuples or dicts.
+
+    Parameters
+    ----------
+    content : bytes
+        The pickle.
+    source : str
+        Name of the file in messages.
+
+    Returns
+    -------
+    object
+        An array, a list of values, or a dict of values or of lists.  In deeper lists
+        there are no arrays.
+
+    Raises
+    ------
+    ReadError
+        If the pickle is damaged or contains anything else.
+    """
+    stored = load_pickle(content, source, _ARRAYS)
+    with naming_errors(source, "pickle of plain data"):
+        if isinstance(stored, dict):
+            # A small pickle can list one long list under many keys.
+            few = len(stored) <= _FIELDS
+            return {key: _as_arrays(value) if few else _as_array(value) for key, value in stored.items()}
+        return _as_arrays(stored)
+
+
+def _as_arrays(stored: Any) -> Any:
+    return [_as_array(value) for value in stored] if isinstance(stored, (list, tuple)) else _as_array(stored)
+
+
+def _as_array(stored: Any) -> Any:
+    if not isinstance(stored, _Array):
+        return stored
+    array = stored.array()
+    return array.tolist() if array.dtype.hasobject else array
 
 
 def load_npy_safely(path: Path) -> NDArray[Any]:

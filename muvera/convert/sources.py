@@ -191,6 +191,8 @@ class Reader(NamedTuple):
     #: reader's options; the first paragraph of its docstring is "Open" and the files
     #: that identify the format.
     open_source: Callable[..., Source]
+    #: A source and perhaps options, as after ``muvera convert``.
+    example: str
     #: The files that identify the format.  Default: from the docstring of
     #: `open_source`.
     files: str = ""

@@ -467,14 +467,17 @@ def hold(folder: Path) -> filelock.AcquireReturnProxy[filelock.BaseFileLock]:
         with named_errors(f"{folder} could not be locked"):
             held = lock.acquire(timeout=0)
         if not path.exists():  # the holder has replaced the folder
-            lock.release()
             raise filelock.Timeout(str(path))
-    except filelock.Timeout:
-        raise IndexFolderError(
-            f"Another process or an open TextIndex is writing {folder}. Close it or wait for it, then "
-            "load the index again."
-        ) from None
-    return held
+        return held
+    except BaseException as error:
+        # The traceback of an interrupt would keep the lock, also of one at the return.
+        lock.release(force=True)
+        if not isinstance(error, filelock.Timeout):
+            raise
+    raise IndexFolderError(
+        f"Another process or an open TextIndex is writing {folder}. Close it or wait for it, then load the "
+        "index again."
+    )
 
 
 class FolderLock:
@@ -493,7 +496,11 @@ class FolderLock:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = hold(folder).lock
-        self._file = (folder / LOCK).stat()
+        try:
+            self._file = (folder / LOCK).stat()
+        except BaseException:
+            self._lock.release()
+            raise
         # Inode, size and time of the manifest that was read last, and its generation.
         self._read: tuple[tuple[int, ...], Generation] | None = None
 

@@ -11,15 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from haystack import Document, component, default_from_dict, default_to_dict
-from haystack.document_stores.errors import DuplicateDocumentError
-from haystack.document_stores.types import DuplicatePolicy
-from haystack.utils.filters import document_matches_filter
-
 from ..metadata import TextDocument
 from ..texts.encoders.base import TextEncoder
 from ..texts.hit import Hit
 from ..texts.text_index import TextIndex
+from ..utils.checks import needing
+
+with needing("haystack", "haystack", "muvera.integrations.haystack"):
+    from haystack import Document, component, default_from_dict, default_to_dict
+    from haystack.document_stores.errors import DuplicateDocumentError
+    from haystack.document_stores.types import DuplicatePolicy
+    from haystack.utils.filters import document_matches_filter
 
 # Metadata key of the whole Haystack document.
 _DOCUMENT = "document"

@@ -9,14 +9,16 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from langchain_core.documents import Document
-from langchain_core.retrievers import BaseRetriever
-from langchain_core.vectorstores import VectorStore
-
 from ..metadata import Filter, TextDocument
 from ..texts.encoders.base import TextEncoder
 from ..texts.hit import Hit
 from ..texts.text_index import TextIndex
+from ..utils.checks import needing
+
+with needing("langchain-core", "langchain", "muvera.integrations.langchain"):
+    from langchain_core.documents import BaseDocumentCompressor, Document
+    from langchain_core.retrievers import BaseRetriever
+    from langchain_core.vectorstores import VectorStore
 
 
 class MuveraVectorStore(VectorStore):
@@ -200,6 +202,56 @@ class FunctionRetriever(BaseRetriever):
 
     def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Document]:
         return [Document(page_content=text, metadata=metadata) for text, metadata in self.function(query)]
+
+
+class FunctionCompressor(BaseDocumentCompressor):
+    """A compressor that keeps the documents that a function ranks best.
+
+    Parameters
+    ----------
+    function : callable
+        Returns positions and scores for a query, texts and a number of results, best
+        first.
+    k : int
+        Maximum number of documents.
+    """
+
+    function: Callable[[str, list[str], int], list[tuple[int, float]]]
+    k: int = 5
+
+    def compress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Any = None, **kwargs: Any
+    ) -> Sequence[Document]:
+        """Return the best documents with their scores.
+
+        Parameters
+        ----------
+        documents : sequence of Document
+            The documents to rank.
+        query : str
+            A question, or other words to search for.
+        callbacks : object, optional
+            Ignored.
+        **kwargs
+            ``k`` replaces the maximum number of documents; others are ignored.
+
+        Returns
+        -------
+        list of Document
+            Best first; the score is ``metadata["relevance_score"]``.
+        """
+        listed = list(documents)
+        if not listed:
+            return []
+        best = self.function(query, [each.page_content for each in listed], kwargs.get("k", self.k))
+        return [
+            Document(
+                page_content=listed[position].page_content,
+                metadata={**listed[position].metadata, "relevance_score": score},
+                id=listed[position].id,
+            )
+            for position, score in best
+        ]
 
 
 def _document(stored: TextDocument | Hit) -> Document:

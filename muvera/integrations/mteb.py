@@ -9,13 +9,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mteb.models.model_meta import ModelMeta
-
 from ..index.settings import DEFAULT_CANDIDATES
 from ..texts.encoders.base import TextEncoder
 from ..texts.encoders.registry import as_text_encoder
 from ..texts.hit import WORDS
 from ..texts.text_index import TextIndex
+from ..utils.checks import needing
+
+with needing("mteb", "mteb", "muvera.integrations.mteb"):
+    from mteb.models.model_meta import ModelMeta
 
 
 class MuveraSearch:

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from ..kernels.jit import kernel
 from ..utils.arrays import load_npy, save_array
 from ..utils.checks import has_repeats, import_extra
+from ..utils.locks import ReadersWriterLock, hold_during_fork
 from ..utils.parallel import split_by_count, thread_count
 from .base import (
     Floats,
@@ -93,6 +94,10 @@ class SharedGraph:
     def __init__(self, index: hnswlib.Index, labels: Labels) -> None:
         index.set_ef(1)
         self.index = index
+        #: Every call that reads or changes the graph shares it.  A fork holds it alone:
+        #: the child would wait forever for a mutex of hnswlib that another thread held.
+        self.calls = ReadersWriterLock()
+        hold_during_fork(self.calls, last=True)
         self.num_unmarked = 0
         #: True for each label that is not marked as removed.
         self.unmarked = np.zeros(0, bool)
@@ -113,6 +118,21 @@ class SharedGraph:
         self.unmarked = grown(self.unmarked, int(labels.max(initial=-1)) + 1, 0)
         self.unmarked[labels] = True
         self.num_unmarked += len(labels)
+
+    def add(self, rows: Floats, labels: NDArray[np.uint64], threads: int) -> None:
+        """Add vectors to the graph.
+
+        Parameters
+        ----------
+        rows : float32 (n, columns)
+            Vectors as the graph stores them.
+        labels : uint64 (n,)
+            Their labels.
+        threads : int
+            Number of threads.
+        """
+        with self.calls.shared():
+            self.index.add_items(rows, labels, num_threads=threads)
 
 
 class SavedGraph(NamedTuple):
@@ -189,7 +209,8 @@ class HNSWSearch(VectorSearch):
             self.settle()  # after a failed addition
             used, room = graph.index.get_current_count(), graph.index.get_max_elements()
             if used + len(labels) > room:
-                graph.index.resize_index(max(used + len(labels), room * 3 // 2))
+                with graph.calls.shared():
+                    graph.index.resize_index(max(used + len(labels), room * 3 // 2))
             if self._addition < graph.additions:
                 graph.abandoned.append(range(self._addition + 1, graph.additions + 1))
             graph.additions += 1
@@ -199,7 +220,7 @@ class HNSWSearch(VectorSearch):
         for start, stop in split_by_count(len(labels), _ADDED_PER_THREAD * workers):
             block = filled[start:stop]
             numbers = labels[start:stop].astype(np.uint64)
-            guard(partial(graph.index.add_items, block, numbers, num_threads=workers))
+            guard(partial(graph.add, block, numbers, workers))
         norms_of = grown(self._norms, int(labels.max()) + 1, 1)
         norms_of[labels] = norms
         if saved is not None and len(saved.labels) + len(labels) <= saved.most:
@@ -216,7 +237,7 @@ class HNSWSearch(VectorSearch):
         dead = graph.unmarked.copy()
         dead[: len(alive)] &= ~alive[: len(dead)]
         for label in np.flatnonzero(dead):
-            with suppress(RuntimeError):  # its addition failed
+            with suppress(RuntimeError), graph.calls.shared():  # an error: its addition failed
                 graph.index.mark_deleted(label)
             graph.unmarked[label] = False
             graph.num_unmarked -= 1
@@ -252,9 +273,10 @@ class HNSWSearch(VectorSearch):
             # With a Python filter one thread is enough: more would wait for the
             # interpreter lock.
             workers = 1 if accept else thread_count(threads)
-            labels, distances = self._graph.index.knn_query(
-                filled, k=min(breadth, available), num_threads=workers, filter=accept
-            )
+            with self._graph.calls.shared():
+                labels, distances = self._graph.index.knn_query(
+                    filled, k=min(breadth, available), num_threads=workers, filter=accept
+                )
         except RuntimeError:  # the graph found fewer
             among = self.labels() if present is None else present
             score_among(among, lambda a, b: self._stored(among[a:b]), queries, best, threads)
@@ -277,7 +299,9 @@ class HNSWSearch(VectorSearch):
             )
 
     def _stored(self, labels: Labels) -> Floats:
-        rows = np.asarray(self._graph.index.get_items(labels.tolist(), return_type="numpy"), np.float32)
+        with self._graph.calls.shared():
+            items = self._graph.index.get_items(labels.tolist(), return_type="numpy")
+        rows = np.asarray(items, np.float32)
         return rows[:, : self.dimension] * self._norms[labels, np.newaxis]
 
     # -- reading and saving ---------------------------------------------------

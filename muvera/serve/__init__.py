@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from threading import current_thread, main_thread
-from typing import Any
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from ..index.muvera_index import MuveraIndex
 from ..texts.text_index import TextIndex
 from ..utils.checks import import_extra, require_int, require_number
 from ..utils.hints import Argument, Hint, Message
+from .connections import protocol as protocol
 
 #: Names of this machine that no other machine reaches.
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -62,7 +62,8 @@ class ServerSettings:
     max_body_bytes, max_search_bytes : int
         Bytes of a request with `token`, and of any other.
     max_connections : int
-        If there are more, the oldest idle connection is closed.
+        If there are more, the connection is closed that has waited longest for its
+        client.
     max_queries : int
         Maximum number of queries of a search, or of documents of an explanation.
     max_k : int
@@ -173,7 +174,10 @@ def serve(
         config = uvicorn.Config(
             make_app(index, settings, hosts=hosts, name=name), log_level="warning",
             timeout_graceful_shutdown=_GRACE_SECONDS, server_header=False,
-            limit_concurrency=settings.max_connections + 1, http=protocol(settings), ws="none",
+            # The protocol limits connections.  uvicorn also counts those that are being
+            # closed, and would answer 503.
+            limit_concurrency=settings.max_connections + 2 * _BACKLOG,
+            http=protocol(settings), ws="none",
         )  # fmt: skip
         server = uvicorn.Server(config)
         stops = ("SIGTERM", "SIGHUP") if current_thread() is main_thread() else ()
@@ -184,49 +188,6 @@ def serve(
         # KeyboardInterrupt.
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listening])
-
-
-def protocol(settings: ServerSettings) -> Any:
-    """Return uvicorn's protocol with limits that it lacks.
-
-    It closes connections with slow headers or slow readers, and idle connections if
-    there are too many.
-    """
-    from uvicorn.protocols.http.auto import AutoHTTPProtocol
-
-    connections: dict[Any, None] = {}  # oldest first
-
-    class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-        _before: Any = None
-
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            connections[self] = None
-            if len(connections) > settings.max_connections:
-                idle = next((other for other in connections if other.is_idle), self)
-                idle.transport.abort()
-            self._check()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            connections.pop(self, None)
-            self._timer.cancel()
-            super().connection_lost(exc)
-
-        @property
-        def is_idle(self) -> bool:
-            """True if all complete requests were answered."""
-            return self.cycle is None or bool(self.cycle.response_complete)
-
-        def _check(self) -> None:
-            """Abort if neither side has done anything since the last check."""
-            unread = self.transport.get_write_buffer_size()
-            now = self.cycle, self.is_idle, unread
-            if now == self._before and (self.is_idle or unread):
-                self.transport.abort()
-            self._before = now
-            self._timer = self.loop.call_later(settings.body_timeout, self._check)
-
-    return Protocol
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -26,12 +26,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import __version__
 from ..data.multivectors import MultiVectors
+from ..index.generations import IndexFolderError
 from ..index.muvera_index import MuveraIndex
 from ..texts.database import TextDocument, limited_reading
 from ..texts.hit import WORDS
 from ..texts.text_index import TextIndex
 from ..utils.hints import Argument, Hint, message_of
 from . import ServerSettings
+from .connections import send_in_parts, split
 
 _PAGE = Path(__file__).parent / "page"
 
@@ -180,15 +182,37 @@ class Deletion(_Strict):
     missing: Literal["raise", "ignore"] = "raise"
 
 
+class _InParts(Response):
+    """An answer as JSON that is freed while it is sent."""
+
+    media_type = "application/json"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer; it can be called once."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        parts = split(bytes(self.body))
+        self.body = b""
+        await send_in_parts(parts, scope, send)
+
+
+class _JSONInParts(_InParts, JSONResponse):
+    """The JSON text of a value, in parts."""
+
+
 # -- errors and checks of requests ---------------------------------------------
 
 _SCHEME = HTTPBearer(
     auto_error=False, description="The token in MUVERA_TOKEN, or for reading in MUVERA_READ_TOKEN."
 )
 
-# Commas and brackets of a body.  Parsing more of them would block other requests for
-# more than a tenth of a second.
+# Maximum number of values of a body.  Parsing and checking more of them would block
+# other requests for more than a tenth of a second.  A number is one value.
 _MAX_VALUES = 300_000
+
+# A list or object takes the time of 10 numbers, and a string, which may be the key of a
+# field, the time of 4: 2 for each quotation mark.
+_CONTAINER_VALUES = 10
+_QUOTE_VALUES = 2
 
 
 def _problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
@@ -329,15 +353,26 @@ class _BodyLimit:
                 late = f"The body took more than {self._settings.body_timeout:g} seconds."
                 raise HTTPException(408, f"{late} Send the request again.", {"Connection": "close"}) from None
             body = message.get("body", b"")
-            size, values = size + len(body), values + sum(map(body.count, (b",", b"[", b"{")))
+            size += len(body)
+            values += _count_values(body)
             if size > limit:
                 raise _too_large(f"{limit:,} bytes")
             if values > _MAX_VALUES:
-                raise _too_large(f"{_MAX_VALUES:,} values")
+                raise _too_large(
+                    f"{_MAX_VALUES:,} values, of which a list or object counts as {_CONTAINER_VALUES} and a "
+                    f"string as {2 * _QUOTE_VALUES}"
+                )
             complete = not message.get("more_body", False)
             return message
 
         await self._app(scope, limited, send)
+
+
+def _count_values(body: bytes) -> int:
+    """Return the number of values in a part of a body, at least half of it."""
+    containers = body.count(b"[") + body.count(b"{")
+    quotes = body.count(b'"') - body.count(b'\\"')  # a text's own quotation marks are escaped
+    return body.count(b",") + _CONTAINER_VALUES * containers + _QUOTE_VALUES * quotes
 
 
 def _too_large(limit: str) -> HTTPException:
@@ -381,6 +416,7 @@ def make_app(
 
     app = FastAPI(
         title="muvera", version=__version__, docs_url=None, redoc_url=None,
+        default_response_class=_JSONInParts,
         exception_handlers=dict.fromkeys(_ANSWERED, _as_problem),
         description="Late-interaction search: candidates by inner product, ranked by exact Chamfer "
         "similarity.",
@@ -424,7 +460,7 @@ def _add_routes(app: FastAPI, server: _Server) -> None:
             methods = ["POST", "PUT", "PATCH", "DELETE"]  # refused before their bodies are read
             app.add_api_route(address, _refuse_change, methods=methods, include_in_schema=False)
         return
-    failures = _problem_responses(400, 401, 404, 408, 413, 422, 502, 503, 507)
+    failures = _problem_responses(400, 401, 404, 408, 413, 422, 500, 502, 503, 507)
     writing = APIRouter(dependencies=[_bearer_token(settings.token)], responses=failures)
     writing.post("/documents", status_code=201, summary="Add documents")(server.add)
     writing.put("/documents", summary="Add or replace documents")(server.update)
@@ -479,8 +515,14 @@ class _Server:
             return await asyncio.shield(answer)
         except (ConnectionError, TimeoutError):
             raise
-        except OSError as error:
+        except (OSError, IndexFolderError) as error:
             logging.getLogger("muvera").error("muvera: %s", error)
+            if isinstance(error, IndexFolderError) or isinstance(error.__cause__, IndexFolderError):
+                raise HTTPException(
+                    500,
+                    "Nothing was changed or saved: the index's folder was moved or replaced while the server "
+                    "ran. Put it back, or restart the server.",
+                ) from error
             raise HTTPException(
                 507,
                 "The server could not write to its disk. The change was not made, or the index was not "
@@ -542,7 +584,7 @@ class _Server:
             found = self._by_vectors(body, options) if by_vectors else self._by_texts(body, queries, options)
             found = [hits[offset:] for hits in found]
             answer = SearchAnswer(results=found, seconds=time.perf_counter() - begun)
-            return Response(answer.model_dump_json(), media_type="application/json")
+            return _InParts(answer.model_dump_json())
 
         return await self.run(work)
 
@@ -573,7 +615,7 @@ class _Server:
 
         def work() -> Response:
             explanations = [explanation.to_dict() for explanation in texts.explain_all(body.query, body.ids)]
-            return JSONResponse({"explanations": explanations})
+            return _JSONInParts({"explanations": explanations})
 
         return await self.run(work)
 
@@ -586,9 +628,9 @@ class _Server:
         self.require("k", parameters.k, self.settings.max_k)
 
         def work() -> DocumentList:
-            ids = texts.select({})
-            chosen = ids[offset : offset + parameters.k]
-            return DocumentList(found=len(ids), documents=texts.get(chosen, missing="ignore"))
+            ids = self.vectors.contents.ids  # both are in insertion order; the database would read all ids
+            chosen = ids.of(ids.live[offset : offset + parameters.k]).tolist()
+            return DocumentList(found=len(ids.live), documents=texts.get(chosen, missing="ignore"))
 
         return await self.run(work)
 

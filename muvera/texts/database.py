@@ -44,12 +44,8 @@ CREATE INDEX values_of_a_row ON metadata_values (row, field, kind, value);
 CREATE VIRTUAL TABLE words USING fts5(text, content='', {_TOKENIZER});
 """
 
-# Remove the rows of one id.
-_DELETE = (
-    "DELETE FROM metadata_values WHERE row = (SELECT row FROM documents WHERE id = ?)",
-    "INSERT INTO words (words, rowid, text) SELECT 'delete', row, spaced(text) FROM documents WHERE id = ?",
-    "DELETE FROM documents WHERE id = ?",
-)
+# Remove the rows of one document.
+_DELETE = ("DELETE FROM metadata_values WHERE row = ?", "DELETE FROM documents WHERE row = ?")
 
 # The number of documents that contain each word, and the words of a query.
 _COUNTS = f"""
@@ -242,8 +238,8 @@ class DocumentDatabase:
                 version = _version(connection) % 2**30 + 1
                 self._pending = (version, also)
                 connection.execute("BEGIN")
-                for statement in _DELETE:
-                    connection.executemany(statement, [(identity,) for identity in deleted])
+                for identity in deleted:
+                    _remove(connection, identity)
                 for document in rows:
                     _store(connection, document)
                 connection.execute(f"PRAGMA user_version = {version}")
@@ -476,6 +472,21 @@ def _damage_as_value_error() -> Iterator[None]:
         ) from error
 
 
+# Words are spaced before the statement: SQLite would report an interrupt in a function
+# that it calls as an error of its own.
+
+
+def _remove(connection: sqlite3.Connection, identity: int | str) -> None:
+    """Delete a document, if there is one with this id."""
+    for row, text in connection.execute(
+        "SELECT row, text FROM documents WHERE id = ?", (identity,)
+    ).fetchall():
+        deleted = "INSERT INTO words (words, rowid, text) VALUES ('delete', ?, ?)"
+        connection.execute(deleted, (row, _spaced(text)))
+        for statement in _DELETE:
+            connection.execute(statement, (row,))
+
+
 def _store(connection: sqlite3.Connection, document: Row) -> None:
     """Insert a document, or change the metadata of a stored one."""
     inserted = connection.execute(
@@ -484,7 +495,7 @@ def _store(connection: sqlite3.Connection, document: Row) -> None:
     query = "SELECT row FROM documents WHERE id = ?"
     (row,) = connection.execute(query, (document.id,)).fetchone()
     if inserted:
-        connection.execute("INSERT INTO words (rowid, text) VALUES (?, spaced(?))", (row, document.text))
+        connection.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (row, _spaced(document.text)))
     else:
         connection.execute("UPDATE documents SET metadata = ? WHERE row = ?", (document.metadata, row))
         connection.execute("DELETE FROM metadata_values WHERE row = ?", (row,))
@@ -583,9 +594,7 @@ def _opened_connection(path: Path) -> sqlite3.Connection:
 
 def _connect(name: str) -> sqlite3.Connection:
     uri = name.startswith("file:")
-    connection = sqlite3.connect(name, uri=uri, check_same_thread=False, isolation_level=None)
-    connection.create_function("spaced", 1, _spaced, deterministic=True)
-    return connection
+    return sqlite3.connect(name, uri=uri, check_same_thread=False, isolation_level=None)
 
 
 # -- conditions ---------------------------------------------------------------

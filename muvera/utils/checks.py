@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
+import json
 import os
 import re
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 from numpy.typing import NDArray
@@ -262,10 +267,63 @@ def import_extra(module: str, extra: str, purpose: str) -> Any:
     ImportError
         If the library is missing; the message names the extra.
     """
-    try:
+    with needing(module.partition(".")[0], extra, purpose):
         return importlib.import_module(module)
+
+
+@contextmanager
+def needing(library: str, extra: str, purpose: str) -> Iterator[None]:
+    """Name the extra if the block fails to import an optional library.
+
+    Parameters
+    ----------
+    library : str
+        Name of the library.
+    extra, purpose : str
+        As for :func:`import_extra`.
+
+    Raises
+    ------
+    ImportError
+        If the block raises one.
+    """
+    try:
+        yield
     except ImportError as error:
         raise ImportError(
-            f"{purpose} needs {module.partition('.')[0]}, but importing it fails ({error}). "
-            f"Install it with: pip install 'muvera-toolkit[{extra}]'"
+            f"{purpose} needs {library}, but importing it fails ({error}). Install it with: "
+            f"{install_command(extra)}"
         ) from error
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs an extra.
+
+    An installation from a checkout names its folder: the package index may not have
+    this version.
+
+    Parameters
+    ----------
+    extra : str
+        An extra of ``muvera-toolkit``, such as ``"minilm"``.
+
+    Returns
+    -------
+    str
+        Such as ``"pip install 'muvera-toolkit[minilm]'"``, or ``"pip install
+        '.[minilm]'"`` in a checkout.
+    """
+    folder = _checkout()
+    place = "muvera-toolkit" if folder is None else "." if folder == Path.cwd() else str(folder)
+    return f"pip install '{place}[{extra}]'"
+
+
+def _checkout() -> Path | None:
+    """Return the checkout that this package was imported or installed from."""
+    folders = [Path(__file__).resolve().parents[2]]
+    with suppress(importlib.metadata.PackageNotFoundError, ValueError):
+        installed = importlib.metadata.distribution("muvera-toolkit").read_text("direct_url.json")
+        url = urlsplit(json.loads(installed or "{}").get("url", ""))
+        if url.scheme == "file":
+            folders.append(Path(url2pathname(url.path)))
+    return next((folder for folder in folders if (folder / "pyproject.toml").is_file()), None)

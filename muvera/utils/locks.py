@@ -14,7 +14,9 @@ from typing import Any
 from weakref import WeakSet
 
 _OWNERS: WeakSet[Any] = WeakSet()
-_DATABASES: WeakSet[Any] = WeakSet()
+#: Owners of locks that a fork acquires, and of locks that it acquires after those.
+_FIRST: WeakSet[Any] = WeakSet()
+_LAST: WeakSet[Any] = WeakSet()
 _held: list[Any] = []
 
 # Seconds that a fork waits for a lock.
@@ -39,7 +41,7 @@ def renew_after_fork(owner: Any) -> None:
     _OWNERS.add(owner)
 
 
-def hold_during_fork(owner: Any) -> None:
+def hold_during_fork(owner: Any, *, last: bool = False) -> None:
     """Hold ``owner._locks`` during a fork; then renew them.
 
     The library that they protect has locks, too, which must be free in the child.
@@ -48,13 +50,16 @@ def hold_during_fork(owner: Any) -> None:
     ----------
     owner : object
         Has the attribute `_locks` and the method `_renew_locks`; it is not kept alive.
+    last : bool
+        Acquire its locks after the others: a thread that holds another owner's locks
+        may wait for them.
     """
-    _DATABASES.add(owner)
+    (_LAST if last else _FIRST).add(owner)
     _OWNERS.add(owner)
 
 
 def _before() -> None:
-    locks = [lock for owner in list(_DATABASES) for lock in owner._locks]
+    locks = [lock for owner in (*_FIRST, *_LAST) for lock in owner._locks]
     _held.extend(lock for lock in locks if lock.acquire(timeout=_PATIENCE))
 
 

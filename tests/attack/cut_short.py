@@ -8,6 +8,7 @@ call.
 
 import ast
 import itertools
+import math
 import os
 import shutil
 import signal
@@ -336,6 +337,25 @@ def interrupt(name: str, parent: Path, choose: Callable[[range], Iterable[int]])
                     faults.append(f"{call}, {interrupted.place}: {type(error).__name__}: {error}"[:500])
             shutil.rmtree(work, ignore_errors=True)
     return faults
+
+
+def interrupt_some(name: str, count: int) -> tuple[int, list[str]]:
+    """Interrupt the calls of a case at about `count` lines, spread over all of them.
+
+    Return the number of interrupts, and the faults.
+    """
+    interrupts = 0
+    of_a_call = math.ceil(count / len(CASES[name][0].calls))
+
+    def choose(lines: range) -> range:
+        nonlocal interrupts
+        chosen = lines[:: max(1, len(lines) // of_a_call)]
+        interrupts += len(chosen)
+        return chosen
+
+    with tempfile.TemporaryDirectory() as parent:
+        faults = interrupt(name, Path(parent), choose)
+    return interrupts, [f"{name}, {fault}" for fault in faults]
 
 
 # -- kills ------------------------------------------------------------------------

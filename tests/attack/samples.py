@@ -4,9 +4,13 @@ The mutations start from these.
 """
 
 import gzip
+import io
 import json
+import pickle
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,7 @@ from builders.foreign_indexes import (
     write_fast_plaid,
     write_lancedb,
     write_plaid,
+    write_pt,
     write_qdrant,
     write_warp,
 )
@@ -77,6 +82,53 @@ def rows(place: Path, name: str, key: str) -> Path:
     text = json.dumps(values) if name == "a.json" else "".join(json.dumps(row) + "\n" for row in values)
     (place / name).write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
     return place / name
+
+
+def bulk(place: Path) -> Path:
+    actions = [{"index": {"_index": "x", "_id": name}} for name in NAMES]
+    rows = [{"colbert": tokens.tolist()} for tokens in DOCUMENTS]
+    text = "".join(json.dumps(line) + "\n" for pair in zip(actions, rows, strict=True) for line in pair)
+    (place / "bulk.jsonl").write_text(text)
+    return place / "bulk.jsonl"
+
+
+def vespa(place: Path) -> Path:
+    def blocks(tokens: Any) -> dict[str, Any]:
+        return {str(i): row.tolist() for i, row in enumerate(np.packbits(tokens > 0, axis=1).view(np.int8))}
+
+    rows = [
+        {
+            "id": f"id:n:d::{name}",
+            "fields": {"c": {"type": "tensor<int8>(t{},x[1])", "blocks": blocks(tokens)}},
+        }
+        for name, tokens in zip(NAMES, DOCUMENTS, strict=True)
+    ]
+    (place / "vespa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return place / "vespa.jsonl"
+
+
+def torch_list(place: Path) -> Path:
+    write_pt(place / "a.pt", *(np.asarray(tokens) for tokens in DOCUMENTS if len(tokens)), container="list")
+    return place / "a.pt"
+
+
+def pickled(place: Path) -> Path:
+    arrays = [np.asarray(tokens) for tokens in DOCUMENTS]
+    (place / "a.pkl").write_bytes(pickle.dumps(dict(zip(NAMES, arrays, strict=True))))
+    return place / "a.pkl"
+
+
+def table(place: Path) -> Path:
+    def npy(tokens: Any) -> bytes:
+        np.save(out := io.BytesIO(), tokens)
+        return out.getvalue()
+
+    with closing(sqlite3.connect(place / "a.sqlite")) as connection:
+        connection.execute("CREATE TABLE docs (id TEXT, tokens BLOB)")
+        cells = [(name, npy(tokens)) for name, tokens in zip(NAMES, DOCUMENTS, strict=True)]
+        connection.executemany("INSERT INTO docs VALUES (?, ?)", cells)
+        connection.commit()
+    return place / "a.sqlite"
 
 
 def byaldi(place: Path) -> Path:
@@ -155,6 +207,11 @@ SAMPLES: dict[str, Callable[[Path], Path]] = {
     "jsonl_gz": partial(rows, name="rows.jsonl.gz", key="tokens"),
     "json": partial(rows, name="a.json", key="embeddings"),
     "jsonl_qdrant": partial(rows, name="rows.jsonl", key="vector"),
+    "jsonl_bulk": bulk,
+    "jsonl_vespa": vespa,
+    "pt": torch_list,
+    "pickle": pickled,
+    "sqlite": table,
     "plaid": lambda place: write_plaid(place / "plaid", random_index(0, [[3, 0, 2], [1, 4]])),
     "next_plaid": lambda place: write_fast_plaid(place / "next", random_index(0, [[3, 0, 2], [1, 4]])),
     "fast_plaid": partial(copied, folder=GOLDEN / "convert" / "fast_plaid_1.4.6"),
@@ -174,7 +231,17 @@ SAMPLES: dict[str, Callable[[Path], Path]] = {
     **{f"index_{name}": partial(copied, folder=FOLDER / name) for name in CASES},
     "texts": texts,
     "texts_journal": journal,
-    # Encoders that no index of the golden files has.
+    # Encoders of the presets, and others that no index of the golden files has.
+    **{
+        f"encoder_{preset}": partial(encoder, preset=preset)
+        for preset in ("fde", "moments", "mean", "simhash")
+    },
+    "encoder_landmarks": partial(encoder, preset="fde", moments=None, final_projection=None),
+    "encoder_landmarks_mean": partial(encoder, preset="fde", moments="mean", final_projection=None),
+    "encoder_landmarks_learned": partial(encoder, preset="fde", final_projection_dimension=16),
+    "encoder_simhash_learned": partial(
+        encoder, preset="simhash", final_projection="learned", final_projection_dimension=16
+    ),
     "encoder_reference": partial(encoder, preset="reference", num_repetitions=2),
     "encoder_projected": partial(
         encoder, preset="paper", final_projection="count_sketch", final_projection_dimension=8

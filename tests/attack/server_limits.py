@@ -5,10 +5,12 @@ Measure its memory, and how long another client waits for /health.
 
 import http.client
 import json
+import socket
 import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,12 @@ SHAPES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "metadata": (
         "POST /documents*",
         lambda: body(texts=["x"] * 1000, metadata=[{str(i): i for i in range(140)}] * 1000)),
+    "12 MB of keys": (
+        "POST /documents*", lambda: body(texts=["x"], metadata=[{f"{i:0200}": 1 for i in range(59_000)}])),
+    "too many keys": (
+        "POST /documents*", lambda: body(texts=["x"], metadata=[{f"{i:040}": 1 for i in range(270_000)}])),
+    "410 KB of lists": ("POST /search", lambda: body(vectors=[[]] * 136_000)),
+    "as many lists as allowed": ("POST /search", lambda: body(vectors=[[]] * 27_000)),
     "a document of metadata": (
         "POST /documents*", lambda: body(texts=["x"], metadata=[{"a": list(range(290_000))}])),
     "a deletion of wrong ids": ("DELETE /documents*", lambda: body(ids=["x"] * 290_000)),
@@ -98,6 +106,11 @@ def longest_wait(port: int, ended: threading.Event, waits: list[float]) -> None:
     connection.close()
 
 
+def peak(child: int) -> float:
+    """Return the most memory that a process had so far, in MB."""
+    return int(Path(f"/proc/{child}/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
+
+
 def measure(name: str) -> tuple[int, float, float]:
     """Send a request to a new server.
 
@@ -111,17 +124,96 @@ def measure(name: str) -> tuple[int, float, float]:
             send(port, "POST /documents*", SHAPES["16 documents of 1 MB"][1]())
         address, content = SHAPES[name][0], SHAPES[name][1]()
 
-        def peak() -> float:
-            return int(Path(f"/proc/{child}/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
-
         Path(f"/proc/{child}/clear_refs").write_text("5")  # the peak begins here
-        before, ended, waits = peak(), threading.Event(), list[float]()
+        before, ended, waits = peak(child), threading.Event(), list[float]()
         watch = threading.Thread(target=longest_wait, args=(port, ended, waits))
         watch.start()
         status = send(port, address, content)
         time.sleep(0.05)
         ended.set()
         watch.join()
-        memory = peak() - before
+        memory = peak(child) - before
         kill(child)
     return status, max(waits), memory
+
+
+#: Beginnings of requests whose rest never comes.
+_HALVES = (b"", b"GET /hea", b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{")
+
+
+def answer_of(port: int, path: str = "/health") -> int:
+    """Return the status of a request on a new connection; 0 if there is no answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+    except (OSError, http.client.HTTPException):
+        return 0
+    finally:
+        connection.close()
+
+
+def crowd(count: int, rounds: int) -> tuple[int, int, float]:
+    """Open `count` connections at once that never finish a request, `rounds` times.
+
+    Return how many requests of another client were answered, how many were not, and its
+    longest wait in ms.
+    """
+    with tempfile.TemporaryDirectory() as parent:
+        child, port = start_server(lambda: build(Path(parent, "index")))
+        ended, answers, waits = threading.Event(), list[int](), list[float]()
+
+        def ask() -> None:
+            while not ended.is_set():
+                begun = time.perf_counter()
+                answers.append(answer_of(port))
+                waits.append(1000 * (time.perf_counter() - begun))
+
+        watch = threading.Thread(target=ask)
+        watch.start()
+        for _ in range(rounds):
+            hostile = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(count)]
+            for number, connection in enumerate(hostile):
+                with suppress(OSError):  # it was cut off
+                    connection.sendall(_HALVES[number % len(_HALVES)])
+            time.sleep(0.5)
+            for connection in hostile:
+                connection.close()
+        ended.set()
+        watch.join()
+        kill(child)
+    return answers.count(200), len(answers) - answers.count(200), max(waits)
+
+
+def slow_readers(count: int) -> tuple[int, float]:
+    """Let `count` clients ask for answers of 10 MB and not read them.
+
+    Return the status of another client's search meanwhile, and MB of peak memory.
+    """
+    with tempfile.TemporaryDirectory() as parent:
+        child, port = start_server(lambda: build(Path(parent, "index")))
+        for _ in range(2):
+            send(port, "POST /search", body(query="word1", k=3))
+        send(port, "POST /documents*", SHAPES["16 documents of 1 MB"][1]())
+        content = body(query="word -", k=10)
+        head = f"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n"
+        head += "Content-Type: application/json\r\n\r\n"
+        clients = []
+        for _ in range(count):
+            client = socket.socket()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", port))
+            client.sendall(head.encode() + content)
+            clients.append(client)
+        for client in clients:  # until the answer begins
+            client.settimeout(120)
+            with suppress(OSError):
+                client.recv(1)
+        status = send(port, "POST /search", content)
+        memory = peak(child)
+        for client in clients:
+            client.close()
+        kill(child)
+    return status, memory

@@ -102,3 +102,17 @@ def test_no_request_fills_the_memory_or_keeps_others_waiting(name: str) -> None:
     # Other tests take processor time: the limit of 100 ms holds on a machine with a
     # free core.
     assert wait < 2000 and memory < 256
+
+
+@linux
+def test_a_client_is_served_beside_a_crowd() -> None:
+    pytest.importorskip("uvicorn", reason="the serve extra is not installed")
+    answered, unanswered, _ = run_alone("server_limits", "crowd", 600, 40 if LONG else 2)
+    assert answered > 10 and unanswered == 0
+
+
+@linux
+def test_slow_readers_do_not_fill_the_memory() -> None:
+    pytest.importorskip("uvicorn", reason="the serve extra is not installed")
+    status, memory = run_alone("server_limits", "slow_readers", 100 if LONG else 50)
+    assert status == 200 and memory < 500

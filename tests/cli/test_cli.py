@@ -17,6 +17,7 @@ from muvera.cli.errors import one_line
 from muvera.cli.printing import progress_bar
 from muvera.convert import RULES, formats
 from muvera.convert.pipeline import WRITERS
+from muvera.convert.registry import READERS
 from muvera.convert.writers import VECTOR_WRITERS
 from muvera.fde.config import PRESETS
 from muvera.utils.hints import Argument, Hint, Message
@@ -153,8 +154,11 @@ def test_formats_and_help_list_every_name() -> None:
     out = muvera("formats")[1]
     words = " ".join(out.split())
     for name, description in formats().items():
-        assert f"\n  {name} " in out and description in words
-    written = {"written": list(WRITERS), "vectors": list(VECTOR_WRITERS)}
+        assert (
+            f"\n  {name} " in out and f"{description} muvera convert {READERS[name].example} tokens" in words
+        )
+    examples = {name: f"muvera convert {reader.example} tokens" for name, reader in READERS.items()}
+    written = {"examples": examples, "written": list(WRITERS), "vectors": list(VECTOR_WRITERS)}
     assert answer("formats") == {"read": formats(), **written}
     for command, names in (("convert", [*WRITERS, *RULES]), ("encode", [*VECTOR_WRITERS, *PRESETS])):
         words = " ".join(muvera(command, "--help")[1].split()).replace("- ", "-")

@@ -1,5 +1,6 @@
 """RAGatouille's example programs and indexes, with only the import changed."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from builders.text_encoders import HashEncoder
 from muvera import TextIndex
 from muvera.compat import ragatouille
 from muvera.compat.ragatouille import RAGPretrainedModel, split_sentences
+from muvera.compat.ragatouille.utils import get_wikipedia_page
 
 PAGES = {
     "Hayao_Miyazaki": "Miyazaki draws films. He wrote the manga Nausicaa. Spirited Away won an Oscar. " * 20,
@@ -222,3 +224,27 @@ def test_passages_are_short_and_lose_nothing(size: int) -> None:
         assert text[position:].strip() == ""
     tokens = [row["content"] for row in split_sentences(["\u6771 \u4eac \u00e9 b"], ["a"], 1)]
     assert "".join(tokens).replace(" ", "") == "\u6771\u4eac\u00e9b"
+
+
+def test_langchain_reranks() -> None:
+    documents = pytest.importorskip("langchain_core.documents", reason="langchain-core is not installed")
+    RAG = RAGPretrainedModel.from_pretrained("colbert-ir/colbertv2.0")
+    given = [documents.Document(page_content=text, metadata={"n": 1}) for text in ("an apple", "a pear")]
+    (best,) = RAG.as_langchain_document_compressor(k=1).compress_documents(given, "pear")
+    assert best.page_content == "a pear" and best.metadata["relevance_score"] > 0
+    assert given[1].metadata == {"n": 1}
+    assert RAG.as_langchain_document_compressor().compress_documents([], "pear") == []
+
+
+@pytest.mark.parametrize(("page", "text"), [({"extract": "Films."}, "Films."), ({"missing": ""}, None)])
+def test_wikipedia_pages(page: dict[str, str], text: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = list[Any]()
+
+    def urlopen(request: Any, timeout: float) -> io.BytesIO:
+        requests.append(request)
+        return io.BytesIO(json.dumps({"query": {"pages": {"7": page}}}).encode())
+
+    monkeypatch.setattr("urllib.request.urlopen", urlopen)
+    assert get_wikipedia_page("Hayao Miyazaki") == text
+    assert "titles=Hayao+Miyazaki" in requests[0].full_url
+    assert requests[0].get_header("User-agent").startswith("muvera")

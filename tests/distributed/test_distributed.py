@@ -4,8 +4,10 @@ Shards are merged by exact score, and a dead one is named.
 """
 
 import pickle
+import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +130,65 @@ def server(parts: list[MuveraIndex]) -> Iterator[str]:
     yield f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
     running.should_exit = True
     thread.join(10)
+
+
+#: Answers of a server that is not an index, to two queries.
+NONSENSE: dict[str, bytes] = {
+    "nothing": b"",
+    "not http": b"",
+    "not json": b"<html>",
+    "not utf-8": b'{"results": "\xff"}',
+    "deep": b"[" * 100_000,
+    "a list": b"[]",
+    "null": b"null",
+    "no results": b"{}",
+    "results null": b'{"results": null}',
+    "one ranking": b'{"results": [[]]}',
+    "three rankings": b'{"results": [[], [], []]}',
+    "numbers": b'{"results": [1, 2]}',
+    "hits of numbers": b'{"results": [[1], []]}',
+    "no score": b'{"results": [[{"id": 1}], []]}',
+    "id null": b'{"results": [[{"id": null, "score": 1}], []]}',
+    "id of both kinds": b'{"results": [[{"id": 1, "score": 1}, {"id": "a", "score": 1}], []]}',
+    "id twice": b'{"results": [[{"id": 1, "score": 1}, {"id": 1, "score": 1}], []]}',
+    "large id": b'{"results": [[{"id": 99999999999999999999, "score": 1}], []]}',
+    "score a string": b'{"results": [[{"id": 1, "score": "1"}], []]}',
+    "score true": b'{"results": [[{"id": 1, "score": true}], []]}',
+    "score NaN": b'{"results": [[{"id": 1, "score": NaN}], []]}',
+    "score too large": b'{"results": [[{"id": 1, "score": 1e300}], []]}',
+    "too many hits": b'{"results": [[{"id": 1, "score": 1}, {"id": 2, "score": 1}, {"id": 3, "score": 1}], []]}',
+}
+
+
+@contextmanager
+def answering(body: bytes) -> Iterator[str]:
+    """Yield the URL of a server that answers one request with these bytes."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(body)
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        thread.join(10)
+
+
+@pytest.mark.parametrize("name", NONSENSE)
+def test_a_shard_that_answers_nonsense_is_reported(name: str, parts: list[MuveraIndex]) -> None:
+    content = NONSENSE[name]
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(content)}\r\nConnection: close\r\n\r\n".encode()
+    with answering(b"SSH-2.0" if name == "not http" else head + content) as url:
+        index = ShardedIndex({"a": parts[0], "b": HTTPShard(url)})
+        answer = index.search(QUERIES[:2], 2, on_failure="report")
+    assert url in answer.failed["b"]
+    assert len(answer.rankings) == 2
+
+
+def test_shards_with_both_kinds_of_ids_are_refused(parts: list[MuveraIndex]) -> None:
+    named = MuveraIndex.build(DOCUMENTS[:5].with_ids(list("abcde")))
+    with pytest.raises(ShardError, match="integers, or all strings"):
+        ShardedIndex({"a": parts[0], "b": named}).search(QUERIES, 3)

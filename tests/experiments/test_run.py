@@ -1,5 +1,6 @@
 """Runs: faults by name, turns, resuming, and the files of a run."""
 
+import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +13,8 @@ from filelock import FileLock
 
 from experiments.datasets.discovery import DatasetPath
 from experiments.runner.raw_store import load_raw
+from experiments.systems.library import FirstStage, Muvera
+from muvera.fde.config import DEFAULT_PRESET
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +74,17 @@ def test_faults_of_collections_left_out_systems_and_locked_folders(tmp_path: Pat
     assert failure.collection == "quick-wild" and "Did you mean 'quick-wide'?" in failure.message
     with FileLock(tmp_path / "out" / ".lock"), pytest.raises(RuntimeError, match="Another run"):
         run(tmp_path, systems)
+
+
+def test_collections_that_no_experiment_names_are_not_loaded(tmp_path: Path) -> None:
+    others = [DatasetPath("gone", None, tmp_path), replace(small(), name="bad", problems=["No id fits."])]
+    assert run(tmp_path, [{"system": "exhaustive"}], [*others, small()], collections=["quick-wide"]) == []
+    assert list(results(tmp_path, "manifest")["collections"]) == ["quick-wide"]
+
+
+@pytest.mark.parametrize("system", [Muvera, FirstStage])
+def test_systems_have_the_default_preset(system: Any) -> None:
+    assert inspect.signature(system).parameters["preset"].default == DEFAULT_PRESET
 
 
 @pytest.fixture

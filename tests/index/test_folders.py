@@ -1,6 +1,8 @@
 """The folder of an index: generations, manifest, locks, faults, and files of others."""
 
 import errno
+import linecache
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from builders.indexes import files
 import muvera.index.generations as module
 from muvera.index.generations import (
     Destination,
+    FolderLock,
     Generation,
     IndexFolderError,
     Save,
@@ -191,3 +194,24 @@ def test_large_files_are_checked_by_size_only(folder: Path, monkeypatch: pytest.
         verify(folder, listed)
     monkeypatch.setattr(atomic_files, "_QUICK_BYTES", 3)
     verify(folder, listed)
+
+
+@pytest.mark.parametrize("line", ["return held", "self._file = (folder / LOCK).stat()"])
+def test_an_interrupted_lock_is_free_while_its_traceback_lives(tmp_path: Path, line: str) -> None:
+    folder = tmp_path
+
+    def interrupt(frame: Any, event: str, _: object) -> Any:
+        at = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+        if event == "line" and at == line:
+            raise KeyboardInterrupt
+        return interrupt
+
+    before = sys.gettrace()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        try:
+            sys.settrace(interrupt)
+            FolderLock(folder)
+        finally:
+            sys.settrace(before)
+    FolderLock(folder).release()
+    assert caught.traceback

@@ -251,6 +251,9 @@ def test_explain_limits_sentences_and_their_characters() -> None:
         ("get", {"ids": ["p"], "start": -5}, "start must be at least 0, got -5."),
         ("get", {"ids": ["p"], "characters": 0}, "characters must be at least 1, got 0."),
         ("search", {"query": "apple", "k": 0}, "k must be at least 1, got 0."),
+        ("get", {"ids": ["z"]}, "id 'z' is not in the index."),
+        ("add", {"texts": ["x"], "ids": ["p"]}, "id 'p' is in the index already. Use another id."),
+        ("add", {"texts": ["x"]}, "would get 0, 1, ... Give strings as ids, one for each text."),
         (
             "search",
             {"query": "a", "limit": 3},

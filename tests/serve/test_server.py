@@ -1,5 +1,6 @@
 """The server: answers, limits, rights, errors as problem+json, start and stop."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -20,16 +21,18 @@ from builders.text_encoders import HashEncoder
 
 from muvera import MuveraIndex, TextIndex
 from muvera.data.multivectors import MultiVectors
-from muvera.serve import ServerSettings, listen, serve
+from muvera.serve import ServerSettings, listen, protocol, serve
 
 pytest.importorskip("fastapi", reason="the serve extra is not installed")
 pytest.importorskip("httpx2", reason="the test client needs httpx2")
 
+import uvicorn
 from builders.servers import running
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
 from muvera.serve.app import Documents, Explain, Search, make_app
+from muvera.serve.connections import CONNECTION, send_in_parts, split
 
 TEXTS = ["a red apple", "a green pear", "the blue whale. It sings."]
 METADATA = [{"kind": "fruit"}, {"kind": "fruit"}, {"kind": "animal"}]
@@ -216,6 +219,22 @@ def test_bodies_are_limited(client: TestClient, writer: TestClient) -> None:
         assert part in problem(client.post("/search", content=content, headers=headers), 422)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [{"vectors": [[]] * 136_000}, {"query": "x", "where": {f"{i:040}": 1 for i in range(70_000)}}],
+    ids=["410 KB of lists", "3 MB of keys"],
+)
+def test_bodies_that_are_slow_to_parse_are_refused(writer: TestClient, body: dict[str, Any]) -> None:
+    detail = problem(writer.post("/search", json=body, headers=TOKEN), 413)
+    assert "a list or object counts as 10 and a string as 4" in detail
+
+
+def test_quotation_marks_in_texts_do_not_count(writer: TestClient) -> None:
+    body = {"texts": ['"a" ' * 100_000], "ids": ["quotes"]}
+    answer = writer.post("/documents", json=body, headers=TOKEN)
+    assert answer.status_code == 201, answer.text
+
+
 def test_writing_needs_rights_and_the_token(client: TestClient, writer: TestClient) -> None:
     for method, address in (("POST", "/save"), ("PUT", "/documents"), ("DELETE", "/documents/apple")):
         for content in (b'{"texts": ["x"]}', b"{"):  # the body is not read
@@ -288,6 +307,28 @@ def test_a_save_empties_the_journal(send: Send, saved: Path) -> None:
     problem(send("POST", "/save", headers=None), 401)
     assert journals(saved) == 1
     assert send("POST", "/save").json() == {"documents": 4} and journals(saved) == 0
+
+
+@pytest.mark.parametrize("path", ["/documents", "/save"])
+def test_a_moved_folder_is_no_fault_of_the_request(saved: Path, path: str) -> None:
+    index = TextIndex.open(saved, HashEncoder())
+    with TestClient(make_app(index, WRITABLE)) as client:
+        index.add(["a zebra"], ids=["z"])
+        moved = saved.rename(saved.with_name("moved"))
+        detail = problem(client.post(path, json={"texts": ["x"], "ids": ["y"]}, headers=TOKEN), 500)
+        assert "moved or replaced" in detail and str(saved) not in detail
+        moved.rename(saved)
+        assert client.post("/save", headers=TOKEN).status_code == 200
+    index.close()
+
+
+def test_a_list_of_documents_does_not_read_all_ids(
+    writer: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer.put("/documents", json={"texts": ["an okapi"], "ids": ["apple"]}, headers=TOKEN)
+    monkeypatch.setattr(TextIndex, "select", Mock(side_effect=AssertionError))
+    found = writer.get("/documents", params={"k": 2, "offset": 1}).json()
+    assert (found["found"], [one["id"] for one in found["documents"]]) == (3, ["whale", "apple"])
 
 
 def test_an_index_in_memory_cannot_be_saved(writer: TestClient) -> None:
@@ -420,6 +461,123 @@ def test_slow_connections_end() -> None:
                         received += piece
                 assert received.partition(b"\r\n")[0].split(b" ")[1:2] == ([answer] if answer else [])
                 assert time.monotonic() - begun < 5
+
+
+class Connection:
+    """A connection of uvicorn's protocol, whose client reads at some pace."""
+
+    def __init__(self, kind: Any, loop: Any) -> None:
+        config = uvicorn.Config(lambda *_: None, log_level="critical")
+        config.load()
+        self.unsent = 0
+        self.protocol = kind(config, uvicorn.server.ServerState(), {}, loop)
+        self.transport = Mock(**{"get_write_buffer_size.side_effect": lambda: self.unsent})
+        self.transport.get_extra_info.return_value = None
+        self.protocol.connection_made(self.transport)
+
+    def answer(self, size: int, sent: int = 0) -> None:
+        """Begin an answer of so many bytes, some of which are sent at once."""
+        self.protocol.transport.write(bytes(sent))
+        self.protocol.begin([bytes(size - sent)])
+
+    @property
+    def is_cut_off(self) -> bool:
+        return bool(self.transport.abort.called)
+
+
+def connections(count: int, **settings: Any) -> tuple[list[Connection], Mock]:
+    """Return connections of one server, and its event loop."""
+    loop = Mock()
+    kind = protocol(ServerSettings(**settings))
+    return [Connection(kind, loop) for _ in range(count)], loop
+
+
+def passing(loop: Mock, seconds: float) -> None:
+    """Call the functions that the loop would call in so many seconds."""
+    calls = [call.args for call in loop.call_later.call_args_list]
+    loop.call_later.reset_mock()
+    for delay, function, *arguments in calls:
+        if delay <= seconds:
+            function(*arguments)
+
+
+def test_a_crowd_is_cut_off_one_by_one() -> None:
+    """Also while the system has not yet told that a connection is lost."""
+    made, loop = connections(25, max_connections=10)
+    assert [each.is_cut_off for each in made] == [True] * 5 + [False] * 20
+    time.sleep(0.3)
+    passing(loop, 1)
+    assert [each.is_cut_off for each in made] == [True] * 15 + [False] * 10
+
+
+def test_a_connection_with_a_running_request_is_kept() -> None:
+    made, loop = connections(1, max_connections=1)
+    made[0].protocol.cycle = Mock(response_complete=False, more_body=False)
+    made += [Connection(type(made[0].protocol), loop) for _ in range(2)]
+    assert [each.is_cut_off for each in made] == [False, True, False]
+
+
+def test_a_new_connection_has_time_to_send_its_request() -> None:
+    made, loop = connections(15, max_connections=10)
+    time.sleep(0.3)
+    made += [Connection(type(made[0].protocol), loop) for _ in range(5)]
+    passing(loop, 1)
+    assert sum(each.is_cut_off for each in made[:15]) == 10
+    assert not any(each.is_cut_off for each in made[15:])
+
+
+def test_the_slowest_readers_are_cut_off_if_too_much_is_unsent() -> None:
+    made, _ = connections(10)
+    for each in made:
+        each.answer(8 << 20)
+        time.sleep(0.002)
+        each.protocol.transport.write(bytes(1000))  # is sent
+    made[0].protocol.transport.write(bytes(10**6))
+    cut = [each.is_cut_off for each in made]
+    assert cut == [True, True, *[False] * 8]
+    made[2].protocol.transport.write(bytes(10**6))
+    made[-1].answer(16 << 20)
+    assert [each.is_cut_off for each in made] == [True, True, False, True, *[False] * 6]
+
+
+def test_long_answers_are_sent_in_parts_and_freed_if_cut_off() -> None:
+    async def sent(cut_after: int) -> tuple[list[bytes], list[bytes]]:
+        messages = list[bytes]()
+
+        async def send(message: Any) -> None:
+            messages.append(message["body"])
+            assert message["more_body"] == (len(messages) < 4)
+            if len(messages) == cut_after:
+                rest.clear()
+
+        rest = parts = split(bytes(200_000))
+        connection = Mock()
+        await send_in_parts(parts, {"state": {CONNECTION: connection}}, send)
+        return messages, parts
+
+    messages, parts = asyncio.run(sent(9))
+    assert (list(map(len, messages)), parts) == ([1 << 16] * 3 + [200_000 - (3 << 16)], [])
+    messages, parts = asyncio.run(sent(2))
+    assert (len(messages), parts) == (2, [])
+
+
+def test_an_answer_of_megabytes_is_complete(writer: TestClient) -> None:
+    text = "a long text " * 50_000
+    writer.put("/documents", json={"texts": [text], "ids": ["long"]}, headers=TOKEN)
+    answer = writer.get("/documents/long")
+    assert (answer.status_code, answer.json()["text"]) == (200, text)
+    assert int(answer.headers["content-length"]) == len(answer.content) > 1 << 19
+
+
+@pytest.mark.parametrize(("rate", "is_cut_off"), [(0, True), (1000, True), (100_000, False)])
+def test_a_trickling_reader_is_cut_off(rate: int, is_cut_off: bool) -> None:
+    made, loop = connections(1, body_timeout=20)
+    made[0].protocol.cycle = Mock(response_complete=False)
+    made[0].answer(10 << 20)
+    for _ in range(2):
+        passing(loop, 20)
+        made[0].answer((10 << 20) - 20 * rate, 20 * rate)
+    assert made[0].is_cut_off == is_cut_off
 
 
 def test_idle_connections_make_room() -> None:

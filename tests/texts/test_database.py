@@ -67,6 +67,23 @@ def test_a_change_elsewhere_follows_each_commit_once(database: DocumentDatabase)
     assert len(database) == 3 and calls == [4, 4, 3]
 
 
+@pytest.mark.parametrize("deleted", [["a"], []], ids=["of a deletion", "of an addition"])
+def test_an_interrupt_is_no_error_of_the_disk(
+    database: DocumentDatabase, deleted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = list(database.documents())
+
+    def interrupted(_: str) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("muvera.texts.database._spaced", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            database.change(deleted, checked_rows(["d"], ["four"], [{}]))
+    assert list(database.documents()) == before
+    assert [name for name, _ in database.match_words("one", 3)] == ["a"]
+
+
 def test_metadata_changes_in_place(database: DocumentDatabase) -> None:
     database.change([], checked_rows(["a"], ["one"], [{"lang": "en"}]))
     assert names(database) == ["a", "b", "c"]

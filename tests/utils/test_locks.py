@@ -9,11 +9,14 @@ import sys
 import threading
 import time
 from functools import partial
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 from builders.text_encoders import HashEncoder
 
 from muvera import TextIndex
+from muvera.mips.hnsw import HNSWSearch
 from muvera.utils.locks import ReadersWriterLock
 
 
@@ -59,11 +62,26 @@ def test_errors_release_the_lock() -> None:
             lock.alone(fails)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_fork_beside_working_threads_does_not_hang() -> None:
+FORKS = (
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+)
+
+
+def forks(test: Any) -> Any:
+    """Mark a test that forks beside threads."""
+    for mark in FORKS:
+        test = mark(test)
+    return test
+
+
+@forks
+@pytest.mark.parametrize("backend", ["scan", "hnsw"])
+def test_a_fork_beside_working_threads_does_not_hang(backend: Literal["scan", "hnsw"]) -> None:
+    if backend == "hnsw":
+        pytest.importorskip("hnswlib")
     index = TextIndex.build(
-        [f"word{i} text" for i in range(300)], HashEncoder(), exact_tokens=0, backend="scan"
+        [f"word{i} text" for i in range(300)], HashEncoder(), exact_tokens=0, backend=backend
     )
     stop = threading.Event()
 
@@ -99,3 +117,40 @@ def test_a_fork_beside_working_threads_does_not_hang() -> None:
         for thread in threads:
             thread.join()
     assert 5000 not in index
+
+
+class SlowGraph:
+    """A graph of hnswlib whose searches last until they may leave."""
+
+    def __init__(self, graph: Any) -> None:
+        self.graph = graph
+        self.entered = threading.Event()
+        self.left = threading.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.graph, name)
+
+    def knn_query(self, *args: Any, **options: Any) -> Any:
+        self.entered.set()
+        self.left.wait(5)
+        return self.graph.knn_query(*args, **options)
+
+
+@forks
+def test_a_fork_waits_for_calls_of_hnswlib() -> None:
+    """Which holds mutexes during a call: the child would wait for them forever."""
+    pytest.importorskip("hnswlib")
+    search = HNSWSearch(8)
+    search.add(np.arange(50), np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32))
+    slow: Any = SlowGraph(search._graph.index)
+    search._graph.index = slow
+    (thread,) = started(lambda: search.search(np.ones((1, 8), np.float32), 3))
+    assert slow.entered.wait(20)
+    timer = threading.Timer(0.2, slow.left.set)
+    timer.start()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if slow.left.is_set() else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    for each in (thread, timer):
+        each.join(20)

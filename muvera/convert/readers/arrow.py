@@ -235,17 +235,19 @@ def _is_arrow(path: Path) -> bool:
 
 
 READERS = (
-    Reader("lancedb", _is_lancedb, _open_lancedb),
+    Reader("lancedb", _is_lancedb, _open_lancedb, "my-lancedb -o table=docs"),
     Reader(
         "parquet",
         _is_parquet,
         _open_parquet,
+        "docs.parquet -o column=tokens",
         "a .parquet file, or a folder of them, with a column of lists of lists of floats",
     ),
     Reader(
         "arrow",
         _is_arrow,
         _open_arrow,
+        "my-dataset",
         "a .arrow or .feather file, or a saved Hugging Face dataset, with a column of lists of lists of "
         "floats",
     ),

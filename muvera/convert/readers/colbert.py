@@ -526,17 +526,19 @@ READERS = (
         "pylate",
         _is_pylate,
         _open_pylate,
+        "pylate-index/index",
         "plaid_ids_to_documents_ids.pkl, index.voyager or doc_id_to_embedding_range.pkl (an index of PyLate)",
     ),
     # A folder can contain a PLAID index and the WARP index made from it.  PLAID comes
     # first: it keeps the token order.
-    Reader("plaid", _has("metadata.json", "centroids.pt"), _open_plaid),
-    Reader("warp", _has("sizes.compacted.pt", "codes.compacted.pt"), _open_warp),
+    Reader("plaid", _has("metadata.json", "centroids.pt"), _open_plaid, "my-colbert-index"),
+    Reader("warp", _has("sizes.compacted.pt", "codes.compacted.pt"), _open_warp, "my-warp-index"),
     Reader(
         "fast_plaid",
         _has("metadata.json", "centroids.npy", "bucket_weights.npy"),
         _open_fast_plaid,
+        "my-fast-plaid",
         "metadata.json with centroids.npy and bucket_weights.npy (a fast-plaid or next-plaid index)",
     ),
-    Reader("byaldi", _has("index_config.json.gz", "embeddings"), _open_byaldi),
+    Reader("byaldi", _has("index_config.json.gz", "embeddings"), _open_byaldi, ".byaldi/my_index"),
 )

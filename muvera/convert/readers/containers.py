@@ -390,30 +390,38 @@ READERS = (
         "zarr",
         lambda path: any((path / name).is_file() for name in ("zarr.json", ".zgroup")),
         _open_zarr,
-        "a zarr group (zarr.json or .zgroup) with tokens and offsets or lengths, or one array per document",
+        "docs.zarr",
+        "a zarr group (zarr.json or .zgroup) with tokens and offsets or lengths, or one array per document, "
+        "in the order of their names",
     ),
     Reader(
         "npz",
         _is_file(".npz"),
         _open_npz,
+        "docs.npz",
         "a .npz file with tokens and lengths or offsets, with emb_0, emb_1, ..., or one array per document",
     ),
     Reader(
         "safetensors",
         _is_file(".safetensors"),
         _open_safetensors,
-        "a .safetensors file with tokens and offsets or lengths, or one tensor per document",
+        "docs.safetensors",
+        "a .safetensors file with tokens and offsets or lengths, or one tensor per document, in the order of "
+        "their names (the library sorts them)",
     ),
     Reader(
         "hdf5",
         lambda path: starts_with(path, b"\x89HDF\r\n\x1a\n"),
         _open_hdf5,
-        "a .h5 or .hdf5 file with tokens and offsets or lengths, or one dataset per document",
+        "docs.h5",
+        "a .h5 or .hdf5 file with tokens and offsets or lengths, or one dataset per document, in the order of "
+        "their names (with track_order=True in the order of writing)",
     ),
     Reader(
         "npy",
         _is_npy,
         _open_npy,
+        "docs_tokens.npy",
         "a .npy file, or a folder with tokens.npy, vectors.npy or embeddings.npy with lengths or offsets",
     ),
 )

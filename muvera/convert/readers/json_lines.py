@@ -1,7 +1,8 @@
 """Reader of JSON and JSON lines.
 
-They have documents, answers of embedding APIs, or rows of vector stores.  JSON lines
-are read line by line, and a single JSON value whole.  One table of field paths covers
+They have documents, answers of embedding APIs, or rows of vector stores, also as
+Elasticsearch's bulk files, in which each document follows an action.  JSON lines are
+read line by line, and a single JSON value whole.  One table of field paths covers
 all stores.  A path such as ``vectors.colbert`` descends into objects; in a list of
 objects, it selects one value per object.
 """
@@ -18,7 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from ...utils.checks import require_choice
 from ...utils.hints import Argument, Message
+from ..cells import CELL_TYPES, NBITS, cell_type_of, is_hex, unpacked
 from ..sources import IF_TEXTS, Document, Reader, ReadError, RowSource, Source, choose, naming_errors
 
 #: Paths to a list of rows: Qdrant, Elasticsearch, APIs, Weaviate, Vespa and others.
@@ -32,25 +35,42 @@ _TOKENS = (
 )  # fmt: skip
 _IDS = ("id", "_id", "doc_id", "docid", "document_id", "pid", "key", "uuid", "put")
 
+#: Actions of Elasticsearch's and OpenSearch's bulk files; the first two have a
+#: document in the next line.
+_ACTIONS = ("index", "create", "update", "delete")
+
 _Rows = Iterator[tuple[str, dict[str, Any]]]
 
 
-def _open(path: Path, *, field: str | None = None, id_field: str | None = None) -> Source:
+def _open(
+    path: Path, *, field: str | None = None, id_field: str | None = None, cell_type: str | None = None
+) -> Source:
     """Open a .jsonl, .ndjson or .json file, which may be compressed by gzip.
 
-    `field` and `id_field` are paths in a row (default: detected).
+    `field` and `id_field` are paths in a row (default: detected).  `cell_type` says
+    what integers and hex strings of a tensor are: "bits" (8 signs in each byte),
+    "int8", "bfloat16", "float" or "double".  By default, it is the type that Vespa
+    writes, and int8 is read as bits.
     """
+    if cell_type is not None:
+        require_choice("cell_type", cell_type, CELL_TYPES)
     rows = _rows_of(path)
     if field is None:
         field = _first_field(rows())
+    used: list[str] = []
 
     def documents() -> Iterator[Document]:
         for where, row in rows():
             with naming_errors(where, "jsonl"):
-                document = Document(_tokens(row, field), where, _id(row, id_field))
+                tokens, cell = _tokens(row, field, cell_type)
+                document = Document(tokens, where, _id(row, id_field))
+            used[:] = [cell]
             yield document
 
-    return RowSource(documents, name="jsonl")
+    source = RowSource(documents, name="jsonl")  # reads the first document with tokens
+    source.nbits = NBITS.get(used[0])
+    source.lossy = source.nbits is not None
+    return source
 
 
 # -- rows of a file ---------------------------------------------------------------
@@ -60,15 +80,26 @@ def _rows_of(path: Path) -> Callable[[], _Rows]:
     """Return a function that reads the rows from the beginning."""
 
     def lines() -> _Rows:
+        action: dict[str, Any] | None = None
         with _open_text(path) as stream:
             for number, line in enumerate(stream, 1):
-                if line.strip():
-                    where = f"line {number}"
-                    with naming_errors(where, "jsonl"):
-                        value = json.loads(line)
+                if not line.strip():
+                    continue
+                where = f"line {number}"
+                with naming_errors(where, "jsonl"):
+                    value = json.loads(line)
+                    if action is not None:
+                        rows: list[dict[str, Any]] = [{**action, "_source": value}]
+                        action = None
+                    elif _is_action(value):
+                        action = _action(value)
+                        continue
+                    else:
                         # A line with an empty list is a document without tokens.
                         rows = _rows_in(value) if value != [] else [{"tokens": []}]
-                    yield from ((where, row) for row in rows)
+                yield from ((where, row) for row in rows)
+        if action is not None:
+            raise ReadError("its last action has no document in the next line. Copy or export it again.")
 
     if not path.name.removesuffix(".gz").endswith(".json"):
         return lines
@@ -81,6 +112,25 @@ def _rows_of(path: Path) -> Callable[[], _Rows]:
         raise
     rows = _rows_in(content)
     return lambda: ((f"row {i}", row) for i, row in enumerate(rows))
+
+
+def _is_action(value: object) -> bool:
+    """Return True for an action of a bulk file, such as ``{"index": {"_id": "7"}}``."""
+    if not isinstance(value, dict) or len(value) != 1:
+        return False
+    ((name, target),) = value.items()
+    return name in _ACTIONS and isinstance(target, dict) and not any(map(_is_matrix, target.values()))
+
+
+def _action(value: dict[str, Any]) -> dict[str, Any]:
+    """Return the id of an action as fields of a row."""
+    ((name, target),) = value.items()
+    if name not in ("index", "create"):
+        raise ReadError(
+            f"it has the action {name!r}, but only files of index and create are read. Export the documents "
+            "again."
+        )
+    return {"_id": target["_id"]} if "_id" in target else {}
 
 
 def _open_text(path: Path) -> io.TextIOWrapper:
@@ -158,10 +208,15 @@ def _field(row: dict[str, Any]) -> str | None:
         fields = row.get(container) if container else row
         if not isinstance(fields, dict):
             continue
-        candidates = [key for key, value in fields.items() if _is_matrix(_unblocked(value))]
+        blocks = {key: _tensor(value)[0] for key, value in fields.items()}
+        candidates = [key for key, value in blocks.items() if _is_matrix(value)]
         for key, value in fields.items():
             if isinstance(value, list) and value and isinstance(value[0], dict):  # Milvus' structs
                 candidates += [f"{key}.{name}" for name, vector in value[0].items() if _is_vector(vector)]
+        # Lists of strings are rarely hex, but tensors may be.
+        candidates = candidates or [
+            key for key, value in blocks.items() if value is not fields[key] and value and is_hex(value[0])
+        ]
         if candidates:
             chosen = choose(None, candidates, "token field", "field", _TOKENS)
             return f"{container}.{chosen}" if container else chosen
@@ -176,32 +231,43 @@ def _is_matrix(value: object) -> bool:
     return isinstance(value, list) and bool(value) and _is_vector(value[0])
 
 
-def _unblocked(value: object) -> Any:
-    """Return the vectors of a tensor of Vespa in the order of their numbers.
+def _tensor(value: Any) -> tuple[Any, str]:
+    """Return the blocks of a Vespa tensor, ordered by their numbers, and its type.
 
-    Other values unchanged.
+    Other values are returned unchanged, with the type "".
     """
+    declared = str(value.get("type", "")) if isinstance(value, dict) else ""
     blocks = value.get("blocks", value) if isinstance(value, dict) else None
     if isinstance(blocks, list):
-        blocks = {next(iter(block["address"].values())): block["values"] for block in blocks}
+        addresses = [block["address"] for block in blocks]
+        keys = [str(key) for address in addresses for key in address.values()]
+        if len(set(keys)) != len(blocks) or len(keys) != len(blocks):
+            raise ReadError(
+                "it has two blocks at one address, or addresses of several dimensions. Export a tensor with "
+                "one mapped dimension, the tokens."
+            )
+        blocks = {key: block["values"] for key, block in zip(keys, blocks, strict=True)}
     if blocks is None or not all(map(str.isdecimal, blocks)):
-        return value
-    if isinstance(value, dict) and "int8" in str(value.get("type")):
-        raise ReadError("it has packed int8 cells, which are not supported. Export float cells.")
-    return [blocks[key] for key in sorted(blocks, key=int)]
+        return value, ""
+    return [blocks[key] for key in sorted(blocks, key=int)], declared
 
 
-def _tokens(row: dict[str, Any], field: str) -> Any:
-    """Return the token vectors of a row, float32 (t, dimension).
+def _tokens(row: dict[str, Any], field: str, cell_type: str | None) -> tuple[Any, str]:
+    """Return the token vectors of a row, float32 (t, dimension), and the cells' type.
 
     (0, 0) for null or an absent named vector.
     """
-    value = _unblocked(_at(row, field))
+    value = _at(row, field)
     if value is None and field not in row and "." not in field:
         raise ReadError(f"it has no {field!r}, only {', '.join(row)}. For no tokens, set it to null.")
-    if not value:
-        return np.empty((0, 0), np.float32)
-    array = np.asarray(value)
+    rows, declared = _tensor(value)
+    cell = cell_type or "float"
+    if not rows:
+        return np.empty((0, 0), np.float32), cell
+    # Vespa omits the type in its short form, and the blocks if no dimension is mapped.
+    if cell_type is None and (rows is not value or (field.startswith("fields.") and _is_matrix(rows))):
+        cell = cell_type_of(rows, declared, field)
+    array = np.asarray(rows) if cell_type is None and rows is value else unpacked(rows, cell, field)
     if array.ndim != 2 or array.dtype.kind not in "if":
         raise ReadError(
             Message(
@@ -212,7 +278,7 @@ def _tokens(row: dict[str, Any], field: str) -> Any:
             )
         )
     with np.errstate(over="ignore"):  # the document is refused later, with its number
-        return array.astype(np.float32)
+        return array.astype(np.float32), cell
 
 
 def _id(row: dict[str, Any], id_field: str | None) -> int | str | None:
@@ -238,7 +304,8 @@ READERS = (
         "jsonl",
         _matches,
         _open,
+        "rows.jsonl -o field=vectors.colbert",
         "a .jsonl, .ndjson or .json file (also .gz) of documents, an API's embeddings, or a vector store's "
-        "rows",
+        "rows (Qdrant, Weaviate, Milvus, Vespa, Elasticsearch and OpenSearch with bulk files)",
     ),
 )

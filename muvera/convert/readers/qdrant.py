@@ -139,5 +139,10 @@ def _connect(path: Path, file: Path) -> sqlite3.Connection:
 
 
 READERS = (
-    Reader("qdrant", lambda path: (path / "meta.json").is_file() and (path / "collection").is_dir(), _open),
+    Reader(
+        "qdrant",
+        lambda path: (path / "meta.json").is_file() and (path / "collection").is_dir(),
+        _open,
+        "my-qdrant -o collection=docs",
+    ),
 )

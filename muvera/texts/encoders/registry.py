@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...index.generations import IndexFolderError
-from ...utils.checks import given, import_extra
+from ...utils.checks import given, import_extra, install_command
 from ...utils.hints import Argument, Message
 from .base import ModelEncoder, NoEncoder, TextEncoder, TextSide
 
@@ -53,7 +53,7 @@ class SentenceTransformersEncoder(ModelEncoder):
         if not hasattr(library, "MultiVectorEncoder"):
             raise ImportError(
                 f"sentence-transformers {library.__version__} has no MultiVectorEncoder: version 6 or "
-                "newer is needed. Install it with: pip install 'muvera-toolkit[sentence-transformers]'"
+                f"newer is needed. Install it with: {install_command('sentence-transformers')}"
             )
         checkpoint, revision = _split_revision(model)
         self.name = f"sentence-transformers:{model}"

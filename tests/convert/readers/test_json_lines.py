@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from builders.token_collections import assert_same, collection, everything
 
@@ -76,21 +77,136 @@ def test_rows_of_every_store(tmp_path: Path, store: str) -> None:
     assert_same(read(lines(tmp_path / "rows.jsonl", rows)), DOCS)
 
 
-def vespa(path: Path, kind: str) -> Path:
-    """Write a document with blocks of cells, not in the order of their numbers."""
-    blocks = {str(n): [float(n), 0.0] for n in (10, 9, 2, 0, 1, 11)}
-    fields = {"c": {"type": f"tensor<{kind}>(dt{{}},x[2])", "blocks": blocks}}
-    return lines(path, [{"id": "id:n:d::1", "fields": fields}])
+def vespa(path: Path, kind: str, blocks: dict[str, Any]) -> Path:
+    """Write a document with a tensor of these blocks; no type if `kind` is ""."""
+    typed = {"type": kind, "blocks": blocks} if kind else blocks
+    return lines(path / "docs.jsonl", [{"id": "id:n:d::1", "fields": {"c": typed}}])
 
 
 def test_vespa_blocks_in_the_order_of_their_numbers(tmp_path: Path) -> None:
-    path = vespa(tmp_path / "docs.jsonl", "float")
+    blocks = {str(n): [float(n), 0.0] for n in (10, 9, 2, 0, 1, 11)}
+    path = vespa(tmp_path, "tensor<float>(dt{},x[2])", blocks)
     assert read(path).tokens[:, 0].tolist() == [0, 1, 2, 9, 10, 11]
 
 
-def test_packed_cells_of_vespa_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="line 1: it has packed int8 cells"):
-        read(vespa(tmp_path / "docs.jsonl", "int8"))
+SIGNS = np.where(collection([3], dimension=128).tokens > 0, 1, -1)
+PACKED = np.packbits(SIGNS > 0, axis=1).view(np.int8)
+NUMBERS = {str(i): row.tolist() for i, row in enumerate(PACKED)}
+HEX = {str(i): row.tobytes().hex() for i, row in enumerate(PACKED)}
+INT8 = "tensor<int8>(dt{},x[16])"
+
+
+@pytest.mark.parametrize("blocks", [NUMBERS, HEX], ids=["numbers", "hex"])
+@pytest.mark.parametrize(("kind", "options"), [(INT8, {}), ("", {"cell_type": "bits"})])
+def test_packed_signs_of_vespa_are_unpacked(
+    tmp_path: Path, blocks: dict[str, Any], kind: str, options: dict[str, Any]
+) -> None:
+    source = open_source(vespa(tmp_path, kind, blocks), **options)
+    assert (source.dimension, source.lossy, source.nbits) == (128, True, 1)
+    assert everything(source).tokens.tolist() == SIGNS.tolist()
+
+
+def test_signs_come_in_the_order_of_unpack_bits(tmp_path: Path) -> None:
+    """The highest bit of the first byte is the first coordinate."""
+    tokens = read(vespa(tmp_path, INT8, {"0": [64, *[-1] * 15]})).tokens
+    assert tokens[0, :8].tolist() == [-1, 1, -1, -1, -1, -1, -1, -1]
+
+
+def test_int8_cells_are_numbers_if_one_says_so(tmp_path: Path) -> None:
+    source = open_source(vespa(tmp_path, INT8, NUMBERS), cell_type="int8")
+    assert (source.dimension, source.lossy, source.nbits) == (16, True, 8)
+    assert everything(source).tokens.tolist() == PACKED.tolist()
+
+
+@pytest.mark.parametrize(
+    ("kind", "blocks"),
+    [
+        ("", NUMBERS),
+        ("", HEX),
+        ("tensor<int8>(dt{},x[128])", {"0": [1] * 128}),
+    ],
+    ids=["integers without a type", "hex without a type", "wide int8"],
+)
+def test_cells_that_are_signs_or_numbers_are_refused(
+    tmp_path: Path, kind: str, blocks: dict[str, Any]
+) -> None:
+    message = r"line 1: it has in fields\.c .*packed signs or numbers\. Give cell_type='bits'"
+    with pytest.raises(ValueError, match=message):
+        read(vespa(tmp_path, kind, blocks))
+
+
+def test_a_matrix_of_vespa_without_a_type_is_refused(tmp_path: Path) -> None:
+    path = lines(tmp_path / "docs.jsonl", [{"id": "id:n:d::1", "fields": {"c": PACKED.tolist()}}])
+    with pytest.raises(ValueError, match="integers without a tensor type"):
+        read(path)
+    assert read(path, cell_type="bits").dimension == 128
+
+
+@pytest.mark.parametrize(("cell", "code"), [("bfloat16", None), ("float", ">f4"), ("double", ">f8")])
+def test_hex_of_floats(tmp_path: Path, cell: str, code: str | None) -> None:
+    bits = (DOCS.tokens.view(np.uint32) & np.uint32(0xFFFF0000)).astype(np.uint32)
+    rows = (bits >> 16).astype(">u2") if code is None else bits.view(np.float32).astype(code)
+    blocks = {str(i): row.tobytes().hex() for i, row in enumerate(rows)}
+    source = open_source(vespa(tmp_path, f"tensor<{cell}>(dt{{}},x[4])", blocks))
+    assert not source.lossy
+    assert everything(source).tokens.tolist() == bits.view(np.float32).tolist()
+
+
+def test_hex_of_elasticsearch_needs_a_type(tmp_path: Path) -> None:
+    path = lines(tmp_path / "hits.jsonl", [{"_id": "1", "_source": {"c": list(HEX.values())}}])
+    tokens = read(path, field="_source.c", cell_type="bits").tokens
+    assert tokens.tolist() == SIGNS.tolist()
+
+
+@pytest.mark.parametrize(
+    ("kind", "blocks", "message"),
+    [
+        ("tensor<int4>(d{},x[2])", {"0": "00"}, "cells of the type 'int4'"),
+        ("tensor<float>(d{},x[1])", {"0": "00"}, "'00', which is no hex of float cells"),
+        (INT8, {"0": [1, 300]}, "300, but an int8 is an integer from -128 to 127"),
+        (INT8, {"0": [0.5, 3]}, "0.5, but an int8"),
+        (INT8, {"0": None}, "line 1"),
+        ("", [{"address": {"a": "0", "b": "0"}, "values": [1.0]}], "addresses of several dimensions"),
+        ("", [{"address": {"a": "0"}, "values": [1.0]}] * 2, "two blocks at one address"),
+    ],
+)
+def test_bad_tensors(tmp_path: Path, kind: str, blocks: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read(vespa(tmp_path, kind, blocks if kind else {"blocks": blocks}), field="fields.c")
+
+
+def bulk(path: Path, action: str = "index") -> Path:
+    """Write a bulk file of Elasticsearch: an action before each document."""
+    rows: list[Any] = []
+    for name, tokens in TOKENS.items():
+        rows += [{action: {"_index": "x", "_id": name}}, {"colbert": tokens, "text": "a"}]
+    return lines(path, rows)
+
+
+@pytest.mark.parametrize("name", ["bulk.ndjson", "bulk.json", "bulk.jsonl"])
+@pytest.mark.parametrize("action", ["index", "create"])
+def test_bulk_files(tmp_path: Path, name: str, action: str) -> None:
+    assert_same(read(bulk(tmp_path / name, action)), DOCS)
+
+
+def test_bulk_files_without_ids(tmp_path: Path) -> None:
+    rows: list[Any] = []
+    for tokens in BARE:
+        rows += [{"index": {}}, {"colbert": tokens}]
+    assert_same(read(lines(tmp_path / "bulk.ndjson", rows)), collection([3, 0, 1, 2]))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"delete": {"_id": "a"}}], "line 1: it has the action 'delete'"),
+        ([{"index": {}}, {"c": [[1.0]]}, {"update": {"_id": "a"}}, {"doc": {}}], "line 3: .* 'update'"),
+        ([{"index": {}}, {"c": [[1.0]]}, {"index": {}}], "last action has no document"),
+    ],
+)
+def test_other_actions_of_bulk_files_are_refused(tmp_path: Path, rows: list[Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read(lines(tmp_path / "bulk.ndjson", rows))
 
 
 NESTED_ROWS = [{"n": i, "left": BARE[i], "meta": {"right": BARE[i], "key": f"k{i}"}} for i in range(4)]

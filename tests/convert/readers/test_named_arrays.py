@@ -327,3 +327,16 @@ def test_zarr_consolidated_metadata_does_not_lead_elsewhere(tmp_path: Path) -> N
     change_json(path / "zarr.json", consolidated_metadata=metadata)
     with pytest.raises(ValueError, match="no token vectors under a known name"):
         read(path)
+
+
+@pytest.mark.parametrize(("tracked", "order"), [(True, ["b", "c", "a"]), (False, ["a", "b", "c"])])
+def test_hdf5_keeps_the_order_of_writing_if_the_file_has_it(
+    tmp_path: Path, tracked: bool, order: list[str]
+) -> None:
+    h5py = pytest.importorskip("h5py", reason="the hdf5 extra is not installed")
+    with h5py.File(tmp_path / "docs.h5", "w", track_order=tracked) as file:
+        for number, name in enumerate("bca"):
+            file[name] = np.full((2, 4), number, np.float32)
+    documents = read(tmp_path / "docs.h5")
+    assert documents.ids.tolist() == order
+    assert [int(tokens[0, 0]) for tokens in documents] == ["bca".index(name) for name in order]

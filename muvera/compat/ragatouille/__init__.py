@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from ..convert import open_source
-from ..convert.parsing import read_json, read_json_object
-from ..index.muvera_index import MuveraIndex
-from ..index.settings import IndexSettings
-from ..texts.database import DocumentDatabase
-from ..texts.encoders.base import TextEncoder, as_texts
-from ..texts.encoders.registry import BUILT_IN, as_text_encoder, load_text_encoder
-from ..texts.hit import Hit, sentences_of
-from ..texts.store import TextStore
-from ..texts.text_index import TextIndex
-from ..utils.atomic_files import write_json
+from ...convert import open_source
+from ...convert.parsing import read_json, read_json_object
+from ...index.muvera_index import MuveraIndex
+from ...index.settings import IndexSettings
+from ...texts.database import DocumentDatabase
+from ...texts.encoders.base import TextEncoder, as_texts
+from ...texts.encoders.registry import BUILT_IN, as_text_encoder, load_text_encoder
+from ...texts.hit import Hit, sentences_of
+from ...texts.store import TextStore
+from ...texts.text_index import TextIndex
+from ...utils.atomic_files import write_json
+from ...utils.checks import install_command
 
 # Name of the TextIndex in the folder of an index.
 _INDEX = "muvera"
@@ -544,12 +545,39 @@ class RAGPretrainedModel:
         ImportError
             Without LangChain.
         """
-        from ..integrations.langchain import FunctionRetriever
+        from ...integrations.langchain import FunctionRetriever
 
         return FunctionRetriever(
             function=lambda query: [
                 (row["content"], row.get("document_metadata", {})) for row in self.search(query, **kwargs)
             ]
+        )
+
+    def as_langchain_document_compressor(self, k: int = 5) -> Any:
+        """Return a LangChain compressor, which reranks documents for a query.
+
+        Parameters
+        ----------
+        k : int
+            Maximum number of documents to keep.
+
+        Returns
+        -------
+        langchain_core.documents.BaseDocumentCompressor
+            It keeps the best documents, with ``metadata["relevance_score"]``.
+
+        Raises
+        ------
+        ImportError
+            Without LangChain.
+        """
+        from ...integrations.langchain import FunctionCompressor
+
+        return FunctionCompressor(
+            function=lambda query, texts, most: [
+                (row["result_index"], row["score"]) for row in self.rerank(query, texts, most)
+            ],
+            k=k,
         )
 
     # -- helpers --------------------------------------------------------------
@@ -660,8 +688,8 @@ def _encoder_of(model: str | os.PathLike[str] | TextEncoder) -> tuple[TextEncode
         if find_spec(module) is not None:
             return load_text_encoder(f"{module.replace('_', '-')}:{checkpoint}"), checkpoint
     raise ImportError(
-        f"{checkpoint} needs a library that runs ColBERT checkpoints. Install one with: pip install "
-        "'muvera-toolkit[pylate]'"
+        f"{checkpoint} needs a library that runs ColBERT checkpoints. Install one with: "
+        f"{install_command('pylate')}"
     )
 
 
