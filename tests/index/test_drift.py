@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from builders.indexes import recall
-from builders.kinds import CONFIG, kind
+from builders.kinds import CONFIG, DIMENSION, kind
+from builders.text_encoders import HashEncoder
 
-from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex, top_k
+from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex, TextIndex, top_k
 from muvera.index import change as steps
 from muvera.index import measuring
 from muvera.index.calibration import Calibration, Level
@@ -171,6 +172,16 @@ def test_rebuild_fits_on_request(index: MuveraIndex) -> None:
     index.rebuild(fit=True)
     assert index.encoder is not before and searched(index).fitted_on == 500
     assert searched(index).added_calibration is None and index.info().added is None
+
+
+def test_texts_are_fitted_again_on_request() -> None:
+    texts = [f"old{i % 20} old{i % 7} old{i % 11}" for i in range(300)]
+    index = TextIndex.build(texts, HashEncoder(DIMENSION), vectors=CONFIG, exact_tokens=0)
+    before = index.index.encoder
+    index.rebuild()
+    assert index.index.encoder is before
+    index.rebuild(fit=True)
+    assert index.index.encoder is not before
 
 
 def test_a_mean_that_few_windows_leave_open_is_measured_again(
