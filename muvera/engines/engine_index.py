@@ -408,11 +408,12 @@ class EngineIndex:
 
         Raises
         ------
-        ValueError
-            For a recall without a calibration.
+        TypeError, ValueError
+            For a wrong argument, or a recall without a calibration.
         EngineError
             For a recall, if the collection does not exist.
         """
+        SearchPlan(k, candidates=candidates, recall=recall)  # checks them
         if recall is None:
             return num_candidates(k, candidates)
         numbers = dict(self.engine.stored.candidates_by_recall)

@@ -1,7 +1,15 @@
 """Numbers of the first stage: measured recall, and when to stop for a mean recall.
 
-A :class:`Calibration` controls the mean recall by conformal risk control (Angelopoulos
-et al. 2022, arXiv 2208.02814): later queries of the same distribution reach it, too.
+A :class:`Calibration` says how many candidates a query ranks for a mean recall.  Its
+queries are windows of documents, or real queries.  It controls their mean recall by
+conformal risk control (Angelopoulos et al. 2022, arXiv 2208.02814): later queries of
+the same distribution reach it, too.
+
+An encoder finds the documents that it was fitted on better than others, so windows of
+these promise too much.  The first fit leaves some documents out, and windows of these
+calibrate.  Added documents may be of another kind, so windows of these make a second
+calibration, and a search takes the one that ranks more.
+
 Everything here is computed from arrays; measuring.py makes the arrays.
 """
 
@@ -56,6 +64,22 @@ MIN_QUERIES = 64
 # Share of a target's misses that the cap on candidates may cause; stopping early may
 # cause the rest.
 _SHARE = 0.5
+
+# A query fails if less than this share of its exact best is among
+_FAILED = 0.75
+
+# the number of candidates that reaches this mean recall.
+_NEARLY_ALL = 0.98
+
+# Warn if this many times as many windows of added documents fail as of others, plus
+# one: with equal failure rates, at most one measurement in twenty does so.
+_TIMES = 3
+
+# How a warning about added documents ends.
+_FIT_AGAIN = (
+    "In Python, rebuild() fits the encoder again. For a stream of changing documents use "
+    "encoder='simhash', which hardly depends on a sample."
+)
 
 # The cap is rounded up to a multiple of this: a sample does not determine it exactly.
 _ROUND = 16
@@ -154,9 +178,7 @@ def _warning(old: NDArray[np.float64], new: NDArray[np.float64]) -> str | None:
         return None
     return (
         f"For documents that were added after the encoder was fitted, {CANDIDATES} candidates contain "
-        f"only {new.mean():.0%} of the exact {BEST} best; for the others, {before:.0%}. In Python, "
-        "rebuild() fits the encoder again. For a stream of changing documents use encoder='simhash', "
-        "which hardly depends on a sample."
+        f"only {new.mean():.0%} of the exact {BEST} best; for the others, {before:.0%}. {_FIT_AGAIN}"
     )
 
 
@@ -176,6 +198,10 @@ class Level(NamedTuple):
         this.
     stopped, capped : float
         Mean recall of queries that stopped before the cap, and of the others.
+    added : float or None
+        Mean recall of queries that mostly found documents that were added after the
+        encoder was fitted; these are not in `stopped` and `capped`.  None if there were
+        too few.
     """
 
     target: float
@@ -184,10 +210,18 @@ class Level(NamedTuple):
     limit: float
     stopped: float
     capped: float
+    added: float | None = None
 
 
 #: Rank every document.
 EVERYTHING = Level(target=1.0, fixed=0, cap=0, limit=0.0, stopped=1.0, capped=1.0)
+
+
+class Dial(NamedTuple):
+    """When to stop for one mean recall: a calibration, and its level."""
+
+    calibration: Calibration
+    level: Level
 
 
 @dataclass(frozen=True)
@@ -209,6 +243,11 @@ class Calibration:
         True if the queries were windows of documents.
     tokens : str
         Name of the codes that ranked candidates first, or "floats".
+    depth : int
+        Number of candidates for `failed`; 0 if unknown.
+    failed : int
+        Queries whose first `depth` candidates contain less than three quarters of the
+        exact best.
     """
 
     slope: float
@@ -218,6 +257,8 @@ class Calibration:
     queries: int
     pseudo_queries: bool
     tokens: str
+    depth: int = 0
+    failed: int = 0
 
     @classmethod
     def fit(
@@ -230,6 +271,8 @@ class Calibration:
         documents: int,
         pseudo_queries: bool,
         tokens: str,
+        added: NDArray[np.bool_] | None = None,
+        depth: int | None = None,
     ) -> Calibration:
         """Fit the error model and a level for each of TARGETS.
 
@@ -245,13 +288,20 @@ class Calibration:
             Share of the exact best documents that are among the `c` candidates.
         documents, pseudo_queries, tokens
             As for the class.
+        added : ndarray (n, c), bool, optional
+            Marks candidates that were added after the encoder was fitted.
+        depth : int, optional
+            Default: the number that reaches a mean recall of _NEARLY_ALL.
         """
         best = np.zeros(scores.shape, bool)
         np.put_along_axis(best, np.argsort(-scores, axis=1, kind="stable")[:, :BEST], True, axis=1)
         slope, variance = _error_model(products, scores, query_tokens)
         states = _states(slope, variance, query_tokens)
-        levels = tuple(_level(target, within, products, scores, best, states) for target in TARGETS)
-        return cls(slope, variance, levels, documents, len(products), pseudo_queries, tokens)
+        levels = tuple(_level(target, within, products, scores, best, states, added) for target in TARGETS)
+        if depth is None:
+            depth = max(_LEAST * BEST, _number(best, _NEARLY_ALL))
+        failed = int((best[:, :depth].sum(axis=1) < _FAILED * best.sum(axis=1)).sum())
+        return cls(slope, variance, levels, documents, len(products), pseudo_queries, tokens, depth, failed)
 
     def level(self, recall: float, k: int) -> Level:
         """Return the lowest level with this mean recall and room for `k` documents."""
@@ -276,6 +326,25 @@ class Calibration:
         states = _states(self.slope, self.variance, tokens)
         states[:, LIMIT] = level.limit * k
         return [Stop(row, state) for row, state in zip(products, states, strict=True)]
+
+    def warning(self, added: Calibration) -> str | None:
+        """Return a warning if some of the added documents seem to be of another kind.
+
+        Parameters
+        ----------
+        added : Calibration
+            Measured at the same depth with windows of added documents.
+        """
+        comparable = self.pseudo_queries and self.depth and added.depth == self.depth
+        expected = (self.failed + 1) * max(1.0, added.queries / self.queries)
+        if not comparable or added.failed < _TIMES * expected:
+            return None
+        return (
+            f"Some documents that were added after the encoder was fitted seem to be of another kind: for "
+            f"{added.failed} of {added.queries} windows of added documents, {self.depth} candidates contain "
+            f"less than {_FAILED:.0%} of the exact {BEST} best; for the others, {self.failed} of "
+            f"{self.queries}. {_FIT_AGAIN}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -358,6 +427,7 @@ def _level(
     scores: NDArray[np.float32],
     best: NDArray[np.bool_],
     states: NDArray[np.float64],
+    added: NDArray[np.bool_] | None = None,
 ) -> Level:
     """Return the level with the largest limit that keeps the mean recall.
 
@@ -393,6 +463,8 @@ def _level(
     last = ends(limit)
     recall_of_query = after[np.arange(count), last]
     early = last < reached.shape[1]
+    ranked = np.where(early, STEP * (last + 1), cap)
+    found_added = np.zeros(count, bool) if added is None else _mostly_added(scores, added, ranked)
 
     def mean_recall(queries: NDArray[np.bool_]) -> float:
         return within * (float(recall_of_query[queries].mean()) if queries.any() else target)
@@ -402,6 +474,18 @@ def _level(
         fixed=_number(best, recall),
         cap=cap,
         limit=limit,
-        stopped=mean_recall(early),
-        capped=mean_recall(~early),
+        stopped=mean_recall(early & ~found_added),
+        capped=mean_recall(~early & ~found_added),
+        added=mean_recall(found_added) if found_added.sum() >= _MIN_WINDOWS else None,
     )
+
+
+def _mostly_added(
+    scores: NDArray[np.float32], added: NDArray[np.bool_], ranked: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Return for each query if most of the best ranked candidates are added ones."""
+    shares = []
+    for own, marks, number in zip(scores, added, ranked.tolist(), strict=True):
+        best = np.argsort(-own[:number], kind="stable")[:BEST]
+        shares.append(marks[best].mean())
+    return np.array(shares) > 0.5

@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..data.batches import MAX_FIT_DOCUMENTS
 from ..data.multivectors import MultiVectors
 from ..fde.encoder import FDEEncoder
@@ -14,7 +17,7 @@ from ..mips import SEARCHES, make_search
 from ..mips.base import Guard, Keep, Saved, SavedState, VectorSearch, at_once
 from ..utils.hints import Argument, Hint, Message
 from ..utils.parallel import split_by_count
-from .calibration import MAX_RANKED, Calibration, Level, MeasuredWindows
+from .calibration import MAX_RANKED, Calibration, Dial, MeasuredWindows
 from .settings import IndexSettings
 from .token_store import Ranked, Rows
 
@@ -55,6 +58,8 @@ class CandidateSearch:
         The measured recall.
     calibration : Calibration, optional
         When to stop ranking for a mean recall.
+    added_calibration : Calibration, optional
+        The same, measured with windows of documents that were added after the fit.
     """
 
     encoder: FDEEncoder
@@ -64,6 +69,7 @@ class CandidateSearch:
     fitted_rows: int = 0
     windows: MeasuredWindows | None = None
     calibration: Calibration | None = None
+    added_calibration: Calibration | None = None
 
     @classmethod
     def empty(cls, encoder: FDEEncoder, settings: IndexSettings) -> CandidateSearch:
@@ -110,6 +116,16 @@ class CandidateSearch:
         search = copy(self.search)
         search.remove(search.existing(rows))
         return replace(self, search=search)
+
+    def renumbered(self, live: Rows) -> CandidateSearch:
+        """Return this search with the first added row that a rebuild gives it.
+
+        Parameters
+        ----------
+        live : ndarray (n,), int64
+            The rows that the rebuild keeps, ascending.
+        """
+        return replace(self, fitted_rows=int(np.searchsorted(live, self.fitted_rows)))
 
     def _blocks(self, count: int) -> list[tuple[int, int]]:
         return split_by_count(count, _BLOCK_BYTES // (4 * self.encoder.config.vector_dimension))
@@ -163,22 +179,63 @@ class CandidateSearch:
         found = (labels >= 0).sum(axis=1).tolist()  # unused places have label -1
         return [(labels[q, :number], products[q, :number]) for q, number in enumerate(found)]
 
-    def level(self, recall: float, k: int) -> Level | None:
-        """Return the stopping rule for a mean recall.
+    def dial(self, recall: float, k: int) -> Dial | None:
+        """Return when to stop for a mean recall, by the calibration that ranks more.
 
-        None for a collection too small for one.
+        Parameters
+        ----------
+        recall : float
+        k : int
+            Number of documents to return.
+
+        Returns
+        -------
+        Dial or None
+            None for a collection too small for a calibration.
+
+        Raises
+        ------
+        ValueError
+            Without a calibration, in a larger collection.
         """
-        if self.calibration is not None:
-            return self.calibration.level(recall, k)
-        if len(self.search) <= MAX_RANKED:
-            return None
-        raise ValueError(
-            Message(
-                Argument("recall", f"{recall}"),
-                " needs a calibration, which this index does not have. ",
-                Hint("calibrate", "Call calibrate with real queries."),
+        if self.calibration is None:
+            if len(self.search) <= MAX_RANKED:
+                return None
+            raise ValueError(
+                Message(
+                    Argument("recall", f"{recall}"),
+                    " needs a calibration, which this index does not have. ",
+                    Hint("calibrate", "Call calibrate with real queries."),
+                )
             )
-        )
+        dials = [Dial(each, each.level(recall, k)) for each in self.calibrations]
+        most = max(dials, key=lambda dial: dial.level.fixed)
+        # Queries about documents of another kind find less than windows of these.
+        added = None if self.drift_warning is not None else dials[-1].level.added
+        return most._replace(level=most.level._replace(added=added))
+
+    @property
+    def calibrations(self) -> list[Calibration]:
+        """The calibration, then the added documents' calibration, if there are any."""
+        return [each for each in (self.calibration, self.added_calibration) if each is not None]
+
+    def newer(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which rows were added after the encoder was fitted, bool of any shape.
+
+        None of them, if the encoder hardly depends on its sample.
+
+        Parameters
+        ----------
+        rows : ndarray, int64
+        """
+        return (rows >= self.fitted_rows) & self.encoder.config.needs_fit_sample
+
+    @property
+    def drift_warning(self) -> str | None:
+        """A warning if some of the added documents seem to be of another kind."""
+        if self.calibration is None or self.added_calibration is None:
+            return None
+        return self.calibration.warning(self.added_calibration)
 
     @property
     def fitted_on_too_few(self) -> bool:
@@ -202,7 +259,8 @@ class CandidateSearch:
             "recall_size": 0 if self.windows is None else self.windows.size,
             "windows": None if self.windows is None else self.windows.to_dict(),
             "fitted_rows": self.fitted_rows,
-            "calibration": None if self.calibration is None else self.calibration.to_dict(),
+            "calibration": _saved(self.calibration),
+            "added_calibration": _saved(self.added_calibration),
         }, kept
 
     @classmethod
@@ -231,9 +289,6 @@ class CandidateSearch:
         windows: MeasuredWindows | None = None
         if state.get("windows") is not None:
             windows = MeasuredWindows.from_dict(state["windows"], int(state["recall_size"]))
-        calibration: Calibration | None = None
-        if state.get("calibration") is not None:
-            calibration = Calibration.from_dict(state["calibration"])
         return cls(
             encoder,
             settings,
@@ -241,5 +296,14 @@ class CandidateSearch:
             fitted_on=int(state["fitted_on"]),
             fitted_rows=int(state.get("fitted_rows", 0)),
             windows=windows,
-            calibration=calibration,
+            calibration=_loaded(state.get("calibration")),
+            added_calibration=_loaded(state.get("added_calibration")),
         )
+
+
+def _saved(calibration: Calibration | None) -> dict[str, Any] | None:
+    return None if calibration is None else calibration.to_dict()
+
+
+def _loaded(values: dict[str, Any] | None) -> Calibration | None:
+    return None if values is None else Calibration.from_dict(values)

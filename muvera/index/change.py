@@ -24,9 +24,20 @@ from .candidates import CandidateSearch
 from .contents import IndexContents
 from .generations import Destination, FolderLock, Generation, require_known
 from .id_map import IdMap, Missing
-from .measuring import calibrate, measured_calibration, measured_windows
+from .measuring import (
+    added_rows,
+    calibrate,
+    calibrate_on_windows,
+    calibration_is_current,
+    left_out,
+    measured_windows,
+)
 from .persistence import write_contents
 from .token_store import DocumentTokens, Rows
+
+# A fit on all but the documents left out is kept if there are at least this many times
+# as many: so few more would hardly change the encoder.
+_KEPT_FIT = 32
 
 
 class Change:
@@ -89,6 +100,10 @@ class Change:
         self._growing = None if candidates is None else candidates.search
         self._removed: Rows = np.empty(0, np.int64)
         self._guard = self._alone
+        #: Rows that the encoder's first fit left out, until they have calibrated.
+        self._left_out: Rows | None = None
+        #: The vectors of that fit, if the encoder was fitted again on all documents.
+        self._first_fit: CandidateSearch | None = None
 
     def warn(self, stacklevel: int) -> None:
         """Warn if added documents are found less often than the others.
@@ -247,22 +262,26 @@ class Change:
                 progress(len(documents))
         self._finish(threads)
 
-    def rebuild(self, threads: int | None = None) -> None:
+    def rebuild(self, threads: int | None = None, *, fit: bool = False) -> None:
         """Renumber the rows without the deleted ones, and encode all documents again.
 
         Parameters
         ----------
         threads : int, optional
             As for :meth:`muvera.MuveraIndex.rebuild`.
+        fit : bool
+            As for :meth:`muvera.MuveraIndex.rebuild`.
         """
         self._require_open()
         thread_count(threads)
         old = self.contents
+        fits = fit or _fits_again(old)
+        kept = None if fits or old.candidates is None else old.candidates.renumbered(old.ids.live)
         self.contents = replace(
             old,
             ids=IdMap(old.ids.next),
             tokens=DocumentTokens(old.settings, old.config.dimension, old.tokens.codec),
-            given_encoder=None if _fits_again(old) else old.encoder,
+            given_encoder=None if fits else old.encoder,
             candidates=None,
         )
         self._begin()
@@ -270,7 +289,7 @@ class Change:
             self._append(old.ids.of(rows), documents, codes, threads)
             self._make_vectors(False, threads)  # an encoder that needs a sample waits for all documents
             self._fit_codec_after_vectors(threads)
-        self._finish(threads)
+        self._finish(threads, kept)
 
     # -- measurements, texts and files ----------------------------------------
 
@@ -296,7 +315,7 @@ class Change:
         candidates = self.contents.candidates
         if candidates is not None and len(candidates.search):
             calibration = calibrate(self.contents, checked, threads=threads)
-            self._set_candidates(replace(candidates, calibration=calibration))
+            self._set_candidates(replace(candidates, calibration=calibration, added_calibration=None))
 
     def attach(self, write_texts: Callable[[IdMap, Path], object]) -> None:
         """Save texts with the documents.
@@ -371,8 +390,7 @@ class Change:
         self._append(ids, documents, None, threads)
         self._make_vectors(self.contents.has_sample, threads)
         self._fit_codec(threads)
-        self._measure(threads)
-        self._calibrate(threads)
+        self._calibrate(self._measure(threads), threads)
 
     def _append(
         self, ids: Ids, documents: MultiVectors, codes: CodedVectors | None, threads: int | None
@@ -415,23 +433,35 @@ class Change:
             return
         given = contents.given_encoder
         encoder = FDEEncoder(contents.config) if given is None else given
+        rows = contents.searchable[0]
         fits = encoder.needs_fit
-        if fits:
-            sample = contents.tokens.batches(contents.searchable[0])
-            encoder.fit((documents for _, documents, _ in sample), threads=threads)
+        if fits and contents.config.needs_fit_sample:
+            self._left_out = left_out(contents)
+            encoder = self._fitted_encoder(np.setdiff1d(rows, self._left_out), threads)
+            if len(rows) < _KEPT_FIT * len(self._left_out):
+                self._first_fit = self._vectors_of(encoder, threads)
+                encoder = self._fitted_encoder(rows, threads)
+        elif fits:
+            encoder = self._fitted_encoder(rows, threads)
+        candidates = self._vectors_of(encoder, threads)
+        self._set_candidates(replace(candidates, fitted_on=len(candidates.search) if fits else 0))
+        self._growing = candidates.search
+        self._guard = at_once  # no thread searches this graph yet
+
+    def _fitted_encoder(self, rows: Rows, threads: int | None) -> FDEEncoder:
+        """Return a new encoder, fitted on the documents at `rows`."""
+        sample = self.contents.tokens.batches(rows)
+        encoder = FDEEncoder(self.contents.config)
+        return encoder.fit((documents for _, documents, _ in sample), threads=threads)
+
+    def _vectors_of(self, encoder: FDEEncoder, threads: int | None) -> CandidateSearch:
+        """Return the vectors of all documents."""
+        contents = self.contents
         candidates = CandidateSearch.empty(encoder, contents.settings)
         with stage("making vectors"):
             for rows, documents, _ in contents.tokens.batches(contents.ids.live):
                 candidates = candidates.added(rows, documents, threads)
-        self._set_candidates(
-            replace(
-                candidates,
-                fitted_on=len(candidates.search) if fits else 0,
-                fitted_rows=len(contents.tokens),
-            )
-        )
-        self._growing = candidates.search
-        self._guard = at_once  # no thread searches this graph yet
+        return replace(candidates, fitted_rows=len(contents.tokens))
 
     def _set_candidates(self, candidates: CandidateSearch) -> None:
         self.contents = replace(self.contents, candidates=candidates)
@@ -451,33 +481,67 @@ class Change:
         if self.contents.candidates is not None:
             self._fit_codec(threads)
 
-    def _measure(self, threads: int | None) -> None:
-        """Measure the recall of windows again if it is out of date."""
+    def _measure(self, threads: int | None) -> bool:
+        """Measure the recall of windows again if it is out of date.
+
+        Return True if it was.
+        """
         candidates = self.contents.candidates
         windows = measured_windows(self.contents, threads)
-        if candidates is not None and windows is not candidates.windows:
-            self._set_candidates(replace(candidates, windows=windows))
+        if candidates is None or windows is candidates.windows:
+            return False
+        self._set_candidates(replace(candidates, windows=windows))
+        return True
 
-    def _calibrate(self, threads: int | None) -> None:
-        """Calibrate with windows if the calibration is out of date."""
+    def _calibrate(self, measured: bool, threads: int | None) -> None:
+        """Calibrate with windows if the calibration is out of date.
+
+        If the recall was `measured` again, calibrate with added documents, too.
+        """
         candidates = self.contents.candidates
-        calibration = measured_calibration(self.contents, threads)
-        if candidates is not None and calibration is not candidates.calibration:
-            self._set_candidates(replace(candidates, calibration=calibration))
+        if candidates is None:
+            return
+        outdated = not calibration_is_current(self.contents)
+        if outdated:
+            vectors = candidates if self._first_fit is None else self._first_fit
+            contents = replace(self.contents, candidates=vectors)
+            rows = self.contents.searchable[0]
+            unseen = rows if self._left_out is None else np.intersect1d(rows, self._left_out)
+            candidates = replace(candidates, calibration=calibrate_on_windows(contents, unseen, threads))
+        if measured or outdated:
+            rows = added_rows(self.contents)
+            depth = None if candidates.calibration is None else candidates.calibration.depth
+            added = calibrate_on_windows(self.contents, rows, threads, depth)
+            candidates = replace(candidates, added_calibration=added)
+        self._set_candidates(candidates)
+        self._left_out = None
+        self._first_fit = None
 
-    def _finish(self, threads: int | None) -> None:
-        """Finish a build: fit on the available documents, and measure."""
+    def _finish(self, threads: int | None, kept: CandidateSearch | None = None) -> None:
+        """Finish a build: fit on the available documents, and measure.
+
+        A rebuild that keeps the encoder passes the `kept` search, with the new rows.
+        """
         self._make_vectors(self.contents.has_sample, threads)
         candidates = self.contents.candidates
-        if candidates is not None and not candidates.fitted_on:
+        if candidates is not None and kept is not None:
+            self._set_candidates(
+                replace(
+                    candidates,
+                    fitted_on=kept.fitted_on,
+                    fitted_rows=kept.fitted_rows,
+                    calibration=kept.calibration,
+                )
+            )
+        elif candidates is not None and not candidates.fitted_on:
             # The encoder was fitted elsewhere, so no document is newer than its sample.
             self._set_candidates(replace(candidates, fitted_rows=len(self.contents.tokens)))
-        self._measure(threads)
+        measured = self._measure(threads)
         self._fit_codec(threads, at_end=True)
         tokens = copy(self.contents.tokens)
         tokens.flush(self.staging)
         self.contents = replace(self.contents, tokens=tokens)
-        self._calibrate(threads)
+        self._calibrate(measured, threads)
 
 
 def _fits_again(contents: IndexContents) -> bool:

@@ -129,8 +129,13 @@ class IndexContents:
 
     @property
     def drift_warning(self) -> str | None:
-        """A warning if documents newer than the encoder's fit have a lower recall."""
-        return self.first_stage.warning if self.config.needs_fit_sample else None
+        """A warning if documents newer than the encoder's fit have a lower recall.
+
+        Of all of them together, or of some.
+        """
+        if self.candidates is None or not self.config.needs_fit_sample:
+            return None
+        return self.first_stage.warning or self.candidates.drift_warning
 
     @property
     def kind(self) -> str:

@@ -7,9 +7,11 @@ they change nothing.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import cycle
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,9 +38,9 @@ _WINDOW = 32
 # Added documents are measured once one document in this many is new.
 _PART = 16
 
-# Windows of added documents: this many times the added documents' share of the
-# collection.
-_PER_DOUBLING = 128
+# Windows of added documents for their share of the collection: this number if they are
+# all documents, half of it if they are half of them.
+_WINDOWS_OF_ALL = 128
 
 # Multiplications for exact Chamfer similarity of a measurement: a few seconds.
 _PRODUCTS = 5 * 10**10
@@ -46,8 +48,26 @@ _PRODUCTS = 5 * 10**10
 # Windows of a measurement, even if they need more multiplications.
 _MIN_WINDOWS = 16
 
-# Maximum number of windows of a calibration.
+# This many times the multiplications,
+_MORE = 4
+
+# if half of the interval of the mean recall is wider than this.
+_INTERVAL = 0.02
+
+# Standard errors in half of a 95% interval.
+_Z = 1.96
+
+# Number of documents that a first fit leaves out,
+_LEFT_OUT = 64
+
+# and at most one document in this many.
+_LEFT_SHARE = 8
+
+# Maximum number of windows of a calibration,
 _CALIBRATION_WINDOWS = 128
+
+# and of one document.
+_PER_DOCUMENT = 2
 
 # The lengths of these windows alternate, because real queries have different lengths.
 _LENGTHS = (8, 16, 32)
@@ -217,7 +237,7 @@ def measured_windows(contents: IndexContents, threads: int | None) -> MeasuredWi
     new = rows[rows >= earlier.stop]
     if len(new) < max(_PART, len(rows) // _PART):
         return earlier
-    count = min(MAX_WINDOWS, -(-_PER_DOUBLING * len(new) // len(rows)))
+    count = min(MAX_WINDOWS, -(-_WINDOWS_OF_ALL * len(new) // len(rows)))
     later = _measured_groups(contents, [new], count, threads)
     return replace(
         later,
@@ -241,7 +261,8 @@ def _measured(
 ) -> MeasuredWindows:
     """Return the recall of windows of the documents at `sources`.
 
-    A large collection is searched in part, with fewer windows.
+    A large collection is searched in part, with fewer windows.  If these few determine
+    the mean badly, more are measured.
     """
     rows, tokens = contents.searchable
     among: Rows | None = None
@@ -250,13 +271,23 @@ def _measured(
         some = np.random.default_rng(0).choice(rows, count, replace=False)
         among = np.union1d(some, sources)
         tokens = MAX_TOKENS
-    affordable = max(_MIN_WINDOWS, _PRODUCTS // max(1, _WINDOW * tokens * contents.config.dimension))
-    kept = np.sort(np.random.default_rng(0).permutation(len(windows))[:affordable])
-    windows = windows[kept]
-    sources = sources[kept]
+    cost = max(1, _WINDOW * tokens * contents.config.dimension)
+    affordable = max(_MIN_WINDOWS, _PRODUCTS // cost)
+    order = np.random.default_rng(0).permutation(len(windows))
+    parts = [np.sort(order[:affordable])]
+
+    def shares_of(part: Rows) -> NDArray[np.float64]:
+        own = sources[part]
+        proposed = nearest(contents, windows[part], CANDIDATES, own, among, threads)
+        return shares_found(contents, windows[part], proposed, BEST, own, among, threads)
+
     with stage("measuring recall"):
-        proposed = nearest(contents, windows, CANDIDATES, sources, among, threads)
-        shares = shares_found(contents, windows, proposed, BEST, sources, among, threads)
+        shares = shares_of(parts[0])
+        more = np.sort(order[affordable : _MORE * _PRODUCTS // cost])
+        if len(more) and _Z * shares.std() / math.sqrt(len(shares)) > _INTERVAL:
+            shares = np.append(shares, shares_of(more))
+            parts.append(more)
+    sources = sources[np.concatenate(parts)]
     searched = rows if among is None else among
     return MeasuredWindows(sources, shares, len(contents.tokens), len(searched), len(rows))
 
@@ -264,36 +295,76 @@ def _measured(
 # -- calibration --------------------------------------------------------------
 
 
-def measured_calibration(contents: IndexContents, threads: int | None) -> Calibration | None:
-    """Return the last calibration, or a new one if it is out of date.
+def left_out(contents: IndexContents) -> Rows:
+    """Return the rows that an encoder's first fit leaves out, ascending.
 
-    Calibrate again if the token codec changed or the documents more than doubled.
+    Windows of these documents calibrate.  None if they were too few for that.
+    """
+    rows = contents.searchable[0]
+    count = min(_LEFT_OUT, len(rows) // _LEFT_SHARE)
+    if _PER_DOCUMENT * count < MIN_QUERIES:
+        count = 0
+    return np.sort(np.random.default_rng(0).choice(rows, count, replace=False))
+
+
+def calibration_is_current(contents: IndexContents) -> bool:
+    """Return True unless the token codec changed or the documents more than doubled."""
+    last = None if contents.candidates is None else contents.candidates.calibration
+    if last is None or last.tokens != contents.tokens.ranked_by:
+        return False
+    return len(contents.searchable[0]) <= 2 * last.documents
+
+
+def calibrate_on_windows(
+    contents: IndexContents, unseen: Rows, threads: int | None, depth: int | None = None
+) -> Calibration | None:
+    """Calibrate with windows of documents.
+
+    Parameters
+    ----------
+    contents : IndexContents
+        With vectors.
+    unseen : ndarray (n,), int64
+        The documents' rows; the encoder should not have been fitted on them.
+    threads : int or None
+    depth : int, optional
+        As for :meth:`Calibration.fit`.
 
     Returns
     -------
     Calibration or None
-        None without vectors, or with too few documents.
+        None with fewer than MIN_QUERIES documents or windows.
     """
-    if contents.candidates is None:
+    windows, sources = _calibration_windows(contents, unseen)
+    if min(len(windows), len(contents.searchable[0])) < MIN_QUERIES:
         return None
-    last = contents.candidates.calibration
-    size = len(contents.searchable[0])
-    if last is not None and size <= 2 * last.documents and last.tokens == contents.tokens.ranked_by:
-        return last
-    return _calibrate_on_windows(contents, threads)
+    return calibrate(contents, windows, sources, threads, depth)
 
 
-def _calibrate_on_windows(contents: IndexContents, threads: int | None) -> Calibration | None:
-    """Calibrate with windows of documents; None if there are too few documents."""
-    rows, tokens = contents.searchable
-    work = tokens / max(1, len(rows)) * MAX_RANKED * contents.config.dimension * max(_LENGTHS)
+def added_rows(contents: IndexContents) -> Rows:
+    """Return the searchable rows that were added after the encoder was fitted."""
+    assert contents.candidates is not None
+    rows = contents.searchable[0]
+    return rows[contents.candidates.newer(rows)]
+
+
+def _calibration_windows(contents: IndexContents, rows: Rows) -> tuple[MultiVectors, Rows]:
+    """Return windows of some of the documents at `rows`, and these documents' rows.
+
+    With few documents, each has _PER_DOCUMENT windows.
+    """
+    documents, tokens = contents.searchable
+    work = tokens / max(1, len(documents)) * MAX_RANKED * contents.config.dimension * max(_LENGTHS)
     count = int(min(_CALIBRATION_WINDOWS, max(MIN_QUERIES, _RANKED_PRODUCTS / work)))
-    windows, sources = document_windows(contents, count)
-    if len(windows) < MIN_QUERIES:
-        return None
-    lengths = np.minimum(windows.lengths, np.resize(_LENGTHS, len(windows)))
-    cut = [windows[i][:length] for i, length in enumerate(lengths)]
-    return calibrate(contents, MultiVectors.from_arrays(cut, dimension=windows.dimension), sources, threads)
+    stream = np.random.default_rng(0)
+    picked = np.sort(stream.permutation(rows)[:count])
+    sources = np.sort(np.tile(picked, _PER_DOCUMENT)[:count])
+    texts = dict(zip(picked.tolist(), contents.tokens.rows(picked), strict=True)) if len(picked) else {}
+    windows = []
+    for row, length in zip(sources.tolist(), cycle(_LENGTHS), strict=False):
+        start = stream.integers(0, max(0, len(texts[row]) - length) + 1)
+        windows.append(texts[row][start : start + length])
+    return MultiVectors.from_arrays(windows, dimension=contents.config.dimension), sources
 
 
 def calibrate(
@@ -301,6 +372,7 @@ def calibrate(
     queries: MultiVectors,
     sources: Rows | None = None,
     threads: int | None = None,
+    depth: int | None = None,
 ) -> Calibration:
     """Calibrate with queries.
 
@@ -313,7 +385,10 @@ def calibrate(
     sources : ndarray (n,), int64, optional
         For windows: their documents' rows, which are not their candidates.
     threads : int, optional
+    depth : int, optional
+        As for :meth:`Calibration.fit`.
     """
+    assert contents.candidates is not None
     documents, tokens = contents.searchable
     others = len(documents) if sources is None else len(documents) - 1
     proposed = nearest(contents, queries, min(MAX_RANKED, others), sources, threads=threads)
@@ -340,4 +415,6 @@ def calibrate(
         documents=len(documents),
         pseudo_queries=sources is not None,
         tokens=contents.tokens.ranked_by,
+        added=contents.candidates.newer(np.stack([rows for rows, _ in proposed])),
+        depth=depth,
     )

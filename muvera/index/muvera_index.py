@@ -407,7 +407,13 @@ class MuveraIndex:
         with self.change() as change:
             change.delete(ids, missing)
 
-    def rebuild(self, *, path: str | os.PathLike[str] | None = None, threads: int | None = None) -> None:
+    def rebuild(
+        self,
+        *,
+        fit: bool = False,
+        path: str | os.PathLike[str] | None = None,
+        threads: int | None = None,
+    ) -> None:
         """Free the memory of deleted documents.
 
         The rows are renumbered, and all documents are encoded again.  The encoder is
@@ -415,6 +421,9 @@ class MuveraIndex:
 
         Parameters
         ----------
+        fit : bool
+            Fit the encoder again in any case, also one that was fitted elsewhere.  This
+            takes as long as building the index.
         path : path, optional
             Also save the index there, in its own folder or a new one; if that fails,
             the index stays unchanged.  Memory then holds only one batch of token
@@ -430,12 +439,12 @@ class MuveraIndex:
         thread_count(threads)
         if path is None:
             with self.change() as change:
-                change.rebuild(threads)
+                change.rebuild(threads, fit=fit)
             return
         target = as_path(path).resolve()
         with staging_beside(target, overwrite=True) as staging, self.change() as change:
             change.staging = staging
-            change.rebuild(threads)
+            change.rebuild(threads, fit=fit)
             change.save(Destination(target))
 
     # -- searching ------------------------------------------------------------
@@ -627,9 +636,9 @@ class MuveraIndex:
     def calibrate(self, queries: Any, *, threads: int | None = None) -> None:
         """Calibrate ``search(recall=)`` with real queries instead of windows.
 
-        :meth:`save` stores the calibration.  A rebuild, or doubling the number of
-        documents, replaces it with a calibration by windows.  Call this method again
-        then.  Without vectors (a small index), nothing changes.
+        :meth:`save` stores the calibration.  A new fit of the encoder, or doubling the
+        number of documents, replaces it with a calibration by windows.  Call this
+        method again then.  Without vectors (a small index), nothing changes.
 
         Parameters
         ----------
@@ -653,9 +662,11 @@ class MuveraIndex:
         Empty without a calibration.
         """
         candidates = self._contents.candidates
-        if candidates is None or candidates.calibration is None:
-            return {}
-        return {level.target: level.fixed for level in candidates.calibration.levels}
+        numbers = dict[float, int]()
+        for calibration in () if candidates is None else candidates.calibrations:
+            for level in calibration.levels:
+                numbers[level.target] = max(level.fixed, numbers.get(level.target, 0))
+        return numbers
 
     # -- reading --------------------------------------------------------------
 

@@ -88,20 +88,36 @@ class Proposal(NamedTuple):
         The calibrated level of the search; without one, the expected recall is unknown.
     stops : sequence of Stop
         When to stop ranking each query; if empty, all rows are ranked.
+    candidates : CandidateSearch, optional
+        Tells which documents were added after the encoder was fitted.
     """
 
     rows: Sequence[Rows]
     k: int
     level: Level | None = None
     stops: Sequence[Stop] = ()
+    candidates: CandidateSearch | None = None
 
-    def expected_recall(self, query: int) -> float | None:
+    def expected_recall(self, query: int, best: Rows) -> float | None:
         """Return the calibrated mean recall of queries that ended like this one.
 
-        Like it, they stopped early or reached the cap.  None without a calibration.
+        Parameters
+        ----------
+        query : int
+        best : ndarray (k,), int64
+            The rows that it returns.
+
+        Returns
+        -------
+        float or None
+            The mean of queries that mostly found added documents, like it; or else, of
+            queries that stopped early or reached the cap, like it.  None if none were
+            measured.
         """
         if self.level is None:
             return None
+        if self.candidates is not None and len(best) and self.candidates.newer(best).mean() > 0.5:
+            return self.level.added
         early = self.stops and self.stops[query].state[STOPPED]
         return self.level.stopped if early else self.level.capped
 
@@ -127,16 +143,16 @@ def propose(contents: IndexContents, queries: MultiVectors, plan: SearchPlan) ->
         tokens = int(contents.lengths[rows].sum())
         allowed = rows
     candidates = contents.candidates
-    level = None if candidates is None or plan.recall is None else candidates.level(plan.recall, k)
-    count = plan.num_candidates if level is None else level.cap
+    dial = None if candidates is None or plan.recall is None else candidates.dial(plan.recall, k)
+    count = plan.num_candidates if dial is None else dial.level.cap
     if candidates is None or len(rows) <= count or tokens <= contents.settings.exact_tokens:
         return Proposal([rows] * len(queries), k, EVERYTHING)
     found = _find(candidates, queries, count, allowed, plan)
-    stops: Sequence[Stop] = ()
-    if level is not None and candidates.calibration is not None:
-        products_by_query = [products for _, products in found]
-        stops = candidates.calibration.stops(level, products_by_query, queries.lengths, k)
-    return Proposal([rows for rows, _ in found], k, level, stops)
+    proposed = [rows for rows, _ in found]
+    if dial is None:
+        return Proposal(proposed, k)
+    stops = dial.calibration.stops(dial.level, [products for _, products in found], queries.lengths, k)
+    return Proposal(proposed, k, dial.level, stops, candidates)
 
 
 def _find(
@@ -180,7 +196,7 @@ def rank(
     best = best_rows(contents, queries, proposal.rows, proposal.k, threads, rescore, proposal.stops)
     exact = contents.tokens.floats is not None  # otherwise the scores are of decoded tokens
     return [
-        Ranking(contents.ids.of(rows), scores, exact, proposal.expected_recall(q))
+        Ranking(contents.ids.of(rows), scores, exact, proposal.expected_recall(q, rows))
         for q, (rows, scores) in enumerate(best)
     ]
 

@@ -227,11 +227,13 @@ class EngineTexts:
 
     # -- folders --------------------------------------------------------------
 
-    def rebuild(self, threads: int | None) -> None:
+    def rebuild(self, fit: bool, threads: int | None) -> None:
         """Raise EngineError: the token vectors are in the database.
 
         Parameters
         ----------
+        fit : bool
+            Ignored.
         threads : int or None
             Ignored.
         """

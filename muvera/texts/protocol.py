@@ -180,13 +180,13 @@ class Texts(Protocol):
 
     # -- folders --------------------------------------------------------------
 
-    def rebuild(self, threads: int | None) -> None:
+    def rebuild(self, fit: bool, threads: int | None) -> None:
         """Free the memory of deleted texts and recompute all FDEs.
-
-        The encoder is fitted again only if ``vectors.info()`` warns about its fit.
 
         Parameters
         ----------
+        fit : bool
+            Fit the encoder of FDEs again even if ``vectors.info()`` does not warn.
         threads : int or None
             None: all usable cores.
         """

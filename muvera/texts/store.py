@@ -230,10 +230,10 @@ class TextStore:
         if self._folder is not None:
             self._folder.undo()
 
-    def rebuild(self, threads: int | None) -> None:
+    def rebuild(self, fit: bool, threads: int | None) -> None:
         """Rebuild the index of token vectors; save it if a folder is open."""
         with self.changing:
-            self.vectors.rebuild(threads=threads)
+            self.vectors.rebuild(fit=fit, threads=threads)
             if self.folder is not None:
                 self.save(None)
 

@@ -279,14 +279,16 @@ class TextIndex:
         """
         self._texts.delete(require_ids(as_id_list(ids)), missing=missing)
 
-    def rebuild(self, *, threads: int | None = None) -> None:
+    def rebuild(self, *, fit: bool = False, threads: int | None = None) -> None:
         """Free the memory of deleted texts and recompute all FDEs.
 
-        The encoder is fitted again only if :meth:`info` warns about its fit, see
+        The encoder of FDEs is fitted again if :meth:`info` warns about its fit, see
         :meth:`muvera.MuveraIndex.rebuild`.  An index from :meth:`open` is then saved.
 
         Parameters
         ----------
+        fit : bool
+            Fit the encoder of FDEs again in any case.
         threads : int, optional
             Default: all usable cores.
 
@@ -295,7 +297,7 @@ class TextIndex:
         EngineError
             For texts in a database.
         """
-        self._texts.rebuild(threads)
+        self._texts.rebuild(fit, threads)
 
     def save(self, path: str | os.PathLike[str] | None = None, *, overwrite: bool = False) -> None:
         """Write the vectors, the texts and the encoder's name to a folder.
@@ -502,7 +504,8 @@ class TextIndex:
             longer, in proportion.  Default: 200, or 100 in a database.
         recall : float, optional
             Instead of `candidates`: the mean share of the exact best to find, see
-            :meth:`muvera.MuveraIndex.search`.
+            :meth:`muvera.MuveraIndex.search`.  With `words`, low values hardly save
+            time, because texts that share words are ranked as well.
         words : float
             Weight of words that query and text share (BM25), from 0 (none) to below 1;
             default: 0.1.  Models are weak on rare names and numbers, so texts that

@@ -183,6 +183,11 @@ def test_recall_takes_the_calibrated_number_of_candidates(filled: EngineIndex) -
         filled.search(QUERIES, 10, recall=0.9, candidates=20)
 
 
+def test_a_number_of_candidates_for_a_recall_above_one_is_refused(filled: EngineIndex) -> None:
+    with pytest.raises(ValueError, match=r"recall must be above 0 and below 1, got 1.5"):
+        filled.num_candidates(10, recall=1.5)
+
+
 @dataclass(frozen=True)
 class Lifecycle:
     """An index of 60 documents, some without tokens, and what was added to it."""
