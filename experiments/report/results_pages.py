@@ -43,7 +43,7 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "texts": (
         "Do words improve the ranking of texts?", "[Texts](../how-to/search-texts.md)",
-        ("texts", "words", "hybrid", "sparse"),
+        ("texts", "words", "hybrid", "sparse", "long_texts", "explanations"),
     ),
     "dial": (
         "A recall or a number of candidates?", "[Recall](../settings.md#a-recall-instead-of-candidates)",
@@ -58,11 +58,9 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 
 # Commands of benches with other names than their results, or with an argument.
 _COMMANDS = {
-    "first_stage": "first-stage",
-    "growth": "grow",
-    "recall_dial": "recall-dial",
-    "words": "words FOLDER",
-}
+    "first_stage": "first-stage", "growth": "grow", "words": "words FOLDER", "long_texts": "long-texts",
+    "explanations": "explanations FOLDER", "recall_dial": "recall-dial",
+}  # fmt: skip
 
 # Parts of the command `vectors` by the titles of their tables.
 _PARTS = {
