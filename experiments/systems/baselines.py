@@ -11,7 +11,6 @@ from scipy.cluster.vq import kmeans2
 from muvera import MultiVectors, load_text_encoder, top_k
 from muvera.convert import pool_tokens, pool_words, word_numbers
 from muvera.mips import make_search
-from muvera.texts.encoders.base import token_spans
 
 from .base import Answers, Material, NotApplicableError, Ranked, System, timed_search
 
@@ -66,8 +65,8 @@ def _words(material: Material, unique: bool) -> list[NDArray[np.int64]]:
     for text, length in zip(
         material.collection.document_texts or [], material.documents.lengths, strict=True
     ):
-        spans = token_spans(encoder, text, "document")
-        if len(spans) != length:
+        spans = encoder.token_spans(text, "document")
+        if spans is None or len(spans) != length:
             raise NotApplicableError("pool: words needs the tokens of MiniLM.")
         words.append(word_numbers(text, spans, unique=unique))
     return words
@@ -173,10 +172,9 @@ class Views(System):
 def _cluster_means(tokens: NDArray[Any], count: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """Return the means of clusters of a text's tokens, scaled to length 1."""
     rows = np.asarray(tokens, np.float64)
+    labels: NDArray[Any] = np.arange(len(rows))
     if len(rows) > count:
-        _, labels = kmeans2(rows, count, minit="++", rng=rng)
-    else:
-        labels = np.arange(len(rows))
+        labels = kmeans2(rows, count, minit="++", rng=rng)[1]
     groups = [rows[labels == label] for label in np.unique(labels)]
     return mean_vectors(MultiVectors.from_arrays([group.astype(np.float32) for group in groups]))
 

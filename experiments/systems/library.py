@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from muvera import FDEEncoder, IndexSettings, MultiVectors, MuveraIndex
 from muvera.fde.config import DEFAULT_PRESET, PRESETS, FDEConfig
 from muvera.fde.moments import default_blocks
-from muvera.mips import HNSWSettings, make_search
+from muvera.mips import make_search
+from muvera.mips.settings import HNSWSettings
 from muvera.reranking.chamfer import carve_queries
 from muvera.utils.checks import import_extra
 

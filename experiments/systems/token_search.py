@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from muvera import MultiVectors
 from muvera.data.ranking import best_first
-from muvera.mips import HNSWSettings, make_search
+from muvera.mips import make_search
+from muvera.mips.settings import HNSWSettings
 
 from .base import Answers, Material, Ranked, System, timed_search
 
@@ -47,9 +48,9 @@ class TokenSystem(System):
         Both have a row per query token, best first, with at most `count` columns.
         """
         count = min(count, len(self._document_of))
-        more = {} if ef is None else {"ef": max(ef, count)}
+        breadth = None if ef is None else max(ef, count)
         tokens = np.asarray(query.tokens, np.float32)
-        found, scores = self._search.search(tokens, count, threads=self.threads, **more)
+        found, scores = self._search.search(tokens, count, threads=self.threads, ef=breadth)
         return self._document_of[found], scores
 
     def bytes_per_document(self) -> float:
