@@ -58,12 +58,12 @@ CREATE VIRTUAL TABLE IF NOT EXISTS temp.query USING fts5(text, content='', {_TOK
 CREATE VIRTUAL TABLE IF NOT EXISTS temp.query_terms USING fts5vocab(temp, query, instance);
 """
 
-# Scripts without spaces between words: Thai, Lao, Burmese, Khmer, Chinese and Japanese.
-_UNSPACED = (
+#: Scripts without spaces between words: Thai, Lao, Burmese, Khmer, Chinese, Japanese.
+UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
     "\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 )
-_RUN = re.compile(f"[{_UNSPACED}]+")
+_RUN = re.compile(f"[{UNSPACED}]+")
 
 # A word with its combining marks, which `\w` does not match.
 _WORD = re.compile("[\\w\u0300-\u036f\u0900-\u109f\u1780-\u17ff]+")

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..data.validation import TokenArray
@@ -21,7 +22,7 @@ from ..metadata import Filter, TextDocument
 from ..reranking.chamfer import explain, rank_spans, score_spans, spans_from_characters
 from ..utils.checks import as_id_list, require_number
 from ..utils.hints import Argument, Message
-from .database import require_ids
+from .database import UNSPACED, require_ids
 from .encoders.base import TextEncoder, token_spans
 
 # The end of a sentence: a mark and closing quotes before a space and a capital, a mark
@@ -38,8 +39,10 @@ _ENDS = "|".join(
 _END = re.compile(_ENDS.format("[^\\sa-z]"))
 _LOWER_CASE_END = re.compile(_ENDS.format("\\S"))
 
-# A word, possibly with apostrophes or hyphens inside.
-_WORD = re.compile("\\w+(?:['\u2019-]\\w+)*")
+# A word, possibly with apostrophes or hyphens inside.  Scripts without spaces have
+# none.
+_LETTERS = f"(?:(?![{UNSPACED}])\\w)+"
+_WORD = re.compile(f"{_LETTERS}(?:['\u2019-]{_LETTERS})*")
 
 # A period after one of these does not end a sentence.
 _ABBREVIATION = re.compile(r"\b(?:(?i:e\.g|i\.e|cf|vs|etc|dr|mr|mrs|ms|prof|fig|eq)|No|St|[A-Z])\.$")
@@ -147,11 +150,15 @@ class WordMatch:
     #: Characters of the query (start, stop); a special token has none, so start equals
     #: stop.
     query: tuple[int, int]
-    #: (start, stop) of the document's word that contains the best matching token.
+    #: (start, stop) of the document's word that contains the best matching token.  In
+    #: scripts without spaces: of the token.
     document: tuple[int, int]
     #: Inner product of the two token vectors.  The similarities of all tokens add up to
     #: the score.
     similarity: float
+    #: How much of the similarity an average token would not have: a low weight marks a
+    #: word that carries little meaning.  May be negative.
+    weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -210,28 +217,32 @@ class TextExplanation:
         ]
 
     def weights(self) -> dict[tuple[int, int], float]:
-        """Return the score of each matched word, keyed by (start, stop)."""
+        """Return the shade of each matched word, keyed by (start, stop).
+
+        This is the largest weight of its matches, or 0.  A sum would mark "the" and
+        "of", which many query tokens choose if nothing else is similar.
+        """
         weights: dict[tuple[int, int], float] = {}
         for match in self.matches:
             if match.document[1] > match.document[0]:
-                weights[match.document] = weights.get(match.document, 0.0) + max(0.0, match.similarity)
+                weights[match.document] = max(weights.get(match.document, 0.0), match.weight)
         return weights
 
     def to_html(self) -> str:
-        """Return the text as escaped HTML with words shaded by their contribution."""
+        """Return the text as escaped HTML with words shaded by their weights."""
         weights = self.weights()
         most = max(weights.values(), default=1.0) or 1.0
         pieces = []
         position = 0
         for (start, stop), weight in sorted(weights.items()):
-            words = [
-                self.query[slice(*match.query)] for match in self.matches if match.document == (start, stop)
-            ]
+            own = [match for match in self.matches if match.document == (start, stop)]
+            words = [self.query[slice(*match.query)] for match in own]
             title = html.escape(", ".join(dict.fromkeys(word for word in words if word)))
+            similarity = max(match.similarity for match in own)
             shade = f"background:rgba(255,170,0,{0.15 + 0.65 * weight / most:.2f});color:inherit"
             pieces.append(html.escape(self.text[position:start]))
             marked = html.escape(self.text[start:stop])
-            pieces.append(f'<mark style="{shade}" title="{title} {weight:.2f}">{marked}</mark>')
+            pieces.append(f'<mark style="{shade}" title="{title} {similarity:.2f}">{marked}</mark>')
             position = stop
         pieces.append(html.escape(self.text[position:]))
         return f'<p style="white-space:pre-wrap">{"".join(pieces)}</p>'
@@ -310,22 +321,23 @@ def explain_all(
     Raises
     ------
     ValueError
-        For a blank query or document, or an encoder that does not map tokens to
-        characters.
+        For a blank query or document, or an encoder that does not map each token vector
+        to characters.
     """
     for name, text in [("query", query), *((f"document {one.id!r}", one.text) for one in documents)]:
         if not text.strip():
             raise ValueError(f"The {name} is blank: it has no words to explain. Give another one.")
-    query_words = _word_spans(query, token_spans(encoder, query, "query"))
+    query_words = _word_spans(query, token_spans(encoder, query, "query", len(tokens)))
     explanations = []
     for document, matrix in zip(documents, map(np.asarray, vectors), strict=True):
         best = explain(tokens, matrix)
-        spans = token_spans(encoder, document.text, "document")
+        spans = token_spans(encoder, document.text, "document", len(matrix))
         words = _word_spans(document.text, spans)
+        weights = best.similarities - _typical_similarities(tokens, matrix)
         matches = [
-            WordMatch(query_word, words[token], similarity)
-            for query_word, token, similarity in zip(
-                query_words, best.tokens.tolist(), best.similarities.tolist(), strict=True
+            WordMatch(query_word, words[token], similarity, weight)
+            for query_word, token, similarity, weight in zip(
+                query_words, best.tokens.tolist(), best.similarities.tolist(), weights.tolist(), strict=True
             )
         ]
         sentences = sentences_of(document.text)
@@ -368,12 +380,12 @@ def sentence_hits(
     Raises
     ------
     ValueError
-        For an encoder that does not map tokens to characters.
+        For an encoder that does not map each token vector to characters.
     """
     sentences = [sentences_of(document.text) for document in documents]
     spans = [
-        spans_from_characters(bounds, token_spans(encoder, document.text, "document"))
-        for document, bounds in zip(documents, sentences, strict=True)
+        spans_from_characters(bounds, token_spans(encoder, document.text, "document", len(matrix)))
+        for document, bounds, matrix in zip(documents, sentences, tokens, strict=True)
     ]
     hits = []
     for best in rank_spans(query, tokens, spans, k, alpha=alpha, document_scores=scores):
@@ -409,8 +421,23 @@ def sentences_of(text: str) -> list[tuple[int, int]]:
     return sentences
 
 
+def _typical_similarities(query: TokenArray, document: TokenArray) -> NDArray[np.float32]:
+    """Return the similarity of each query token to an average other token.
+
+    This is the mean of two means: over the document's tokens, and over the other tokens
+    of the query.
+    """
+    asked = np.asarray(query, np.float32)
+    to_document = asked @ np.asarray(document, np.float32).mean(axis=0)
+    to_query = asked @ asked.sum(axis=0) - np.einsum("ij,ij->i", asked, asked)
+    return np.asarray((to_document + to_query / max(len(asked) - 1, 1)) / 2, np.float32)
+
+
 def _word_spans(text: str, spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the word around each token, or the token if it is not inside a word."""
+    """Return the word around each token, or the token if it is not inside a word.
+
+    Scripts without spaces have no words.
+    """
     words = [match.span() for match in _WORD.finditer(text)]
     starts = [start for start, _ in words]
     widened = []

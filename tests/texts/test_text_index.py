@@ -245,6 +245,42 @@ def test_special_tokens_match_but_are_no_words() -> None:
     assert len(special.matches) == 3  # with the special token's match
 
 
+class Similar(HashEncoder):
+    """Every token is similar to "of", and "flow" to "flows"."""
+
+    def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
+        known = {"of": [0.6, 0.8, 0.0, 0.0], "flow": [0.6, 0.0, 0.8, 0.0], "flows": [0.6, 0.0, 0.7, 0.39]}
+        other = [0.6, 0.1, 0.0, -0.79]
+        rows = [[known.get(word, other) for word in text.split()] for text in texts]
+        return MultiVectors.from_arrays([np.array(own, np.float32) for own in rows], dimension=4)
+
+
+def test_a_word_that_many_tokens_choose_is_not_the_most_shaded() -> None:
+    index = TextIndex.build(["of flows", "other words"], Similar(), tokens="float32")
+    weights = index.explain("what is flow a b c", 0).weights()
+    assert weights[3, 8] == max(weights.values()) > weights[0, 2] >= 0
+
+
+def test_single_characters_of_scripts_without_spaces_are_marked() -> None:
+    class Characters(HashEncoder):
+        def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
+            return super().encode_documents([" ".join(text) for text in texts])
+
+        def token_spans(self, text: str, side: Any) -> Any:
+            return [(i, i + 1) for i, letter in enumerate(text) if letter.strip()]
+
+    text = "\u6771\u4eac\u306e\u5929\u6c17 SQLite\u306e\u7d22\u5f15"
+    reason = TextIndex.build([text], Characters()).explain("\u5929\u6c17 S", 0)
+    assert {text[slice(*match.document)] for match in reason.matches} == {"\u5929", "\u6c17", "SQLite"}
+
+
+def test_an_encoder_with_characters_of_other_tokens_is_named(index: TextIndex) -> None:
+    index.encoder.token_spans = lambda text, side: [(0, 1)] * 3  # type: ignore[method-assign]
+    for call in (lambda: index.explain("red apple pie", "fox"), lambda: index.search_sentences("red")):
+        with pytest.raises(ValueError, match=r"encoder hash must return one pair .* got 3 for"):
+            call()
+
+
 def test_hits_are_shaded_if_they_are_explained(index: TextIndex) -> None:
     hit = index.search("ripe", k=1, explain=True)[0]
     assert "<mark" in hit._repr_html_()

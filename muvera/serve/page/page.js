@@ -188,7 +188,7 @@ function snippet(one, text, best) {
   return [Math.max(from, start), stop];
 }
 
-// Sum of similarities of each matched word of a result.
+// Shade of each matched word of a result: the largest weight of its matches.
 function weigh(one) {
   const [from, to] = range(one);
   const weights = new Map();
@@ -196,7 +196,7 @@ function weigh(one) {
     const [a, b] = match.document;
     if (b > a && a >= from && b <= to) {
       const key = `${a},${b}`;
-      weights.set(key, (weights.get(key) ?? 0) + Math.max(0, match.similarity));
+      weights.set(key, Math.max(weights.get(key) ?? 0, match.weight));
     }
   }
   return weights;

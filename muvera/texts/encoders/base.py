@@ -357,7 +357,7 @@ def encode_texts(encode: Callable[[Sequence[str]], MultiVectors], texts: Sequenc
     return MultiVectors.from_flat(encoded.tokens[np.repeat(kept, encoded.lengths)], encoded.lengths * kept)
 
 
-def token_spans(encoder: TextEncoder, text: str, side: TextSide) -> list[tuple[int, int]]:
+def token_spans(encoder: TextEncoder, text: str, side: TextSide, count: int) -> list[tuple[int, int]]:
     """Return the characters of each token vector.
 
     Parameters
@@ -366,17 +366,25 @@ def token_spans(encoder: TextEncoder, text: str, side: TextSide) -> list[tuple[i
     text : str
     side : {"document", "query"}
         How the text is encoded.
+    count : int
+        Number of its token vectors.
 
     Raises
     ------
     ValueError
-        If the encoder does not return them.
+        If the encoder does not return the characters of all of them.
     """
     spans = encoder.token_spans(text, side)
     if spans is None:
         raise ValueError(
             f"The encoder {encoder.name} does not return the characters of its tokens, which explanations "
             "and sentences need. Search whole texts, or use another encoder."
+        )
+    if len(spans) != count:
+        raise ValueError(
+            f"token_spans of the encoder {encoder.name} must return one pair for each of the {count} token "
+            f"vectors of a {side}, got {len(spans)} for {text[:40]!r}. Correct the encoder; if it has "
+            "changed since the text was added, update the text."
         )
     return spans
 
