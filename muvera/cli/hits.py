@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
@@ -18,17 +19,18 @@ if TYPE_CHECKING:
 # Maximum characters of a printed text: three lines of 80 columns.
 _PASSAGE = 220
 
-# Minimum similarity of a marked word, as a share of the best one.
-_MARKED = 0.8
+# Minimum weight of a marked word, as a share of the largest one.
+_MARKED = 0.6
 
 # Before the lines of a text, below its title.
 _INDENT = "    "
 
 
-def hits_text(hits: Iterable[Hit], explain: bool) -> str:
+def hits_text(hits: Iterable[Hit], explain: bool, strong: bool = False) -> str:
     """Return the rank, title, score and best passage of each text.
 
-    With `explain`, also return the parts of the score and the matches of the words.
+    With `explain`, also return the parts of the score and the matches of the words; if
+    `strong`, only matches of marked words.
     """
     lines = []
     for rank, hit in enumerate(hits, 1):
@@ -51,12 +53,22 @@ def hits_text(hits: Iterable[Hit], explain: bool) -> str:
         if explain and reason is not None:
             parts = " + ".join(f"{name} {value:.3f}" for name, value in hit.parts.items())
             lines.append(wrapped(f"score: {parts}", _INDENT, _INDENT))
-            pairs = (
-                f"{word}={match or '(no word)'} {similarity:.2f}"
-                for word, match, similarity in reason.words()
-            )
-            lines.append(wrapped("matches: " + ", ".join(dict.fromkeys(pairs)), _INDENT, 2 * _INDENT))
+            pairs: dict[str, float] = {}  # parts of a word may match separately
+            for word, match, similarity in (_strong(reason) if strong else reason).words():
+                pair = f"{word}={match or '(no word)'}"
+                pairs[pair] = max(similarity, pairs.get(pair, similarity))
+            matches = ", ".join(f"{pair} {similarity:.2f}" for pair, similarity in pairs.items())
+            lines.append(wrapped(f"matches: {matches}", _INDENT, 2 * _INDENT))
     return "\n".join(lines)
+
+
+def _strong(reason: TextExplanation) -> TextExplanation:
+    """Return an explanation with only the matches that are marked."""
+    least = _MARKED * max(reason.weights().values(), default=0.0)
+    matches = [
+        match for match in reason.matches if match.weight > least and match.document[0] < match.document[1]
+    ]
+    return replace(reason, matches=matches)
 
 
 def _title(id: int | str, metadata: dict[str, object]) -> str:
@@ -69,13 +81,28 @@ def _marked(lines: str, reason: TextExplanation) -> str:
 
     click removes the colors if the output is not a terminal.
     """
-    best = max(match.similarity for match in reason.matches)
-    words = {
-        reason.text[slice(*match.document)] for match in reason.matches if match.similarity > _MARKED * best
-    }
-    pattern = r"(?<!\w)(" + "|".join(map(re.escape, sorted(words - {""}, key=len, reverse=True))) + r")(?!\w)"
+    from ..texts.database import UNSPACED
+
+    places: list[list[int]] = []
+    for start, stop in sorted({match.document for match in _strong(reason).matches}):
+        if places and places[-1][1] == start:  # neighboring characters of a script without spaces
+            places[-1][1] = stop
+        else:
+            places.append([start, stop])
+    words = {reason.text[start:stop] for start, stop in places}
+    if not words:
+        return lines
+    # A script without spaces has no ends of words.
+    letter = rf"[^\W{UNSPACED}]"
+    patterns = [
+        re.escape(word) if re.search(f"[{UNSPACED}]", word) else f"(?<!{letter}){re.escape(word)}(?!{letter})"
+        for word in sorted(words, key=len, reverse=True)
+    ]
     return re.sub(
-        pattern, lambda match: typer.style(match[0], fg="yellow", bold=True), lines, flags=re.IGNORECASE
+        "|".join(patterns),
+        lambda match: typer.style(match[0], fg="yellow", bold=True),
+        lines,
+        flags=re.IGNORECASE,
     )
 
 
