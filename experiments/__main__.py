@@ -7,6 +7,7 @@ import typer
 from .bench.explanations import explanations
 from .bench.first_stage import first_stage
 from .bench.growth import grow
+from .bench.long_texts import long_texts
 from .bench.pipeline import pipeline
 from .bench.searches import dial, searches
 from .bench.speed import speed
@@ -18,7 +19,19 @@ from .commands import check, encode, machines, page, passages, quick, results, r
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 for command in (encode, passages, run, quick, check, page, results, machines):
     app.command()(command)
-for bench in (speed, tokens, searches, dial, pipeline, vectors, words, explanations, first_stage, grow):
+for bench in (
+    speed,
+    tokens,
+    searches,
+    dial,
+    pipeline,
+    vectors,
+    words,
+    explanations,
+    long_texts,
+    first_stage,
+    grow,
+):
     app.command()(bench)
 
 

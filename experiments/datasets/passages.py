@@ -23,7 +23,7 @@ from muvera.utils.atomic_files import atomic_folder
 # Minimum and maximum words of a passage; one text in _SHARE has a query.
 _SHORTEST, _LONGEST, _SHARE = 12, 150, 100
 
-_MAN = Path("/usr/share/man")
+MAN = Path("/usr/share/man")
 
 _FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
 
@@ -43,9 +43,9 @@ def write_passages(out: Path, most: int, collection: Path | None = None, man: Pa
         corpus, queries, judgements = (
             (collection / name).read_text(encoding="utf-8").splitlines() for name in _FILES
         )
-    sources = [_docstrings(Path(sysconfig.get_path("purelib"))), _man_pages(_MAN), _summaries()]
+    sources = [docstrings(Path(sysconfig.get_path("purelib"))), man_pages(MAN), _summaries()]
     if man is not None:
-        sources = [_man_pages(man)]
+        sources = [man_pages(man)]
     for title, text in chain.from_iterable(sources):
         words = text.split()[:_LONGEST]
         if len(words) >= _SHORTEST:
@@ -63,8 +63,12 @@ def write_passages(out: Path, most: int, collection: Path | None = None, man: Pa
     return len(corpus)
 
 
-def _docstrings(folder: Path) -> Iterator[tuple[str, str]]:
-    for path in sorted(folder.rglob("*.py")):
+def docstrings(folder: Path, step: int = 1) -> Iterator[tuple[str, str]]:
+    """Yield the first paragraph and the rest of each docstring.
+
+    Of the files below `folder`, every `step`-th is read.
+    """
+    for path in sorted(folder.rglob("*.py"))[::step]:
         try:
             tree = ast.parse(path.read_text(encoding="utf-8"))
         except (SyntaxError, ValueError, RecursionError):
@@ -75,7 +79,8 @@ def _docstrings(folder: Path) -> Iterator[tuple[str, str]]:
                 yield first, rest
 
 
-def _man_pages(folder: Path) -> Iterator[tuple[str, str]]:
+def man_pages(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield the name line and the rest of each man page below `folder`."""
     for path in sorted(folder.glob("man[1-8]/*.gz")):
         text = gzip.decompress(path.read_bytes()).decode(errors="replace")
         plain = re.sub(r"^[.'].*|\\f.|\\&", " ", text, flags=re.MULTILINE)

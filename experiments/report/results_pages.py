@@ -33,7 +33,7 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "texts": (
         "Do words improve the ranking of texts?", "[Texts](../how-to/search-texts.md)",
-        ("texts", "words", "hybrid"),
+        ("texts", "words", "hybrid", "long_texts", "explanations"),
     ),
     "dial": (
         "A recall or a number of candidates?", "[Recall](../settings.md#a-recall-instead-of-candidates)",
@@ -47,7 +47,10 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 }  # fmt: skip
 
 # Commands of benches with other names than their results, or with an argument.
-_COMMANDS = {"first_stage": "first-stage", "growth": "grow", "words": "words FOLDER"}
+_COMMANDS = {
+    "first_stage": "first-stage", "growth": "grow", "words": "words FOLDER", "long_texts": "long-texts",
+    "explanations": "explanations FOLDER",
+}  # fmt: skip
 
 # Parts of the command `vectors` by the titles of their tables.
 _PARTS = {

@@ -8,12 +8,14 @@ from typing import Any, ClassVar
 
 import pytest
 from builders.command_line import answer, fails, muvera, some_texts
-from builders.text_encoders import HashEncoder
+from builders.text_encoders import LIMIT, HashEncoder, ShortModel
 from typer.testing import CliRunner
 
 from muvera import FDEConfig, TextIndex
 from muvera.cli import app
+from muvera.cli.hits import hits_text
 from muvera.texts.encoders import registry
+from muvera.texts.hit import Hit, TextExplanation, WordMatch
 
 CSV = """url,title,body,year
 a,Fruit,"A red apple fell, and it was ripe.",2001
@@ -307,3 +309,30 @@ def test_a_typed_question_must_be_utf8(index: Path) -> None:
     result = CliRunner().invoke(app, ["texts", "search", str(index), *HASH], input=b"red\ncaf\xe9\n")
     assert result.exit_code == 2
     assert "The question must be UTF-8, got " in result.stderr and "codec" not in result.stderr
+
+
+def test_neighboring_characters_of_japanese_are_marked_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    text = "\u6771\u4eac\u306e\u5929\u6c17 SQLite\u306e\u7d22\u5f15"
+    matches = [
+        WordMatch((0, 1), (3, 4), 0.9, 0.8),
+        WordMatch((1, 2), (4, 5), 0.9, 0.7),
+        WordMatch((2, 3), (2, 3), 0.9, 0.1),
+        WordMatch((3, 9), (6, 12), 0.9, 0.6),
+    ]
+    reason = TextExplanation("\u5929\u6c17\u306eSQLite", text, 3.6, matches, [])
+    shown = hits_text([Hit("a", 3.6, text, explanation=reason)], explain=False)
+    marked = re.findall(r"\x1b\[33m\x1b\[1m(.*?)\x1b\[0m", shown)
+    assert marked == ["\u5929\u6c17", "SQLite"]
+
+
+def test_texts_that_are_longer_than_the_model_reads_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "load_text_encoder", lambda _: ShortModel())
+    lines = [" ".join(["word"] * (LIMIT + i)) for i in range(3)]
+    (tmp_path / "a.txt").write_text("\n".join(lines))
+    out = muvera("texts", "index", tmp_path / "a.txt", tmp_path / "index", *HASH)[1]
+    assert "2 texts are longer than the model reads and encoded in windows" in " ".join(out.split())
+    facts = answer("texts", "add", tmp_path / "index", tmp_path / "a.txt", "--encoder", "short")
+    assert (facts["added"], facts["in_windows"]) == (3, 2)

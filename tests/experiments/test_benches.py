@@ -9,9 +9,22 @@ from typing import Any
 import numpy as np
 import pytest
 from builders.small_runs import collection_of
+from builders.text_encoders import HashEncoder, ShortModel
 
-from experiments.bench import first_stage, growth, pipeline, plumbing, searches, speed, tokens, vectors
+from experiments.bench import (
+    explanations,
+    first_stage,
+    growth,
+    long_texts,
+    pipeline,
+    plumbing,
+    searches,
+    speed,
+    tokens,
+    vectors,
+)
 from experiments.bench.grown_documents import BLOCK, LONGEST, SHORTEST, GrownDocuments
+from experiments.datasets import long_texts as long_texts_data
 from experiments.datasets.collection import Collection
 from experiments.learned_vectors import LearnedVectors
 from experiments.peers.environments import MUVERA, PEERS
@@ -344,3 +357,41 @@ def test_speed_runs_its_worker_and_names_existing_operations(tmp_path: Path) -> 
             worker = (MUVERA if name == MUVERA.name else PEERS[name]).worker
             module = importlib.import_module(f"experiments.peers.workers.{worker}")
             assert operation in operations_of(module), operation
+
+
+def texts_of(folder: Path, texts: dict[str, str], questions: dict[str, str]) -> Path:
+    """Write a collection of texts; a question's id is the id of its text."""
+    (folder / "qrels").mkdir(parents=True)
+    for name, rows in (("corpus", texts), ("queries", questions)):
+        lines = [json.dumps({"_id": id, "text": text}) for id, text in rows.items()]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    judged = "".join(f"{id}\t{id}\t1\n" for id in questions)
+    (folder / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judged}")
+    return folder
+
+
+def test_windows_find_the_end_of_a_long_text_and_its_beginning_alone_does_not(tmp_path: Path) -> None:
+    fillers = {f"short-{i}": f"other{i} thing{i}" for i in range(12)}
+    texts = {"long-a": f"{'word other ' * 20} zebra noon", **fillers}
+    folder = texts_of(tmp_path / "c", texts, {"long-a": "zebra noon", "short-3": "other3 thing3"})
+    rows = {(row["way"], row["ranked by"]): row for row in long_texts.measure(folder, ShortModel())}
+    assert len(rows) == 6
+    assert rows["beginning alone", "similarity"]["long"] < 1
+    for way in ("vectors of all windows", "best window"):
+        assert rows[way, "similarity"]["long"] == rows[way, "similarity and words"]["short"] == 1
+
+
+def test_the_share_of_shaded_function_words(tmp_path: Path) -> None:
+    pytest.importorskip("bm25s", reason="the experiments extra is not installed")
+    folder = texts_of(tmp_path / "c", {"a": "the red apple", "b": "of the"}, {"a": "red", "b": "the"})
+    row = explanations.measure(folder, HashEncoder(64), "test", 10, 10)
+    assert (row["documents"], row["queries"], row["best"]) == (2, 2, 0.5)
+
+
+def test_questions_about_long_texts_are_removed_from_their_middle_and_end(tmp_path: Path) -> None:
+    sentences = [
+        f"The small model number {'abcdefghij'[i % 10] * (i // 10 + 1)} reads a page." for i in range(100)
+    ]
+    text = " ".join(sentences)
+    (first, stop), (second, _) = long_texts_data._questions(text)
+    assert text[first:stop] in sentences and len(text[:first].split()) >= 256 and second > len(text) / 2

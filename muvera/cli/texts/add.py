@@ -10,6 +10,7 @@ from .changes import (
     TextColumnsOption,
     TextsArgument,
     in_batches,
+    in_windows,
     open_texts,
     read_file,
     report,
@@ -39,4 +40,5 @@ def add(
         for used in opened.get(content.ids or [], missing="ignore"):
             raise ValueError(f"{index} contains the id {used.id!r}. Use muvera texts update to replace it.")
         in_batches(opened.add, content.texts or [], content.ids, content.metadata)
-        report(json_, index, opened, added=len(content.metadata))
+        long = in_windows(opened, content.texts or [])
+        report(json_, index, opened, added=len(content.metadata), **long)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -131,6 +131,21 @@ def in_batches(
                     note(f"muvera: {stored} muvera texts update stores the rest of a file with ids.")
                 raise
             advance(len(texts[rows]))
+
+
+def in_windows(index: muvera.TextIndex, texts: Iterable[str]) -> dict[str, int]:
+    """Count the texts that are encoded in windows, if there are any.
+
+    Parameters
+    ----------
+    index : TextIndex
+        The index that has encoded them.
+    texts : iterable of str
+    """
+    from ...texts.encoders.base import count_long
+
+    long = count_long(index.encoder, texts)
+    return {"in_windows": long} if long else {}
 
 
 def report(json_: bool, name: str, index: muvera.TextIndex, **counts: int) -> None:

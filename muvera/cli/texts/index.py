@@ -57,7 +57,7 @@ def index(
       muvera serve my-index
     """
     from ...index.generations import require_place
-    from ...texts.encoders.base import CachedEncoder
+    from ...texts.encoders.base import CachedEncoder, count_long
     from ...texts.encoders.registry import load_text_encoder
     from ...utils.checks import as_path, counted
 
@@ -79,12 +79,16 @@ def index(
             note(f"muvera: {cache} keeps {kept}. Run the command again to continue.")
         model.close(keep=True)
         raise
+    long = count_long(model, content.texts or [])
     model.close(keep=False)
     duration = time.perf_counter() - begun
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    facts = {"index": str(out), "texts": len(built), "encoder": model.name, "bytes": size}
+    facts = {"index": str(out), "texts": len(built), "in_windows": long, "encoder": model.name, "bytes": size}
     name = model.name + (" (only for demos)" if encoder == "minilm" else "")
     line = (
         f"{out}: {counted(len(built), 'text')}, encoded by {name}, {megabytes(size)}, in {seconds(duration)}"
     )
+    if long:
+        verb = "is" if long == 1 else "are"
+        line += f". {counted(long, 'text')} {verb} longer than the model reads and encoded in windows."
     show(json_, {**facts, "seconds": round(duration, 3)}, wrapped(line))

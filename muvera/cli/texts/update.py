@@ -14,6 +14,7 @@ from .changes import (
     TextColumnsOption,
     TextsArgument,
     in_batches,
+    in_windows,
     open_texts,
     read_file,
     report,
@@ -76,4 +77,5 @@ def _update(index: muvera.TextIndex, content: TextFile) -> dict[str, int]:
         "replaced": len(encode) - added,
         "metadata_changed": len(change),
         "unchanged": len(ids) - len(encode) - len(change),
+        **in_windows(index, texts),
     }

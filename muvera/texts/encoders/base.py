@@ -8,6 +8,7 @@ import sqlite3
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from ...data.multivectors import MultiVectors
 from ...metadata import is_utf8
 from ...utils.hints import Argument, Message
+from .windows import Reader, Window, join_spans, join_windows, windows_of
 
 TextSide = Literal["document", "query"]
 
@@ -107,6 +109,71 @@ class ModelEncoder(TextEncoder):
             Arrays or tensors, one for each text, in order.
         """
 
+    def window_spans(self, text: str, side: TextSide) -> list[tuple[int, int]] | None:
+        """Return the characters of each token vector of one window.
+
+        Parameters
+        ----------
+        text : str
+            A document or query that the model reads whole, or a window of one.
+        side : {"document", "query"}
+            How the text is encoded.
+
+        Returns
+        -------
+        list of (start, stop), or None
+            As for :meth:`TextEncoder.token_spans`.
+        """
+        return None
+
+    def reader(self, side: TextSide) -> Reader | None:
+        """Return how much of a text the model reads.
+
+        Parameters
+        ----------
+        side : {"document", "query"}
+            How texts are encoded.
+
+        Returns
+        -------
+        Reader or None
+            Longer texts are encoded in windows.  None: the model reads whole texts, or
+            its limit is not known.
+        """
+        return None
+
+    def is_long(self, text: str, side: TextSide) -> bool:
+        """Return True if a text is encoded in more than one window.
+
+        Parameters
+        ----------
+        text : str
+            The document or the query.
+        side : {"document", "query"}
+            How the text is encoded.
+        """
+        return len(windows_of(text, self.reader(side))) > 1
+
+    def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]] | None:
+        """Return the characters of each token vector, in all windows.
+
+        Parameters
+        ----------
+        text : str
+            The document or the query.
+        side : {"document", "query"}
+            How the text is encoded.
+
+        Returns
+        -------
+        list of (start, stop), or None
+            As for :meth:`TextEncoder.token_spans`.
+        """
+        windows = windows_of(text, self.reader(side))
+        spans = [self.window_spans(text[window.start : window.stop], side) for window in windows]
+        known = [own for own in spans if own is not None]
+        return join_spans(windows, known) if len(known) == len(spans) else None
+
     def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
         """Encode texts as documents, in order.
 
@@ -138,8 +205,28 @@ class ModelEncoder(TextEncoder):
         return self._encode(list(texts), "query")
 
     def _encode(self, texts: list[str], side: TextSide) -> MultiVectors:
-        # Without texts, one is encoded to learn the dimension.
-        return MultiVectors.from_arrays(self.matrices(texts or ["a"], side), name="matrices")[: len(texts)]
+        read = texts or ["a"]  # without texts, one is encoded to learn the dimension
+        reader = self.reader(side)
+        windows = [windows_of(text, reader) for text in read]
+        pieces = [
+            text[own.start : own.stop] for text, parts in zip(read, windows, strict=True) for own in parts
+        ]
+        matrices = self.matrices(pieces, side)
+        if len(pieces) > len(read):
+            matrices = self._joined(matrices, windows, iter(pieces), side)
+        return MultiVectors.from_arrays(matrices, name="matrices")[: len(texts)]
+
+    def _joined(
+        self, matrices: Iterable[Any], windows: list[list[Window]], pieces: Iterator[str], side: TextSide
+    ) -> Iterator[Any]:
+        """Yield one matrix for each text, from the matrices of its windows."""
+        left = iter(matrices)
+        for own in windows:
+            parts, texts = list(islice(left, len(own))), list(islice(pieces, len(own)))
+            long = len(own) > 1
+            yield join_windows(
+                parts, own, [self.window_spans(text, side) if long else None for text in texts]
+            )
 
 
 class NoEncoder(ModelEncoder):
@@ -280,6 +367,18 @@ class CachedEncoder(ModelEncoder):
         """
         return self._encoder.token_spans(text, side)
 
+    def is_long(self, text: str, side: TextSide) -> bool:
+        """Return True if the wrapped encoder encodes a text in more than one window.
+
+        Parameters
+        ----------
+        text : str
+            The document or the query.
+        side : {"document", "query"}
+            How the text is encoded.
+        """
+        return isinstance(self._encoder, ModelEncoder) and self._encoder.is_long(text, side)
+
     @contextmanager
     def _naming_errors(self) -> Iterator[None]:
         try:
@@ -355,6 +454,20 @@ def encode_texts(encode: Callable[[Sequence[str]], MultiVectors], texts: Sequenc
     if kept.all():  # nothing to drop, so nothing is copied
         return MultiVectors(encoded.tokens, encoded.offsets)
     return MultiVectors.from_flat(encoded.tokens[np.repeat(kept, encoded.lengths)], encoded.lengths * kept)
+
+
+def count_long(encoder: TextEncoder, texts: Iterable[str], side: TextSide = "document") -> int:
+    """Return the number of texts that are encoded in more than one window.
+
+    Parameters
+    ----------
+    encoder : TextEncoder
+        For one that is no :class:`ModelEncoder`, this is 0.
+    texts : iterable of str
+    side : {"document", "query"}
+        How the texts are encoded.
+    """
+    return sum(encoder.is_long(text, side) for text in texts) if isinstance(encoder, ModelEncoder) else 0
 
 
 def token_spans(encoder: TextEncoder, text: str, side: TextSide, count: int) -> list[tuple[int, int]]:

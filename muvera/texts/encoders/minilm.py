@@ -19,6 +19,7 @@ from ...fde.linear_algebra import one_blas_thread
 from ...utils.checks import import_extra
 from ...utils.parallel import run_in_ranges, split_by_weight
 from .base import ModelEncoder, TextSide
+from .windows import Reader, reader_of
 
 FloatMatrix = npt.NDArray[np.float32]
 TokenIds = npt.NDArray[np.int32]
@@ -103,13 +104,23 @@ class MiniLMEncoder(ModelEncoder):
         """
         return [states.vectors for states in self.read(texts, side)]
 
-    def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]]:
+    def reader(self, side: TextSide) -> Reader:
+        """Return how much of a text the model reads.
+
+        Parameters
+        ----------
+        side : {"document", "query"}
+            Ignored.
+        """
+        return reader_of(self._tokenizer)
+
+    def window_spans(self, text: str, side: TextSide) -> list[tuple[int, int]]:
         """Return the characters of each token vector.
 
         Parameters
         ----------
         text, side
-            As for :meth:`muvera.texts.encoders.base.TextEncoder.token_spans`.
+            As for :meth:`muvera.texts.encoders.base.ModelEncoder.window_spans`.
         """
         encoding = self._tokenizer.encode(text)
         kept = self._kept(np.asarray(encoding.ids, dtype=np.int32), side)
@@ -121,6 +132,7 @@ class MiniLMEncoder(ModelEncoder):
         Parameters
         ----------
         texts : sequence of str
+            Longer texts are cut at 256 tokens.
         side : {"document", "query"}
             Encode the texts as documents or as queries.
 

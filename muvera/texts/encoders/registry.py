@@ -19,6 +19,7 @@ from ...index.generations import IndexFolderError
 from ...utils.checks import given, import_extra
 from ...utils.hints import Argument, Message
 from .base import ModelEncoder, NoEncoder, TextEncoder, TextSide
+from .windows import Reader, Spans, reader_of
 
 #: Encoders that are loaded by the name in an index folder: they run no foreign code and
 #: send texts nowhere.
@@ -29,6 +30,9 @@ _NAMES = (
     "sentence-transformers:CHECKPOINT[@REVISION], pylate:CHECKPOINT[@REVISION], fastembed:MODEL, "
     "http://HOST/PATH#MODEL (a server with vLLM's pooling interface; or https)"
 )
+
+# Tokens that mark a text as a document or a query.
+_MARKER = 1
 
 # Larger HTTP answers are not the vectors of one batch.
 _MAX_BYTES = 1 << 30
@@ -70,6 +74,22 @@ class SentenceTransformersEncoder(ModelEncoder):
         encode = self._model.encode_query if side == "query" else self._model.encode_document
         return encode(texts, show_progress_bar=False, convert_to_numpy=True, normalize_embeddings=True)
 
+    def reader(self, side: TextSide) -> Reader | None:
+        """Return how much of a text the model reads; None without a limit or offsets.
+
+        Parameters
+        ----------
+        side : {"document", "query"}
+            How texts are encoded.
+        """
+        try:
+            transformer = self._model[0]
+        except TypeError:
+            return None
+        length = getattr(transformer, f"{side}_length", None) or getattr(self._model, "max_seq_length", None)
+        prompt = (getattr(self._model, "prompts", None) or {}).get(side) or ""
+        return _library_reader(getattr(self._model, "tokenizer", None), length, prompt)
+
 
 class PyLateEncoder(ModelEncoder):
     """A ColBERT model run by PyLate.
@@ -103,6 +123,36 @@ class PyLateEncoder(ModelEncoder):
             As for :meth:`muvera.texts.encoders.base.ModelEncoder.matrices`.
         """
         return self._model.encode(texts, is_query=side == "query", show_progress_bar=False)
+
+    def reader(self, side: TextSide) -> Reader | None:
+        """Return how much of a text the model reads; None without a limit or offsets.
+
+        Parameters
+        ----------
+        side : {"document", "query"}
+            How texts are encoded.
+        """
+        length = getattr(self._model, f"{side}_length", None)
+        return _library_reader(getattr(self._model, "tokenizer", None), length)
+
+
+def _library_reader(tokenizer: Any, length: int | None, prompt: str = "") -> Reader | None:
+    """Return the reader of a model that adds a marker and a prompt to each text.
+
+    `tokenizer` is one of transformers, and only a fast one knows the characters of
+    tokens.
+    """
+    if length is None or not getattr(tokenizer, "is_fast", False):
+        return None
+
+    def tokenize(text: str) -> Spans:
+        # verbose=False: no warning about long texts
+        options = {"add_special_tokens": False, "return_offsets_mapping": True, "verbose": False}
+        spans: Spans = tokenizer(text, **options)["offset_mapping"]
+        return spans
+
+    added = tokenizer.num_special_tokens_to_add() + _MARKER + len(tokenize(prompt))
+    return Reader(tokenize, max(1, length - added))
 
 
 def _split_revision(model: str) -> tuple[str, str | None]:
@@ -169,7 +219,20 @@ class FastembedEncoder(ModelEncoder):
         matrices = dict(zip(order, encoded, strict=True))
         return [matrices[i] for i in range(len(texts))]
 
-    def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]] | None:
+    def reader(self, side: TextSide) -> Reader | None:
+        """Return how much of a text the model reads; None without a tokenizer.
+
+        Parameters
+        ----------
+        side : {"document", "query"}
+            How texts are encoded.
+        """
+        colbert: Any = getattr(self._model, "model", None)
+        tokenizer = getattr(colbert, "tokenizer" if side == "document" else "query_tokenizer", None)
+        # fastembed's limit leaves room for the marker of the side.
+        return None if tokenizer is None else reader_of(tokenizer)
+
+    def window_spans(self, text: str, side: TextSide) -> list[tuple[int, int]] | None:
         """Return the characters of each token vector.
 
         None for a model without a tokenizer.
@@ -177,7 +240,7 @@ class FastembedEncoder(ModelEncoder):
         Parameters
         ----------
         text, side
-            As for :meth:`muvera.texts.encoders.base.TextEncoder.token_spans`.
+            As for :meth:`muvera.texts.encoders.base.ModelEncoder.window_spans`.
         """
         colbert: Any = getattr(self._model, "model", None)
         if not hasattr(colbert, "tokenize"):
