@@ -151,6 +151,10 @@ class ModelEncoder(TextEncoder):
             The document or the query.
         side : {"document", "query"}
             How the text is encoded.
+
+        Returns
+        -------
+        bool
         """
         return len(windows_of(text, self.reader(side))) > 1
 
@@ -374,6 +378,11 @@ class CachedEncoder(ModelEncoder):
         ----------
         side : {"document", "query"}
             How texts are encoded.
+
+        Returns
+        -------
+        Reader or None
+            None if the wrapped encoder has no known limit.
         """
         return self._encoder.reader(side) if isinstance(self._encoder, ModelEncoder) else None
 
