@@ -10,12 +10,13 @@ import ir_measures
 import numpy as np
 import typer
 
-from muvera import MultiVectors, top_k
+from muvera import MultiVectors, MuveraIndex, top_k
 from muvera.texts.database import DocumentDatabase
-from muvera.texts.encoders.base import ModelEncoder
+from muvera.texts.encoders.base import ModelEncoder, passage_length
 from muvera.texts.encoders.registry import load_text_encoder
 from muvera.texts.encoders.windows import Window, join_windows, windows_of
 from muvera.texts.hit import WORDS, add_words
+from muvera.texts.passages import best_passages
 
 from ..datasets.discovery import CACHE
 from ..datasets.encode import Texts, read_texts
@@ -37,7 +38,7 @@ Found = list[dict[str, float]]
 
 
 def measure(folder: Path, encoder: ModelEncoder) -> list[dict[str, Any]]:
-    """Return a row for each way: nDCG@10 by the length of the text in question."""
+    """Return two rows for each way: nDCG@10 by the length of the text in question."""
     documents, queries = read_texts(folder, "test")
     reader = encoder.reader("document")
     windows = [windows_of(text, reader) for _, text in documents]
@@ -49,10 +50,13 @@ def measure(folder: Path, encoder: ModelEncoder) -> list[dict[str, Any]]:
         progress(f"{start:,} of {len(pieces):,} windows")
         matrices += [np.asarray(one) for one in encoder.matrices(pieces[start : start + _BATCH], "document")]
     asked = encoder.encode_queries([text for _, text in queries])
+    whole = _joined(documents, windows, matrices, pieces, encoder)
+    union = _ranked(asked, whole, _CANDIDATES)
     found = {
         "beginning alone": _cut(asked, documents, windows, matrices),
-        "vectors of all windows": _union(asked, documents, windows, matrices, pieces, encoder),
+        "vectors of all windows": union,
         "best window": _best_window(asked, documents, windows, matrices),
+        "best passage (TextIndex)": _best_passage(asked, whole, union, passage_length(encoder)),
     }
     judgements = [ir_measures.Qrel(*row) for row in read_judgements(folder / "qrels" / "test.tsv")]
     database = DocumentDatabase()
@@ -75,31 +79,38 @@ def _bounds(windows: list[list[Window]]) -> list[tuple[int, int]]:
 
 def _cut(asked: MultiVectors, documents: Texts, windows: list[list[Window]], matrices: list[Any]) -> Found:
     arrays = [matrices[first] for first, _ in _bounds(windows)]
-    return _ranked(asked, arrays, [id for id, _ in documents], _CANDIDATES)
+    beginnings = MultiVectors.from_arrays(arrays).with_ids([id for id, _ in documents])
+    return _ranked(asked, beginnings, _CANDIDATES)
 
 
-def _union(
-    asked: MultiVectors,
+def _joined(
     documents: Texts,
     windows: list[list[Window]],
     matrices: list[Any],
     pieces: list[str],
     encoder: ModelEncoder,
-) -> Found:
+) -> MultiVectors:
+    """Return the token vectors of each text from the vectors of its windows."""
     arrays = []
     for own, (first, last) in zip(windows, _bounds(windows), strict=True):
         spans = [encoder.window_spans(piece, "document") for piece in pieces[first:last]]
         arrays.append(join_windows(matrices[first:last], own, spans))
-    return _ranked(asked, arrays, [id for id, _ in documents], _CANDIDATES)
+    return MultiVectors.from_arrays(arrays).with_ids([id for id, _ in documents])
+
+
+def _best_passage(asked: MultiVectors, whole: MultiVectors, union: Found, passage: int | None) -> Found:
+    assert passage is not None
+    contents = MuveraIndex.build(whole, exact_tokens=whole.num_tokens).contents
+    return [best_passages(query, found, contents, passage) for query, found in zip(asked, union, strict=True)]
 
 
 def _best_window(
     asked: MultiVectors, documents: Texts, windows: list[list[Window]], matrices: list[Any]
 ) -> Found:
     owners = [id for (id, _), own in zip(documents, windows, strict=True) for _ in own]
-    names = [f"{i}" for i in range(len(owners))]
+    separate = MultiVectors.from_arrays(matrices).with_ids([f"{i}" for i in range(len(owners))])
     best: Found = []
-    for ranking in _ranked(asked, matrices, names, len(names)):
+    for ranking in _ranked(asked, separate, len(owners)):
         scores: dict[str, float] = {}
         for name, score in ranking.items():  # best first
             scores.setdefault(owners[int(name)], score)
@@ -107,11 +118,11 @@ def _best_window(
     return best
 
 
-def _ranked(asked: MultiVectors, arrays: list[Any], ids: list[str], k: int) -> Found:
-    documents = MultiVectors.from_arrays(arrays).with_ids(ids)
+def _ranked(asked: MultiVectors, documents: MultiVectors, k: int) -> Found:
+    """Return the similarities of the best `k` documents for each query."""
     return [
         {str(id): float(score) for id, score in ranking}
-        for ranking in top_k(asked, documents, min(k, len(ids)))
+        for ranking in top_k(asked, documents, min(k, len(documents)))
     ]
 
 

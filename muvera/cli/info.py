@@ -69,13 +69,16 @@ class _Described(NamedTuple):
 def _index(path: Path, full: bool) -> _Described:
     from ..index.generations import texts_file
     from ..texts.database import DocumentDatabase
+    from ..texts.passages import count_long_texts
 
-    described = muvera.MuveraIndex.load(path, verify_files=full or None).info()
+    index = muvera.MuveraIndex.load(path, verify_files=full or None)
+    described = index.info()
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     facts: dict[str, Any] = {"bytes_on_disk": size, "verified": full}
     if (file := texts_file(path)) is not None:
         with closing(DocumentDatabase.open(file)) as database:
-            facts |= {"texts": len(database), "text_encoder": database.text_encoder}
+            long = count_long_texts(index.contents, database.passage)
+            facts |= {"texts": len(database), "long_texts": long, "text_encoder": database.text_encoder}
     facts |= described.to_dict()
     return _Described("index", facts, remarks=tuple(WARNING + warning for warning in described.warnings))
 

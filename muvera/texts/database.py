@@ -118,15 +118,22 @@ class DocumentDatabase:
     ----------
     text_encoder : str
         The name to store in a new database.
+    passage : int, optional
+        The number to store in a new database, see :attr:`passage`.
     path : Path, optional
         A file to read, see :meth:`open`.  Default: a new database without documents.
     """
 
-    def __init__(self, text_encoder: str = "", *, path: Path | None = None) -> None:
+    def __init__(
+        self, text_encoder: str = "", passage: int | None = None, *, path: Path | None = None
+    ) -> None:
         self._renew_locks()
         # The version that a change commits, and its function `also`.
         self._pending: tuple[int, Callable[[], object]] | None = None
-        self._connection = _new_connection(text_encoder) if path is None else _opened_connection(path)
+        if path is None:
+            self._connection = _new_connection(text_encoder, passage)
+        else:
+            self._connection = _opened_connection(path)
         self._writable = path is None
         hold_during_fork(self)
 
@@ -263,6 +270,15 @@ class DocumentDatabase:
         """Name of the encoder of the texts, or None if the database has none."""
         rows = self._read("SELECT value FROM properties WHERE name = 'text_encoder'")
         return str(rows[0][0]) if rows else None
+
+    @property
+    def passage(self) -> int | None:
+        """Number of tokens of a passage; texts with more are ranked by their best one.
+
+        None if the encoder does not state how much of a text it reads.
+        """
+        rows = self._read("SELECT value FROM properties WHERE name = 'passage'")
+        return int(rows[0][0]) if rows else None
 
     def __len__(self) -> int:
         return int(self._read("SELECT count(*) FROM documents")[0][0])
@@ -556,11 +572,13 @@ def _schema(connection: sqlite3.Connection) -> list[Any]:
     return sorted(connection.execute(query), key=str)
 
 
-def _new_connection(text_encoder: str) -> sqlite3.Connection:
+def _new_connection(text_encoder: str, passage: int | None = None) -> sqlite3.Connection:
     """Return a connection to an empty database."""
     connection = _connect("")  # in memory while small, in a temporary file when large
     connection.executescript(_SCHEMA)
     connection.execute("INSERT INTO properties VALUES ('text_encoder', ?)", (text_encoder,))
+    if passage is not None:
+        connection.execute("INSERT INTO properties VALUES ('passage', ?)", (passage,))
     return connection
 
 

@@ -80,6 +80,8 @@ class SearchOptions:
         As for that method.
     ids : iterable of int or of str, optional
         Is replaced by a list.
+    passage : int, optional
+        Texts with more tokens are ranked by their best passage of this many.
 
     Raises
     ------
@@ -95,6 +97,7 @@ class SearchOptions:
     words: float = WORDS
     explain: bool = False
     threads: int | None = None
+    passage: int | None = None
 
     def __post_init__(self) -> None:
         SearchPlan(self.k, candidates=self.candidates, recall=self.recall, threads=self.threads)
@@ -265,8 +268,9 @@ class Hit:
     metadata : dict
         The metadata of the text.
     parts : dict of str to float
-        For a text: "maxsim" is its Chamfer similarity with the query, and "words" its
-        gain from shared words. For a sentence: "maxsim" is its own similarity, and
+        For a text: "maxsim" is its Chamfer similarity with the query (of a text that is
+        longer than its model reads: the similarity of its best passage), and "words"
+        its gain from shared words. For a sentence: "maxsim" is its own similarity, and
         "text" is alpha times the score of its text.
     span : (start, stop) or None
         Characters of the sentence within the text.

@@ -35,6 +35,7 @@ from ..utils.hints import Hint, Message
 from .database import DocumentDatabase, Row, TextDocument, checked_rows
 from .hit import Parts, SearchOptions, add_words
 from .journal import DurableFolder, TextChange, join_updates, read_journal
+from .passages import best_passages, has_long_texts
 
 _Read = TypeVar("_Read")
 
@@ -137,22 +138,35 @@ class TextStore:
         count = options.num_candidates
         threads = options.threads
         candidates = count if options.recall is None else None
-        ranked = (candidates or _RANKED * k) if options.words else k
+        contents = index.contents
+        passage = options.passage if has_long_texts(contents, options.passage) else None
+        ranked = (candidates or _RANKED * k) if options.words or passage else k
         rankings = index.search(
             encoded, ranked, ids=within, candidates=candidates, recall=options.recall, threads=threads
         )
-        if not options.words:
-            return [{id: {"maxsim": score} for id, score in ranking} for ranking in rankings]
         maxsim = [dict(ranking) for ranking in rankings]
+        if passage is not None:
+            maxsim = [
+                best_passages(tokens, known, contents, passage)
+                for tokens, known in zip(encoded, maxsim, strict=True)
+            ]
+        if not options.words:
+            return [{id: {"maxsim": known[id]} for id in islice(known, k)} for known in maxsim]
         matches = [dict(self.database.match_words(text, 2 * count, where, options.ids)) for text in queries]
         others = [
             list(islice((id for id in shared if id not in known and id in index), count // 4))
             for shared, known in zip(matches, maxsim, strict=True)
         ]
         more = index.rerank(encoded, others, missing="ignore", threads=threads)
+        extra = [dict(ranking) for ranking in more]
+        if passage is not None:
+            extra = [
+                best_passages(tokens, added, contents, passage)
+                for tokens, added in zip(encoded, extra, strict=True)
+            ]
         return [
-            add_words({**known, **dict(added)}, shared, options.words, k)
-            for known, added, shared in zip(maxsim, more, matches, strict=True)
+            add_words({**known, **added}, shared, options.words, k)
+            for known, added, shared in zip(maxsim, extra, matches, strict=True)
         ]
 
     @property

@@ -22,7 +22,7 @@ from ..metadata import Filter, TextDocument
 from ..utils.atomic_files import recover_folder
 from ..utils.checks import as_id_list, as_path, counted, given, require_int, require_number, url_scheme
 from .database import DocumentDatabase, merge_metadata, require_ids
-from .encoders.base import TextEncoder, as_texts, encode_in_batches, encode_texts
+from .encoders.base import TextEncoder, as_texts, encode_in_batches, encode_texts, passage_length
 from .encoders.registry import as_text_encoder, required_encoder
 from .engine_texts import open_engine_texts
 from .hit import (
@@ -145,7 +145,7 @@ class TextIndex:
         model = as_text_encoder(encoder)
         contents = as_texts(texts)
         names = list(range(len(contents))) if ids is None else _ids_for(contents, ids)
-        database = DocumentDatabase(model.name)
+        database = DocumentDatabase(model.name, passage_length(model))
         database.put(names, contents, _metadata_for(contents, metadata))
         chosen = IndexSettings.of(settings, **changes)
         chosen = chosen if chosen.tokens else IndexSettings.of(chosen, tokens="int8")
@@ -528,7 +528,8 @@ class TextIndex:
             For an invalid condition (FilterError), a wrong setting, or `recall` without
             a calibration.
         """
-        options = SearchOptions(k, where, ids, candidates, recall, words, explain, threads)
+        passage = passage_length(self._encoder)
+        options = SearchOptions(k, where, ids, candidates, recall, words, explain, threads, passage)
         texts = as_texts(queries, "queries")
         encoded = encode_texts(self._encoder.encode_queries, texts)
 
@@ -585,7 +586,7 @@ class TextIndex:
         TypeError, ValueError
             As for :meth:`search`, or if the encoder cannot map tokens to characters.
         """
-        chosen = SearchOptions(k, **options)
+        chosen = SearchOptions(k, **options, passage=passage_length(self._encoder))
         more_texts = replace(chosen, k=min(chosen.num_candidates, _TEXTS_PER_SENTENCE * k))
         texts = as_texts(queries, "queries")
         encoded = encode_texts(self._encoder.encode_queries, texts)

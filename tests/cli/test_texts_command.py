@@ -330,9 +330,13 @@ def test_texts_that_are_longer_than_the_model_reads_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registry, "load_text_encoder", lambda _: ShortModel())
-    lines = [" ".join(["word"] * (LIMIT + i)) for i in range(3)]
+    lines = [" ".join(["word"] * count) for count in (LIMIT, LIMIT + 1, LIMIT + 1)]
     (tmp_path / "a.txt").write_text("\n".join(lines))
     out = muvera("texts", "index", tmp_path / "a.txt", tmp_path / "index", *HASH)[1]
     assert "2 texts are longer than the model reads and encoded in windows" in " ".join(out.split())
     facts = answer("texts", "add", tmp_path / "index", tmp_path / "a.txt", "--encoder", "short")
     assert (facts["added"], facts["in_windows"]) == (3, 2)
+    (tmp_path / "b.txt").write_text(" ".join(["word"] * (2 * LIMIT)))
+    muvera("texts", "add", tmp_path / "index", tmp_path / "b.txt", "--encoder", "short")
+    assert answer("info", tmp_path / "index")["long_texts"] == 1
+    assert re.search(r"long texts +1\n", muvera("info", tmp_path / "index")[1])

@@ -81,10 +81,11 @@ def test_results_are_within_the_width(visit: Any, width: int) -> None:
 
 @WIDTHS
 def test_shades_are_comparable_across_results(visit: Any, width: int) -> None:
-    page = visit("ripe+apple+apple+whale", width=width)
+    page = visit("ripe+apple+whale", width=width)
     assert page.locator(".hit").first.locator("mark").all_inner_texts() == ["apple", "ripe"]
-    assert max(mark.evaluate(WEIGHT) for mark in page.locator("mark", has_text="apple").all()) == 1
-    assert 0 < page.locator("mark", has_text="whale").first.evaluate(WEIGHT) < 0.9
+    weights = [mark.evaluate(WEIGHT) for mark in page.locator("mark").all()]
+    assert len(weights) >= 4 and weights.count(1) == 1  # one maximum for all results
+    assert all(0 < weight <= 1 for weight in weights)
 
 
 def test_markup_in_documents_is_shown_as_text(visit: Any) -> None:

@@ -151,6 +151,10 @@ class ModelEncoder(TextEncoder):
             The document or the query.
         side : {"document", "query"}
             How the text is encoded.
+
+        Returns
+        -------
+        bool
         """
         return len(windows_of(text, self.reader(side))) > 1
 
@@ -367,17 +371,24 @@ class CachedEncoder(ModelEncoder):
         """
         return self._encoder.token_spans(text, side)
 
-    def is_long(self, text: str, side: TextSide) -> bool:
-        """Return True if the wrapped encoder encodes a text in more than one window.
+    def reader(self, side: TextSide) -> Reader | None:
+        """Return how much of a text the wrapped encoder reads.
 
         Parameters
         ----------
-        text : str
-            The document or the query.
         side : {"document", "query"}
-            How the text is encoded.
+            How texts are encoded.
+
+        Returns
+        -------
+        Reader or None
+            None if the wrapped encoder has no known limit.
         """
-        return isinstance(self._encoder, ModelEncoder) and self._encoder.is_long(text, side)
+        return self._encoder.reader(side) if isinstance(self._encoder, ModelEncoder) else None
+
+    def _encode(self, texts: list[str], side: TextSide) -> MultiVectors:
+        # Whole texts are stored: the wrapped encoder makes the windows.
+        return MultiVectors.from_arrays(self.matrices(texts or ["a"], side), name="matrices")[: len(texts)]
 
     @contextmanager
     def _naming_errors(self) -> Iterator[None]:
@@ -468,6 +479,22 @@ def count_long(encoder: TextEncoder, texts: Iterable[str], side: TextSide = "doc
         How the texts are encoded.
     """
     return sum(encoder.is_long(text, side) for text in texts) if isinstance(encoder, ModelEncoder) else 0
+
+
+def passage_length(encoder: TextEncoder) -> int | None:
+    """Return the number of tokens of a passage, by which long texts are ranked.
+
+    Parameters
+    ----------
+    encoder : TextEncoder
+
+    Returns
+    -------
+    int or None
+        None if the encoder does not state how much of a text it reads.
+    """
+    reader = encoder.reader("document") if isinstance(encoder, ModelEncoder) else None
+    return None if reader is None else reader.passage
 
 
 def token_spans(encoder: TextEncoder, text: str, side: TextSide, count: int) -> list[tuple[int, int]]:

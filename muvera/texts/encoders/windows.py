@@ -21,6 +21,9 @@ Spans = Sequence[tuple[int, int]]
 # seventh more tokens.
 _OVERLAP = 1 / 8
 
+# Most special tokens of a text: its ends, and the marker of a document.
+_SPECIAL = 3
+
 
 class Reader(NamedTuple):
     """How much of a text a model reads."""
@@ -29,6 +32,19 @@ class Reader(NamedTuple):
     tokenize: Callable[[str], Spans]
     #: Maximum number of these tokens.
     limit: int
+
+    @property
+    def overlap(self) -> int:
+        """Number of tokens that a window repeats."""
+        return int(self.limit * _OVERLAP)
+
+    @property
+    def passage(self) -> int:
+        """Number of tokens of a passage, by which long texts are ranked.
+
+        No text that the model reads whole has more, with its special tokens.
+        """
+        return self.limit + max(self.overlap, _SPECIAL)
 
 
 def reader_of(tokenizer: Any) -> Reader:
@@ -86,7 +102,7 @@ def windows_of(text: str, reader: Reader | None) -> list[Window]:
     spans = [] if reader is None or len(text) <= reader.limit else list(reader.tokenize(text))
     if reader is None or len(spans) <= reader.limit:
         return [Window(0, len(text), 0, len(text))]
-    overlap = int(reader.limit * _OVERLAP)
+    overlap = reader.overlap
     ranges: list[tuple[int, int]] = []  # of tokens
     while not ranges or ranges[-1][1] < len(spans):
         first = max(ranges[-1][1] - overlap, ranges[-1][0] + 1) if ranges else 0

@@ -1,0 +1,72 @@
+"""Rank long texts by their best passage.
+
+Chamfer similarity grows with the number of tokens that it may choose from.  By all
+their tokens, long texts would crowd out short ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..data.validation import TokenArray
+from ..index.contents import IndexContents
+from ..reranking.chamfer import score_spans
+
+
+def count_long_texts(contents: IndexContents, passage: int | None) -> int:
+    """Return the number of texts that have more tokens than a passage.
+
+    Parameters
+    ----------
+    contents : IndexContents
+    passage : int or None
+        Tokens of a passage.  None: no text is long.
+    """
+    return 0 if passage is None else int((contents.lengths[contents.ids.live] > passage).sum())
+
+
+def has_long_texts(contents: IndexContents, passage: int | None) -> bool:
+    """Return True if a text has more tokens than a passage.
+
+    Parameters
+    ----------
+    contents : IndexContents
+    passage : int or None
+        Tokens of a passage.  None: no text is long.
+    """
+    return passage is not None and int(contents.lengths.max(initial=0)) > passage
+
+
+def best_passages(
+    query: TokenArray, scores: dict[Any, float], contents: IndexContents, passage: int
+) -> dict[Any, float]:
+    """Return the scores of texts, where a long text has the score of its best passage.
+
+    Parameters
+    ----------
+    query : float32 or float16 (query tokens, dimension)
+    scores : dict of float
+        Chamfer similarity of each text, by id.
+    contents : IndexContents
+        The token vectors of the texts.  A text that is not there keeps its score.
+    passage : int
+        Tokens of a passage.  Passages overlap by half, so that one of them has most
+        of the context of an answer.
+
+    Returns
+    -------
+    dict of float
+        By id, best first.
+    """
+    ids = [id for id in scores if id in contents.ids]
+    rows = contents.ids.rows(ids)
+    long = [(id, row) for id, row in zip(ids, rows.tolist(), strict=True) if contents.lengths[row] > passage]
+    found = dict(scores)
+    for id, row in long:  # one at a time, because they may be large
+        [matrix] = contents.tokens.rows(np.array([row], np.int64))
+        starts = np.arange(0, len(matrix) - passage // 2, passage // 2)
+        spans = np.stack([starts, np.minimum(starts + passage, len(matrix))], axis=1)
+        found[id] = float(score_spans(query, matrix, spans).max())
+    return dict(sorted(found.items(), key=lambda one: -one[1]))
