@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import json
 import os
 import re
@@ -320,9 +319,11 @@ def install_command(extra: str) -> str:
 
 def _checkout() -> Path | None:
     """Return the checkout that this package was imported or installed from."""
+    from importlib import metadata  # slow to import
+
     folders = [Path(__file__).resolve().parents[2]]
-    with suppress(importlib.metadata.PackageNotFoundError, ValueError):
-        installed = importlib.metadata.distribution("muvera-toolkit").read_text("direct_url.json")
+    with suppress(metadata.PackageNotFoundError, ValueError):
+        installed = metadata.distribution("muvera-toolkit").read_text("direct_url.json")
         url = urlsplit(json.loads(installed or "{}").get("url", ""))
         if url.scheme == "file":
             folders.append(Path(url2pathname(url.path)))
