@@ -296,9 +296,9 @@ def _bounded(tokens: NDArray[np.float32], early_exit: bool) -> BoundedQuery:
     The angles between its tokens are included if they bound scores.
     """
     count, depth = tokens.shape
-    # A query of at most LANES tokens takes one product per document token, so bounds
-    # would save nothing.
-    bounded = early_exit and LANES < count <= _MAX_BOUNDED_TOKENS
+    # Two panels are multiplied together, so bounds would save nothing for queries of at
+    # most two.
+    bounded = early_exit and 2 * LANES < count <= _MAX_BOUNDED_TOKENS
     angles = np.empty((2, count if bounded else 0, count), np.float32)
     columns = np.zeros(-(-count // LANES) * LANES * depth, np.float32)
     slack = (depth + 64) * 2.0**-23
