@@ -317,6 +317,8 @@ def commit(
         Writes the files of a :class:`Save` and returns the manifest's entries.
     expected : Generation, optional
         The generation that the folder must contain, if it exists and is not replaced.
+        A folder that contains it and all of its files is not replaced, because its
+        token files would have to be written again.
     attempted : set of Generation
         Generations that interrupted saves may have made current; the folder may contain
         one of these, too.  The new generation is added before it is current.
@@ -334,27 +336,47 @@ def commit(
     exists = (target / MANIFEST).exists()
     if destination.overwrite or not exists:
         require_place(target, destination.overwrite)
-        with hold(target) if exists else nullcontext():
-            try:
-                with atomic_folder(target, destination.overwrite) as beside:
-                    return Save(target, beside, 1, {}).run(write, attempted)
-            except OSError as error:
-                if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and (target / MANIFEST).exists():
-                    raise IndexFolderError(
-                        f"Another process has written {target} during this save. Load it, or save to "
-                        "another folder."
-                    ) from error
-                raise
+    if not exists:
+        return _replace(destination, write, attempted)
     with destination.hold():
+        if destination.overwrite and not _contains(target, expected):
+            return _replace(destination, write, attempted)
         manifest = read_manifest(target)
         current = Generation.of(manifest)
         attempted &= {current}
         require_known(target, current, expected, attempted)
-        if destination.lock is None:  # otherwise the journal has the caller's changes
+        # With a held lock, the journal has the caller's changes.
+        if destination.lock is None and not destination.overwrite:
             _require_read(target, current, expected)
         _remove_unnamed(target)
         old = manifest["files"] if current == expected else {}
         return Save(target, target, current.number + 1, old).run(write, attempted)
+
+
+def _contains(target: Path, expected: Generation | None) -> bool:
+    """Return True if a folder contains this generation, and all files of it."""
+    try:
+        manifest = read_manifest(target)
+        verify(target, manifest["files"], False)
+    except (IndexFolderError, FileNotFoundError):
+        return False
+    return Generation.of(manifest) == expected
+
+
+def _replace(
+    destination: Destination, write: Callable[[Save], dict[str, Any]], attempted: set[Generation]
+) -> Generation:
+    """Write a new folder, and exchange it with the old one, if there is one."""
+    target = destination.path
+    try:
+        with atomic_folder(target, destination.overwrite) as beside:
+            return Save(target, beside, 1, {}).run(write, attempted)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and (target / MANIFEST).exists():
+            raise IndexFolderError(
+                f"Another process has written {target} during this save. Load it, or save to another folder."
+            ) from error
+        raise
 
 
 def require_known(

@@ -802,7 +802,8 @@ class MuveraIndex:
         path : path
             The folder to write.
         overwrite : bool
-            Replace another index in that folder when this one is complete.
+            Replace another index in that folder when this one is complete.  Its own
+            folder is not replaced: only the changes are written.
 
         Raises
         ------

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..utils.arrays import ask_for, forget, resident_share
+from ..utils.arrays import ask_for, forget, memory_size, resident_share
 
 # For more rows than this, the system's own read-ahead is enough.
 _MAX_ASKED = 4096
@@ -19,12 +19,9 @@ _REQUESTS = 64
 # Pages of each file that such a check looks at.
 _PAGES = 32
 
-# Bytes of mapped files that this process may hold before it releases them.
-_HELD_BYTES = 256 << 20
-
-# Extra bytes that each document counts: the system maps up to a large page around each
-# byte that is read.
-_AROUND = 2 << 20
+# Bytes of mapped files that this process may hold before it releases them: a quarter of
+# the machine's memory.  Each released page costs a page fault when it is read again.
+_HELD_BYTES = memory_size() / 4
 
 
 class MappedTokens(NamedTuple):
@@ -78,11 +75,13 @@ class PageCache:
     def let_go(self, files: Sequence[MappedTokens], rows: NDArray[np.int64]) -> None:
         """Count the tokens of `rows` as held in memory.
 
-        Release all pages of `files` once too many bytes are held.  Rows in no file are
-        ignored.
+        Release all pages of `files` once too many bytes are held.  Files that fit into
+        memory are never released.  Rows in no file are ignored.
         """
+        if sum(file.tokens.nbytes for file in files) <= _HELD_BYTES:
+            return
         for file, starts, stops in _token_ranges(files, rows):
-            self._held_bytes += int((stops - starts).sum()) * file.tokens.strides[0] + _AROUND * len(starts)
+            self._held_bytes += int((stops - starts).sum()) * file.tokens.strides[0]
         if self._held_bytes >= _HELD_BYTES:
             self._held_bytes = 0
             for file in files:

@@ -17,9 +17,18 @@ from ..data.batches import CodedSource, token_batches
 from ..data.multivectors import MultiVectors
 from ..data.ranking import best_first
 from ..data.validation import running_total
+from ..kernels.tile import LANES
 from ..reranking.codecs import CODECS, FLOATS, ResidualCodec, TokenCodec
 from ..reranking.coded_vectors import CodedVectors, rank_decoded, score_coded
-from ..reranking.pruning import ALL, DocumentRun, RerankOptions, rank_candidates, ranked, score_candidates
+from ..reranking.pruning import (
+    ALL,
+    DocumentRun,
+    RerankOptions,
+    estimate_candidates,
+    rank_candidates,
+    ranked,
+    score_candidates,
+)
 from ..utils.arrays import load_npy
 from ..utils.hints import Argument, Message
 from .page_cache import MappedTokens, PageCache
@@ -459,10 +468,7 @@ class DocumentTokens:
         self.stores[-1].read_ahead(rows)
 
     def scores(self, query: NDArray[Any], rows: Rows) -> NDArray[np.float32]:
-        """Return the scores by which :meth:`rank` first orders rows.
-
-        By codes, if there are any.
-        """
+        """Return the scores of rows by codes, or by floats if there are none."""
         floats = self.floats
         codes = self.codes
         tokens = np.asarray(query, np.float32)
@@ -491,6 +497,11 @@ class DocumentTokens:
     ) -> Ranked:
         """Return the k best rows, best first, and their scores.
 
+        Scores are of floats.  Many candidates are first scored by codes, or by floats
+        rounded to bytes if there are no codes and the query has more than LANES tokens.
+        Of the best by these scores, those are ranked by floats that can be among the k
+        best, up to an error of five standard deviations; see :class:`RerankOptions`.
+
         Parameters
         ----------
         query : ndarray (tokens, dimension)
@@ -509,30 +520,37 @@ class DocumentTokens:
         """
         floats = self.floats
         codes = self.codes
-        if codes is None:
-            assert floats is not None
-            rows = rows if options.in_order else floats.grouped(rows)
-            return rank_candidates(query, rows, floats.runs(rows), options, threads)
+        tokens = np.asarray(query, np.float32)
         if rescore is None:
             # Decoding takes longer than reading exact tokens and changes the order
             # less.
             rescore = (options.k if floats is None else 2 * options.k) + _MORE
         count = max(options.k, rescore)
-        tokens = np.asarray(query, np.float32)
+        # Short queries are ranked exactly, as in `rank_short`.
+        if codes is None and (len(rows) <= count or len(tokens) <= LANES):
+            assert floats is not None
+            rows = rows if options.in_order else floats.grouped(rows)
+            return rank_candidates(tokens, rows, floats.runs(rows), options, threads)
         best = np.sort(rows) if options.stop is ALL else rows
         estimates: NDArray[np.float32] | None = None
         if len(best) > count:
-            by_codes = score_coded(tokens, codes.codec, codes.runs(best), threads, options.k, options.stop)
-            order = best_first(by_codes, count)
+            if codes is not None:
+                scores = score_coded(tokens, codes.codec, codes.runs(best), threads, options.k, options.stop)
+            else:
+                assert floats is not None
+                scores = estimate_candidates(tokens, floats.runs(best), options, threads)
+            order = best_first(scores, count)
             best = best[order]
-            estimates = by_codes[order]
+            estimates = scores[order]
         if floats is None:
+            assert codes is not None
             scores = rank_decoded(tokens, codes.codec, codes.runs(best), options.k, estimates)
             return ranked(best, scores, options.k)
         bounded = options.early_exit and len(best) > _BOUNDED * options.k
         how = RerankOptions(options.k, bounded, estimates=estimates)
         result = rank_candidates(tokens, best, self.float_runs(best), how, threads)
-        floats.let_go(best)  # later queries rarely read the same texts
+        if codes is not None:
+            floats.let_go(best)  # later queries rarely read the same texts
         return result
 
 

@@ -8,7 +8,7 @@ A document's tokens pass through the tile, ROWS at a time, and only the maxima a
 kept.  So no similarity is stored and nothing is padded: zero rows would change a
 maximum below 0.
 
-With bounds, a document is multiplied with one panel after the other, and scoring stops
+With bounds, a document is multiplied with two panels after another, and scoring stops
 once it cannot be among the k best.  The maxima of the first panels bound those of the
 rest.  Suppose that all document tokens are at least the angle a away from one query
 token, and that another query token is at the angle b from it.  Then they are at least a
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from .jit import helper, kernel
 from .rows import fetch_tokens, square_sum, widened
 from .selection import STOPPED, enough, enter, excluded, record_error
-from .tile import LANES, ROWS, tile_dot, tile_max
+from .tile import LANES, ROWS, raise_maxima, tile_dot, tile_max
 
 # Rows prefetched ahead of the tile: far enough to arrive in time, close enough to stay
 # cached.
@@ -62,8 +62,8 @@ def score_documents(floats, halves, offsets, documents, packed, query_offsets, o
         for row in range(first, last, ROWS):
             fetch_tokens(flat, bits, ahead, min(ahead + ROWS * depth, ahead_stop))
             ahead += ROWS * depth
-            for panel in range(panels):
-                tile_max(rows, row, last - 1, depth, packed, panel, best, panel * LANES)
+            for panel in range(0, panels, 2):
+                raise_maxima(rows, row, last - 1, depth, packed, panel, panels, best)
         for query in range(out.shape[1]):
             total = 0.0
             for token in range(query_offsets[query], query_offsets[query + 1]):
@@ -219,15 +219,14 @@ def _longest_token(rows, first, last, depth):
 
 
 @helper
-def _tighten(best, begin, query, longest, bounds):
-    """Lower the `bounds` (M,) of the tokens after a panel.
+def _tighten(best, begin, end, query, longest, bounds):
+    """Lower the `bounds` (M,) of the tokens from `end` on.
 
-    They are lowered by the maxima of the panel's tokens, from `begin` on.  A bound is
-    the largest possible cosine with a document token, if all were as long as the
-    longest.
+    They are lowered by the maxima of the tokens begin..end.  A bound is the largest
+    possible cosine with a document token, if all were as long as the longest.
     """
     norms, cosines, sines = query.norms, query.cosines, query.sines
-    end, count = begin + LANES, norms.shape[0]
+    count = norms.shape[0]
     for i in range(begin, end):
         if norms[i] < _MIN_NORM:
             continue  # the token has no direction
@@ -248,19 +247,18 @@ def _score(
     Also return an estimate of this score.  If the score is certainly below `least`, it
     is -inf, and the estimate is the sum of the panels so far, extrapolated with
     `parts`, the sums of earlier documents after each panel.  `longest` is the norm of
-    its longest token, or 0 to score it completely.  The next document is prefetched:
-    one panel has too little work to hide the wait for memory.
+    its longest token, or 0 to score it completely.  The next document is prefetched.
     """
     norms, slack = query.norms, query.slack
     count, panels = norms.shape[0], query.columns.shape[0] // (depth * LANES)
     best[:] = -np.inf
     bounds[:] = 1.0
     is_half = halves.shape[0] > 0
-    next_panel = 0 if is_half or panels == 1 else 1
-    for panel in range(panels):
+    next_panel = 0 if is_half or panels <= 2 else 2
+    for panel in range(0, panels, 2):
         done = panel * LANES
         if longest > 0 and panel > 0:
-            _tighten(best, done - LANES, query, longest, bounds)
+            _tighten(best, done - 2 * LANES, done, query, longest, bounds)
             total = 1e-30  # more than the sum of all terms that underflow
             known = 0.0
             for j in range(done):
@@ -281,7 +279,7 @@ def _score(
                 if ahead >= last:
                     ahead, ahead_stop = following + ahead - last, following_stop
                 fetch_tokens(floats, halves, ahead * depth, min(ahead + ROWS, ahead_stop) * depth)
-            tile_max(rows, row, last - 1, depth, query.columns, panel, best, done)
+            raise_maxima(rows, row, last - 1, depth, query.columns, panel, panels, best)
     total = 0.0
     for token in range(count):  # in the query's order, as without any bounds
         total += best[query.places[token]]

@@ -27,6 +27,7 @@ from .jit import (
     constant,
     emitted,
     fused_multiply_add,
+    helper,
     load_vector,
     new_sums,
     plus,
@@ -185,14 +186,45 @@ def tile_scatter(builder, rows, row, last, depth, packed, panel, scales, out, pl
         store_vector(builder, builder.fmul(total, scale), builder.gep(out, [start]))
 
 
+def _emit_maxima(builder: ir.IRBuilder, totals: list[ir.Value], address: ir.Value) -> None:
+    """Raise LANES floats at `address` to the maxima over some vectors."""
+    best = load_vector(builder, address, _VECTOR)
+    for total in totals:
+        best = builder.select(builder.fcmp_ordered(">", total, best), total, best)
+    store_vector(builder, best, address)
+
+
 @emitted
 def tile_max(builder, rows, row, last, depth, packed, panel, out, position):
     """Raise ``out[position : position + LANES]`` to the maxima over the tile's rows."""
-    address = builder.gep(out, [position])
-    best = load_vector(builder, address, _VECTOR)
-    for total in _emit_sums(builder, rows, row, last, depth, packed, panel):
-        best = builder.select(builder.fcmp_ordered(">", total, best), total, best)
-    store_vector(builder, best, address)
+    totals = _emit_sums(builder, rows, row, last, depth, packed, panel)
+    _emit_maxima(builder, totals, builder.gep(out, [position]))
+
+
+@emitted
+def tile_max_of_two(builder, rows, row, last, depth, packed, panel, out, position):
+    """Raise ``out[position : position + 2 * LANES]`` to the maxima at two panels.
+
+    Faster than `tile_max` at each of them: they share the loads of the rows.
+    """
+    for first in range(0, 2, _PANELS):
+        begin = plus(builder, panel, first)
+        totals = _emit_sums(builder, rows, row, last, depth, packed, begin, panels=_PANELS)
+        for i in range(_PANELS):
+            address = builder.gep(out, [plus(builder, position, (first + i) * LANES)])
+            _emit_maxima(builder, totals[i * ROWS : (i + 1) * ROWS], address)
+
+
+@helper
+def raise_maxima(rows, row, last, depth, packed, panel, panels, best):
+    """Raise ``best[panel * LANES :]`` to the maxima of a panel and of the next, if any.
+
+    `panels` is the number of all panels.
+    """
+    if panel + 1 < panels:
+        tile_max_of_two(rows, row, last, depth, packed, panel, best, panel * LANES)
+    else:
+        tile_max(rows, row, last, depth, packed, panel, best, panel * LANES)
 
 
 @emitted

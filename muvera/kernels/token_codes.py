@@ -48,7 +48,7 @@ from .jit import (
 )
 from .rows import fetch, half_at
 from .selection import STOPPED, enough, enter, excluded, record_error
-from .tile import LANES, ROWS, tile_max
+from .tile import LANES, ROWS, raise_maxima
 
 #: Bytes of a factor.
 FACTOR_BYTES = 2
@@ -308,8 +308,8 @@ def score_decoded(codes, offsets, documents, form, packed, count, estimates, err
             fetch(codes, following + (first - start) * width, following + (last - start) * width)
             decode_codes(codes[first * width : last * width], form, decoded[: last - first])
             for row in range(0, last - first, ROWS):
-                for panel in range(panels):
-                    tile_max(rows, row, last - first - 1, depth, packed, panel, best, panel * LANES)
+                for panel in range(0, panels, 2):
+                    raise_maxima(rows, row, last - first - 1, depth, packed, panel, panels, best)
         total = 0.0
         for token in range(count):
             total += best[token]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectors, as_kernel_arrays
 from ..data.validation import read_only_view
 from ..kernels.chamfer import BoundedQuery, Progress, prepare_query, score_pairs, score_with_pruning
+from ..kernels.rounded_tokens import plain_query, score_rounded
 from ..kernels.selection import STATE, select_best
 from ..kernels.tile import LANES
 from ..utils.parallel import SMALL, run_in_ranges, split_by_count
@@ -175,6 +176,45 @@ def score_candidates(
     return score_runs(score, runs, 0 if options.in_order else len(packed.columns), threads)
 
 
+def estimate_candidates(
+    query: NDArray[np.float32],
+    runs: Sequence[DocumentRun],
+    options: RerankOptions,
+    threads: int | None = None,
+) -> NDArray[np.float32]:
+    """Score one query's candidates by tokens rounded to bytes.
+
+    This takes about a third of the time of :func:`score_candidates`.
+
+    Parameters
+    ----------
+    query : float32 (m, dimension)
+        Tokens of the query, at least one.
+    runs : sequence of DocumentRun
+        Candidates, the most promising ones first if `options` say when to stop.
+    options : RerankOptions
+        How many to find, and when to stop.
+    threads : int, optional
+        Default: all usable cores.
+
+    Returns
+    -------
+    float32 (c,)
+        Estimates of the Chamfer similarities; -inf for candidates after the stop and
+        candidates without tokens.
+    """
+    rounded = plain_query(query)
+    heap = np.full(options.k, -np.inf, np.float32)
+
+    def score(
+        documents: MultiVectors, positions: NDArray[np.int64], first: int, out: NDArray[np.float32]
+    ) -> None:
+        arrays = *as_kernel_arrays(documents), documents.offsets
+        score_rounded(*arrays, positions, rounded, options.stop, heap, out)
+
+    return score_runs(score, runs, 0 if options.in_order else len(rounded.packed) / 4, threads)
+
+
 def rank_candidates(
     query: NDArray[Any],
     positions: NDArray[np.int64],
@@ -296,9 +336,9 @@ def _bounded(tokens: NDArray[np.float32], early_exit: bool) -> BoundedQuery:
     The angles between its tokens are included if they bound scores.
     """
     count, depth = tokens.shape
-    # A query of at most LANES tokens takes one product per document token, so bounds
-    # would save nothing.
-    bounded = early_exit and LANES < count <= _MAX_BOUNDED_TOKENS
+    # Two panels are multiplied together, so bounds would save nothing for queries of at
+    # most two.
+    bounded = early_exit and 2 * LANES < count <= _MAX_BOUNDED_TOKENS
     angles = np.empty((2, count if bounded else 0, count), np.float32)
     columns = np.zeros(-(-count // LANES) * LANES * depth, np.float32)
     slack = (depth + 64) * 2.0**-23

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import mmap
+import os
 import sys
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -265,6 +266,14 @@ def _is_mapped(array: NDArray[np.generic]) -> bool:
     while isinstance(base, np.ndarray):
         base = base.base
     return isinstance(base, mmap.mmap)
+
+
+def memory_size() -> float:
+    """Return the bytes of this machine's memory, infinity if the system cannot tell."""
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * _PAGE)
+    except (AttributeError, ValueError):  # not Unix, or a Unix without this name
+        return math.inf
 
 
 def resident_share(array: NDArray[np.generic], samples: int) -> float | None:

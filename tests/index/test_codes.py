@@ -1,5 +1,6 @@
 """Indexes whose tokens are codes: search, save, rebuild; PLAID's codes."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,28 @@ def test_exact_tokens_rank_the_best_by_codes(exact_tokens: int) -> None:
         index.search(QUERIES, 5, rescore=3)
     with pytest.raises(ValueError, match=r"rescore=20 .*\(4bit\)"):
         built(tokens="4bit").search(QUERIES, 5, rescore=20)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="page faults of a thread")
+def test_warm_searches_of_exact_tokens_beside_codes_fault_no_pages(tmp_path: Path) -> None:
+    import resource
+
+    # A page fault maps up to 2 MiB: the file has 32 times that.
+    tokens = np.random.default_rng(0).standard_normal((1 << 18, 64), np.float32)
+    documents = MultiVectors.from_flat(tokens, [256] * 1024)
+    MuveraIndex.build(documents, "mean", tokens="int8", keep_exact=True, exact_tokens=0).save(tmp_path / "i")
+    index = MuveraIndex.load(tmp_path / "i")
+    queries = [documents[row][:20] for row in range(0, 1024, 16)]
+
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+        for query in queries:
+            index.search(query, 10, threads=1)
+        return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
+
+    for _ in range(2):  # compile, and map every page
+        faults()
+    assert faults() <= 2 * len(queries)
 
 
 @pytest.mark.parametrize("keep_exact", [False, True])

@@ -85,6 +85,29 @@ def test_token_files_stay_and_old_generations_go(folder: Path) -> None:
     assert answers(MuveraIndex.load(folder)) == answers(index)
 
 
+def test_overwrite_writes_no_tokens_of_its_own_folder_again(folder: Path) -> None:
+    built(path=folder)
+    index = MuveraIndex.load(folder)
+    before = token_files(folder)
+    index.delete([7])
+    index.save(folder, overwrite=True)
+    assert token_files(folder) == before
+    assert answers(MuveraIndex.load(folder, verify_files=True)) == answers(index)
+
+
+@pytest.mark.parametrize("damage", ["changed", "removed"])
+def test_overwrite_replaces_its_own_folder_if_it_was(folder: Path, damage: str) -> None:
+    index = built(path=folder)
+    if damage == "changed":
+        other = MuveraIndex.load(folder)
+        other.delete([3])
+        other.save(folder)
+    else:
+        (folder / next(iter(token_files(folder)))).unlink()
+    index.save(folder, overwrite=True)
+    assert answers(MuveraIndex.load(folder, verify_files=True)) == answers(index)
+
+
 def test_copies_and_removed_folders(folder: Path, tmp_path: Path) -> None:
     built(path=folder)
     loaded = MuveraIndex.load(folder)

@@ -143,9 +143,8 @@ def test_let_go(on_disk: TokenStore[MultiVectors], monkeypatch: pytest.MonkeyPat
     released: list[Any] = []
     monkeypatch.setattr(page_cache, "forget", released.append)
     monkeypatch.setattr(page_cache, "_HELD_BYTES", 2_000_000)
-    monkeypatch.setattr(page_cache, "_AROUND", 100_000)
     counts = []
-    # 400 KB each: two of one file, one of the other, one in memory; too many; counted
+    # 410 KB each: two of one file, one of the other, one in memory; too many; counted
     # from zero again.
     for rows in ([9, 0, 10, 3], [5, 6], [5, 6]):
         on_disk.let_go(np.array(rows))
@@ -154,6 +153,17 @@ def test_let_go(on_disk: TokenStore[MultiVectors], monkeypatch: pytest.MonkeyPat
     tokens = np.ones((4000, 128), np.float32)  # not mapped
     forget(tokens[5:])
     assert (tokens == 1).all()
+
+
+def test_files_that_fit_into_memory_are_not_released(
+    on_disk: TokenStore[MultiVectors], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released: list[Any] = []
+    monkeypatch.setattr(page_cache, "forget", released.append)
+    monkeypatch.setattr(page_cache, "_HELD_BYTES", 4_096_000)  # the bytes of both files
+    for _ in range(20):
+        on_disk.let_go(np.arange(10))
+    assert released == []
 
 
 def test_other_systems(on_disk: TokenStore[MultiVectors], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,7 @@ from muvera.kernels.tile import (
     pack_columns,
     tile_dot,
     tile_max,
+    tile_max_of_two,
     tile_scatter,
     tile_signs,
     tile_signs_of_two,
@@ -131,6 +132,14 @@ def test_signs_of_two_panels_have_the_bits_of_the_products(two_panels: TwoPanels
     np.testing.assert_array_equal(masks[1 : 1 + ROWS], signs[0])
     np.testing.assert_array_equal(masks[4 + ROWS : 4 + 2 * ROWS], signs[1])
     assert not masks[0] and not masks[1 + ROWS : 4 + ROWS].any() and not masks[4 + 2 * ROWS :].any()
+
+
+def test_maxima_of_two_panels_are_those_of_their_products(two_panels: TwoPanels) -> None:
+    best = np.full(2 * LANES + 2, 0.25, np.float32)
+    compiled(tile_max_of_two)(*two_panels.tile, 0, best, 1)
+    wanted = np.maximum(two_panels.products.max(axis=1), np.float32(0.25))
+    np.testing.assert_array_equal(best[1:-1], wanted.reshape(-1))
+    assert best[0] == best[-1] == 0.25
 
 
 def test_scattered_products_have_their_bits_and_write_nothing_else(two_panels: TwoPanels) -> None:

@@ -127,13 +127,13 @@ def test_short_queries_together_rank_as_alone(case: Any) -> None:
             np.testing.assert_array_equal(one, other)
 
 
-def test_candidates_far_from_the_query_cost_one_panel_each() -> None:
+def test_candidates_far_from_the_query_cost_two_panels_each() -> None:
     rng = np.random.default_rng(0)
-    query = rng.standard_normal(32) + 0.1 * rng.standard_normal((2 * LANES, 32))
+    query = rng.standard_normal(32) + 0.1 * rng.standard_normal((4 * LANES, 32))
     documents = MultiVectors.from_arrays([*[query] * 3, *[-query] * 50])
     case = (query.astype(np.float32), documents, np.arange(53), 3)
     assert np.isfinite(scored(case, RerankOptions(3, early_exit=False))).all()
-    # Scoring stops only between the two panels.
+    # Scoring stops only between two panels and the other two.
     assert np.flatnonzero(np.isfinite(scored(case, RerankOptions(3)))).tolist() == [0, 1, 2]
 
 
