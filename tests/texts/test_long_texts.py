@@ -72,6 +72,18 @@ def test_an_answer_at_the_end_of_5000_words_is_found(index: TextIndex) -> None:
     assert (best.id, best.text, LONG[slice(*best.span or ())]) == ("long", ANSWER, ANSWER)
 
 
+def test_a_long_text_does_not_crowd_out_a_short_one() -> None:
+    words = ["amber", "birch", "cedar", "daisy", "ebony", "ferns"]
+    scattered = " ".join(f"{FILLER[: 40 * LIMIT]} {word}" for word in words)
+    texts = [scattered, " ".join(words[:4]), *(f"{FILLER[i : i + 50]}" for i in range(0, 500, 50))]
+    index = TextIndex.build(texts, ShortModel())
+    similarity = index.explain(" ".join(words), 0).score
+    for options in ({"words": 0}, {"words": 0.1}, {"words": 0, "recall": None, "candidates": 5}):
+        hits = index.search(" ".join(words), 2, **options)  # type: ignore[call-overload]
+        assert [hit.id for hit in hits] == [1, 0]
+    assert hits[1].parts["maxsim"] < similarity - 1
+
+
 def test_an_explanation_marks_words_in_all_windows(index: TextIndex) -> None:
     reason = index.explain("zebra sleeps noon", "long")
     assert {match for _, match, _ in reason.words()} == {"zebra", "sleeps", "noon"}
