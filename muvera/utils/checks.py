@@ -265,7 +265,26 @@ def import_extra(module: str, extra: str, purpose: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(
-            f"{purpose} needs {module.partition('.')[0]}, but importing it fails ({error}). "
-            f"Install it with: pip install 'muvera-toolkit[{extra}]'"
+        raise missing_extra(
+            module.partition(".")[0], extra, purpose, f"importing it fails ({error})"
         ) from error
+
+
+def missing_extra(library: str, extra: str, purpose: str, reason: str) -> ImportError:
+    """Return the error of a missing optional library, which names the extra.
+
+    Parameters
+    ----------
+    library : str
+        Such as ``"pyarrow"``.
+    extra : str
+        The extra of ``muvera-toolkit`` that installs the library.
+    purpose : str
+        What needs it, such as ``"Reading Parquet"``.
+    reason : str
+        What is wrong, such as ``"it is not installed"``.
+    """
+    return ImportError(
+        f"{purpose} needs {library}, but {reason}. Install it with: pip install 'muvera-toolkit[{extra}]', "
+        f"or in a checkout: pip install '.[{extra}]'"
+    )
