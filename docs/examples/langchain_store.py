@@ -4,7 +4,7 @@ from muvera.integrations.langchain import MuveraVectorStore
 
 store = MuveraVectorStore.from_texts(
     ["Sort the list in place.", "Return a capitalized copy of the string."],
-    "minilm",
+    "static",
     [{"type": "list"}, {"type": "str"}],
 )
 retriever = store.as_retriever(search_kwargs={"k": 1, "filter": {"type": "list"}})

@@ -13,7 +13,7 @@ import uvicorn
 from muvera import TextIndex
 from muvera.serve.app import make_app
 
-index = TextIndex.build(["Sort the list in place.", "Return a copy of the string."], "minilm")
+index = TextIndex.build(["Sort the list in place.", "Return a copy of the string."], "static")
 server = uvicorn.Server(uvicorn.Config(make_app(index), port=0, log_level="warning"))
 thread = threading.Thread(target=server.run)
 thread.start()

@@ -6,7 +6,7 @@ from muvera import TextIndex
 
 texts = ["Sort the list in place.", "Return a capitalized copy of the string.", "Remove the last item."]
 metadata = [{"type": "list"}, {"type": "str"}, {"type": "list"}]
-index = TextIndex.build(texts, encoder="minilm", metadata=metadata)
+index = TextIndex.build(texts, encoder="static", metadata=metadata)
 
 for hit in index.search("put a list in order", k=2):
     print(f"{hit.score:.2f}  {hit.text}")

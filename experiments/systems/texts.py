@@ -22,7 +22,7 @@ from .base import Answers, Material, Ranked, System, timed_search
 _SOURCES = ("vectors", "words", "single")
 
 
-class _Words:
+class Words:
     """BM25 over English texts."""
 
     def __init__(self, texts: list[str]) -> None:
@@ -33,6 +33,7 @@ class _Words:
         self.index.index(words, show_progress=False)
 
     def scores(self, text: str) -> NDArray[np.float32]:
+        """Return the score of each text for a query."""
         how = {"stopwords": "en", "return_ids": False, "show_progress": False}
         words = self._library.tokenize(text, **how)[0]
         # bm25s refuses a query without words, for example of stop words only.
@@ -51,7 +52,7 @@ class BM25(System):
         material.needs("document_texts", "query_texts", reason=reason)
         super().build(material)
         self._queries = material.collection.query_texts or []
-        self._words = _Words(material.collection.document_texts or [])
+        self._words = Words(material.collection.document_texts or [])
 
     def search(self, queries: MultiVectors, k: int, *, candidates: int = 100, rerank: bool = True) -> Answers:
         """Search by BM25.
@@ -99,7 +100,7 @@ class Hybrid(System):
             material.shared["hybrid"] = MuveraIndex.build(self.documents, **how)
         self._index = material.shared["hybrid"]
         if "words" in self._sources:
-            self._words = _Words(material.collection.document_texts or [])
+            self._words = Words(material.collection.document_texts or [])
         if "single" in self._sources:
             pooled: Any = self._data.document_pooled
             self._single = MuveraIndex.build(
@@ -147,7 +148,7 @@ class Hybrid(System):
         return float(self._index.config.vector_dimension * 4)
 
 
-class _StoredTokens:
+class StoredTokens:
     """A text encoder that looks up a collection's tokens by text."""
 
     name = "stored"
@@ -158,12 +159,15 @@ class _StoredTokens:
         self._queries = dict(zip(collection.query_texts, collection.queries, strict=True))
 
     def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
+        """Return the stored tokens of documents."""
         return MultiVectors.from_arrays([self._documents[text] for text in texts], dimension=self._dimension)
 
     def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
+        """Return the stored tokens of queries."""
         return MultiVectors.from_arrays([self._queries[text] for text in texts], dimension=self._dimension)
 
     def token_spans(self, text: str, side: str) -> None:
+        """Return None: the characters of tokens are not stored."""
         return None
 
 
@@ -186,15 +190,17 @@ class Texts(System):
         self._queries: Any = material.collection.query_texts
         self._folder = material.folder / "texts"
         self._index = TextIndex.build(
-            material.collection.document_texts or [], _StoredTokens(material.collection), path=self._folder,
+            material.collection.document_texts or [], StoredTokens(material.collection), path=self._folder,
             threads=self.threads, **self._settings,
         )  # fmt: skip
 
-    def search(self, queries: MultiVectors, k: int, *, words: float | None = None) -> Answers:
+    def search(
+        self, queries: MultiVectors, k: int, *, words: float | None = None, mean: float | None = None
+    ) -> Answers:
         """Search texts.
 
-        `words` is the weight of words (default: the library's), and 1 ranks by words
-        alone.
+        `words` and `mean` are weights, see :meth:`muvera.TextIndex.search`; 1 as
+        `words` ranks by words alone.
         """
 
         def answer(_: int, query: MultiVectors) -> Ranked:
@@ -203,11 +209,8 @@ class Texts(System):
                 store: Any = self._index._texts
                 hits: Any = store.database.match_words(text, k)
             else:
-                options: Any = {} if words is None else {"words": words}
-                hits = [
-                    (hit.id, hit.score)
-                    for hit in self._index.search(text, k, threads=self.threads, **options)
-                ]
+                found = self._index.search(text, k, threads=self.threads, words=words, mean=mean)
+                hits = [(hit.id, hit.score) for hit in found]
             ids = np.array([id for id, _ in hits], np.int64)
             return ids, np.array([score for _, score in hits], np.float32)
 

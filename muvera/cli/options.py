@@ -85,7 +85,9 @@ TokensOption = Annotated[
 
 TextEncoderOption = Annotated[
     str | None,
-    Option(help="Encoder of questions and new texts (default: the index's, if colbert-small or minilm)."),
+    Option(
+        help="Encoder of questions and new texts (default: the index's, if static, colbert-small or minilm)."
+    ),
 ]
 
 WhereOption = Annotated[

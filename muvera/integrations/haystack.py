@@ -36,13 +36,13 @@ class MuveraDocumentStore:
     ----------
     encoder : TextEncoder or str
         A late-interaction model, see :func:`muvera.load_text_encoder`.  Only a name can
-        be written to a pipeline's file.  The default, "minilm", is only for a first
-        try: its answers are much worse than the answers of a ColBERT model.
+        be written to a pipeline's file.  Default: "static", a table of token vectors
+        that needs no download.
     path : str, optional
         Folder of the index: loaded if it exists, written by :meth:`save`.
     """
 
-    def __init__(self, encoder: TextEncoder | str = "minilm", path: str | None = None) -> None:
+    def __init__(self, encoder: TextEncoder | str = "static", path: str | None = None) -> None:
         self._encoder = encoder
         self._path = path
         if path is not None and Path(path).exists():

@@ -236,8 +236,8 @@ class MuveraNodePostprocessor(BaseNodePostprocessor):
     Parameters
     ----------
     encoder : TextEncoder or str
-        See :func:`muvera.load_text_encoder`.  The default, "minilm", is only for a
-        first try: it was not trained for late interaction.
+        See :func:`muvera.load_text_encoder`.  Default: "static", a table of token
+        vectors that needs no download.
     top_n : int
         Maximum number of nodes to return.
     """
@@ -245,7 +245,7 @@ class MuveraNodePostprocessor(BaseNodePostprocessor):
     top_n: int = 10
     _encoder: TextEncoder = PrivateAttr()
 
-    def __init__(self, encoder: TextEncoder | str = "minilm", top_n: int = 10) -> None:
+    def __init__(self, encoder: TextEncoder | str = "static", top_n: int = 10) -> None:
         super().__init__(top_n=top_n)
         self._encoder = as_text_encoder(encoder)
 

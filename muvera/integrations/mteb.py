@@ -12,7 +12,6 @@ from typing import Any
 from ..index.settings import DEFAULT_CANDIDATES
 from ..texts.encoders.base import TextEncoder
 from ..texts.encoders.registry import as_text_encoder
-from ..texts.hit import WORDS
 from ..texts.text_index import TextIndex
 from ..utils.checks import needing
 
@@ -28,11 +27,11 @@ class MuveraSearch:
     Parameters
     ----------
     encoder : TextEncoder or str
-        See :func:`muvera.load_text_encoder`.  The default, "minilm", is only for a
-        first try: it was not trained for late interaction.
+        See :func:`muvera.load_text_encoder`.  Default: "static", a table of token
+        vectors that needs no download.
     candidates : int
         Documents to rank exactly.  More raise recall and take longer, in proportion.
-    words : float
+    words : float, optional
         Weight of shared words, see :meth:`muvera.TextIndex.search`.
     **settings
         As for :meth:`muvera.TextIndex.build`.
@@ -46,9 +45,9 @@ class MuveraSearch:
 
     def __init__(
         self,
-        encoder: TextEncoder | str = "minilm",
+        encoder: TextEncoder | str = "static",
         candidates: int = DEFAULT_CANDIDATES,
-        words: float = WORDS,
+        words: float | None = None,
         **settings: Any,
     ) -> None:
         self._encoder = as_text_encoder(encoder)

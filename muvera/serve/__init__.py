@@ -73,7 +73,7 @@ class ServerSettings:
     max_candidates : int
         Largest `candidates` of a search.  A search takes longer in proportion to it.
     max_documents : int
-        Maximum number of documents of one change.
+        Maximum number of documents of one change or one reranking.
     max_text_characters : int
         Maximum number of characters of a query, or of a document to write.
     max_tokens : int

@@ -29,7 +29,8 @@ from ..data.multivectors import MultiVectors
 from ..index.generations import IndexFolderError
 from ..index.muvera_index import MuveraIndex
 from ..texts.database import TextDocument, limited_reading
-from ..texts.hit import WORDS
+from ..texts.encoders.base import score_weights
+from ..texts.reranking import rerank_texts
 from ..texts.text_index import TextIndex
 from ..utils.hints import Argument, Hint, message_of
 from . import ServerSettings
@@ -105,7 +106,9 @@ class Search(_Strict):
     where: dict[str, Any] | None = Field(None, description="A condition on the metadata.")
     candidates: int | None = Field(None, ge=1, description="Documents to rank (texts: 200, vectors: 100).")
     recall: float | None = Field(None, gt=0, lt=1, description="Recall instead of candidates, such as 0.95.")
-    words: FiniteFloat | None = Field(None, ge=0, lt=1, description="Weight of shared words. Default: 0.1.")
+    words: FiniteFloat | None = Field(
+        None, ge=0, lt=1, description="Weight of shared words. Default: by encoder."
+    )
     unit: Literal["document", "sentence"] = "document"
     alpha: FiniteFloat = Field(1.0, description="Weight of a document's score for its sentences.")
 
@@ -119,7 +122,7 @@ class HitModel(BaseModel):
     metadata: dict[str, Any] = {}
     parts: dict[str, float] = Field(
         default={},
-        description="'maxsim' (Chamfer similarity) and 'words', or for a sentence 'maxsim' and 'text'.",
+        description="'maxsim' (Chamfer similarity), 'words' and 'mean', or for a sentence 'maxsim' and 'text'.",
     )
     span: tuple[int, int] | None = Field(default=None, description="Start and end of a sentence in its text.")
 
@@ -158,6 +161,46 @@ class Explain(_Strict):
 
     query: str
     ids: Ids = Field(description="Documents to explain.")
+
+
+class RerankedText(BaseModel):
+    """A text to rank; other fields are ignored."""
+
+    text: str
+
+
+class Rerank(_Strict):
+    """Texts to rank for a query, as in the interfaces of Jina and Cohere."""
+
+    model: str | None = Field(None, description="Ignored: the index's encoder ranks.")
+    query: str
+    documents: Annotated[list[str | RerankedText], _FIRST] = Field(
+        description="Texts, or objects with a text."
+    )
+    top_n: int | None = Field(None, ge=1, description="Maximum number of results. Default: all.")
+    return_documents: bool = Field(False, description="Add the text to each result.")
+
+
+class RerankResult(BaseModel):
+    """One text of a reranking."""
+
+    index: int = Field(description="Position in the request's documents.")
+    relevance_score: float = Field(description="Higher is better; comparable within one answer only.")
+    document: RerankedText | None = Field(default=None, description="With return_documents.")
+
+
+class RerankUsage(BaseModel):
+    """The cost of a reranking."""
+
+    total_tokens: int = Field(description="Token vectors of the query and the documents.")
+
+
+class RerankAnswer(BaseModel):
+    """Texts in the order of their scores; blank texts are left out."""
+
+    model: str = Field(description="Name of the index's encoder.")
+    results: list[RerankResult]
+    usage: RerankUsage
 
 
 class Documents(_Strict):
@@ -447,6 +490,7 @@ def _add_routes(app: FastAPI, server: _Server) -> None:
         ("GET", "/search", server.search_by_address, "Search by one text", SearchAnswer, (422, 502)),
         ("GET", "/documents", server.documents, "List documents", DocumentList, (422,)),
         ("POST", "/explain", server.explain, "Word matches", dict[str, Any], (404, *of_bodies)),
+        ("POST", "/v1/rerank", server.rerank, "Rank given texts", RerankAnswer, of_bodies),
         ("GET", "/documents/{identity:path}", server.document, "One document", TextDocument, (404, 422)),
         ("GET", "/info", server.info, "Sizes and settings of the index", dict[str, Any], ()),
     ):  # fmt: skip
@@ -589,7 +633,7 @@ class _Server:
         return await self.run(work)
 
     def _by_texts(self, body: Search, queries: list[str], options: dict[str, Any]) -> list[list[HitModel]]:
-        options |= {"where": body.where, "words": WORDS if body.words is None else body.words}
+        options |= {"where": body.where, "words": body.words}
         if body.unit == "document":
             found = self.texts.search(queries, body.k, **options)
         else:
@@ -616,6 +660,28 @@ class _Server:
         def work() -> Response:
             explanations = [explanation.to_dict() for explanation in texts.explain_all(body.query, body.ids)]
             return _JSONInParts({"explanations": explanations})
+
+        return await self.run(work)
+
+    async def rerank(self, body: Rerank) -> Response:
+        encoder = self.texts.encoder
+        texts = [document if isinstance(document, str) else document.text for document in body.documents]
+        self.require_texts([body.query], 1, "queries")
+        self.require_texts(texts, self.settings.max_documents, "documents")
+
+        def work() -> Response:
+            count = len(texts) if body.top_n is None else body.top_n
+            ranked = rerank_texts(encoder, body.query, texts, count, score_weights(encoder), threads=1)
+            results = [
+                RerankResult(
+                    index=int(hit.id), relevance_score=hit.score,
+                    document=RerankedText(text=hit.text) if body.return_documents else None,
+                )
+                for hit in ranked.hits
+            ]  # fmt: skip
+            usage = RerankUsage(total_tokens=ranked.tokens)
+            answer = RerankAnswer(model=encoder.name, results=results, usage=usage)
+            return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
 
         return await self.run(work)
 

@@ -6,7 +6,7 @@ import json
 import math
 import re
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from itertools import accumulate, pairwise
@@ -14,6 +14,9 @@ from pathlib import Path
 from threading import RLock
 from typing import Any, NamedTuple
 from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..index.id_map import Missing
 from ..metadata import (
@@ -46,6 +49,10 @@ CREATE VIRTUAL TABLE words USING fts5(text, content='', {_TOKENIZER});
 
 # Remove the rows of one document.
 _DELETE = ("DELETE FROM metadata_values WHERE row = ?", "DELETE FROM documents WHERE row = ?")
+_DELETE_MEAN = "DELETE FROM means WHERE row = ?"
+
+# Not part of _SCHEMA: folders of versions without mean vectors lack this table.
+_MEANS = "CREATE TABLE means (row INTEGER PRIMARY KEY, vector BLOB NOT NULL)"
 
 # The number of documents that contain each word, and the words of a query.
 _COUNTS = f"""
@@ -76,12 +83,17 @@ _MATCHES = 8_000
 _STEP = 500
 
 
+#: Mean token vectors are stored in half precision, little-endian.
+MEAN = np.dtype("<f2")
+
+
 class Row(NamedTuple):
     """A checked document to store, with its metadata as JSON."""
 
     id: int | str
     text: str
     metadata: str
+    mean: bytes | None = None  #: The bytes of the mean token vector, if there is one.
 
 
 # The number of characters that a block may read, and the number that it has read.
@@ -135,6 +147,8 @@ class DocumentDatabase:
         else:
             self._connection = _opened_connection(path)
         self._writable = path is None
+        #: True if documents have mean vectors; False for a file of an older version.
+        self.has_means = _has_means(self._connection)
         hold_during_fork(self)
 
     def _renew_locks(self) -> None:
@@ -246,9 +260,9 @@ class DocumentDatabase:
                 self._pending = (version, also)
                 connection.execute("BEGIN")
                 for identity in deleted:
-                    _remove(connection, identity)
+                    _remove(connection, identity, self.has_means)
                 for document in rows:
-                    _store(connection, document)
+                    _store(connection, document, self.has_means)
                 connection.execute(f"PRAGMA user_version = {version}")
                 connection.execute("COMMIT")
             except sqlite3.OperationalError as error:
@@ -380,6 +394,62 @@ class DocumentDatabase:
             match = " OR ".join(f'"{word}"' for word in self._rarest(words))
             return self._read(query, [match, *parameters, k]) if match else []
 
+    def means(self, ids: Sequence[int | str], dimension: int) -> dict[int | str, NDArray[np.float16]]:
+        """Return the mean token vectors of documents, by id.
+
+        Parameters
+        ----------
+        ids : sequence of int or of str
+            Ids that are unknown, or whose text is blank, are left out.
+        dimension : int
+            Number of columns.
+
+        Raises
+        ------
+        ValueError
+            For a vector of another number of columns, or a damaged database.
+        """
+        query = (
+            "SELECT documents.id, means.vector FROM documents JOIN means ON means.row = documents.row "
+            "WHERE documents.id IN (SELECT value FROM json_each(?))"
+        )
+        means = {}
+        for identity, content in self._read(query, [json.dumps(list(ids))]):
+            whole = isinstance(content, bytes) and len(content) == MEAN.itemsize * dimension
+            mean = np.frombuffer(content, MEAN) if whole else np.empty(0, MEAN)
+            if not whole or not np.isfinite(mean).all():
+                raise ValueError(
+                    f"The mean vector of document {identity!r} is damaged. Restore the index from a copy."
+                )
+            means[identity] = mean
+        return means
+
+    def put_means(self, means: Iterable[tuple[int | str, bytes | None]]) -> None:
+        """Store the mean token vectors of new documents.
+
+        Parameters
+        ----------
+        means : iterable of (id, bytes or None)
+            Of documents that :meth:`put` stored.  None for a blank text.
+
+        Raises
+        ------
+        OSError
+            If the disk is full.
+        """
+        statement = "INSERT INTO means SELECT row, ? FROM documents WHERE id = ?"
+        with self._lock:
+            connection = self._settled()
+            try:
+                connection.execute("BEGIN")
+                pairs = ((mean, identity) for identity, mean in means if mean is not None)
+                connection.executemany(statement, pairs)
+                connection.execute("COMMIT")
+            except sqlite3.OperationalError as error:
+                raise OSError(f"The texts could not be stored: {error}. Free some space.") from error
+            finally:
+                self._settled()
+
     def _rarest(self, words: list[str]) -> list[str]:
         """Return the rarest words, which occur in at most _MATCHES documents in total.
 
@@ -433,8 +503,27 @@ class DocumentDatabase:
             ) from error
 
 
+def shared_words(query: str, ids: Sequence[int | str], texts: Sequence[str]) -> dict[int | str, float]:
+    """Return the BM25 scores of texts that share words with a query, by id.
+
+    How rare a word is, is counted in these texts only.
+
+    Parameters
+    ----------
+    query : str
+    ids : sequence of int or of str
+    texts : sequence of str
+    """
+    with closing(DocumentDatabase()) as database:
+        database.put(ids, texts, [{}] * len(texts))
+        return dict(database.match_words(query, max(1, len(texts))))
+
+
 def checked_rows(
-    ids: Sequence[int | str], texts: Sequence[str], metadata: Sequence[Mapping[str, Any]]
+    ids: Sequence[int | str],
+    texts: Sequence[str],
+    metadata: Sequence[Mapping[str, Any]],
+    means: Sequence[bytes | None] | None = None,
 ) -> list[Row]:
     """Return documents with their metadata as JSON.
 
@@ -446,6 +535,8 @@ def checked_rows(
         One for each id.
     metadata : sequence of mapping
         One for each id.
+    means : sequence of bytes or of None, optional
+        The bytes of the mean token vector of each new text.
 
     Raises
     ------
@@ -453,9 +544,10 @@ def checked_rows(
         For a text that UTF-8 cannot encode, or metadata that JSON cannot represent.
     """
     rows = []
-    for identity, text, values in zip(ids, texts, metadata, strict=True):
+    means = [None] * len(ids) if means is None else means
+    for identity, text, values, mean in zip(ids, texts, metadata, means, strict=True):
         _require_utf8(text, f"The text of document {identity!r}")
-        rows.append(Row(identity, text, encode_metadata(values, identity)))
+        rows.append(Row(identity, text, encode_metadata(values, identity), mean))
     return rows
 
 
@@ -492,26 +584,28 @@ def _damage_as_value_error() -> Iterator[None]:
 # that it calls as an error of its own.
 
 
-def _remove(connection: sqlite3.Connection, identity: int | str) -> None:
+def _remove(connection: sqlite3.Connection, identity: int | str, with_mean: bool) -> None:
     """Delete a document, if there is one with this id."""
     for row, text in connection.execute(
         "SELECT row, text FROM documents WHERE id = ?", (identity,)
     ).fetchall():
         deleted = "INSERT INTO words (words, rowid, text) VALUES ('delete', ?, ?)"
         connection.execute(deleted, (row, _spaced(text)))
-        for statement in _DELETE:
+        for statement in (*[_DELETE_MEAN] * with_mean, *_DELETE):
             connection.execute(statement, (row,))
 
 
-def _store(connection: sqlite3.Connection, document: Row) -> None:
+def _store(connection: sqlite3.Connection, document: Row, with_mean: bool) -> None:
     """Insert a document, or change the metadata of a stored one."""
     inserted = connection.execute(
-        "INSERT OR IGNORE INTO documents (id, text, metadata) VALUES (?, ?, ?)", document
+        "INSERT OR IGNORE INTO documents (id, text, metadata) VALUES (?, ?, ?)", document[:3]
     ).rowcount
     query = "SELECT row FROM documents WHERE id = ?"
     (row,) = connection.execute(query, (document.id,)).fetchone()
     if inserted:
         connection.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (row, _spaced(document.text)))
+        if with_mean and document.mean is not None:
+            connection.execute("INSERT INTO means VALUES (?, ?)", (row, document.mean))
     else:
         connection.execute("UPDATE documents SET metadata = ? WHERE row = ?", (document.metadata, row))
         connection.execute("DELETE FROM metadata_values WHERE row = ?", (row,))
@@ -562,6 +656,10 @@ def _require_utf8(text: str, name: str) -> None:
         )
 
 
+def _has_means(connection: sqlite3.Connection) -> bool:
+    return connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'means'").fetchone() is not None
+
+
 def _schema(connection: sqlite3.Connection) -> list[Any]:
     """Return the definitions of a database.
 
@@ -576,6 +674,7 @@ def _new_connection(text_encoder: str, passage: int | None = None) -> sqlite3.Co
     """Return a connection to an empty database."""
     connection = _connect("")  # in memory while small, in a temporary file when large
     connection.executescript(_SCHEMA)
+    connection.execute(_MEANS)
     connection.execute("INSERT INTO properties VALUES ('text_encoder', ?)", (text_encoder,))
     if passage is not None:
         connection.execute("INSERT INTO properties VALUES ('passage', ?)", (passage,))
@@ -593,7 +692,7 @@ def _opened_connection(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA trusted_schema = OFF")
         # A view, trigger or table of another definition could loop forever or show
         # other texts to each query.
-        if _schema(connection) != expected:
+        if _schema(connection) not in (expected, [entry for entry in expected if entry[1] != "means"]):
             raise sqlite3.DatabaseError("it has other tables")
         result = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if result != "ok":

@@ -16,10 +16,10 @@ from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
 from ..metadata import Filter, TextDocument
 from ..utils.hints import Hint, Message
-from .database import DocumentDatabase
+from .database import shared_words
 from .encoders.base import NoEncoder, TextEncoder
 from .encoders.registry import as_text_encoder, required_encoder
-from .hit import Parts, SearchOptions, add_words
+from .hit import Parts, SearchOptions, add_parts
 
 Result = TypeVar("Result")
 
@@ -45,6 +45,9 @@ class EngineTexts:
 
     #: No lock: the database orders concurrent changes.
     changing: AbstractContextManager[object] = nullcontext()
+
+    #: A database stores no mean vectors.
+    has_means = False
 
     def __init__(self, index: EngineIndex) -> None:
         self.index = index
@@ -126,17 +129,13 @@ class EngineTexts:
         for query, ranking in zip(queries, rankings, strict=True):
             maxsim = dict(ranking)
             shared = self._shared_words(query, list(maxsim))
-            ranked.append(add_words(maxsim, shared, options.words, options.k))
+            ranked.append(add_parts(maxsim, shared, {}, options.weights, options.k))
         return ranked
 
     def _shared_words(self, query: str, candidates: list[Any]) -> dict[Any, float]:
         """Return BM25 scores of candidates, computed over the candidates only."""
         documents = self.get(candidates, missing="ignore")
-        database = DocumentDatabase()
-        ids = [document.id for document in documents]
-        texts = [document.text for document in documents]
-        database.put(ids, texts, [{}] * len(documents))
-        return dict(database.match_words(query, len(documents) or 1))
+        return shared_words(query, [one.id for one in documents], [one.text for one in documents])
 
     def on_one_state(self, read: Callable[[], Result]) -> Result:
         """Return ``read()``.

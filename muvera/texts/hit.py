@@ -7,7 +7,7 @@ import math
 import re
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from typing import Any, TypedDict
 
@@ -23,7 +23,7 @@ from ..reranking.chamfer import explain, rank_spans, score_spans, spans_from_cha
 from ..utils.checks import as_id_list, require_number
 from ..utils.hints import Argument, Message
 from .database import UNSPACED, require_ids
-from .encoders.base import TextEncoder, token_spans
+from .encoders.base import ScoreWeights, TextEncoder, token_spans
 
 # The end of a sentence: a mark and closing quotes before a space and a capital, a mark
 # between spaces, a CJK mark, or an empty line.  In a text without capitals, any letter
@@ -47,7 +47,8 @@ _WORD = re.compile(f"{_LETTERS}(?:['\u2019-]{_LETTERS})*")
 # A period after one of these does not end a sentence.
 _ABBREVIATION = re.compile(r"\b(?:(?i:e\.g|i\.e|cf|vs|etc|dr|mr|mrs|ms|prof|fig|eq)|No|St|[A-Z])\.$")
 
-#: Default weight of shared words, which are added to Chamfer similarity.
+#: Weight of shared words if an index has no mean vectors: it is in a database, or an
+#: older version built it.
 WORDS = 0.1
 
 # Default number of texts to rank exactly.  On CoSQA, 100 lost .004 of nDCG@10, and
@@ -65,7 +66,8 @@ class SearchKeywords(TypedDict, total=False):
     ids: Iterable[int | str] | None
     candidates: int | None
     recall: float | None
-    words: float
+    words: float | None
+    mean: float | None
     explain: bool
     threads: int | None
 
@@ -76,7 +78,7 @@ class SearchOptions:
 
     Parameters
     ----------
-    k, where, candidates, recall, words, explain, threads
+    k, where, candidates, recall, words, mean, explain, threads
         As for that method.
     ids : iterable of int or of str, optional
         Is replaced by a list.
@@ -94,19 +96,33 @@ class SearchOptions:
     ids: Any = None
     candidates: int | None = None
     recall: float | None = None
-    words: float = WORDS
+    words: float | None = None
+    mean: float | None = None
     explain: bool = False
     threads: int | None = None
     passage: int | None = None
 
     def __post_init__(self) -> None:
         SearchPlan(self.k, candidates=self.candidates, recall=self.recall, threads=self.threads)
-        if not 0 <= require_number("words", self.words) < 1:
-            raise ValueError(
-                Message(Argument("words"), f" must be a weight from 0 to below 1, got {self.words!r}.")
-            )
+        require_weights(self.words, self.mean)
         if self.ids is not None:
             object.__setattr__(self, "ids", require_ids(as_id_list(self.ids)))
+
+    def weighted(self, default: ScoreWeights) -> SearchOptions:
+        """Return these options with both weights.
+
+        Parameters
+        ----------
+        default : ScoreWeights
+            Used if neither `words` nor `mean` is given.  If one of them is given, the
+            other is 0.
+        """
+        return replace(self, **chosen_weights(self.words, self.mean, default)._asdict())
+
+    @property
+    def weights(self) -> ScoreWeights:
+        """The given weights; one that is not given is 0."""
+        return ScoreWeights(self.words or 0.0, self.mean or 0.0)
 
     @property
     def num_candidates(self) -> int:
@@ -114,11 +130,50 @@ class SearchOptions:
         return num_candidates(self.k, self.candidates, default=_CANDIDATES)
 
 
-def add_words(maxsim: dict[Any, float], words: dict[Any, float], weight: float, k: int) -> Parts:
-    """Rank texts by Chamfer similarity plus shared words.
+def require_weights(words: float | None, mean: float | None) -> None:
+    """Raise TypeError or ValueError for weights that leave nothing for similarity.
 
-    The text with the highest BM25 score gains ``weight / (1 - weight)`` of the range of
-    the similarities, and the other texts gain in proportion.
+    Parameters
+    ----------
+    words, mean : float, optional
+        As for :meth:`muvera.TextIndex.search`.
+    """
+    for name, weight in (("words", words), ("mean", mean)):
+        if weight is not None and not 0 <= require_number(name, weight) < 1:
+            raise ValueError(Message(Argument(name), f" must be a weight from 0 to below 1, got {weight!r}."))
+    if (words or 0.0) + (mean or 0.0) >= 1:
+        raise ValueError(
+            f"words and mean must be below 1 together, got {words} and {mean}: the rest is the weight of "
+            "similarity."
+        )
+
+
+def chosen_weights(words: float | None, mean: float | None, default: ScoreWeights) -> ScoreWeights:
+    """Return the given weights, or the default ones if none is given.
+
+    Parameters
+    ----------
+    words, mean : float, optional
+        If one of them is given, the other is 0.
+    default : ScoreWeights
+    """
+    if words is None and mean is None:
+        return default
+    return ScoreWeights(words or 0.0, mean or 0.0)
+
+
+def add_parts(
+    maxsim: dict[Any, float],
+    words: dict[Any, float],
+    means: dict[Any, float],
+    weights: ScoreWeights,
+    k: int,
+) -> Parts:
+    """Rank texts by Chamfer similarity, shared words and mean vectors.
+
+    BM25 scores are divided by the highest one.  Cosines of mean vectors are scaled to
+    reach from 0 to 1.  Both are multiplied by the range of the similarities and by the
+    part's weight, and divided by the weight that remains for similarity.
 
     Parameters
     ----------
@@ -126,24 +181,58 @@ def add_words(maxsim: dict[Any, float], words: dict[Any, float], weight: float, 
         Chamfer similarity of each candidate, by id.
     words : dict of float
         BM25 score by id, for candidates that share words with the query.
-    weight : float
-        From 0 to below 1.
+    means : dict of float
+        Cosine of the mean token vectors of text and query, by id.  A missing candidate
+        counts as the lowest.
+    weights : ScoreWeights
+        A part with the weight 0 is left out.
     k : int
         Maximum number of texts to return.
 
     Returns
     -------
     dict of dict
-        The parts "maxsim" and "words" of the score of each text by id, best first.
+        The parts "maxsim", "words" and "mean" of the score of each text by id, best
+        first.
     """
     if not maxsim:
         return {}
-    most = max(words.values(), default=1.0)
-    spread = max(maxsim.values()) - min(maxsim.values())
-    unit = weight / (1 - weight) * spread / most
-    parts = {id: {"maxsim": score, "words": unit * words.get(id, 0.0)} for id, score in maxsim.items()}
+    unit = (max(maxsim.values()) - min(maxsim.values())) / (1 - weights.words - weights.mean)
+    parts = {id: {"maxsim": score} for id, score in maxsim.items()}
+    if weights.words:
+        most = max(words.values(), default=1.0)
+        for id, part in parts.items():
+            part["words"] = weights.words * unit / most * words.get(id, 0.0)
+    if weights.mean:
+        lowest = min(means.values(), default=0.0)
+        spread = max(means.values(), default=0.0) - lowest
+        for id, part in parts.items():
+            scaled = (means.get(id, lowest) - lowest) / spread if spread > 0 else 0.0
+            part["mean"] = weights.mean * unit * scaled
     best = sorted(parts, key=lambda id: -sum(parts[id].values()))[:k]
     return {id: parts[id] for id in best}
+
+
+def mean_vectors(encoded: MultiVectors) -> NDArray[np.float32]:
+    """Return the mean token vector of each text, scaled to length 1.
+
+    Parameters
+    ----------
+    encoded : MultiVectors
+
+    Returns
+    -------
+    float32 (n, dimension)
+        A row of zeros for a text without tokens.
+    """
+    sums = np.zeros((len(encoded), encoded.dimension), np.float32)
+    present = encoded.lengths > 0
+    if present.any():
+        starts = encoded.offsets[:-1][present]
+        sums[present] = np.add.reduceat(encoded.tokens, starts, axis=0, dtype=np.float32)
+    norms = np.linalg.norm(sums, axis=1, keepdims=True)
+    np.divide(sums, norms, out=sums, where=norms > 0)
+    return sums
 
 
 @dataclass(frozen=True)
@@ -269,9 +358,10 @@ class Hit:
         The metadata of the text.
     parts : dict of str to float
         For a text: "maxsim" is its Chamfer similarity with the query (of a text that is
-        longer than its model reads: the similarity of its best passage), and "words"
-        its gain from shared words. For a sentence: "maxsim" is its own similarity, and
-        "text" is alpha times the score of its text.
+        longer than its model reads: the similarity of its best passage), "words" its
+        gain from shared words, and "mean" its gain from mean token vectors.  A part
+        whose weight is 0 is missing.  For a sentence: "maxsim" is its own similarity,
+        and "text" is alpha times the score of its text.
     span : (start, stop) or None
         Characters of the sentence within the text.
     explanation : TextExplanation or None

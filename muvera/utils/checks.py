@@ -289,10 +289,24 @@ def needing(library: str, extra: str, purpose: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise ImportError(
-            f"{purpose} needs {library}, but importing it fails ({error}). Install it with: "
-            f"{install_command(extra)}"
-        ) from error
+        raise missing_extra(library, extra, purpose, f"importing it fails ({error})") from error
+
+
+def missing_extra(library: str, extra: str, purpose: str, reason: str) -> ImportError:
+    """Return the error of a missing optional library, which names the extra.
+
+    Parameters
+    ----------
+    library : str
+        Such as ``"pyarrow"``.
+    extra : str
+        The extra of ``muvera-toolkit`` that installs the library.
+    purpose : str
+        What needs it, such as ``"Reading Parquet"``.
+    reason : str
+        What is wrong, such as ``"it is not installed"``.
+    """
+    return ImportError(f"{purpose} needs {library}, but {reason}. Install it with: {install_command(extra)}")
 
 
 def install_command(extra: str) -> str:

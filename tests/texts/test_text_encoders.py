@@ -6,9 +6,12 @@ The cache continues; BERT is compared with its definition.
 import json
 import math
 import re
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
@@ -20,6 +23,7 @@ import pytest
 from builders.text_encoders import HashEncoder
 from scipy.special import softmax
 
+from muvera import FDEConfig, TextIndex
 from muvera.texts.encoders.base import CachedEncoder, as_texts, encode_in_batches, encode_texts
 from muvera.texts.encoders.minilm import Bert
 from muvera.texts.encoders.registry import FastembedEncoder, HTTPEncoder, as_text_encoder, load_text_encoder
@@ -234,6 +238,61 @@ def test_minilm_spans() -> None:
     assert encoder.encode_documents([text]).lengths.tolist() == [len(spans)]
     queries, spans = encoder.encode_queries([text]), encoder.token_spans(text, "query")
     assert spans is not None and queries.lengths.tolist() == [len(spans)] and queries.dimension == 384
+
+
+# The encoder reads files of the package, which is not imported.
+static = pytest.mark.skipif(find_spec("wordllama") is None, reason="the static extra is not installed")
+
+
+@static
+def test_static_spans_and_lengths() -> None:
+    encoder = load_text_encoder("static")
+    text = "Sort 2 lists,\n quickly! \u6771"
+    spans = encoder.token_spans(text, "document")
+    assert spans is not None
+    expected = ["Sort", "", "2", "lists", ",", "", "quickly", "!", "", "\u6771"]
+    assert [text[a:b] for a, b in spans] == expected
+    documents, queries = encoder.encode_documents([text, ""]), encoder.encode_queries([text, "of"])
+    assert documents.lengths.tolist() == [len(spans), 0] and documents.dimension == 256
+    np.testing.assert_allclose(np.linalg.norm(documents.tokens, axis=1), 1, rtol=1e-5)
+    lengths = np.linalg.norm(queries.tokens, axis=1)
+    assert lengths[-1] < 0.3 < 0.8 < lengths[0]  # "of" says less than "Sort"
+    np.testing.assert_allclose(queries[0] / lengths[: len(spans), None], documents[0], atol=1e-5)
+
+
+@static
+def test_static_queries_are_cut_and_documents_are_not() -> None:
+    encoder = load_text_encoder("static")
+    text = "word " * 2000
+    assert len(encoder.encode_queries([text])[0]) == len(encoder.token_spans(text, "query") or ()) == 512
+    assert len(encoder.encode_documents([text])[0]) == len(encoder.token_spans(text, "document") or ()) > 2000
+
+
+@static
+@pytest.mark.parametrize(("given", "used"), [({}, "mean"), ({"vectors": "moments"}, "moments")])
+def test_a_static_index_needs_no_fit(given: dict[str, Any], used: str) -> None:
+    texts = [f"text {i} about item{i * 7}" for i in range(300)]
+    index = TextIndex.build(texts, "static", exact_tokens=0, **given)
+    assert index.index.config == FDEConfig.preset(used, 256)
+    assert index.search("item77", 1)[0].id == 11
+
+
+@static
+def test_a_static_index_loads_loads_without_other_models(tmp_path: Path) -> None:
+    TextIndex.build(["a red apple", "a green pear"], path=tmp_path / "index")
+    program = (
+        "import sys; from muvera import TextIndex; index = TextIndex.load(sys.argv[1]); "
+        "assert [hit.id for hit in index.search('pears', 1)] == [1]; index.add(['a plum']); "
+        "print([name for name in ('wordllama', 'torch', 'fastembed', 'requests') if name in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", program, tmp_path / "index"], capture_output=True, text=True)
+    assert (ran.stdout, ran.returncode) == ("[]\n", 0), ran.stderr
+
+
+def test_a_missing_package_is_named_with_an_installation_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("muvera.texts.encoders.static.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"needs wordllama, .*in a checkout: pip install '\.\[static\]'"):
+        load_text_encoder("static")
 
 
 # -- BERT ---------------------------------------------------------------------

@@ -28,7 +28,10 @@ def search(
     k: Annotated[int, Option("--k", "-k", min=1, help="Number of answers.")] = 10,
     where: WhereOption = None,
     unit: Annotated[Literal["document", "sentence"], Option(help="What to search.")] = "document",
-    words: Annotated[float, Option(help="Weight of shared words (BM25), from 0 to below 1.")] = 0.1,
+    words: Annotated[
+        float | None,
+        Option(help="Weight of shared words (BM25), from 0 to below 1 (default: by encoder)."),
+    ] = None,
     candidates: Annotated[int | None, Option(min=1, help="Texts to rank (default: 200; URL: 100).")] = None,
     recall: RecallOption = None,
     explain: Annotated[bool, Option("--explain", help="Print which words matched, and how well.")] = False,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,39 @@ TextSide = Literal["document", "query"]
 
 # Texts between two progress reports.
 _BATCH = 64
+
+
+class ScoreWeights(NamedTuple):
+    """Weights of the parts of a text's score; the rest is the weight of similarity.
+
+    The weights of an encoder without ``score_weights`` are the defaults.  The page
+    "Weights of texts" of the results compares them with other weights.
+    """
+
+    words: float = 0.2  #: Words that query and text share.
+    mean: float = 0.2  #: Cosine of the mean token vectors of query and text.
+
+
+def score_weights(encoder: object) -> ScoreWeights:
+    """Return the weights that an encoder names, or the default ones.
+
+    Parameters
+    ----------
+    encoder : TextEncoder
+    """
+    weights: ScoreWeights = getattr(encoder, "score_weights", ScoreWeights())
+    return weights
+
+
+def first_stage(encoder: object) -> str | None:
+    """Return the default ``vectors`` of an encoder's index; None for any encoder's.
+
+    Parameters
+    ----------
+    encoder : TextEncoder
+    """
+    vectors: str | None = getattr(encoder, "first_stage", None)
+    return vectors
 
 
 # The constructor of a Protocol takes *args and **kwargs, which need no Parameters.
@@ -290,6 +323,8 @@ class CachedEncoder(ModelEncoder):
 
     def __init__(self, encoder: TextEncoder, path: str | os.PathLike[str]) -> None:
         self.name = encoder.name
+        self.score_weights = score_weights(encoder)
+        self.first_stage = first_stage(encoder)
         self._encoder = encoder
         self._path = Path(path)
         self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,10 +23,11 @@ from .windows import Reader, Spans, reader_of
 
 #: Encoders that are loaded by the name in an index folder: they run no foreign code and
 #: send texts nowhere.
-BUILT_IN = ("colbert-small", "minilm")
+BUILT_IN = ("static", "colbert-small", "minilm")
 
 _NAMES = (
-    "colbert-small (a ColBERT model run by fastembed), minilm (384 dimensions; for trying the library), "
+    "static (a table of token vectors), colbert-small (a ColBERT model run by fastembed), minilm (384 "
+    "dimensions; for trying the library), "
     "sentence-transformers:CHECKPOINT[@REVISION], pylate:CHECKPOINT[@REVISION], fastembed:MODEL, "
     "http://HOST/PATH#MODEL (a server with vLLM's pooling interface; or https)"
 )
@@ -349,12 +350,14 @@ def load_text_encoder(name: str) -> TextEncoder:
     Parameters
     ----------
     name : str
-        ``"colbert-small"``, ``"minilm"``,
+        ``"static"``, ``"colbert-small"``, ``"minilm"``,
         ``"sentence-transformers:CHECKPOINT[@REVISION]"``,
         ``"pylate:CHECKPOINT[@REVISION]"``, ``"fastembed:MODEL"`` or
         ``"http://HOST/PATH#MODEL"``.  The model's library downloads checkpoints that
-        are not on this machine.  "minilm" was not trained for late interaction: use it
-        only to try the library.
+        are not on this machine.  "static" and "minilm" come with pip.  "static" is a
+        table of token vectors, which needs no model; see
+        :class:`muvera.texts.encoders.static.StaticEncoder`.  "minilm" was not trained
+        for late interaction: use it only to try the library.
 
     Returns
     -------
@@ -373,6 +376,10 @@ def load_text_encoder(name: str) -> TextEncoder:
         from .minilm import MiniLMEncoder
 
         return MiniLMEncoder()
+    if name == "static":
+        from .static import StaticEncoder
+
+        return StaticEncoder()
     if name == "colbert-small":
         encoder = FastembedEncoder("answerdotai/answerai-colbert-small-v1")
         encoder.name = name
@@ -406,7 +413,7 @@ def as_text_encoder(encoder: object) -> TextEncoder:
     if not isinstance(encoder, TextEncoder):
         raise TypeError(
             "encoder must be a text encoder with name, encode_documents, encode_queries and token_spans, got "
-            f"{type(encoder).__name__}. Use muvera.load_text_encoder('minilm') or another of its names."
+            f"{type(encoder).__name__}. Use muvera.load_text_encoder('static') or another of its names."
         )
     return encoder
 
@@ -446,7 +453,7 @@ def required_encoder(
     if encoder is None and name not in BUILT_IN:
         raise ValueError(
             Message(
-                f"{folder} names the text encoder {name!r}, but only {' and '.join(BUILT_IN)} are loaded "
+                f"{folder} names the text encoder {name!r}, but only {', '.join(BUILT_IN)} are loaded "
                 "by default. Give ",
                 Argument("encoder", ""),
                 " if you trust it.",
