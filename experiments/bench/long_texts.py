@@ -12,10 +12,10 @@ import typer
 
 from muvera import MultiVectors, MuveraIndex, top_k
 from muvera.texts.database import DocumentDatabase
-from muvera.texts.encoders.base import ModelEncoder, passage_length
+from muvera.texts.encoders.base import ModelEncoder, ScoreWeights, passage_length
 from muvera.texts.encoders.registry import load_text_encoder
 from muvera.texts.encoders.windows import Window, join_windows, windows_of
-from muvera.texts.hit import WORDS, add_words
+from muvera.texts.hit import WORDS, add_parts
 from muvera.texts.passages import best_passages
 
 from ..datasets.discovery import CACHE
@@ -129,7 +129,7 @@ def _ranked(asked: MultiVectors, documents: MultiVectors, k: int) -> Found:
 def _with_words(database: DocumentDatabase, question: str, ranking: dict[str, float]) -> dict[str, float]:
     """Return the scores of candidates with the default weight of shared words."""
     shared = {str(id): score for id, score in database.match_words(question, 2 * _CANDIDATES)}
-    parts = add_words(ranking, shared, WORDS, len(ranking))
+    parts = add_parts(ranking, shared, {}, ScoreWeights(WORDS, 0.0), len(ranking))
     return {id: sum(own.values()) for id, own in parts.items()}
 
 

@@ -79,7 +79,7 @@ def write_long_texts(out: Path, most_long: int, most_short: int) -> tuple[int, i
 def _manuals() -> Iterator[tuple[str, str]]:
     """Yield the name and the text of each README and man page."""
     for package in sorted(distributions(), key=lambda one: one.name.lower()):
-        content = package.metadata.get_payload()
+        content = getattr(package.metadata, "get_payload", str)()
         if isinstance(content, str):
             yield package.name, re.sub(r"[ \t]+", " ", _MARKUP.sub(" ", content))
     for i, (title, text) in enumerate(man_pages(MAN)):
