@@ -32,6 +32,10 @@ def get_wikipedia_page(title: str) -> str | None:
     ------
     OSError
         If Wikipedia does not answer.
+
+    Examples
+    --------
+    >>> page = get_wikipedia_page("Hayao_Miyazaki")  # doctest: +SKIP
     """
     query = {"action": "query", "format": "json", "titles": title, "prop": "extracts", "explaintext": 1}
     # Wikipedia refuses requests that do not name their program.
