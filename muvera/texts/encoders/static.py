@@ -33,6 +33,12 @@ class StaticEncoder(ModelEncoder):
     ------
     ImportError
         Without the packages of the extra "static".
+
+    Examples
+    --------
+    >>> encoder = StaticEncoder()  # doctest: +SKIP
+    >>> encoder.token_spans("of red trees", "query")  # doctest: +SKIP
+    [(0, 2), (3, 6), (7, 12)]
     """
 
     name = "static"
