@@ -25,8 +25,12 @@ class Exhaustive(System):
 
     name: ClassVar[str] = "exhaustive"
 
+    _pool: str | None = None
+    _factor: float = 1.0
+
     def __init__(self, *, pool: str | None = None, factor: float = 1.0) -> None:
-        self._pool, self._factor = pool, factor
+        self._pool = pool
+        self._factor = factor
         self.chamfer = pool is None
 
     def build(self, material: Material) -> None:
