@@ -7,6 +7,7 @@ import typer
 from .bench.first_stage import first_stage
 from .bench.growth import grow
 from .bench.pipeline import pipeline
+from .bench.recall_dial import recall_dial
 from .bench.searches import dial, searches
 from .bench.speed import speed
 from .bench.tokens import tokens
@@ -17,7 +18,7 @@ from .commands import check, encode, machines, page, passages, quick, results, r
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 for command in (encode, passages, run, quick, check, page, results, machines):
     app.command()(command)
-for bench in (speed, tokens, searches, dial, pipeline, vectors, words, first_stage, grow):
+for bench in (speed, tokens, searches, dial, recall_dial, pipeline, vectors, words, first_stage, grow):
     app.command()(bench)
 
 

@@ -37,7 +37,7 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "dial": (
         "A recall or a number of candidates?", "[Recall](../settings.md#a-recall-instead-of-candidates)",
-        ("dial",),
+        ("recall_dial", "dial"),
     ),
     "size": (
         "Which search for which size, and what does a large index cost?",
@@ -47,7 +47,12 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 }  # fmt: skip
 
 # Commands of benches with other names than their results, or with an argument.
-_COMMANDS = {"first_stage": "first-stage", "growth": "grow", "words": "words FOLDER"}
+_COMMANDS = {
+    "first_stage": "first-stage",
+    "growth": "grow",
+    "recall_dial": "recall-dial",
+    "words": "words FOLDER",
+}
 
 # Parts of the command `vectors` by the titles of their tables.
 _PARTS = {

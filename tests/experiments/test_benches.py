@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 from builders.small_runs import collection_of
 
-from experiments.bench import first_stage, growth, pipeline, plumbing, searches, speed, tokens, vectors
+from experiments.bench import (
+    first_stage,
+    growth,
+    pipeline,
+    plumbing,
+    recall_dial,
+    searches,
+    speed,
+    tokens,
+    vectors,
+)
 from experiments.bench.grown_documents import BLOCK, LONGEST, SHORTEST, GrownDocuments
 from experiments.datasets.collection import Collection
 from experiments.learned_vectors import LearnedVectors
@@ -95,6 +105,20 @@ def test_a_made_document_is_a_function_of_its_number_and_varies_as_real_ones(rea
 
     # Generated documents have eight times the tokens, and length 1 again.
     np.testing.assert_allclose(variances(joined(4000)[COUNT:]), variances(real), rtol=0.25)
+
+
+def test_recall_dial_compares_targets_with_measurements(
+    real: MultiVectors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recall_dial, "_ADDED", 20)
+    monkeypatch.setattr(recall_dial, "_FOREIGN", (0, 5))
+    collection = collection_of(real)
+    held, words, after = recall_dial.tables_of([collection], [[collection, collection]], [[collection] * 2])
+    assert column(held, "`recall=`") == [0.9, 0.95, 0.98] * 2
+    for target, recall in zip(column(held, "`recall=`"), column(held, "10-recall@10 [95%]"), strict=True):
+        assert recall["mean"] > target - 0.1
+    assert len(words.rows) == (3 if collection.document_texts else 0)
+    assert column(after, "queries") == ["own", "own", "foreign"]
 
 
 def test_growth_measures_each_step_once_and_continues(
