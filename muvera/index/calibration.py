@@ -72,8 +72,8 @@ _FAILED = 0.75
 _NEARLY_ALL = 0.98
 
 # Warn if this many times as many windows of added documents fail as of others, plus
-# one: with equal failure rates, at most one measurement in twenty does so.
-_TIMES = 3
+# one: with equal failure rates, at most one measurement in fifty does so.
+_TIMES = 4
 
 # How a warning about added documents ends.
 _FIT_AGAIN = (

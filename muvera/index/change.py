@@ -25,6 +25,7 @@ from .contents import IndexContents
 from .generations import Destination, FolderLock, Generation, require_known
 from .id_map import IdMap, Missing
 from .measuring import (
+    KEPT_SHARE,
     added_rows,
     calibrate,
     calibrate_on_windows,
@@ -34,10 +35,6 @@ from .measuring import (
 )
 from .persistence import write_contents
 from .token_store import DocumentTokens, Rows
-
-# A fit on all but the documents left out is kept if there are at least this many times
-# as many: so few more would hardly change the encoder.
-_KEPT_FIT = 32
 
 
 class Change:
@@ -438,7 +435,7 @@ class Change:
         if fits and contents.config.needs_fit_sample:
             self._left_out = left_out(contents)
             encoder = self._fitted_encoder(np.setdiff1d(rows, self._left_out), threads)
-            if len(rows) < _KEPT_FIT * len(self._left_out):
+            if len(rows) < KEPT_SHARE * len(self._left_out):
                 self._first_fit = self._vectors_of(encoder, threads)
                 encoder = self._fitted_encoder(rows, threads)
         elif fits:

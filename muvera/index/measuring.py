@@ -11,7 +11,6 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import cycle
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,16 +59,17 @@ _Z = 1.96
 # Number of documents that a first fit leaves out,
 _LEFT_OUT = 64
 
-# and at most one document in this many.
+# at most one document in this many.
 _LEFT_SHARE = 8
 
-# Maximum number of windows of a calibration,
-_CALIBRATION_WINDOWS = 128
+#: If they are at most one document in this many, the fit is kept: so few more documents
+#: would hardly change it.  Larger collections leave out so many.
+KEPT_SHARE = 32
 
-# and of one document.
-_PER_DOCUMENT = 2
+# Maximum number of documents whose windows calibrate.
+_CALIBRATION_DOCUMENTS = 128
 
-# The lengths of these windows alternate, because real queries have different lengths.
+# Lengths of the windows of each document, because real queries have different lengths.
 _LENGTHS = (8, 16, 32)
 
 # Multiplications for ranking the windows of a calibration: one to two seconds.
@@ -301,8 +301,9 @@ def left_out(contents: IndexContents) -> Rows:
     Windows of these documents calibrate.  None if they were too few for that.
     """
     rows = contents.searchable[0]
-    count = min(_LEFT_OUT, len(rows) // _LEFT_SHARE)
-    if _PER_DOCUMENT * count < MIN_QUERIES:
+    most = min(_CALIBRATION_DOCUMENTS, len(rows) // _LEFT_SHARE)
+    count = min(most, max(_LEFT_OUT, len(rows) // KEPT_SHARE))
+    if len(_LENGTHS) * count < MIN_QUERIES:
         count = 0
     return np.sort(np.random.default_rng(0).choice(rows, count, replace=False))
 
@@ -351,20 +352,23 @@ def added_rows(contents: IndexContents) -> Rows:
 def _calibration_windows(contents: IndexContents, rows: Rows) -> tuple[MultiVectors, Rows]:
     """Return windows of some of the documents at `rows`, and these documents' rows.
 
-    With few documents, each has _PER_DOCUMENT windows.
+    Each of them has a window of each length.
     """
     documents, tokens = contents.searchable
-    work = tokens / max(1, len(documents)) * MAX_RANKED * contents.config.dimension * max(_LENGTHS)
-    count = int(min(_CALIBRATION_WINDOWS, max(MIN_QUERIES, _RANKED_PRODUCTS / work)))
+    work = tokens / max(1, len(documents)) * MAX_RANKED * contents.config.dimension * sum(_LENGTHS)
+    least = -(-MIN_QUERIES // len(_LENGTHS))
+    count = min(_CALIBRATION_DOCUMENTS, max(least, int(_RANKED_PRODUCTS / max(1, work))))
     stream = np.random.default_rng(0)
     picked = np.sort(stream.permutation(rows)[:count])
-    sources = np.sort(np.tile(picked, _PER_DOCUMENT)[:count])
-    texts = dict(zip(picked.tolist(), contents.tokens.rows(picked), strict=True)) if len(picked) else {}
     windows = []
-    for row, length in zip(sources.tolist(), cycle(_LENGTHS), strict=False):
-        start = stream.integers(0, max(0, len(texts[row]) - length) + 1)
-        windows.append(texts[row][start : start + length])
-    return MultiVectors.from_arrays(windows, dimension=contents.config.dimension), sources
+    for document in contents.tokens.rows(picked) if len(picked) else ():
+        for length in _LENGTHS:
+            start = stream.integers(0, max(0, len(document) - length) + 1)
+            windows.append(document[start : start + length])
+    return (
+        MultiVectors.from_arrays(windows, dimension=contents.config.dimension),
+        np.repeat(picked, len(_LENGTHS)),
+    )
 
 
 def calibrate(

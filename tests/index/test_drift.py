@@ -65,7 +65,7 @@ def test_windows_of_documents_that_the_fit_left_out_calibrate(monkeypatch: pytes
 
 def test_a_large_index_keeps_the_fit_that_left_documents_out(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, left_out, index = calibrated_with(kind(0, 2048), monkeypatch)
-    assert len(left_out) == 64 and encoder is index.encoder
+    assert len(left_out) == 64 and encoder is index.encoder  # one document in 32
     assert searched(index).fitted_on == 2048
 
 
@@ -81,7 +81,7 @@ def test_added_documents_calibrate_a_second_time(index: MuveraIndex, tmp_path: P
     assert searched(index).added_calibration is None
     index.add(kind(0, 60, seed=1))
     added = searched(index).added_calibration
-    assert added is not None and (added.documents, added.queries) == (460, 120)
+    assert added is not None and (added.documents, added.queries) == (460, 180)
     assert searched(index).calibration == first
     index.save(tmp_path / "index")
     assert searched(MuveraIndex.load(tmp_path / "index")).added_calibration == added
@@ -125,8 +125,8 @@ def calibration(failed: int, **changes: Any) -> Calibration:
 @pytest.mark.parametrize(
     ("own", "added", "warns"),
     [
-        pytest.param(calibration(0), calibration(3), True, id="three, no others"),
-        pytest.param(calibration(0), calibration(2), False, id="two may be chance"),
+        pytest.param(calibration(0), calibration(4), True, id="four, no others"),
+        pytest.param(calibration(0), calibration(3), False, id="three may be chance"),
         pytest.param(calibration(1), calibration(5), False, id="others fail, too"),
         pytest.param(calibration(0), calibration(9, depth=40), False, id="another depth"),
         pytest.param(calibration(0, pseudo_queries=False), calibration(9), False, id="real queries"),
