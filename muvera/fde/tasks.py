@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors, as_kernel_arrays
-from ..utils.parallel import run_in_ranges, split_by_weight
+from ..utils.parallel import require_threads, run_in_ranges, split_by_weight
 from .kernels import Tokens
 
 __all__ = ["Side", "Tokens", "Write", "new_rows", "run_tasks"]
@@ -55,7 +55,8 @@ def run_tasks(
         `out`.
     """
     arrays = Tokens(*as_kernel_arrays(texts), texts.offsets)
-    if len(texts) == 1 and threads is None:  # planning takes as long as some encoders do
+    if len(texts) == 1:  # one task; planning it takes as long as some encoders do
+        require_threads(threads)
         write(arrays, 0, 1, out)
         return out
     ranges = split_by_weight(texts.offsets, tokens, most or max(1, len(texts)))

@@ -466,6 +466,10 @@ class MuveraIndex:
     ) -> list[Ranking]:
         """Return the `k` best documents for each query.
 
+        If tokens are floats, a query of more than 16 tokens scores more than 2 k + 10
+        candidates by rounded tokens first.  Candidates that would need a five-sigma
+        rounding error to enter the k best are not scored exactly.
+
         Parameters
         ----------
         queries : MultiVectors, one array (tokens, dimension) or a list of such arrays

@@ -20,7 +20,7 @@ from ..kernels.tile import LANES
 from ..reranking.pruning import ALL, RerankOptions, Stop, rank_short
 from ..utils.checks import require_int
 from ..utils.hints import Argument, Message
-from ..utils.parallel import run_in_ranges, split_by_count, split_by_weight, thread_count
+from ..utils.parallel import require_threads, run_in_ranges, split_by_count, split_by_weight, thread_count
 from .calibration import BEST, EVERYTHING, Level, require_recall
 from .candidates import CandidateSearch
 from .contents import IndexContents
@@ -67,7 +67,7 @@ class SearchPlan:
         if self.ef is not None:
             require_int("ef", self.ef, 1)
         require_recall(self.recall, self.candidates)
-        thread_count(self.threads)
+        require_threads(self.threads)
 
     @property
     def num_candidates(self) -> int:
@@ -250,5 +250,8 @@ def best_rows(
 
     for q in left[:_AHEAD]:
         tokens.read_ahead(rows[q])
-    run_in_ranges(work, split_by_count(len(left), _RANKED), threads)
+    if len(left) == len(queries) == 1:  # its candidates are divided among the threads
+        work(0, 1)
+    else:
+        run_in_ranges(work, split_by_count(len(left), _RANKED), threads)
     return best

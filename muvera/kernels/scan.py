@@ -19,7 +19,7 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
 
-from .byte_product import joined
+from .byte_product import joined, split_to_bytes
 from .byte_tile import VECTORS, byte_dots
 from .jit import (
     BYTE,
@@ -41,6 +41,7 @@ from .jit import (
     times,
 )
 from .rows import fetch
+from .selection import select_best
 
 #: Vectors of a block.
 BLOCK = 64
@@ -59,6 +60,10 @@ CENTROIDS = 16
 
 #: Number of blocks that all queries scan while the codes are in the cache.
 TILE = 64
+
+#: Additional size of the result buffer of a scan, so that the best rows are selected
+#: rarely.
+ROOM = 32 * BLOCK
 
 # Distance of prefetched rows from the current row.
 _AHEAD = 12
@@ -346,3 +351,41 @@ def multiply_rows_at(numbers, first, rows, sums, units, query_bytes, query_unit,
         row = rows[i]
         byte_dots(flat, row - first, row - first, depth, halves, 0, dots)
         out[i] = joined(dots[0], dots[VECTORS], sums[row], query_unit * units[row])
+
+
+@kernel
+def find_best(codes, words, columns, centroids, numbers, sums, units, query, wanted, rows, products):
+    """Write the best vectors of one query to `rows` (k,) and `products` (k,).
+
+    Return their number.  This makes the query's table, scans the `codes` (blocks,
+    bytes, BLOCK) of all vectors, and multiplies the `wanted` best with the query; see
+    :func:`scan_codes` and :func:`multiply_rows_at`.  The table's pairs are the
+    `columns` (n,) of `query` in this order, each two of them.  Best first; ties go to
+    the lower row.
+    """
+    pairs = centroids.shape[0]
+    paired = np.zeros((1, 2 * pairs), np.float32)
+    for i in range(columns.shape[0]):
+        paired[0, i] = query[0, columns[i]]
+    tables = np.empty(pairs * CENTROIDS, np.uint8)
+    make_tables(paired[0], centroids, np.empty((pairs, CENTROIDS), np.float32), tables)
+    room = wanted + ROOM
+    best_sums, best_rows = np.empty((1, room), np.uint16), np.empty((1, room), np.int64)
+    bounds, found = np.zeros(1, np.uint16), np.zeros(1, np.int64)
+    scan_codes(
+        codes.reshape(-1), pairs // STEP, tables, words, 0, len(codes), 0, wanted, bounds, best_sums,
+        best_rows, found,
+    )  # fmt: skip
+    count = found[0]
+    if count > wanted:
+        keep_best(best_sums[0], best_rows[0], count, wanted, np.empty(256, np.int64))
+        count = wanted
+    halves, unit = np.zeros((2, numbers.shape[1]), np.uint8), np.empty(1, np.float32)
+    split_to_bytes(query, halves, unit)
+    own, exact = best_rows[0, :count], np.empty(count, np.float32)
+    multiply_rows_at(numbers, 0, own, sums, units, halves, unit[0], exact)
+    places = np.empty(rows.shape[0], np.int64)
+    chosen = select_best(exact, own, places)
+    for i in range(chosen):
+        rows[i], products[i] = own[places[i]], exact[places[i]]
+    return chosen

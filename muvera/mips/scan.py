@@ -19,8 +19,10 @@ from ..kernels.byte_product import split_to_bytes
 from ..kernels.scan import (
     BLOCK,
     CENTROIDS,
+    ROOM,
     STEP,
     encode_rows,
+    find_best,
     fit_centroids,
     keep_best,
     make_tables,
@@ -28,7 +30,7 @@ from ..kernels.scan import (
     scan_codes,
 )
 from ..utils.arrays import load_npy, save_array
-from ..utils.parallel import run_in_ranges, split_by_count, thread_count
+from ..utils.parallel import SMALL, run_in_ranges, split_by_count, thread_count
 from .base import (
     Floats,
     Found,
@@ -76,9 +78,6 @@ _BLOCKS_PER_TASK = 1 << 12
 
 # Table lookups that take as long as one multiplication and addition.
 _PER_MULTIPLICATION = 2
-
-# Additional size of the result buffer, so that the best rows are selected rarely.
-_ROOM = 32 * BLOCK
 
 # Up to this many rows, all rows are ordered by bytes.
 _FEW = 2048
@@ -337,6 +336,9 @@ class ScanSearch(VectorSearch):
         searched = self._searched(allowed)
         k = labels.shape[1]
         wanted = max(k * max(_BY_BYTES, 256 * _BY_BYTES // self.dimension), _MIN_BY_BYTES)
+        if searched.count > max(wanted, _FEW) and self._is_one_task(queries, searched, threads):
+            self._search_one(queries, best, searched, wanted)
+            return
         if searched.count <= max(wanted, _FEW):
             candidates = [np.flatnonzero(searched.visible)] * len(queries)
         else:
@@ -361,6 +363,24 @@ class ScanSearch(VectorSearch):
 
         products_of = len(candidates[0]) * self._depth * len(queries)
         run_in_ranges(work, split_by_count(len(queries), _TOGETHER), threads, products_of)
+
+    def _is_one_task(self, queries: Floats, searched: _Searched, threads: int | None) -> bool:
+        """Return True for one query, one part, and too little work for threads."""
+        if len(queries) > 1 or len(searched.parts) > 1:
+            return False
+        lookups = len(self._labels) * self.codebook.pairs
+        return threads == 1 or lookups // _PER_MULTIPLICATION < SMALL
+
+    def _search_one(self, query: Floats, best: Found, searched: _Searched, wanted: int) -> None:
+        """Search one part for one query in a single compiled call."""
+        codebook = self.codebook
+        part = searched.parts[0]
+        rows = np.empty(best[0].shape[1], np.int64)
+        found = find_best(
+            read_only_view(part.codes), searched.words[0], codebook.columns, codebook.centroids,
+            read_only_view(part.bytes), self._sums, self._units, query, wanted, rows, best[1][0],
+        )  # fmt: skip
+        best[0][0, :found] = self._labels[rows[:found]]
 
     def _searched(self, allowed: Labels | None) -> _Searched:
         """Return the rows that a search may return.
@@ -408,7 +428,7 @@ class ScanSearch(VectorSearch):
         together = min(_TOGETHER, -(-len(queries) // workers))
         tasks = [(i, *chunk) for chunk in split_by_count(len(queries), together) for i in range(len(shares))]
         shape = (len(shares), len(queries))
-        sums, rows = (np.empty((*shape, wanted + _ROOM), kind) for kind in (np.uint16, np.int64))
+        sums, rows = (np.empty((*shape, wanted + ROOM), kind) for kind in (np.uint16, np.int64))
         bounds = np.zeros(shape, np.uint16)
         found = np.zeros(shape, np.int64)
 

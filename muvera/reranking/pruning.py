@@ -21,7 +21,7 @@ from ..kernels.chamfer import BoundedQuery, Progress, prepare_query, score_pairs
 from ..kernels.rounded_tokens import plain_query, score_rounded
 from ..kernels.selection import STATE, select_best
 from ..kernels.tile import LANES
-from ..utils.parallel import SMALL, run_in_ranges, split_by_count
+from ..utils.parallel import SMALL, require_threads, run_in_ranges, split_by_count
 
 # Queries with more tokens are scored without bounds: the cosines take memory quadratic
 # in the tokens.
@@ -124,6 +124,11 @@ def score_runs(
     if threads != 1 and operations:
         tokens = sum(len(positions) * texts.num_tokens / max(1, len(texts)) for texts, positions in runs)
         tasks = min(_TASKS, len(scores)) if tokens * operations >= SMALL else 1
+    if tasks == len(runs) == 1:  # for a few candidates, planning takes as long as scoring
+        require_threads(threads)
+        texts, positions = runs[0]
+        score(texts, np.ascontiguousarray(positions), 0, scores)
+        return scores
     run_in_ranges(lambda i, _: score_every(tasks, i), [(i, i + 1) for i in range(tasks)], threads)
     return scores
 

@@ -24,6 +24,9 @@ SMALL = 1 << 26
 
 _MOST_THREADS = 1024
 
+# What to do about a wrong number of threads.
+_HINT = Message(Hint("omit", "Use None"), " for all cores.")
+
 
 def _new_pool() -> None:
     """Create a new pool of threads; a forked child has none of its parent's threads."""
@@ -58,7 +61,16 @@ def thread_count(threads: int | None) -> int:
         if hasattr(os, "sched_getaffinity"):
             return len(os.sched_getaffinity(0))
         return os.cpu_count() or 1
-    return require_int("threads", threads, 1, hint=Message(Hint("omit", "Use None"), " for all cores."))
+    return require_int("threads", threads, 1, hint=_HINT)
+
+
+def require_threads(threads: int | None) -> None:
+    """Raise TypeError or ValueError unless `threads` is None or a positive int.
+
+    This costs less than :func:`thread_count`, which asks the system for None.
+    """
+    if threads is not None:
+        thread_count(threads)
 
 
 def split_by_count(count: int, size: int) -> list[tuple[int, int]]:
@@ -131,8 +143,9 @@ def run_in_ranges(
         Estimated number of multiply-adds of all ranges: below SMALL, this thread does
         all the work.
     """
-    count = min(thread_count(threads), len(ranges))
-    if count <= 1 or operations < SMALL:
+    is_small = len(ranges) <= 1 or operations < SMALL
+    count = 1 if is_small and threads is None else min(thread_count(threads), len(ranges))
+    if count <= 1 or is_small:
         for start, stop in ranges:
             work(start, stop)
         return
