@@ -25,6 +25,7 @@ class Exhaustive(System):
 
     name: ClassVar[str] = "exhaustive"
 
+    chamfer: bool = True
     _pool: str | None = None
     _factor: float = 1.0
 

@@ -411,6 +411,8 @@ def calibrate(
         some = None if sources is None else sources[:_BEYOND]
         shares = shares_found(contents, queries[:_BEYOND], proposed[:_BEYOND], BEST, some, threads=threads)
         within = float(shares.mean())
+    added = contents.candidates.newer(np.stack([rows for rows, _ in proposed]))
+    del proposed  # before the fit, which needs the most memory
     return Calibration.fit(
         products,
         scores,
@@ -419,6 +421,6 @@ def calibrate(
         documents=len(documents),
         pseudo_queries=sources is not None,
         tokens=contents.tokens.ranked_by,
-        added=contents.candidates.newer(np.stack([rows for rows, _ in proposed])),
+        added=added,
         depth=depth,
     )
