@@ -412,7 +412,7 @@ def calibrate(
         shares = shares_found(contents, queries[:_BEYOND], proposed[:_BEYOND], BEST, some, threads=threads)
         within = float(shares.mean())
     added = contents.candidates.newer(np.stack([rows for rows, _ in proposed]))
-    del proposed  # before the fit, which needs the most memory
+    proposed = []  # freed before the fit, which needs the most memory
     return Calibration.fit(
         products,
         scores,

@@ -278,8 +278,8 @@ def test_memory_of_builds_and_rebuilds(folder: Path, monkeypatch: pytest.MonkeyP
 
     The rest, below 1.3 MB, is in proportion to documents: vectors of 97 floats and
     their 140 bytes, ids, offsets. The calibration of recall= takes the same 18 MB for
-    any larger collection: 384 windows (three lengths for each of 128 documents) of 1,000
-    candidates each, with their rows, products, scores and stops (40 bytes).
+    any larger collection: 384 windows (three lengths for each of 128 documents) of
+    1,000 candidates each, with their rows, products, scores and stops (40 bytes).
     """
     calibration = 18 << 20
     monkeypatch.setattr(token_store, "_STAGING_BYTES", 1 << 20)
