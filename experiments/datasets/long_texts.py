@@ -15,6 +15,7 @@ import sysconfig
 from collections.abc import Iterator
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import Any
 
 from muvera.texts.hit import sentences_of
 from muvera.utils.atomic_files import atomic_folder
@@ -79,7 +80,8 @@ def write_long_texts(out: Path, most_long: int, most_short: int) -> tuple[int, i
 def _manuals() -> Iterator[tuple[str, str]]:
     """Yield the name and the text of each README and man page."""
     for package in sorted(distributions(), key=lambda one: one.name.lower()):
-        content = getattr(package.metadata, "get_payload", str)()
+        metadata: Any = package.metadata  # a message, whose body is the README
+        content = metadata.get_payload()
         if isinstance(content, str):
             yield package.name, re.sub(r"[ \t]+", " ", _MARKUP.sub(" ", content))
     for i, (title, text) in enumerate(man_pages(MAN)):

@@ -423,12 +423,12 @@ def explain_all(
             raise ValueError(f"The {name} is blank: it has no words to explain. Give another one.")
     query_words = _word_spans(query, token_spans(encoder, query, "query", len(tokens)))
     explanations = []
-    for document, given_vectors in zip(documents, vectors, strict=True):
-        matrix: NDArray[Any] = np.asarray(given_vectors)
+    for document, own in zip(documents, vectors, strict=True):
+        matrix = np.asarray(own, np.float32)
         best = explain(tokens, matrix)
         spans = token_spans(encoder, document.text, "document", len(matrix))
         words = _word_spans(document.text, spans)
-        weights: NDArray[np.float32] = best.similarities - _typical_similarities(tokens, matrix)
+        weights = np.subtract(best.similarities, _typical_similarities(tokens, matrix))
         matches = [
             WordMatch(query_word, words[token], similarity, weight)
             for query_word, token, similarity, weight in zip(
