@@ -62,7 +62,7 @@ def _size(stored: Stored) -> Plot | None:
 
 def _joined(stored: Stored, begin: str, cost: str, better: str) -> Plot | None:
     tables = {_title(stored, table): table for table in stored["tables"]}
-    quality = next((name for name in stored["configuration"]["metrics"] if name in tables), None)
+    quality = next((name for name in stored["configuration"].get("metrics", ()) if name in tables), None)
     costs = next((table for title, table in tables.items() if title.startswith(begin)), None)
     if quality is None or costs is None:
         return None

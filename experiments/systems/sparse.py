@@ -9,7 +9,7 @@ import numpy as np
 from muvera import MultiVectors, SparseVectors
 
 from ..datasets.splade import SpladeTiny
-from .base import Answers, Material, Ranked, System, timed_search
+from .base import Answers, Material, NotApplicableError, Ranked, System, timed_search
 
 
 class Splade(System):
@@ -28,7 +28,10 @@ class Splade(System):
         super().build(material)
         data: Any = material.collection
         if "splade" not in material.shared:
-            model = SpladeTiny(material.cache)
+            try:
+                model = SpladeTiny(material.cache)
+            except RuntimeError as error:  # without a network
+                raise NotApplicableError(str(error)) from error
             documents = list(model.encode(data.document_texts))
             queries = dict(zip(data.query_texts, model.encode(data.query_texts), strict=True))
             material.shared["splade"] = documents, queries
