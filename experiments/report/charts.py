@@ -13,7 +13,7 @@ from muvera.utils.checks import import_extra
 Row = dict[str, Any]
 
 # Okabe and Ito's colors for color-blind readers (without yellow), and others that are
-# visible on both papers.
+# visible on light and dark pages.
 _COLORS = (
     *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a828c", "#874bd2"),
     *("#78c31e", "#c32d69", "#786900", "#f087ff", "#00c3a5", "#965a5a", "#1e87ff", "#96961e"),

@@ -81,8 +81,8 @@ _INTRODUCTIONS = {
     "paper": """\
 Figures and tables are numbered as in the first version of arXiv 2405.19504. The paper uses ColBERTv2 on MS MARCO
 and five other BEIR collections of up to 8.8 million documents, a C++ engine with DiskANN, and recall of judged
-documents. Here the collections are small, the token vectors of lotte500-colbertv2 alone are those of ColBERTv2,
-graphs are those of hnswlib, and 10-recall@N is the share of exact Chamfer's ten best documents. Absolute values
+documents. Here the collections are small, only lotte500-colbertv2 has token vectors of ColBERTv2, graphs are built
+by hnswlib, and 10-recall@N is the share of exact Chamfer's ten best documents. Absolute values
 therefore differ. What can be compared is which choice is better, and by how much.""",
 }
 

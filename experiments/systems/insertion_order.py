@@ -50,7 +50,7 @@ def intrinsic_dimension(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
     for start in range(0, len(unit), _BLOCK):
         squared = np.maximum(2 - 2 * (unit[start : start + _BLOCK] @ unit.T).astype(np.float64), 0)
         rows = np.arange(len(squared))
-        squared[rows, start + rows] = np.inf  # a vector is no neighbor of its own
+        squared[rows, start + rows] = np.inf  # a vector is not its own neighbor
         near = np.sort(np.sqrt(np.partition(squared, count, axis=1)[:, : count + 1]))
         near = np.maximum(near, 1e-6)  # copies of a text
         logarithms = np.log(near[:, -1:] / near[:, :-1]).mean(axis=1)

@@ -127,8 +127,8 @@ class Plaid(WorkerSystem):
 
         0 means plain PLAID.
 
-        Of `n_full_scores` documents after the first scoring by centroids a quarter is
-        decompressed.  It determines most of a query's time: sweep it from a few times k
+        A quarter of the `n_full_scores` best documents by centroids is decompressed.
+        `n_full_scores` determines most of a query's time: sweep it from a few times k
         upwards.
         """
         return self.answers(queries, k, candidates, n_ivf_probe=n_ivf_probe, n_full_scores=n_full_scores)

@@ -57,7 +57,8 @@ def cell_type_of(rows: list[Any], declared: str, where: str) -> str:
     Raises
     ------
     ReadError
-        For integers or hex strings that can be signs or numbers.
+        For a cell type that is not in :data:`CELL_TYPES`, and for integers or hex
+        strings that can be signs or numbers.
     """
     cells = re.match(r"tensor<(\w+)>", declared)
     # A tensor whose type names no cells has cells of double.
@@ -100,7 +101,7 @@ def unpacked(rows: list[Any], cell: str, where: str) -> NDArray[Any]:
     Returns
     -------
     array (t, dimension)
-        Float32 for signs and for hex strings.
+        Float32 for signs, cells of "int8" and hex strings.
 
     Raises
     ------

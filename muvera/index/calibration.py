@@ -65,14 +65,14 @@ MIN_QUERIES = 64
 # cause the rest.
 _SHARE = 0.5
 
-# A query fails if less than this share of its exact best is among
+# A query fails if its first candidates contain less than this share of its exact best.
 _FAILED = 0.75
 
-# the number of candidates that reaches this mean recall.
+# These are as many candidates as reach this mean recall.
 _NEARLY_ALL = 0.98
 
-# Warn if this many times as many windows of added documents fail as of others, plus
-# one: with equal failure rates, at most one measurement in fifty does so.
+# Warn if at least this many times n + 1 windows of added documents fail, where n windows
+# of others fail: with equal failure rates, at most one measurement in fifty does so.
 _TIMES = 4
 
 # How a warning about added documents ends.
@@ -197,7 +197,8 @@ class Level(NamedTuple):
         Ranking stops once the expected misses, as a share of the k best, are at most
         this.
     stopped, capped : float
-        Mean recall of queries that stopped before the cap, and of the others.
+        Mean recall of queries that stopped before the cap, and of the others; the
+        target, or the highest recall that the candidates allow, if there were none.
     added : float or None
         Mean recall of queries that mostly found documents that were added after the
         encoder was fitted; these are not in `stopped` and `capped`.  None if there were

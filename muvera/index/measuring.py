@@ -47,10 +47,10 @@ _PRODUCTS = 5 * 10**10
 # Windows of a measurement, even if they need more multiplications.
 _MIN_WINDOWS = 16
 
-# This many times the multiplications,
+# A measurement with a wide interval may take this many times _PRODUCTS.
 _MORE = 4
 
-# if half of the interval of the mean recall is wider than this.
+# Half of the 95% interval of the mean recall above which it does.
 _INTERVAL = 0.02
 
 # Standard errors in half of a 95% interval.
@@ -298,7 +298,7 @@ def _measured(
 def left_out(contents: IndexContents) -> Rows:
     """Return the rows that an encoder's first fit leaves out, ascending.
 
-    Windows of these documents calibrate.  None if they were too few for that.
+    Windows of these documents calibrate.  Empty if there would be too few of them.
     """
     rows = contents.searchable[0]
     most = min(_CALIBRATION_DOCUMENTS, len(rows) // _LEFT_SHARE)

@@ -111,8 +111,10 @@ class Proposal(NamedTuple):
         -------
         float or None
             The mean of queries that mostly found added documents, like it; or else, of
-            queries that stopped early or reached the cap, like it.  None if none were
-            measured.
+            queries that stopped early or reached the cap, like it.  None without a
+            calibrated level.  For a query that mostly found added documents, also None
+            if fewer than 8 such queries were measured, or if added documents seem to be
+            of another kind.
         """
         if self.level is None:
             return None

@@ -42,7 +42,7 @@ from .passages import best_passages, has_long_texts
 
 _Read = TypeVar("_Read")
 
-# With ``recall=``, words reorder the best _RANKED * k texts by similarity.
+# With ``recall=``, words, mean vectors and passages reorder the best _RANKED * k texts.
 _RANKED = 3
 
 

@@ -29,8 +29,8 @@ _BATCH = 64
 class ScoreWeights(NamedTuple):
     """Weights of the parts of a text's score; the rest is the weight of similarity.
 
-    The weights of an encoder without ``score_weights`` are the defaults.  The page
-    "Weights of texts" of the results compares them with other weights.
+    The weights of an encoder without ``score_weights`` are the defaults.  The sections
+    "Weights from other collections" of docs/results/texts.md compare them with others.
     """
 
     words: float = 0.2  #: Words that query and text share.
@@ -49,7 +49,7 @@ def score_weights(encoder: object) -> ScoreWeights:
 
 
 def first_stage(encoder: object) -> str | None:
-    """Return the default ``vectors`` of an encoder's index; None for any encoder's.
+    """Return the default ``vectors`` of an index with this encoder; None: MuveraIndex's.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """Windows: parts of a text that is longer than its model reads.
 
-Models cut such a text without a word.  Here it is encoded in overlapping windows, and
+Models cut such a text silently.  Here it is encoded in overlapping windows, and
 its token vectors are those of all windows.  A token in two windows has the vector from
 the window in which it is farther from the edge, so that text stands on both sides.
 """
@@ -18,10 +18,10 @@ Spans = Sequence[tuple[int, int]]
 
 # Share of a window that the next one repeats.  Half of it is the least context of a
 # token at an edge: 16 tokens of 256, most of a sentence.  A quarter would encode a
-# seventh more tokens.
+# sixth more tokens.
 _OVERLAP = 1 / 8
 
-# Most special tokens of a text: its ends, and the marker of a document.
+# Maximum number of special tokens of a text: its ends, and the marker of a document.
 _SPECIAL = 3
 
 
@@ -77,7 +77,7 @@ class Window(NamedTuple):
     def kept(self, spans: Spans) -> NDArray[np.bool_]:
         """Return which token vectors of this window are kept.
 
-        Special tokens are.
+        Special tokens are always kept.
 
         Parameters
         ----------
