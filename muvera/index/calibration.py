@@ -71,8 +71,9 @@ _FAILED = 0.75
 # These are as many candidates as reach this mean recall.
 _NEARLY_ALL = 0.98
 
-# Warn if at least this many times n + 1 windows of added documents fail, where n windows
-# of others fail: with equal failure rates, at most one measurement in fifty does so.
+# Warn if at least this many times n + 1 windows of added documents fail, where n
+# windows of others fail: with equal failure rates, at most one measurement in fifty
+# does so.
 _TIMES = 4
 
 # How a warning about added documents ends.

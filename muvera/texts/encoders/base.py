@@ -49,7 +49,7 @@ def score_weights(encoder: object) -> ScoreWeights:
 
 
 def first_stage(encoder: object) -> str | None:
-    """Return the default ``vectors`` of an index with this encoder; None: MuveraIndex's.
+    """Return the default ``vectors`` of an index with this encoder, if it has one.
 
     Parameters
     ----------
