@@ -19,8 +19,8 @@ class SparseVectors:
 
     A learned sparse model gives a document some terms with weights: SPLADE, DeepImpact
     and uniCOIL one weight per term, SLIM several.  The lexical weights of BGE-M3 are of
-    this form, too.  COIL has a vector per token, which does not fit here.  The result of
-    :meth:`search` is a ranking for :func:`muvera.hybrid_search`.
+    this form, too.  COIL has a vector per token, which does not fit here.  The result
+    of :meth:`search` is a ranking for :func:`muvera.hybrid_search`.
 
     The documents are kept in memory as inverted lists, 12 bytes per weight.  The time
     of a query grows with the number of documents that share its terms.
