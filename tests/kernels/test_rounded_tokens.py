@@ -57,6 +57,16 @@ def test_estimates_of_whole_127ths_are_exact() -> None:
     np.testing.assert_array_equal(estimates(tokens[:20], documents, [0, 1, 2]), np.array(wanted, np.float32))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("dimension", [1, 17, 33, 47])
+def test_the_largest_number_may_be_the_last_one(dimension: int, dtype: Any) -> None:
+    tokens = np.random.default_rng(0).integers(-9, 10, (5, dimension)).astype(np.float32)
+    tokens[-1, -1] = 127  # the unit is 1
+    documents = MultiVectors.from_flat(tokens.astype(dtype), [5])
+    query = np.full((1, dimension), 127, np.float32)
+    assert estimates(query, documents, [0])[0] == oracle.chamfer(query, tokens)
+
+
 @given(some.seeds, st.integers(1, 40), st.integers(1, 3), some.dtypes)
 def test_an_estimate_does_not_depend_on_other_documents(
     seed: int, count: int, threads: int, dtype: Any
