@@ -216,7 +216,8 @@ def experiment_section(stored: dict[str, Any], folder: Path) -> str:
     first = _title(stored, stored["tables"][0]).partition(",")[0]
     for table in stored["tables"]:
         title, cells = _title(stored, table), _cells(table)
-        if title.partition(",")[0] == first and not content.get("compare"):
+        shown = title.partition(",")[0] == first and not content.get("compare")
+        if shown or title.startswith("candidates"):
             parts += [f"**{title}**", cells]
         else:
             parts.append(f"<details markdown><summary>{title}</summary>\n\n{cells}\n\n</details>")
@@ -235,7 +236,8 @@ def short_table(stored: dict[str, Any]) -> str:
     speed = [title for title in tables if title.startswith("queries per second")]
     titles = [*[metric for metric in content["metrics"] if metric in tables][:2], *speed]
     rows = []
-    for point in dict.fromkeys([compared["to"], *compared["what"]]):
+    points = compared.get("what", tables[titles[0]])
+    for point in dict.fromkeys([compared["to"], *points]):
         own = [tables[title][point] for title in titles if point in tables[title]]
         cells = [
             " / ".join(value.partition(" ")[0].removeprefix("0") for value in values if value)
@@ -243,7 +245,9 @@ def short_table(stored: dict[str, Any]) -> str:
         ]
         if any(cells):
             rows.append([point, *cells])
-    header = [name.removeprefix("plaid-") for name in stored["tables"][0]["header"][1:]]
+    table = next(one for one in stored["tables"] if _title(stored, one) == titles[0])
+    columns = table["header"][1:]
+    header = [name.removeprefix("plaid-") for name in columns]
     what = " / ".join(title.partition(" (")[0] for title in titles)
     return f"**{what}**\n\n{markdown(Table('', ['system', *header], rows))}"
 
