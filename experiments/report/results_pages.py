@@ -47,7 +47,7 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "dial": (
         "A recall or a number of candidates?", "[Recall](../settings.md#a-recall-instead-of-candidates)",
-        ("recall_dial", "dial"),
+        ("dial", "recall_dial"),
     ),
     "size": (
         "Which search for which size, and what does a large index cost?",
