@@ -34,7 +34,7 @@ _WIDTH = 400
 _HEIGHT = 280
 
 # Characters of a label of which two fit beside each other below a picture.
-_SHORT_LABEL = 28
+_SHORT_LABEL = 16
 
 # Colors of text and lines, light and dark, as in page.css.
 _STYLE = (
@@ -169,16 +169,17 @@ def picture(plot: Plot) -> str:
         Without vl_convert, which the extra ``experiments`` installs.
     """
     vl_convert = import_extra("vl_convert", "experiments", "A chart")
-    longest = max(map(len, plot.marks))
     legend = {
-        "columns": 2 if longest <= _SHORT_LABEL else 1,
-        **{"disable": False, "orient": "bottom", "title": None},
-        **{
-            "labelColor": "var(--ink)",
-            "labelFontSize": 13,
-            "symbolSize": 90,
-            "symbolStrokeColor": "transparent",
-        },
+        "columns": 2 if max(map(len, plot.marks)) <= _SHORT_LABEL else 1,
+        "disable": False,
+        "labelColor": "var(--ink)",
+        "labelFontSize": 13,
+        "labelLimit": _WIDTH,
+        "orient": "bottom",
+        "symbolOpacity": 1,
+        "symbolSize": 90,
+        "symbolStrokeColor": "transparent",
+        "title": None,
     }
     axis = {**CONFIG["axis"], "labelFontSize": 13, "titleFontSize": 13}
     # The converter measures text in a font that it contains.
