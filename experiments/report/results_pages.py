@@ -216,8 +216,8 @@ def experiment_section(stored: dict[str, Any], folder: Path) -> str:
     first = _title(stored, stored["tables"][0]).partition(",")[0]
     for table in stored["tables"]:
         title, cells = _title(stored, table), _cells(table)
-        shown = title.partition(",")[0] == first and not content.get("compare")
-        if shown or title.startswith("candidates"):
+        is_main = title.partition(",")[0] == first and not content.get("compare")
+        if is_main or title.startswith("candidates"):
             parts += [f"**{title}**", cells]
         else:
             parts.append(f"<details markdown><summary>{title}</summary>\n\n{cells}\n\n</details>")

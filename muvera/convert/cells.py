@@ -115,7 +115,8 @@ def unpacked(rows: list[Any], cell: str, where: str) -> NDArray[Any]:
     wrong = (small != np.rint(small)) | (small < _INT8.start) | (small >= _INT8.stop)
     if wrong.any():
         raise ReadError(
-            f"it has in {where} {small[wrong][0]:g}, but an int8 is an integer from -128 to 127. Export it again."
+            f"it has in {where} {small[wrong][0]:g}, but an int8 is an integer from -128 to 127. Export it "
+            "again."
         )
     if cell == "int8":
         return small

@@ -63,7 +63,8 @@ def pool_words(
         numbers = np.asarray(numbers, np.int64)
         if numbers.shape != (len(tokens),):
             raise ValueError(
-                f"words[{i}] must have one number for each of {len(tokens)} tokens, got shape {numbers.shape}."
+                f"words[{i}] must have one number for each of {len(tokens)} tokens, got shape "
+                f"{numbers.shape}."
             )
         _, first, inverse = np.unique(numbers, return_index=True, return_inverse=True)
         rank = np.empty(len(first), np.int64)

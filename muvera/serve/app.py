@@ -122,7 +122,8 @@ class HitModel(BaseModel):
     metadata: dict[str, Any] = {}
     parts: dict[str, float] = Field(
         default={},
-        description="'maxsim' (Chamfer similarity), 'words' and 'mean', or for a sentence 'maxsim' and 'text'.",
+        description="'maxsim' (Chamfer similarity), 'words' and 'mean', or for a sentence 'maxsim' and "
+        "'text'.",
     )
     span: tuple[int, int] | None = Field(default=None, description="Start and end of a sentence in its text.")
 

@@ -414,8 +414,8 @@ READERS = (
         lambda path: starts_with(path, b"\x89HDF\r\n\x1a\n"),
         _open_hdf5,
         "docs.h5",
-        "a .h5 or .hdf5 file with tokens and offsets or lengths, or one dataset per document, in the order of "
-        "their names (with track_order=True in the order of writing)",
+        "a .h5 or .hdf5 file with tokens and offsets or lengths, or one dataset per document, in the order "
+        "of their names (with track_order=True in the order of writing)",
     ),
     Reader(
         "npy",
