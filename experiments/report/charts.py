@@ -185,7 +185,8 @@ def picture(plot: Plot) -> str:
     # The converter measures text in a font that it contains.
     config = {**CONFIG, "axis": axis, "legend": legend, "font": "Arial, sans-serif"}
     sized = {**specification(plot), "width": _WIDTH, "height": _HEIGHT, "autosize": "pad"}
-    text: str = vl_convert.vegalite_to_svg(sized, vl_version="5.21", config=config)
+    newest = vl_convert.get_vegalite_versions()[-1]
+    text: str = vl_convert.vegalite_to_svg(sized, vl_version=newest, config=config)
     start = text.index(">", text.index("<svg")) + 1
     return f"{text[:start]}{_STYLE}{text[start:]}\n"
 
