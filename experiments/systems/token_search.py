@@ -131,7 +131,7 @@ class XTR(TokenSystem):
     ) -> Answers:
         """Rank by imputed scores.
 
-        With `candidates`, order so many of the best by exact Chamfer.
+        With `candidates`, order this many of the best by exact Chamfer.
         """
 
         def answer(_: int, query: MultiVectors) -> Ranked:

@@ -56,14 +56,14 @@ _INTERVAL = 0.02
 # Standard errors in half of a 95% interval.
 _Z = 1.96
 
-# Number of documents that a first fit leaves out,
+# Number of documents that a first fit leaves out, if the collection is large enough.
 _LEFT_OUT = 64
 
-# at most one document in this many.
+# A first fit leaves out at most one document in this many.
 _LEFT_SHARE = 8
 
-#: If they are at most one document in this many, the fit is kept: so few more documents
-#: would hardly change it.  Larger collections leave out so many.
+#: If at most one document in this many was left out, the fit is kept: the few others
+#: would hardly change it.  Larger collections leave out one document in this many.
 KEPT_SHARE = 32
 
 # Maximum number of documents whose windows calibrate.

@@ -188,7 +188,7 @@ def crowd(count: int, rounds: int) -> tuple[int, int, float]:
 
 
 def slow_readers(count: int) -> tuple[int, float]:
-    """Let `count` clients ask for answers of 10 MB and not read them.
+    """Request answers of 10 MB with `count` clients that never read them.
 
     Return the status of another client's search meanwhile, and MB of peak memory.
     """
