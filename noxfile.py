@@ -103,7 +103,8 @@ def shared(session: nox.Session) -> None:
 def quick(session: nox.Session, resolution: str) -> None:
     """Run the quick tests with the oldest and with the newest supported versions."""
     session.install("-e", ".[test]", "--resolution", resolution)
-    session.run("pytest", "-q", *PARALLEL, "-m", "not slow", *session.posargs)
+    few = "--hypothesis-profile=few"
+    session.run("pytest", "-q", *PARALLEL, few, "-m", "not slow", *session.posargs)
 
 
 @nox.session
@@ -140,12 +141,14 @@ def models(session: nox.Session) -> None:
     _suites(session, "minilm,mteb,sentence-transformers,static", [str(wheels[-1])], tests)
 
 
+_PYTEST = ("hypothesis", "pytest", "pytest-asyncio", "pytest-xdist")
 _VERSION = "import sys; print('%d%d' % sys.version_info[:2])"
 
 
 def _suites(session: nox.Session, extras: str, packages: list[str], tests: list[str]) -> None:
-    session.install("-e", f".[{extras}]", *packages, "hypothesis", "pytest", "pytest-asyncio")
-    session.run("pytest", "-q", "-W", "default", "-o", "asyncio_mode=auto", *tests, *session.posargs)
+    session.install("-e", f".[{extras}]", *packages, *_PYTEST)
+    quietly = ("-q", "-W", "default", "-o", "asyncio_mode=auto")
+    session.run("pytest", *quietly, *PARALLEL, *tests, *session.posargs)
 
 
 @nox.session(name="quick-run")

@@ -515,11 +515,27 @@ class MuveraIndex:
         selected = None if ids is None else as_id_list(ids)
         plan = SearchPlan(k, selected, candidates, recall, ef, rescore, threads)
         checked = self._checked(queries)
-        with self._lock.shared():
-            contents = self._contents
-            proposal = propose(contents, checked, plan)
+        contents, proposal = self.propose(checked, plan)
         # Rows keep their tokens and ids, so later changes do not matter.
         return rank(contents, checked, proposal, threads, rescore)
+
+    def propose(self, queries: MultiVectors, plan: SearchPlan) -> tuple[IndexContents, Proposal]:
+        """Find candidates without ranking them; for a :class:`muvera.TextIndex`.
+
+        Parameters
+        ----------
+        queries : MultiVectors
+            With the dimension of the index.
+        plan : SearchPlan
+            The arguments of a search.
+
+        Returns
+        -------
+        tuple of IndexContents and Proposal
+            The contents that were searched, and the rows to rank for each query.
+        """
+        with self._lock.shared():
+            return self._contents, propose(self._contents, queries, plan)
 
     def rerank(
         self,

@@ -463,6 +463,16 @@ class DocumentTokens:
                 f"({self.kind}). Build it with keep_exact=True, or omit rescore."
             )
 
+    def num_rescored(self, k: int) -> int:
+        """Return how many of the best rows by codes are scored by floats for `k` hits.
+
+        Parameters
+        ----------
+        k : int
+        """
+        # Decoding takes longer than reading exact tokens and changes the order less.
+        return (k if self.floats is None else 2 * k) + _MORE
+
     def read_ahead(self, rows: Rows) -> None:
         """Prefetch from disk the data of these rows that :meth:`rank` reads first."""
         self.stores[-1].read_ahead(rows)
@@ -521,11 +531,7 @@ class DocumentTokens:
         floats = self.floats
         codes = self.codes
         tokens = np.asarray(query, np.float32)
-        if rescore is None:
-            # Decoding takes longer than reading exact tokens and changes the order
-            # less.
-            rescore = (options.k if floats is None else 2 * options.k) + _MORE
-        count = max(options.k, rescore)
+        count = self.num_rescored(options.k) if rescore is None else max(options.k, rescore)
         # Short queries are ranked exactly, as in `rank_short`.
         if codes is None and (len(rows) <= count or len(tokens) <= LANES):
             assert floats is not None

@@ -22,8 +22,9 @@ from ..metadata import Filter, TextDocument
 from ..reranking.chamfer import explain, rank_spans, score_spans, spans_from_characters
 from ..utils.checks import as_id_list, require_number
 from ..utils.hints import Argument, Message
-from .database import UNSPACED, require_ids
+from .database import require_ids
 from .encoders.base import ScoreWeights, TextEncoder, token_spans
+from .words import UNSPACED
 
 # The end of a sentence: a mark and closing quotes before a space and a capital, a mark
 # between spaces, a CJK mark, or an empty line.  In a text without capitals, any letter
@@ -197,20 +198,45 @@ def add_parts(
     """
     if not maxsim:
         return {}
-    unit = (max(maxsim.values()) - min(maxsim.values())) / (1 - weights.words - weights.mean)
-    parts = {id: {"maxsim": score} for id, score in maxsim.items()}
+    similarities = np.array(list(maxsim.values()))
+    unit = (similarities.max() - similarities.min()) / (1 - weights.words - weights.mean)
+    columns = {"maxsim": similarities}
     if weights.words:
         most = max(words.values(), default=1.0)
-        for id, part in parts.items():
-            part["words"] = weights.words * unit / most * words.get(id, 0.0)
+        shared = np.array([words.get(id, 0.0) for id in maxsim])
+        columns["words"] = weights.words * unit / most * shared
     if weights.mean:
         lowest = min(means.values(), default=0.0)
         spread = max(means.values(), default=0.0) - lowest
-        for id, part in parts.items():
-            scaled = (means.get(id, lowest) - lowest) / spread if spread > 0 else 0.0
-            part["mean"] = weights.mean * unit * scaled
-    best = sorted(parts, key=lambda id: -sum(parts[id].values()))[:k]
-    return {id: parts[id] for id in best}
+        cosines = np.array([means.get(id, lowest) for id in maxsim]) - lowest
+        columns["mean"] = weights.mean * unit * (cosines / spread if spread > 0 else 0.0 * cosines)
+    order = np.argsort(-sum(columns.values(), np.zeros(len(maxsim))), kind="stable")[:k].tolist()
+    ids = list(maxsim)
+    return {ids[i]: {name: float(column[i]) for name, column in columns.items()} for i in order}
+
+
+def promising(
+    maxsim: dict[Any, float],
+    words: dict[Any, float],
+    means: dict[Any, float],
+    weights: ScoreWeights,
+    count: int,
+) -> list[Any]:
+    """Return the ids of texts to score exactly, given similarities by codes.
+
+    These are the best `count` texts, and the texts of the highest and of the lowest
+    similarity: all parts are scaled by this range.
+
+    Parameters
+    ----------
+    maxsim, words, means, weights
+        As for :func:`add_parts`.
+    count : int
+    """
+    if not maxsim:
+        return []
+    ends = (max(maxsim, key=maxsim.__getitem__), min(maxsim, key=maxsim.__getitem__))
+    return list(dict.fromkeys([*add_parts(maxsim, words, means, weights, count), *ends]))
 
 
 def mean_vectors(encoded: MultiVectors) -> NDArray[np.float32]:
