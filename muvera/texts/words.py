@@ -144,7 +144,8 @@ class WordScores:
         known = [self._score(connection, word) for word in words]
         rows = np.concatenate([rows for rows, _ in known])
         # Added in the order of the words, as FTS5 does.
-        sums = np.bincount(rows, weights=np.concatenate([scores for _, scores in known]))
+        weights = np.concatenate([scores for _, scores in known])
+        sums = np.asarray(np.bincount(rows, weights), np.float64)
         found = np.flatnonzero(sums)
         scores = sums[found]
         order = best_first(scores, k)
