@@ -19,6 +19,8 @@ from weakref import WeakMethod
 import numpy as np
 
 from ..data.multivectors import MultiVectors
+from ..fde.config import FDEConfig
+from ..fde.encoder import FDEEncoder
 from ..index.change import Change
 from ..index.generations import (
     TEXTS,
@@ -33,6 +35,7 @@ from ..index.id_map import IdMap, Missing
 from ..index.muvera_index import MuveraIndex
 from ..index.persistence import read_current, read_generation
 from ..index.searching import SearchPlan
+from ..index.settings import IndexSettings
 from ..utils.checks import as_path, counted
 from ..utils.hints import Hint, Message
 from .database import MEAN, DocumentDatabase, Row, TextDocument, checked_rows
@@ -69,6 +72,39 @@ class TextStore:
         self._folder: DurableFolder | None = None
         with vectors.change() as change:
             change.attach(partial(_write_texts, database))
+
+    @classmethod
+    def build(
+        cls,
+        batches: Iterable[MultiVectors],
+        database: DocumentDatabase,
+        encoder: str | FDEConfig | FDEEncoder | None,
+        settings: IndexSettings,
+        destination: Destination | None,
+        threads: int | None,
+    ) -> TextStore:
+        """Index token vectors batch by batch, with the texts of a database.
+
+        Parameters
+        ----------
+        batches : iterable of MultiVectors
+            With the ids of the texts.
+        database : DocumentDatabase
+        encoder, settings, threads
+            As for :meth:`muvera.MuveraIndex.build`.
+        destination : Destination, optional
+            The folder to save both to.  Memory then holds only one batch of token
+            vectors.
+        """
+
+        def attach(change: Change) -> None:
+            change.attach(partial(_write_texts, database))
+
+        pairs = ((batch, None) for batch in batches)
+        vectors = MuveraIndex.from_batches(
+            pairs, encoder, settings, destination, threads=threads, before_save=attach
+        )
+        return cls(vectors, database)
 
     @property
     def vectors(self) -> MuveraIndex:
