@@ -79,6 +79,13 @@ def mutants(session: nox.Session) -> None:
 
 
 @nox.session
+def coverage(session: nox.Session) -> None:
+    """Run all tests and list the lines of the package that none of them runs."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "-q", *PARALLEL, "--cov=muvera", "--cov-report=term-missing:skip-covered")
+
+
+@nox.session
 def attack(session: nox.Session) -> None:
     """Kill, interrupt and damage at length, and attack the server; print the counts.
 
@@ -103,8 +110,10 @@ def shared(session: nox.Session) -> None:
 def quick(session: nox.Session, resolution: str) -> None:
     """Run the quick tests with the oldest and with the newest supported versions."""
     session.install("-e", ".[test]", "--resolution", resolution)
+    # `clean-clone` compiles the kernels with the newest numba and NumPy, too.
+    compiled = ("--ignore=tests/kernels", "--ignore=tests/fde") if resolution == "highest" else ()
     few = "--hypothesis-profile=few"
-    session.run("pytest", "-q", *PARALLEL, few, "-m", "not slow", *session.posargs)
+    session.run("pytest", "-q", *PARALLEL, few, *compiled, "-m", "not slow", *session.posargs)
 
 
 @nox.session
