@@ -51,7 +51,7 @@ def test_a_page_of_a_pdf_has_text_lines_and_size(tmp_path: Path) -> None:
     path = write_pdf(tmp_path / "a.pdf", ["first line\nsecond line", ""])
     page = read_page(path, 1)
     assert page.text == "first line\nsecond line"
-    assert page.size == (400, 600)
+    assert page.size == pytest.approx((400, 600))
     (x0, y0, x1, y1), second = page.lines
     assert x0 == pytest.approx(0.1, abs=0.01) and 0.06 < y0 < y1 < 0.12 and x1 < 0.5
     assert second[1] - y0 == pytest.approx(40 / 600, abs=0.01)
