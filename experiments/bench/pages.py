@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from muvera import MultiVectors, MuveraIndex, chamfer_matrix
 from muvera.pages.page import Page
 
-from ..datasets.made_pages import GRID, PAGE, MadePages
+from ..datasets.made_pages import DOCUMENT, GRID, PAGE, MadePages
 from ..report.table import Column, Table
 from .plumbing import Save, finish, progress
 
@@ -142,7 +142,8 @@ def pages(
     tables = []
     about = (
         "Made pages: the patches of one real page of ColPali (32 x 32 patches, 128 columns) plus noise along their "
-        "own directions, shared by blocks of 4 x 4 patches and of each patch."
+        f"own directions, for documents of {DOCUMENT} pages and for each page. Patches that are alike stay alike, and "
+        "each also gets noise as large as its distance to the most similar one."
     )
     if part in ("pooling", "all"):
         rows = measure_pooling(made, count, queries)

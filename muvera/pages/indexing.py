@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from ..utils.checks import as_path
 from .encoders import PageEncoder, as_page_encoder
+from .folder import is_page_index
 from .page import Page
-from .page_index import PageIndex, is_page_index
+from .page_index import PageIndex
 from .pictures import ENDINGS, count_pages, read_page
 
 # Seconds between two saves: the work that a kill can lose.

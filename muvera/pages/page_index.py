@@ -16,7 +16,6 @@ from ..convert import open_source
 from ..convert.parsing import read_json_object
 from ..data.multivectors import MultiVectors, as_multivectors, checked_texts
 from ..fde.config import FDEConfig
-from ..index.generations import IndexFolderError
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
 from ..index.settings import IndexSettings
@@ -25,11 +24,12 @@ from ..reranking.codecs import CODECS
 from ..texts.database import DocumentDatabase, require_ids
 from ..texts.encoders.base import ScoreWeights
 from ..texts.hit import add_parts, require_weights
-from ..texts.store import TextStore, read_folder
-from ..utils.atomic_files import atomic_folder, read_json, recover_folder, write_json
+from ..texts.store import TextStore
+from ..utils.atomic_files import atomic_folder
 from ..utils.checks import as_id_list, as_path, counted, require_choice, require_int, require_number
 from ..utils.locks import renew_after_fork
 from .encoders import COLPALI_GRID, PageEncoder, as_page_encoder, required_page_encoder
+from .folder import PATCHES, POOLED, Facts, is_page_index, read_parts
 from .hit import PageHit, Source
 from .page import Page, PageFacts, of_each, own_metadata
 from .query import PageQueries, Words, required
@@ -42,21 +42,11 @@ FACTOR = 3.0
 #: query takes longer.
 _EXACT_TOKENS = 350_000
 
-# Names in the folder of an index: the pooled vectors with the database, the unpooled
-# vectors, and the facts that never change.
-_POOLED, _PATCHES, _FACTS = "pages", "patches", "pages.json"
-
-# Version of the folder.
-_VERSION = 1
-
 # Pages beside 2 k that the unpooled patches rank.
 _MORE = 10
 
 # Weight of shared words if a query has words: that of texts, not measured on pages.
 _WORDS = ScoreWeights().words
-
-# Attempts to read a folder while another process saves.
-_ATTEMPTS = 5
 
 
 class PageIndex:
@@ -460,6 +450,11 @@ class PageIndex:
         return required(self._encoder)
 
     @property
+    def encoder_name(self) -> str | None:
+        """Name of the encoder; None if there is none."""
+        return None if self._encoder is None else self._encoder.name
+
+    @property
     def root(self) -> Path | None:
         """Folder of the documents with relative names."""
         return self._root
@@ -477,6 +472,26 @@ class PageIndex:
 
     def __repr__(self) -> str:
         return f"PageIndex({counted(len(self), 'page')}, dimension={self.dimension})"
+
+    def page(self, id: int | str) -> tuple[str, int]:
+        """Return the document of a page, and its number in it.
+
+        Parameters
+        ----------
+        id : int or str
+            The page.
+
+        Returns
+        -------
+        tuple of str and int
+
+        Raises
+        ------
+        KeyError
+            For an unknown id.
+        """
+        facts = PageFacts.of(self._pages.get([id])[0].metadata)
+        return facts.document, facts.number
 
     def vectors(self, id: int | str) -> NDArray[np.float32]:
         """Return the unpooled vectors of a page, decoded; its patches come first.
@@ -540,19 +555,19 @@ class PageIndex:
         target = self._folder if path is None else as_path(path).resolve()
         assert target is not None
         with self._changing:
-            if target == self._folder and (target / _FACTS).is_file():
+            if target == self._folder and is_page_index(target):
                 self._save_changes(target)
             else:
                 self._save_new(target, overwrite)
 
     def _save_changes(self, target: Path) -> None:
         """Write new patches before the pages that name them, and remove unused ones."""
-        self._patches.save(target / _PATCHES)
-        self._pages.save(target / _POOLED)
+        self._patches.save(target / PATCHES)
+        self._pages.save(target / POOLED)
         unused = self._unused()
         if unused:
             self._patches.delete(unused)
-            self._patches.save(target / _PATCHES)
+            self._patches.save(target / PATCHES)
 
     def _unused(self) -> list[int]:
         """Return the numbers of patches that no page names."""
@@ -562,23 +577,26 @@ class PageIndex:
 
     def _save_new(self, target: Path, overwrite: bool) -> None:
         self._patches.delete(self._unused())
-        if overwrite and target.is_dir() and any(target.iterdir()) and not (target / _FACTS).is_file():
+        if overwrite and target.is_dir() and any(target.iterdir()) and not is_page_index(target):
             raise FileExistsError(
                 f"{target} is not a page index, so it is not replaced. Give another name, or empty it yourself."
             )
-        facts = {
-            "version": _VERSION, "factor": self._factor, "root": None if self._root is None else str(self._root),
-        }  # fmt: skip
         with atomic_folder(target, overwrite) as beside:
-            self._patches.save(beside / _PATCHES)
-            self._pages.save(beside / _POOLED)
-            write_json(beside / _FACTS, facts)
+            self._patches.save(beside / PATCHES)
+            self._pages.save(beside / POOLED)
+            Facts(self._factor, None if self._root is None else str(self._root)).write(beside)
         # From now on, they read from the new folder and save their changes to it.
-        self._pages, self._patches = _read_parts(target)
+        self._pages, self._patches = read_parts(target)
         self._folder = target
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], encoder: PageEncoder | str | None = None) -> PageIndex:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        encoder: PageEncoder | str | None = None,
+        *,
+        root: str | os.PathLike[str] | None = None,
+    ) -> PageIndex:
         """Load an index from a folder of :meth:`save`.
 
         Vectors stay on disk and are memory-mapped.
@@ -591,6 +609,8 @@ class PageIndex:
             Must have the name of the encoder that made the vectors.  Default: that
             encoder, if it is "colpali" or "colmodernvbert", loaded at the first query
             of words; none otherwise.
+        root : path, optional
+            Folder of the documents with relative names, if they were moved.
 
         Returns
         -------
@@ -605,47 +625,17 @@ class PageIndex:
             For an encoder that did not make the vectors.
         """
         target = as_path(path).resolve()
-        recover_folder(target)
-        if not (target / _FACTS).is_file():
-            raise FileNotFoundError(
-                f"{target} contains no page index: it has no {_FACTS}. Build one with muvera pages index."
-            )
-        try:
-            facts = read_json(target / _FACTS)
-            version, factor, root = facts["version"], float(facts["factor"]), facts["root"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise IndexFolderError(
-                f"{target / _FACTS} is damaged ({error}). Restore it from a copy."
-            ) from error
-        if version != _VERSION:
-            raise IndexFolderError(
-                f"{target} has version {version} of the folder, but this muvera reads version {_VERSION}. Use "
-                "the muvera that wrote it, or build the index again."
-            )
+        facts = Facts.read(target)
+        place = facts.root if root is None else as_path(root).resolve()
         loaded = cls.__new__(cls)
-        loaded._factor, loaded._root, loaded._folder = factor, None if root is None else Path(root), target
-        loaded._pages, loaded._patches = _read_parts(target)
+        loaded._factor = facts.factor
+        loaded._root = None if place is None else Path(place)
+        loaded._folder = target
+        loaded._pages, loaded._patches = read_parts(target)
         loaded._encoder = required_page_encoder(str(loaded._pages.database.text_encoder), encoder, target)
         loaded._renew_locks()
         renew_after_fork(loaded)
         return loaded
-
-
-def is_page_index(path: Path) -> bool:
-    """Return True if a folder contains a page index."""
-    return (path / _FACTS).is_file()
-
-
-def _read_parts(target: Path) -> tuple[TextStore, MuveraIndex]:
-    """Load the pooled vectors with the database, and the patches that it names."""
-    for _ in range(_ATTEMPTS):
-        patches = MuveraIndex.load(target / _PATCHES)
-        pooled, database, _ = read_folder(target / _POOLED)
-        store = TextStore(pooled, database)
-        named = [PageFacts.of(document.metadata).patches_id for document in store]
-        if all(number in patches for number in named):
-            return store, patches
-    raise IndexFolderError(f"{target} has pages without patches. Restore the folder from a copy.")
 
 
 def _read(source: Any) -> MultiVectors:
