@@ -32,6 +32,15 @@ _ROUNDS = 60
 # Pages that are made and pooled at a time.
 _BATCH = 100
 
+# Pages that are added to a large index at a time, and queries that it is searched with.
+_GROWN, _QUERIES = 5000, 50
+
+# As PageIndex: a smaller collection is ranked as a whole.
+_EXACT_TOKENS = 350_000
+
+# Candidates of a search of a large index; PageIndex ranks 1,000.
+_DEPTHS = (100, 300, 1000)
+
 _Pool = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
@@ -128,6 +137,54 @@ def measure_times(made: MadePages) -> list[dict[str, Any]]:
             }
         )  # fmt: skip
     return rows
+
+
+def grow(made: MadePages, count: int, folder: Path, minutes: float) -> dict[str, Any] | None:
+    """Build an index of pooled pages; return its size, times and recall at the end.
+
+    It is saved in `folder`, and continued by the next call if `minutes` are over.
+    """
+    ended = time.monotonic() + 60 * minutes
+    groups = ward_groups(made.page[: made.patches], 3)
+    if (folder / "index").exists():
+        index = MuveraIndex.load(folder / "index")
+    else:
+        index = MuveraIndex(
+            "simhash", dimension=made.page.shape[1], tokens="int8", exact_tokens=_EXACT_TOKENS
+        )
+    begun, first = time.perf_counter(), len(index)
+    while len(index) < count and time.monotonic() < ended:
+        numbers = range(len(index), min(len(index) + _GROWN, count))
+        index.add(list(made.pooled(numbers, groups)), ids=list(numbers))
+        if len(index) % (4 * _GROWN) == 0:
+            index.save(folder / "index")
+        progress(f"{len(index):,} of {count:,} pages")
+    seconds = time.perf_counter() - begun
+    if len(index) > first:
+        index.save(folder / "index")
+        print(f"{len(index) - first:,} pages in {seconds:.0f} s")
+    if len(index) < count:
+        return None
+    queries = [made.query(i, i * count // _QUERIES) for i in range(_QUERIES)]
+    exact = index.search(queries, _K, candidates=count)
+    row: dict[str, Any] = {"pages": count, "bytes": index.info().bytes_per_document}
+    for candidates in _DEPTHS:
+        index.search(queries[:5], _K, candidates=candidates, threads=1)
+        times, found = [], []
+        for query, best in zip(queries, exact, strict=True):
+            begun = time.perf_counter()
+            ranking = index.search([query], _K, candidates=candidates, threads=1)[0]
+            times.append(1e3 * (time.perf_counter() - begun))
+            found.append(len(set(ranking.ids.tolist()) & set(best.ids.tolist())) / _K)
+        row[f"recall {candidates}"], row[f"p50 {candidates}"] = np.mean(found), np.percentile(times, 50)
+    return row
+
+
+def ward_groups(patches: NDArray[np.float32], factor: float) -> NDArray[np.int64]:
+    """Return the group of each patch: the nearest mean of :func:`ward`."""
+    means = Page(patches, "real", grid=GRID).pooled(factor)
+    _, groups = np.unique((patches @ means.T).argmax(axis=1), return_inverse=True)
+    return groups.astype(np.int64)
 
 
 def pages(

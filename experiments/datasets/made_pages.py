@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,8 @@ class MadePages:
         return rng.standard_normal((count, self.page.shape[1]), np.float32) @ self._directions
 
     def _map(self, rng: np.random.Generator) -> NDArray[np.float32]:
-        return self._scale * self._noise(rng, self.page.shape[1])
+        random: NDArray[np.float32] = self._scale * self._noise(rng, self.page.shape[1])
+        return random
 
     def vectors(self, number: int) -> NDArray[np.float32]:
         """Return the vectors of a page: patches in reading order, then special ones.
@@ -69,11 +71,37 @@ class MadePages:
         ----------
         number : int
         """
-        of_document = self._map(np.random.default_rng((self._seed, 1, number // DOCUMENT)))
         rng = np.random.default_rng((self._seed, 0, number))
-        change = _DOCUMENT_NOISE * of_document + _PAGE_NOISE * self._map(rng)
+        change = self._change(number, rng)
         made = self.page + self._centered @ change + self._own_noise * self._noise(rng, len(self.page))
         return _unit(made)
+
+    def _change(self, number: int, rng: np.random.Generator) -> NDArray[np.float32]:
+        of_document = self._map(np.random.default_rng((self._seed, 1, number // DOCUMENT)))
+        return _DOCUMENT_NOISE * of_document + _PAGE_NOISE * self._map(rng)
+
+    def pooled(self, numbers: Iterable[int], groups: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
+        """Yield the means of groups of pages' patches, and then the special vectors.
+
+        They are computed from the means of the real page, which is faster than pooling:
+        a linear map of a mean is the mean of a linear map.
+
+        Parameters
+        ----------
+        numbers : iterable of int
+        groups : int64 (1024,)
+            Group of each patch.
+        """
+        sizes = np.append(np.bincount(groups), np.ones(len(self.page) - self.patches, np.int64))
+        owners = np.append(groups, np.arange(groups.max() + 1, len(sizes)))
+        means = np.zeros((len(sizes), len(self.page)), np.float32)
+        means[owners, np.arange(len(owners))] = 1 / sizes[owners]
+        page, centered, own = means @ self.page, means @ self._centered, means @ self._own_noise
+        own /= np.sqrt(sizes)[:, None].astype(np.float32)
+        for number in numbers:
+            rng = np.random.default_rng((self._seed, 0, number))
+            change = self._change(number, rng)
+            yield _unit(page + centered @ change + own * self._noise(rng, len(sizes)))
 
     def query(self, number: int, page: int) -> NDArray[np.float32]:
         """Return a query: a block of patches of a page, with noise.

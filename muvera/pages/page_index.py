@@ -38,8 +38,11 @@ from .query import PageQueries, Words, required
 #: it; `python -m experiments pages` compares it with others.
 FACTOR = 3.0
 
-#: Pages of a collection with at most this many pooled tokens are all ranked: encoding a
-#: query takes longer.
+# Pages that are ranked by their means: encoding a query takes longer.
+_CANDIDATES = 1000
+
+# Pages of a collection with at most this many pooled tokens, about 1,000 pages, are all
+# ranked.
 _EXACT_TOKENS = 350_000
 
 # Pages beside 2 k that the unpooled patches rank.
@@ -102,7 +105,8 @@ class PageIndex:
         self._root = None if root is None else as_path(root).resolve()
         self._encoder = None if encoder is None else as_page_encoder(encoder)
         name = "" if self._encoder is None else self._encoder.name
-        pooled = MuveraIndex(dimension=columns, encoder="fde", tokens="int8", exact_tokens=_EXACT_TOKENS)
+        # "simhash" is not fitted on the first pages, which later ones may not resemble.
+        pooled = MuveraIndex("simhash", dimension=columns, tokens="int8", exact_tokens=_EXACT_TOKENS)
         self._pages = TextStore(pooled, DocumentDatabase(name))
         # They only rank the best pages again, so they need no single vectors.
         settings = IndexSettings.of(tokens=patches, exact_tokens=1 << 62)
@@ -343,8 +347,8 @@ class PageIndex:
         where : mapping, optional
             A condition on the metadata, and on ``document`` and ``number``.
         candidates : int, optional
-            Pages that single vectors propose and the means rank.  Default: 100.  Small
-            collections are ranked as a whole.
+            Pages that single vectors propose and the means rank.  Default: 1,000, which
+            take less time than encoding a query.
         rescore : int, optional
             Pages that the unpooled patches rank again, at least `k`.  More raise recall
             and read more from disk.  Default: 2 k + 10.
@@ -368,11 +372,12 @@ class PageIndex:
         asked = PageQueries.of(queries, text, self.dimension, self._encoder)
         require_int("k", k, 1)
         count = 2 * k + _MORE if rescore is None else require_int("rescore", rescore, k)
+        proposed = _CANDIDATES if candidates is None else require_int("candidates", candidates, k)
         require_weights(words, None)
         found = []
         for vectors, line, spans in asked.queries:
             weight = (_WORDS if words is None else words) if line else 0.0
-            rank = partial(self._rank, vectors, line, count, where, candidates, weight, threads)
+            rank = partial(self._rank, vectors, line, count, where, proposed, weight, threads)
             best = self._pages.on_one_state(rank)
             found.append(self._hits(best[0], best[1], k, vectors, spans))
         return found[0] if asked.single else found
@@ -383,7 +388,7 @@ class PageIndex:
         line: str,
         count: int,
         where: Filter | None,
-        candidates: int | None,
+        candidates: int,
         weight: float,
         threads: int | None,
     ) -> tuple[dict[Any, dict[str, float]], dict[Any, Any]]:
@@ -391,7 +396,7 @@ class PageIndex:
         store = self._pages
         within = store.select(where) if where else None
         ranking = store.vectors.search(
-            [query], count, ids=within, candidates=None if candidates is None else max(candidates, count),
+            [query], count, ids=within, candidates=max(candidates, count),
             threads=threads,
         )[0]  # fmt: skip
         ids = ranking.ids.tolist()

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import FastAPI, Query
 from fastapi.responses import Response
+from numpy.typing import NDArray
 from pydantic import BaseModel, Field, FiniteFloat
 from starlette.exceptions import HTTPException
 
@@ -59,8 +60,8 @@ class PageSearch(Strict):
 class PageHitModel(BaseModel):
     """A found page.
 
-    A map has a byte for each patch in reading order, base64: 0 at the mean of the page
-    or below, and 255 at the maximum of all maps of the answer.
+    A map has a byte for each patch in reading order, base64: 0 at the map's mean or
+    below, and 255 at the highest distance from a mean among all maps of the answer.
     """
 
     id: Id
@@ -214,15 +215,17 @@ class _PageServer(Worker):
         return {"status": "ok"}
 
 
-def _maps(hit: PageHit) -> np.ndarray[Any, np.dtype[np.float32]] | None:
-    """Return the map of the query and of each word, (1 + words, rows, columns)."""
+def _maps(hit: PageHit) -> NDArray[np.float32] | None:
+    """Return maps of the query and of each word, (1 + words, rows, columns)."""
     if hit.source.facts.grid is None:
         return None
     words = range(min(len(hit.words), _MAX_WORDS))
-    return np.stack([hit.heatmap(), *(hit.heatmap(word) for word in words)])
+    maps = np.stack([hit.heatmap(), *(hit.heatmap(word) for word in words)])
+    above: NDArray[np.float32] = maps - maps.mean(axis=(1, 2), keepdims=True)
+    return above
 
 
-def _result(hit: PageHit, maps: np.ndarray[Any, np.dtype[np.float32]] | None, most: float) -> PageHitModel:
+def _result(hit: PageHit, maps: NDArray[np.float32] | None, most: float) -> PageHitModel:
     coded: list[str] = []
     if maps is not None:
         steps = (_STEPS * maps.clip(0, most) / max(most, 1e-9)).astype(np.uint8)
