@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Sequence
 from functools import cached_property
+from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 BUILT_IN = {"colpali": "Qdrant/colpali-v1.3-fp16", "colmodernvbert": "Qdrant/colmodernvbert"}
 
 _NAMES = (
-    "colmodernvbert (1 GB, for CPUs), colpali (6.5 GB), fastembed:MODEL, http://HOST/PATH#MODEL (a server with "
-    "vLLM's pooling interface; or https)"
+    "colmodernvbert (1 GB, for CPUs), colpali (6.5 GB), fastembed:MODEL, colpali-engine:CHECKPOINT, "
+    "http://HOST/PATH#MODEL (a server with vLLM's pooling interface; or https)"
 )
 
 # Vectors of a page of ColPali: a grid, and 6 of the prompt.
@@ -229,6 +230,101 @@ def _order_of_tiles(
     return np.append(order, np.setdiff1d(np.arange(count), order)), (down * _TILE, right * _TILE)
 
 
+class ColPaliEngineEncoder(PageEncoder):
+    """ColPali, ColQwen2 or a successor, run by colpali-engine and torch.
+
+    Parameters
+    ----------
+    checkpoint : str
+        Such as ``"vidore/colqwen2-v1.0"``; its name chooses the model's class.
+    device : str, optional
+        Such as ``"cuda"``.  Default: a GPU if torch finds one.
+
+    Raises
+    ------
+    ImportError
+        Without colpali-engine.
+    ValueError
+        If colpali-engine has no class for the checkpoint's name.
+    """
+
+    def __init__(self, checkpoint: str, device: str | None = None) -> None:
+        self.name = f"colpali-engine:{checkpoint}"
+        try:
+            models = import_module("colpali_engine.models")
+            self._torch = import_module("torch")
+        except ImportError as error:
+            raise ImportError(
+                f"{checkpoint} needs colpali-engine, but importing it fails ({error}). Install it with: pip "
+                "install colpali-engine"
+            ) from error
+        words = checkpoint.lower().replace("-", "").replace("_", "")
+        known = [
+            name for name in dir(models) if name.startswith("Col") and hasattr(models, f"{name}Processor")
+        ]
+        fitting = [name for name in known if name.lower() in words]
+        if not fitting:
+            raise ValueError(f"colpali-engine has no model for {checkpoint!r}. It has {', '.join(known)}.")
+        name = max(fitting, key=len)  # ColQwen2 is a part of ColQwen2_5
+        chosen = device or ("cuda" if self._torch.cuda.is_available() else "cpu")
+        self._model = getattr(models, name).from_pretrained(checkpoint, device_map=chosen).eval()
+        self._processor = getattr(models, f"{name}Processor").from_pretrained(checkpoint)
+
+    def encode_page(self, picture: Image) -> EncodedPage:
+        """Encode a page.
+
+        Parameters
+        ----------
+        picture : PIL.Image.Image
+            The page.
+
+        Returns
+        -------
+        EncodedPage
+            Without a grid if the processor does not tell one.
+        """
+        batch = self._processor.process_images([picture])
+        vectors = self._vectors(batch)
+        grid = _grid_of(batch)
+        token = getattr(self._processor, "image_token_id", None)
+        if token is None or "input_ids" not in batch:
+            return EncodedPage(vectors, COLPALI_GRID if len(vectors) == COLPALI_VECTORS else None)
+        patches = np.flatnonzero(np.asarray(batch["input_ids"][0].cpu()) == token)
+        grid = COLPALI_GRID if grid is None and len(patches) == np.prod(COLPALI_GRID) else grid
+        if grid is None or len(patches) != np.prod(grid) or np.any(np.diff(patches) != 1):
+            return EncodedPage(vectors)
+        return EncodedPage(vectors, grid, (int(patches[0]), len(vectors) - int(patches[-1]) - 1))
+
+    def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
+        """Encode queries.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            The queries.
+
+        Returns
+        -------
+        MultiVectors
+        """
+        return MultiVectors.from_arrays(
+            [self._vectors(self._processor.process_queries([text])) for text in texts]
+        )
+
+    def _vectors(self, batch: Any) -> NDArray[np.float32]:
+        with self._torch.no_grad():
+            found = self._model(**batch.to(self._model.device))[0]
+        return np.asarray(found.float().cpu(), np.float32)
+
+
+def _grid_of(batch: Any) -> tuple[int, int] | None:
+    """Return the grid that a Qwen processor tells; it merges patches by 2 x 2."""
+    if "image_grid_thw" not in batch:
+        return None
+    _, rows, columns = (int(number) for number in batch["image_grid_thw"][0])
+    return rows // 2, columns // 2
+
+
 class HTTPPageEncoder(PageEncoder):
     """A model behind an HTTP endpoint with vLLM's pooling interface.
 
@@ -308,8 +404,8 @@ def load_page_encoder(name: str) -> PageEncoder:
     Parameters
     ----------
     name : str
-        ``"colmodernvbert"``, ``"colpali"``, ``"fastembed:MODEL"`` or
-        ``"http://HOST/PATH#MODEL"``.
+        ``"colmodernvbert"``, ``"colpali"``, ``"fastembed:MODEL"``,
+        ``"colpali-engine:CHECKPOINT"`` or ``"http://HOST/PATH#MODEL"``.
 
     Returns
     -------
@@ -327,6 +423,8 @@ def load_page_encoder(name: str) -> PageEncoder:
     kind, _, model = name.partition(":")
     if kind == "fastembed" and model:
         return FastembedPageEncoder(model)
+    if kind == "colpali-engine" and model:
+        return ColPaliEngineEncoder(model)
     if kind in ("http", "https") and "#" in model:
         url, _, served = name.rpartition("#")
         return HTTPPageEncoder(url, served)
