@@ -8,6 +8,7 @@ from .bench.explanations import explanations
 from .bench.first_stage import first_stage
 from .bench.growth import grow
 from .bench.long_texts import long_texts
+from .bench.pages import pages
 from .bench.pipeline import pipeline
 from .bench.recall_dial import recall_dial
 from .bench.searches import dial, searches
@@ -33,6 +34,7 @@ for bench in (
     long_texts,
     first_stage,
     grow,
+    pages,
 ):
     app.command()(bench)
 

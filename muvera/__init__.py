@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .index.muvera_index import MuveraIndex
     from .index.settings import IndexInfo, IndexSettings
     from .mips.settings import HNSWSettings
+    from .pages.page_index import PageIndex
     from .reranking.chamfer import Explanation, chamfer, chamfer_matrix, explain, rerank, top_k
     from .reranking.fusion import fuse
     from .reranking.sparse import SparseVectors
@@ -67,6 +68,7 @@ _HOMES = {
     "IndexSettings": "index.settings",
     "MultiVectors": "data.multivectors",
     "MuveraIndex": "index.muvera_index",
+    "PageIndex": "pages.page_index",
     "Ranking": "data.ranking",
     "SparseVectors": "reranking.sparse",
     "TextEncoder": "texts.encoders.base",
@@ -120,6 +122,7 @@ __all__ = [
     "IndexSettings",
     "MultiVectors",
     "MuveraIndex",
+    "PageIndex",
     "Ranking",
     "SparseVectors",
     "TextEncoder",

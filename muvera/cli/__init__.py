@@ -22,6 +22,7 @@ from . import (
     info,
     load,
     mcp,
+    pages,
     search,
     serve,
     texts,
@@ -78,6 +79,7 @@ app.command("encode")(encode.encode)
 app.command("load")(load.load)
 app.command("formats")(formats.formats)
 app.add_typer(texts.texts, name="texts", cls=Commands)
+app.add_typer(pages.pages, name="pages", cls=Commands)
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Argument, Option
@@ -13,6 +13,9 @@ import muvera
 
 from .options import TextEncoderOption
 from .printing import warn
+
+if TYPE_CHECKING:
+    from ..serve import ServerSettings
 
 # Environment variable of the token for changes; an option would be visible in the list
 # of processes.
@@ -24,17 +27,25 @@ _READ_TOKEN = "MUVERA_READ_TOKEN"
 # Shorter tokens could be guessed.
 _MIN_TOKEN_LENGTH = 16
 
+HostOption = Annotated[str, Option(help="Address to listen on.")]
+
+AllowedHostOption = Annotated[
+    list[str] | None, Option(metavar="HOST", help="Host name of requests, or * (default: --host).")
+]
+
+PortOption = Annotated[int, Option(min=1, max=65535, help="Port to listen on.")]
+
+SearchesOption = Annotated[int | None, Option(min=1, help="Concurrent searches (default: one per core).")]
+
 
 def serve(
     index: Annotated[Path, Argument(metavar="INDEX", help="Folder of an index.")],
     encoder: TextEncoderOption = None,
-    host: Annotated[str, Option(help="Address to listen on.")] = "127.0.0.1",
-    allowed_host: Annotated[
-        list[str] | None, Option(metavar="HOST", help="Host name of requests, or * (default: --host).")
-    ] = None,
-    port: Annotated[int, Option(min=1, max=65535, help="Port to listen on.")] = 8080,
+    host: HostOption = "127.0.0.1",
+    allowed_host: AllowedHostOption = None,
+    port: PortOption = 8080,
     writable: Annotated[bool, Option("--writable", help=f"Allow changes; set {_TOKEN}.")] = False,
-    threads: Annotated[int | None, Option(min=1, help="Concurrent searches (default: one per core).")] = None,
+    threads: SearchesOption = None,
 ) -> None:
     """Serve an index over HTTP, with a search page.
 
@@ -51,9 +62,30 @@ def serve(
         -d '{"query": "red apple"}'
     """
     from ..index.generations import texts_file
+
+    settings = server_settings(host, writable, threads)
+    loaded: muvera.TextIndex | muvera.MuveraIndex
+    if texts_file(index) is None:
+        loaded = muvera.MuveraIndex.load(index)
+    else:
+        loaded = (muvera.TextIndex.open if writable else muvera.TextIndex.load)(index, encoder)
+    try:
+        run_server(loaded, index, "document", settings, host, port, allowed_host)
+    finally:
+        try:
+            if isinstance(loaded, muvera.TextIndex):
+                loaded.close()
+        except (OSError, ValueError) as error:
+            warn(f"The index was not saved, but its journal keeps all changes: {error}")
+            raise typer.Exit(1) from None
+
+
+def server_settings(host: str, writable: bool, threads: int | None) -> ServerSettings:
+    """Return the settings of a server, with the tokens of the environment.
+
+    Warn of short tokens, and if other machines can reach the server.
+    """
     from ..serve import LOCAL, ServerSettings
-    from ..serve import serve as run
-    from ..utils.checks import counted
     from ..utils.parallel import thread_count
 
     token = os.environ.get(_TOKEN) or None
@@ -66,29 +98,31 @@ def serve(
             f"Other machines can reach this server at {host} and read the index {readers}. Nothing is "
             "encrypted."
         )
-    loaded: muvera.TextIndex | muvera.MuveraIndex
-    if texts_file(index) is None:
-        loaded = muvera.MuveraIndex.load(index)
-    else:
-        loaded = (muvera.TextIndex.open if writable else muvera.TextIndex.load)(index, encoder)
+    return settings
+
+
+def run_server(
+    loaded: muvera.TextIndex | muvera.MuveraIndex | muvera.PageIndex,
+    path: Path,
+    noun: str,
+    settings: ServerSettings,
+    host: str,
+    port: int,
+    allowed_hosts: list[str] | None,
+) -> None:
+    """Serve an index until a signal; print its size, in `noun`, and its address."""
+    from ..serve import serve as run
+    from ..utils.checks import counted
+
     address = f"[{host}]" if ":" in host else host
 
     def announce() -> None:
-        documents = counted(len(loaded), "document")
-        typer.echo(f"{index}: {documents} at http://{address}:{port}/ (Ctrl-C stops)")
+        typer.echo(f"{path}: {counted(len(loaded), noun)} at http://{address}:{port}/ (Ctrl-C stops)")
 
-    try:
-        run(
-            loaded, settings, host=host, port=port, allowed_hosts=allowed_host,
-            name=index.resolve().name, announce=announce,
-        )  # fmt: skip
-    finally:
-        try:
-            if isinstance(loaded, muvera.TextIndex):
-                loaded.close()
-        except (OSError, ValueError) as error:
-            warn(f"The index was not saved, but its journal keeps all changes: {error}")
-            raise typer.Exit(1) from None
+    run(
+        loaded, settings, host=host, port=port, allowed_hosts=allowed_hosts,
+        name=path.resolve().name, announce=announce,
+    )  # fmt: skip
 
 
 def _warn_of_short_tokens(*tokens: str | None) -> None:

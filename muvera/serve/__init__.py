@@ -16,6 +16,7 @@ import numpy as np
 
 from ..fde.linear_algebra import one_blas_thread
 from ..index.muvera_index import MuveraIndex
+from ..pages.page_index import PageIndex
 from ..texts.text_index import TextIndex
 from ..utils.checks import import_extra, require_int, require_number
 from ..utils.hints import Argument, Hint, Message
@@ -116,7 +117,7 @@ class ServerSettings:
 
 
 def serve(
-    index: TextIndex | MuveraIndex,
+    index: TextIndex | MuveraIndex | PageIndex,
     settings: ServerSettings,
     *,
     host: str = "127.0.0.1",
@@ -129,7 +130,7 @@ def serve(
 
     Parameters
     ----------
-    index : TextIndex or MuveraIndex
+    index : TextIndex, MuveraIndex or PageIndex
         The caller closes it afterwards.
     settings : ServerSettings
         Limits and rights.
@@ -155,13 +156,20 @@ def serve(
     uvicorn = import_extra("uvicorn", "serve", "The server")
     import_extra("fastapi", "serve", "The server")
     from .app import make_app
+    from .pages import make_pages_app
 
     hosts = [*LOCAL, *([host] if allowed_hosts is None else allowed_hosts)]
     # Searches run in parallel, one per core: BLAS threads would only compete with them.
     with one_blas_thread(), listen(host, port) as listening, ExitStack() as handlers:
         announce()
         vectors = index.index if isinstance(index, TextIndex) else index
-        vectors.search(np.ones((1, vectors.config.dimension), np.float32), 1, threads=1)  # compile kernels
+        columns = vectors.dimension if isinstance(vectors, PageIndex) else vectors.config.dimension
+        vectors.search(np.ones((1, columns), np.float32), 1, threads=1)  # compile kernels
+        app = (
+            make_pages_app(index, settings, hosts=hosts, name=name)
+            if isinstance(index, PageIndex)
+            else make_app(index, settings, hosts=hosts, name=name)
+        )
         # A collection of garbage while a body is parsed would look at all objects again
         # and again.
         gc.collect()
@@ -172,7 +180,7 @@ def serve(
         # such a thread wait.
         sys.setswitchinterval(_SWITCH_SECONDS)
         config = uvicorn.Config(
-            make_app(index, settings, hosts=hosts, name=name), log_level="warning",
+            app, log_level="warning",
             timeout_graceful_shutdown=_GRACE_SECONDS, server_header=False,
             # The protocol limits connections.  uvicorn also counts those that are being
             # closed, and would answer 503.

@@ -36,7 +36,8 @@ from ..utils.hints import Argument, Hint, message_of
 from . import ServerSettings
 from .connections import send_in_parts, split
 
-_PAGE = Path(__file__).parent / "page"
+#: Folder of the page's files.
+PAGE = Path(__file__).parent / "page"
 
 # The page may load only its own files and run only its own script.
 _SECURITY = {
@@ -79,7 +80,9 @@ Ids = Annotated[list[Id], _FIRST]
 Vectors = Annotated[list[Annotated[list[FiniteFloat], _FIRST]], _FIRST]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """A body without unknown fields."""
+
     model_config = ConfigDict(extra="forbid")
 
     @model_validator(mode="before")
@@ -96,7 +99,7 @@ class _Strict(BaseModel):
         return body
 
 
-class Search(_Strict):
+class Search(Strict):
     """A search by texts, or by token vectors of the client's own model."""
 
     query: str | None = Field(None, description="One text.")
@@ -135,7 +138,7 @@ class SearchAnswer(BaseModel):
     seconds: float = Field(description="Duration of the search, without the wait for a free thread.")
 
 
-class SearchParameters(_Strict):
+class SearchParameters(Strict):
     """A search by one text, in an address."""
 
     q: str = Field(description="The query.")
@@ -143,7 +146,7 @@ class SearchParameters(_Strict):
     offset: int = Field(0, ge=0, description="Number of best hits to leave out.")
 
 
-class ListParameters(_Strict):
+class ListParameters(Strict):
     """A part of the list of documents, in an address."""
 
     k: int = Field(10, ge=1, description="Maximum number of documents.")
@@ -157,7 +160,7 @@ class DocumentList(BaseModel):
     documents: list[TextDocument]
 
 
-class Explain(_Strict):
+class Explain(Strict):
     """A query, and the documents in which to find its word matches."""
 
     query: str
@@ -170,7 +173,7 @@ class RerankedText(BaseModel):
     text: str
 
 
-class Rerank(_Strict):
+class Rerank(Strict):
     """Texts to rank for a query, as in the interfaces of Jina and Cohere."""
 
     model: str | None = Field(None, description="Ignored: the index's encoder ranks.")
@@ -204,7 +207,7 @@ class RerankAnswer(BaseModel):
     usage: RerankUsage
 
 
-class Documents(_Strict):
+class Documents(Strict):
     """Texts to add or update."""
 
     texts: Annotated[list[str], _FIRST]
@@ -212,14 +215,14 @@ class Documents(_Strict):
     metadata: list[dict[str, Any]] | None = Field(None, fail_fast=True)
 
 
-class MetadataChange(_Strict):
+class MetadataChange(Strict):
     """Metadata fields to change; null removes a field, and other fields are kept."""
 
     ids: Ids
     metadata: Annotated[list[dict[str, Any]], _FIRST]
 
 
-class Deletion(_Strict):
+class Deletion(Strict):
     """Documents to delete."""
 
     ids: Ids
@@ -239,7 +242,7 @@ class _InParts(Response):
         await send_in_parts(parts, scope, send)
 
 
-class _JSONInParts(_InParts, JSONResponse):
+class JSONInParts(_InParts, JSONResponse):
     """The JSON text of a value, in parts."""
 
 
@@ -322,7 +325,7 @@ def _body_error(request: Request, error: dict[str, Any]) -> str:
     return message
 
 
-def _problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI description of errors."""
     kinds = {"type": "string", "title": "string", "status": "integer", "detail": "string"}
     schema = {"type": "object", "properties": {name: {"type": kind} for name, kind in kinds.items()}}
@@ -456,14 +459,32 @@ def make_app(
     FastAPI
     """
     limits = settings or ServerSettings()
-    server = _Server(index, limits, name)
+    app = base_app(
+        limits, hosts, list(PAGE.iterdir()),
+        "Late-interaction search: candidates by inner product, ranked by exact Chamfer similarity.",
+    )  # fmt: skip
+    _add_routes(app, _Server(index, limits, name))
+    return app
 
+
+def base_app(limits: ServerSettings, hosts: list[str] | None, files: list[Path], description: str) -> FastAPI:
+    """Return an application with limits, errors, security headers and a page.
+
+    Parameters
+    ----------
+    limits : ServerSettings
+    hosts : list of str, optional
+        As for :func:`make_app`.
+    files : list of Path
+        Files of the page; ``index.html`` is at ``/``.
+    description : str
+        For the OpenAPI document.
+    """
     app = FastAPI(
         title="muvera", version=__version__, docs_url=None, redoc_url=None,
-        default_response_class=_JSONInParts,
+        default_response_class=JSONInParts,
         exception_handlers=dict.fromkeys(_ANSWERED, _as_problem),
-        description="Late-interaction search: candidates by inner product, ranked by exact Chamfer "
-        "similarity.",
+        description=description,
     )  # fmt: skip
     app.add_middleware(_BodyLimit, settings=limits)
     names = None if not hosts or "*" in hosts else {host.lower().strip("[]") for host in hosts}
@@ -475,15 +496,19 @@ def make_app(
         response.headers.update(_SECURITY)
         return response
 
-    _add_routes(app, server)
-    for file in _PAGE.iterdir():
+    for file in files:
         app.add_route("/" if file.name == "index.html" else f"/{file.name}", partial(_send, file))
     return app
 
 
+def readers_of(settings: ServerSettings) -> list[Any]:
+    """Return the dependencies of routes that read: the read token, if there is one."""
+    return [] if settings.read_token is None else [_bearer_token(settings.read_token, settings.token)]
+
+
 def _add_routes(app: FastAPI, server: _Server) -> None:
     settings = server.settings
-    readers = [] if settings.read_token is None else [_bearer_token(settings.read_token, settings.token)]
+    readers = readers_of(settings)
     refused = [401] if readers else []
     of_bodies = (408, 413, 422, 502)
     for method, address, answer, summary, model, errors in (
@@ -497,7 +522,7 @@ def _add_routes(app: FastAPI, server: _Server) -> None:
     ):  # fmt: skip
         app.add_api_route(
             address, answer, methods=[method], summary=summary, response_model=model,
-            dependencies=readers, responses=_problem_responses(400, *refused, *errors, 504),
+            dependencies=readers, responses=problem_responses(400, *refused, *errors, 504),
         )  # fmt: skip
     app.add_api_route("/health", server.health, summary="Health check")
     if not settings.writable:
@@ -505,7 +530,7 @@ def _add_routes(app: FastAPI, server: _Server) -> None:
             methods = ["POST", "PUT", "PATCH", "DELETE"]  # refused before their bodies are read
             app.add_api_route(address, _refuse_change, methods=methods, include_in_schema=False)
         return
-    failures = _problem_responses(400, 401, 404, 408, 413, 422, 500, 502, 503, 507)
+    failures = problem_responses(400, 401, 404, 408, 413, 422, 500, 502, 503, 507)
     writing = APIRouter(dependencies=[_bearer_token(settings.token)], responses=failures)
     writing.post("/documents", status_code=201, summary="Add documents")(server.add)
     writing.put("/documents", summary="Add or replace documents")(server.update)
@@ -515,23 +540,12 @@ def _add_routes(app: FastAPI, server: _Server) -> None:
     app.include_router(writing)
 
 
-class _Server:
-    """Handlers of all routes, with the index, the limits and the thread pools."""
+class Worker:
+    """Runs reading work in threads, within the limits of a server."""
 
-    def __init__(self, index: TextIndex | MuveraIndex, settings: ServerSettings, name: str | None) -> None:
+    def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
-        self.name = name
-        self.text_index = index if isinstance(index, TextIndex) else None
-        self.vectors = index.index if isinstance(index, TextIndex) else index
-        # Changes wait for each other and for saves.  They have a thread of their own,
-        # so they do not block searches.
-        self._searches, self._changes = ThreadPoolExecutor(settings.threads), ThreadPoolExecutor(1)
-
-    @property
-    def texts(self) -> TextIndex:
-        if self.text_index is None:
-            raise HTTPException(422, "This index has no texts. Search it by vectors.")
-        return self.text_index
+        self._searches = ThreadPoolExecutor(settings.threads)
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run `work` in a thread.
@@ -543,6 +557,50 @@ class _Server:
         if answer is None or not answer.done():
             raise TimeoutError
         return answer.result()
+
+    async def _begun(self, work: Callable[[], T], threads: ThreadPoolExecutor) -> asyncio.Future[T] | None:
+        """Submit `work`, wait for its end or the timeout, and return its future.
+
+        If no thread has begun it by then, cancel it and return None; other work keeps
+        its thread until it ends.
+        """
+        future = threads.submit(work)
+        answer = asyncio.wrap_future(future)
+        # asyncio logs an exception that no code retrieves, and after a timeout no code
+        # awaits the future.
+        answer.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        await asyncio.wait({answer}, timeout=self.settings.timeout)
+        return None if future.cancel() else answer
+
+    def require_texts(self, texts: list[str], most: int, name: str) -> None:
+        """Raise HTTPException for more texts than `most`, or too long a text."""
+        self.require(f"The number of {name}", len(texts), most)
+        longest = max(map(len, texts), default=0)
+        self.require("The characters of a text", longest, self.settings.max_text_characters)
+
+    def require(self, name: str, value: int, most: int) -> None:
+        """Raise HTTPException for a number above a limit."""
+        if value > most:
+            raise HTTPException(422, f"{name} may be at most {most:,} in one request, got {value:,}.")
+
+
+class _Server(Worker):
+    """Handlers of all routes, with the index, the limits and the thread pools."""
+
+    def __init__(self, index: TextIndex | MuveraIndex, settings: ServerSettings, name: str | None) -> None:
+        super().__init__(settings)
+        self.name = name
+        self.text_index = index if isinstance(index, TextIndex) else None
+        self.vectors = index.index if isinstance(index, TextIndex) else index
+        # Changes wait for each other and for saves.  They have a thread of their own,
+        # so they do not block searches.
+        self._changes = ThreadPoolExecutor(1)
+
+    @property
+    def texts(self) -> TextIndex:
+        if self.text_index is None:
+            raise HTTPException(422, "This index has no texts. Search it by vectors.")
+        return self.text_index
 
     async def change(self, work: Callable[[], T]) -> T:
         """Run a change to its end.
@@ -573,29 +631,6 @@ class _Server:
                 "The server could not write to its disk. The change was not made, or the index was not "
                 "saved.",
             ) from error
-
-    async def _begun(self, work: Callable[[], T], threads: ThreadPoolExecutor) -> asyncio.Future[T] | None:
-        """Submit `work`, wait for its end or the timeout, and return its future.
-
-        If no thread has begun it by then, cancel it and return None; other work keeps
-        its thread until it ends.
-        """
-        future = threads.submit(work)
-        answer = asyncio.wrap_future(future)
-        # asyncio logs an exception that no code retrieves, and after a timeout no code
-        # awaits the future.
-        answer.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-        await asyncio.wait({answer}, timeout=self.settings.timeout)
-        return None if future.cancel() else answer
-
-    def require(self, name: str, value: int, most: int) -> None:
-        if value > most:
-            raise HTTPException(422, f"{name} may be at most {most:,} in one request, got {value:,}.")
-
-    def require_texts(self, texts: list[str], most: int, name: str) -> None:
-        self.require(f"The number of {name}", len(texts), most)
-        longest = max(map(len, texts), default=0)
-        self.require("The characters of a text", longest, self.settings.max_text_characters)
 
     # -- reading ----------------------------------------------------------------
 
@@ -660,7 +695,7 @@ class _Server:
 
         def work() -> Response:
             explanations = [explanation.to_dict() for explanation in texts.explain_all(body.query, body.ids)]
-            return _JSONInParts({"explanations": explanations})
+            return JSONInParts({"explanations": explanations})
 
         return await self.run(work)
 

@@ -7,20 +7,27 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from muvera import MuveraIndex, TextIndex
+from muvera import MuveraIndex, PageIndex, TextIndex
 from muvera.serve import ServerSettings, listen, protocol
 from muvera.serve.app import make_app
+from muvera.serve.pages import make_pages_app
 
 
 @contextmanager
 def running(
-    index: TextIndex | MuveraIndex, settings: ServerSettings | None = None, *, name: str | None = None
+    index: TextIndex | MuveraIndex | PageIndex,
+    settings: ServerSettings | None = None,
+    *,
+    name: str | None = None,
 ) -> Iterator[int]:
     settings = settings or ServerSettings()
     with listen("127.0.0.1", 0) as listening:
-        config = uvicorn.Config(
-            make_app(index, settings, name=name), log_level="critical", http=protocol(settings)
+        app = (
+            make_pages_app(index, settings, name=name)
+            if isinstance(index, PageIndex)
+            else make_app(index, settings, name=name)
         )
+        config = uvicorn.Config(app, log_level="critical", http=protocol(settings))
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()

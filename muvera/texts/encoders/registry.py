@@ -303,11 +303,34 @@ class HTTPEncoder(ModelEncoder):
         texts, side
             As for :meth:`muvera.texts.encoders.base.ModelEncoder.matrices`.
         """
-        body = json.dumps({"model": self._model, "input": texts}).encode()
+        rows = self.ask({"input": texts}, len(texts), "texts")
+        return [matrix for _, matrix in rows]
+
+    def ask(
+        self, content: dict[str, Any], count: int, kind: str
+    ) -> list[tuple[dict[str, Any], NDArray[np.float32]]]:
+        """Send a request, and return the rows of its answer with their vectors.
+
+        Raise ConnectionError or ValueError as :meth:`matrices`.
+
+        Parameters
+        ----------
+        content : dict
+            What the server encodes; the name of the model is added.
+        count : int
+            Number of rows that the answer must have.
+        kind : str
+            Plural noun of what is encoded, for messages.
+
+        Returns
+        -------
+        list of (dict, float32 (tokens, dimension))
+        """
+        body = json.dumps({"model": self._model, **content}).encode()
         request = urllib.request.Request(self._url, data=body, headers=self._headers, method="POST")
         try:
             with urllib.request.urlopen(request, timeout=self._timeout) as response:
-                content = response.read(_MAX_BYTES)
+                answer = response.read(_MAX_BYTES)
         except HTTPError as error:
             with error:
                 detail = error.read(300).decode("utf-8", "replace")
@@ -318,16 +341,16 @@ class HTTPEncoder(ModelEncoder):
                 f"{self._url} did not answer ({reason}). Is the server running at that address?"
             ) from error
         try:
-            rows = sorted(json.loads(content)["data"], key=lambda row: row.get("index", 0))
-            matrices = [_matrix(row.get("data", row.get("embedding"))) for row in rows]
+            rows = sorted(json.loads(answer)["data"], key=lambda row: row.get("index", 0))
+            found = [(row, _matrix(row.get("data", row.get("embedding")))) for row in rows]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"{self._url} did not answer with token vectors ({error!r:.200}). Serve the model for token "
                 "embeddings."
             ) from error
-        if len(matrices) != len(texts):
-            raise ValueError(f"{self._url} returned {len(matrices)} sets of vectors for {len(texts)} texts.")
-        return matrices
+        if len(found) != count:
+            raise ValueError(f"{self._url} returned {len(found)} sets of vectors for {count} {kind}.")
+        return found
 
 
 def _matrix(values: object) -> NDArray[np.float32]:

@@ -1,0 +1,92 @@
+"""``muvera pages index``: encode the pages of documents and index them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+from typer import Argument, Option
+
+from ..options import JsonOption, OutArgument, ThreadsOption, only_given
+from ..printing import megabytes, note, seconds, show, warn, wrapped
+
+# Seconds between two lines about the progress.
+_NOTE_SECONDS = 15.0
+
+
+def index(
+    source: Annotated[
+        Path, Argument(metavar="SOURCE", help="A PDF, a picture, or a folder of them and of folders.")
+    ],
+    out: OutArgument,
+    encoder: Annotated[
+        str,
+        Option(
+            help="Page encoder: colmodernvbert (for CPUs; extra fastembed), colpali (6.5 GB), "
+            "fastembed:MODEL, http://HOST/PATH#MODEL."
+        ),
+    ] = "colmodernvbert",
+    factor: Annotated[
+        float | None, Option(min=1, help="Patches that one mean replaces in the ranking (default: 3).")
+    ] = None,
+    patches: Annotated[
+        Literal["int8", "4bit", "2bit", "1bit"] | None,
+        Option(help="Codes of all patches, on disk (default: int8)."),
+    ] = None,
+    threads: ThreadsOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Encode the pages of PDFs and pictures, and index them.
+
+    Each document or page that cannot be read gets a warning. The index is saved every
+    few seconds; an interrupted command continues if you run it again, and new documents
+    are added.
+
+    \b
+    Example:
+      muvera pages index REPORTS my-pages
+      muvera pages search my-pages "revenue by region"
+    """
+    from ...pages.indexing import Progress, index_documents
+    from ...utils.checks import counted
+
+    begun = told = time.monotonic()
+    skipped: list[str] = []
+
+    def skip(reason: str) -> None:
+        skipped.append(reason)
+        warn(reason)
+
+    def tell(state: Progress) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if now - told >= _NOTE_SECONDS or state.done == state.total:
+            told = now
+            left = "" if not state.seconds_left else f", {_clock(state.seconds_left)} left"
+            note(
+                f"{state.done:,} of {counted(state.total, 'page')}, {state.pages_per_hour:,.0f} pages an hour{left}"
+            )
+
+    options = only_given(factor=factor, patches=patches)
+    try:
+        built = index_documents(
+            source, out, encoder, progress=tell, skipped=skip, threads=threads, **options
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        note(f"muvera: {out} keeps the encoded pages. Run the command again to continue.")
+        raise
+    duration = time.monotonic() - begun
+    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    facts = {"index": str(out), "pages": len(built), "skipped": skipped, "bytes": size}
+    encoded = f"encoded by {built.encoder_name}"
+    line = f"{out}: {counted(len(built), 'page')}, {encoded}, {megabytes(size)}, in {seconds(duration)}"
+    show(json_, {**facts, "encoder": built.encoder_name, "seconds": round(duration, 3)}, wrapped(line))
+
+
+def _clock(duration: float) -> str:
+    """Return a duration as "2 h 5 min", "5 min" or "40 s"."""
+    if duration < 60:
+        return f"{duration:.0f} s"
+    hours, minutes = divmod(round(duration / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

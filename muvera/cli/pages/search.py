@@ -1,0 +1,73 @@
+"""``muvera pages search``: find pages, and write pictures of what matched."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from ..options import JsonOption, WhereOption
+from ..printing import seconds, show, warn, wrapped
+
+IndexArgument = Annotated[Path, Argument(metavar="INDEX", help="Folder of a page index.")]
+
+PageEncoderOption = Annotated[
+    str | None, Option(help="Encoder of the query (default: the index's, if colpali or colmodernvbert).")
+]
+
+RootOption = Annotated[Path | None, Option(help="Folder of the documents, if they were moved.")]
+
+
+def search(
+    index: IndexArgument,
+    query: Annotated[str, Argument(metavar="QUERY", help="Words.")],
+    k: Annotated[int, Option("--k", "-k", min=1, help="Number of pages.")] = 5,
+    where: WhereOption = None,
+    words: Annotated[
+        float | None, Option(help="Weight of words in the text layer, from 0 to below 1 (default: 0.2).")
+    ] = None,
+    pictures: Annotated[
+        Path | None, Option(help="Folder for a picture of each page, with a map of what matched.")
+    ] = None,
+    encoder: PageEncoderOption = None,
+    root: RootOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Search pages, and show where they matched.
+
+    \b
+    Example:
+      muvera pages search my-pages "revenue by region" --pictures found
+    """
+    from ...pages.page_index import PageIndex
+    from ...utils.checks import counted
+
+    if not query.strip():
+        raise ValueError("The query is blank. Give at least a word.")
+    loaded = PageIndex.load(index, encoder, root=root)
+    begun = time.perf_counter()
+    hits = loaded.search(query, k, where=where, words=words)
+    duration = time.perf_counter() - begun
+    lines, found = [], []
+    for rank, hit in enumerate(hits, 1):
+        facts = hit.to_dict()
+        lines.append(wrapped(f"{rank:2d}  {hit.score:.3f}  {hit.page[0]}, page {hit.page[1]}", later="    "))
+        if hit.source.facts.grid is not None:
+            facts["boxes"] = hit.boxes()
+        if pictures is not None:
+            pictures.mkdir(parents=True, exist_ok=True)
+            path = pictures / f"{rank:02d}.png"
+            try:
+                hit.save(path)
+            except (ValueError, OSError) as error:
+                warn(str(error))
+            else:
+                facts["picture"] = str(path)
+                lines.append(f"    {path}")
+        found.append(facts)
+    answer = {"index": str(index), "query": query, "seconds": round(duration, 4), "hits": found}
+    show(
+        json_, answer, "\n".join(lines), f"{len(hits):,} of {counted(len(loaded), 'page')} in {seconds(duration)}"
+    )  # fmt: skip

@@ -1,0 +1,492 @@
+"""PageEncoder: models that turn page pictures and queries into vectors."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Sequence
+from functools import cached_property
+from importlib import import_module
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.multivectors import MultiVectors
+from ..texts.encoders.registry import HTTPEncoder
+from ..utils.checks import import_extra
+from ..utils.hints import Argument, Message
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+#: Models by short name.  They are loaded by the name in an index: fastembed runs no
+#: foreign code and sends no page anywhere.
+BUILT_IN = {"colpali": "Qdrant/colpali-v1.3-fp16", "colmodernvbert": "Qdrant/colmodernvbert"}
+
+_NAMES = (
+    "colmodernvbert (1 GB, for CPUs), colpali (6.5 GB), fastembed:MODEL, colpali-engine:CHECKPOINT, "
+    "http://HOST/PATH#MODEL (a server with vLLM's pooling interface; or https)"
+)
+
+# Vectors of a page of ColPali: a grid, and 6 of the prompt.
+COLPALI_GRID = (32, 32)
+COLPALI_VECTORS = 1030
+
+# Rows and columns of the patches of one tile of ColModernVBERT.
+_TILE = 8
+
+
+class EncodedPage(NamedTuple):
+    """The vectors of a page picture.
+
+    Parameters
+    ----------
+    vectors : float32 (tokens, dimension)
+        Vectors of length 1.
+    grid : tuple of int or None
+        Rows and columns of the patches, whose vectors come in reading order.
+    special : int, tuple of int or None
+        See :class:`muvera.pages.Page`.
+    """
+
+    vectors: NDArray[Any]
+    grid: tuple[int, int] | None = None
+    special: int | tuple[int, int] | None = None
+
+
+@runtime_checkable
+class PageEncoder(Protocol):  # numpydoc ignore=PR01
+    """A model that turns page pictures and queries into vectors.
+
+    Attributes
+    ----------
+    name : str
+        Identifies everything that changes the vectors.  An index requires it.
+    """
+
+    name: str
+
+    def encode_page(self, picture: Image) -> EncodedPage:
+        """Encode a page.
+
+        Parameters
+        ----------
+        picture : PIL.Image.Image
+            The page.
+
+        Returns
+        -------
+        EncodedPage
+        """
+        ...
+
+    def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
+        """Encode queries.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            The queries.
+
+        Returns
+        -------
+        MultiVectors
+            One set of vectors for each query, in order.
+        """
+        ...
+
+    def query_spans(self, text: str) -> list[tuple[int, int]] | None:
+        """Return the characters of each vector of a query, for maps of words.
+
+        Parameters
+        ----------
+        text : str
+            The query.
+
+        Returns
+        -------
+        list of (start, stop), or None
+            One for each vector; vectors of no characters have start == stop.  None if
+            the model does not return them.
+        """
+        return None
+
+
+class FastembedPageEncoder(PageEncoder):
+    """ColPali or ColModernVBERT, run by fastembed on onnxruntime, without torch.
+
+    Parameters
+    ----------
+    model : str
+        Such as ``"Qdrant/colmodernvbert"``.  It is loaded, and downloaded if it is not
+        on this machine, at its first use.
+    name : str, optional
+        Default: ``"fastembed:model"``.
+
+    Raises
+    ------
+    ImportError
+        Without fastembed.
+    """
+
+    def __init__(self, model: str, name: str | None = None) -> None:
+        self.name = name or f"fastembed:{model}"
+        self._given = model
+        self._library = import_extra("fastembed", "fastembed", "This encoder")
+
+    @cached_property
+    def _model(self) -> Any:
+        try:
+            return self._library.LateInteractionMultimodalEmbedding(self._given)
+        except Exception as error:  # an unknown name, or no connection
+            raise ValueError(
+                f"fastembed cannot load {self._given!r} ({error}). Connect to the internet once to "
+                "download it, or set FASTEMBED_CACHE_PATH to a folder that contains it."
+            ) from error
+
+    def encode_page(self, picture: Image) -> EncodedPage:
+        """Encode a page.
+
+        The patches of ColModernVBERT come in tiles; they are put in reading order.
+
+        Parameters
+        ----------
+        picture : PIL.Image.Image
+            The page.
+
+        Returns
+        -------
+        EncodedPage
+        """
+        vectors = np.asarray(next(iter(self._model.embed_image([picture]))), np.float32)
+        if len(vectors) == COLPALI_VECTORS:
+            return EncodedPage(vectors, COLPALI_GRID)
+        placed = _order_of_tiles(getattr(self._model, "model", None), picture, len(vectors))
+        if placed is None:
+            return EncodedPage(vectors)
+        order, grid = placed
+        return EncodedPage(vectors[order], grid)
+
+    def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
+        """Encode queries.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            The queries.
+
+        Returns
+        -------
+        MultiVectors
+        """
+        return MultiVectors.from_arrays([next(iter(self._model.embed_text([text]))) for text in texts])
+
+    def query_spans(self, text: str) -> list[tuple[int, int]] | None:
+        """Return the characters of each vector of a query.
+
+        Parameters
+        ----------
+        text : str
+            The query.
+
+        Returns
+        -------
+        list of (start, stop), or None
+            None for a model without a tokenizer.
+        """
+        model: Any = getattr(self._model, "model", None)
+        if not hasattr(model, "tokenize"):
+            return None
+        prefix = len(getattr(model, "BOS_TOKEN", "") + getattr(model, "QUERY_PREFIX", ""))
+        spans = []
+        for start, stop in model.tokenize([text])[0].offsets:
+            first, last = (min(max(edge - prefix, 0), len(text)) for edge in (start, stop))
+            spans.append((first, last))
+        return spans
+
+
+def _order_of_tiles(
+    model: Any, picture: Image, count: int
+) -> tuple[NDArray[np.int64], tuple[int, int]] | None:
+    """Return positions in reading order, other ones last, and the grid of the page.
+
+    None if the model has no tiles, or another number of vectors.
+    """
+    if not hasattr(model, "_build_input_ids_for_image"):
+        return None
+    facts: dict[str, Any] = {}
+    model.processor([picture], metadata=facts)
+    rows, columns = facts["image_grid"][0]
+    ids = model._build_input_ids_for_image(rows, columns)
+    patches = np.flatnonzero(ids == model.tokenizer.token_to_id("<image>"))
+    tiles = max(rows * columns, 1)  # an undivided page has only the picture of the whole
+    if len(ids) != count or len(patches) < tiles * _TILE * _TILE:
+        return None
+    down, right = max(rows, 1), max(columns, 1)
+    own = patches[: tiles * _TILE * _TILE].reshape(down, right, _TILE, _TILE)
+    order = own.transpose(0, 2, 1, 3).reshape(-1)
+    return np.append(order, np.setdiff1d(np.arange(count), order)), (down * _TILE, right * _TILE)
+
+
+class ColPaliEngineEncoder(PageEncoder):
+    """ColPali, ColQwen2 or a successor, run by colpali-engine and torch.
+
+    Parameters
+    ----------
+    checkpoint : str
+        Such as ``"vidore/colqwen2-v1.0"``; its name chooses the model's class.
+    device : str, optional
+        Such as ``"cuda"``.  Default: a GPU if torch finds one.
+
+    Raises
+    ------
+    ImportError
+        Without colpali-engine.
+    ValueError
+        If colpali-engine has no class for the checkpoint's name.
+    """
+
+    def __init__(self, checkpoint: str, device: str | None = None) -> None:
+        self.name = f"colpali-engine:{checkpoint}"
+        try:
+            models = import_module("colpali_engine.models")
+            self._torch = import_module("torch")
+        except ImportError as error:
+            raise ImportError(
+                f"{checkpoint} needs colpali-engine, but importing it fails ({error}). Install it with: pip "
+                "install colpali-engine"
+            ) from error
+        words = checkpoint.lower().replace("-", "").replace("_", "")
+        known = [
+            name for name in dir(models) if name.startswith("Col") and hasattr(models, f"{name}Processor")
+        ]
+        fitting = [name for name in known if name.lower() in words]
+        if not fitting:
+            raise ValueError(f"colpali-engine has no model for {checkpoint!r}. It has {', '.join(known)}.")
+        name = max(fitting, key=len)  # ColQwen2 is a part of ColQwen2_5
+        chosen = device or ("cuda" if self._torch.cuda.is_available() else "cpu")
+        self._model = getattr(models, name).from_pretrained(checkpoint, device_map=chosen).eval()
+        self._processor = getattr(models, f"{name}Processor").from_pretrained(checkpoint)
+
+    def encode_page(self, picture: Image) -> EncodedPage:
+        """Encode a page.
+
+        Parameters
+        ----------
+        picture : PIL.Image.Image
+            The page.
+
+        Returns
+        -------
+        EncodedPage
+            Without a grid if the processor does not tell one.
+        """
+        batch = self._processor.process_images([picture])
+        vectors = self._vectors(batch)
+        grid = _grid_of(batch)
+        token = getattr(self._processor, "image_token_id", None)
+        if token is None or "input_ids" not in batch:
+            return EncodedPage(vectors, COLPALI_GRID if len(vectors) == COLPALI_VECTORS else None)
+        patches = np.flatnonzero(np.asarray(batch["input_ids"][0].cpu()) == token)
+        grid = COLPALI_GRID if grid is None and len(patches) == np.prod(COLPALI_GRID) else grid
+        if grid is None or len(patches) != np.prod(grid) or np.any(np.diff(patches) != 1):
+            return EncodedPage(vectors)
+        return EncodedPage(vectors, grid, (int(patches[0]), len(vectors) - int(patches[-1]) - 1))
+
+    def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
+        """Encode queries.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            The queries.
+
+        Returns
+        -------
+        MultiVectors
+        """
+        return MultiVectors.from_arrays(
+            [self._vectors(self._processor.process_queries([text])) for text in texts]
+        )
+
+    def _vectors(self, batch: Any) -> NDArray[np.float32]:
+        with self._torch.no_grad():
+            found = self._model(**batch.to(self._model.device))[0]
+        return np.asarray(found.float().cpu(), np.float32)
+
+
+def _grid_of(batch: Any) -> tuple[int, int] | None:
+    """Return the grid that a Qwen processor tells; it merges patches by 2 x 2."""
+    if "image_grid_thw" not in batch:
+        return None
+    _, rows, columns = (int(number) for number in batch["image_grid_thw"][0])
+    return rows // 2, columns // 2
+
+
+class HTTPPageEncoder(PageEncoder):
+    """A model behind an HTTP endpoint with vLLM's pooling interface.
+
+    A page is sent as ``{"model", "messages"}`` with the picture as a data URL, and a
+    query as ``{"model", "input"}``.  An answer is ``{"data": [{"data": [[...],
+    ...]}]}``, as for texts.  A server may add ``"grid": [rows, columns]`` and
+    ``"special"`` to the row of a page; without them, only the 1,030 vectors of ColPali
+    have a grid.
+
+    Parameters
+    ----------
+    url : str
+        Its user and password go into a header.
+    model : str
+        The name that the server gives to the model.
+    token : str, optional
+        Is sent as ``Authorization: Bearer``.
+    timeout : float
+        Seconds to wait for an answer.
+
+    Raises
+    ------
+    ValueError
+        For a URL that is not HTTP.
+    """
+
+    def __init__(self, url: str, model: str, *, token: str | None = None, timeout: float = 300.0) -> None:
+        self._server = HTTPEncoder(url, model, token=token, timeout=timeout)
+        self.name = self._server.name
+
+    def encode_page(self, picture: Image) -> EncodedPage:
+        """Encode a page.
+
+        Raise ConnectionError without an answer, or ValueError for an answer without
+        vectors.
+
+        Parameters
+        ----------
+        picture : PIL.Image.Image
+            The page.
+
+        Returns
+        -------
+        EncodedPage
+        """
+        file = BytesIO()
+        picture.save(file, "PNG")
+        address = f"data:image/png;base64,{b64encode(file.getvalue()).decode()}"
+        content = [{"type": "image_url", "image_url": {"url": address}}]
+        [(row, vectors)] = self._server.ask({"messages": [{"role": "user", "content": content}]}, 1, "pages")
+        grid, special = row.get("grid"), row.get("special")
+        if grid is None and len(vectors) == COLPALI_VECTORS:
+            grid = COLPALI_GRID
+        return EncodedPage(
+            vectors, None if grid is None else (int(grid[0]), int(grid[1])),
+            tuple(special) if isinstance(special, list) else special,
+        )  # fmt: skip
+
+    def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
+        """Encode queries.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            The queries.
+
+        Returns
+        -------
+        MultiVectors
+        """
+        return self._server.encode_queries(texts)
+
+
+def load_page_encoder(name: str) -> PageEncoder:
+    """Load a page encoder by name.
+
+    Parameters
+    ----------
+    name : str
+        ``"colmodernvbert"``, ``"colpali"``, ``"fastembed:MODEL"``,
+        ``"colpali-engine:CHECKPOINT"`` or ``"http://HOST/PATH#MODEL"``.
+
+    Returns
+    -------
+    PageEncoder
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+    ImportError
+        If the model's library is missing; the message names the extra.
+    """
+    if name in BUILT_IN:
+        return FastembedPageEncoder(BUILT_IN[name], name)
+    kind, _, model = name.partition(":")
+    if kind == "fastembed" and model:
+        return FastembedPageEncoder(model)
+    if kind == "colpali-engine" and model:
+        return ColPaliEngineEncoder(model)
+    if kind in ("http", "https") and "#" in model:
+        url, _, served = name.rpartition("#")
+        return HTTPPageEncoder(url, served)
+    raise ValueError(f"There is no page encoder {name!r}. Use one of: {_NAMES}.")
+
+
+def as_page_encoder(encoder: object) -> PageEncoder:
+    """Return the page encoder of a name, or `encoder` itself.
+
+    Parameters
+    ----------
+    encoder : PageEncoder or str
+        A name is loaded by :func:`load_page_encoder`.
+
+    Raises
+    ------
+    TypeError
+        For an object without the methods of a page encoder.
+    ValueError, ImportError
+        As for :func:`load_page_encoder`.
+    """
+    if isinstance(encoder, str):
+        return load_page_encoder(encoder)
+    if not isinstance(encoder, PageEncoder):
+        raise TypeError(
+            "encoder must have name, encode_page, encode_queries and query_spans, got "
+            f"{type(encoder).__name__}. Use the name of one: {_NAMES}."
+        )
+    return encoder
+
+
+def required_page_encoder(
+    name: str, encoder: PageEncoder | str | None, folder: Path | str
+) -> PageEncoder | None:
+    """Return the encoder of an index, or None if queries of words are not possible.
+
+    Parameters
+    ----------
+    name : str
+        The encoder that made the vectors; "" if they were made elsewhere.
+    encoder : PageEncoder, str or None
+        The encoder that the caller gave.  None: load `name`, if it is built in and its
+        library is installed.
+    folder : Path or str
+        The index, for messages.
+
+    Raises
+    ------
+    ValueError
+        For another encoder than `name`.
+    """
+    if encoder is None:
+        try:
+            return load_page_encoder(name) if name in BUILT_IN else None
+        except ImportError:
+            return None
+    model = as_page_encoder(encoder)
+    if name and model.name != name:
+        raise ValueError(
+            Message(
+                f"{folder} was built with the encoder {name!r}, got ", Argument("encoder", repr(model.name)),
+                ": their vectors are not comparable. Build the index again, or give that encoder.",
+            )
+        )  # fmt: skip
+    return model

@@ -1,0 +1,79 @@
+"""The folder of a page index: pooled vectors with the database, patches, and facts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from ..index.generations import IndexFolderError
+from ..index.muvera_index import MuveraIndex
+from ..texts.store import TextStore, read_folder
+from ..utils.atomic_files import read_json, recover_folder, write_json
+from .page import PageFacts
+
+#: Folder of the pooled vectors, with the texts and metadata.
+POOLED = "pages"
+
+#: Folder of the codes of all patches.
+PATCHES = "patches"
+
+#: File of what never changes.
+FACTS = "pages.json"
+
+# Version of the folder.
+_VERSION = 1
+
+# Attempts to read a folder while another process saves.
+_ATTEMPTS = 5
+
+
+class Facts(NamedTuple):
+    """What the file of facts contains besides the version."""
+
+    factor: float
+    root: str | None
+
+    def write(self, folder: Path) -> None:
+        """Write the file."""
+        write_json(folder / FACTS, {"version": _VERSION, **self._asdict()})
+
+    @classmethod
+    def read(cls, folder: Path) -> Facts:
+        """Read the file; raise as :meth:`muvera.PageIndex.load`."""
+        recover_folder(folder)
+        file = folder / FACTS
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{folder} contains no page index: it has no {FACTS}. Build one with muvera pages index."
+            )
+        try:
+            content = read_json(file)
+            version, root = content["version"], content["root"]
+            facts = cls(float(content["factor"]), None if root is None else str(root))
+        except (ValueError, KeyError, TypeError) as error:
+            raise IndexFolderError(f"{file} is damaged ({error}). Restore it from a copy.") from error
+        if version != _VERSION:
+            raise IndexFolderError(
+                f"{folder} has version {version} of the folder, but this muvera reads version {_VERSION}. "
+                "Use the muvera that wrote it, or build the index again."
+            )
+        return facts
+
+
+def is_page_index(path: Path) -> bool:
+    """Return True if a folder contains a page index."""
+    return (path / FACTS).is_file()
+
+
+def read_parts(folder: Path) -> tuple[TextStore, MuveraIndex]:
+    """Load the pooled vectors with the database, and the patches that it names.
+
+    Another process may save meanwhile: then read both again.
+    """
+    for _ in range(_ATTEMPTS):
+        patches = MuveraIndex.load(folder / PATCHES)
+        pooled, database, _ = read_folder(folder / POOLED)
+        store = TextStore(pooled, database)
+        if all(PageFacts.of(document.metadata).patches_id in patches for document in store):
+            return store, patches
+    raise IndexFolderError(f"{folder} has pages without patches. Restore the folder from a copy.")

@@ -1,0 +1,259 @@
+"""PageHit: a found page, and where on it the query matched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..utils.checks import require_int
+from .page import Line, PageFacts
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# A region is where the map is above this share of the way from its mean to its maximum.
+_REGION = 0.5
+
+# Boxes that a saved picture shows.
+_SHOWN_BOXES = 3
+
+
+class Source(NamedTuple):
+    """What maps and pictures of a hit are made of."""
+
+    facts: PageFacts
+    #: The query's vectors, float32 (tokens, dimension).
+    query: NDArray[np.float32]
+    #: Words of the query and the vectors of each; empty if they are not known.
+    words: list[tuple[str, list[int]]]
+    #: Function that returns the page's vectors, patches first.
+    read: Any
+    #: Folder of the documents with relative names.
+    root: Path | None
+
+
+@dataclass(frozen=True)
+class PageHit:
+    """A found page.
+
+    Parameters
+    ----------
+    id : int or str
+        The page's id.
+    page : tuple of str and int
+        The document's name, and the number of the page in it.
+    score : float
+        The sum of `parts`; higher is better.
+    parts : dict of float
+        "maxsim" (Chamfer similarity of the unpooled patches), and "words" if shared
+        words count.
+    metadata : dict
+        The page's own metadata.
+    text : str
+        The page's text layer; "" if it has none.
+    source : Source
+        For maps and pictures; made by the search.
+    """
+
+    id: int | str
+    page: tuple[str, int]
+    score: float
+    parts: dict[str, float]
+    metadata: dict[str, Any]
+    text: str
+    source: Source = field(repr=False, compare=False)
+
+    @property
+    def words(self) -> list[str]:
+        """Words of the query that have a map; none if vectors were searched."""
+        return [word for word, _ in self.source.words]
+
+    def token_maps(self) -> NDArray[np.float32]:
+        """Return where each query vector matched.
+
+        Returns
+        -------
+        float32 (tokens, rows, columns)
+            Inner product with each patch, minus the token's mean over the page.  The
+            mean is high for a token that matches everything.
+
+        Raises
+        ------
+        ValueError
+            If the grid of the page's patches is not known.
+        """
+        grid = self.source.facts.grid
+        if grid is None:
+            raise ValueError(
+                f"The grid of page {self.page[1]} of {self.page[0]} is not known, so there is no map. Add the "
+                "page with grid=(rows, columns)."
+            )
+        patches = self.source.read()[: grid[0] * grid[1]]
+        products = self.source.query @ patches.T
+        products -= products.mean(axis=1, keepdims=True)
+        return np.asarray(products.reshape(-1, *grid), np.float32)
+
+    def heatmap(self, word: int | None = None) -> NDArray[np.float32]:
+        """Return where the query matched.
+
+        Parameters
+        ----------
+        word : int, optional
+            Position in :attr:`words`: only this word.  Default: the whole query.
+
+        Returns
+        -------
+        float32 (rows, columns)
+            Maximum of :meth:`token_maps` over the tokens of words, or over all tokens
+            if the words are not known.
+
+        Raises
+        ------
+        IndexError
+            If there is no such word.
+        ValueError
+            As for :meth:`token_maps`.
+        """
+        words = self.source.words
+        maps = self.token_maps()
+        if word is not None:
+            if not 0 <= word < len(words):
+                raise IndexError(f"word must be from 0 to {len(words) - 1}, got {word}.")
+            chosen = words[word][1]
+        else:
+            chosen = [token for _, tokens in words for token in tokens] or list(range(len(maps)))
+        best: NDArray[np.float32] = maps[chosen].max(axis=0)
+        return best
+
+    def boxes(
+        self, n: int = 3, *, points: bool = False, word: int | None = None
+    ) -> list[tuple[float, float, float, float, float]]:
+        """Return the regions that matched best.
+
+        A region is a group of neighboring patches where the map is above the middle
+        between its mean and its maximum.  On a page with text lines, a box is snapped
+        to the lines that it covers.
+
+        Parameters
+        ----------
+        n : int
+            Maximum number of boxes.
+        points : bool
+            True: in PDF points.  False: in parts of the page's width and height.
+        word : int, optional
+            As for :meth:`heatmap`.
+
+        Returns
+        -------
+        list of tuple (x0, y0, x1, y1, score)
+            Best first, from the upper left corner of the page.  The score is the
+            maximum of the map in the region.
+
+        Raises
+        ------
+        ValueError
+            With `points`, if the page's size is not known, and as for
+            :meth:`token_maps`.
+        """
+        from scipy.ndimage import find_objects, label
+
+        require_int("n", n, 1)
+        size = (1.0, 1.0)
+        if points:
+            if self.source.facts.size is None:
+                raise ValueError(
+                    f"The size of page {self.page[1]} of {self.page[0]} is not known. Omit points, or add the "
+                    "page with its size in points."
+                )
+            size = self.source.facts.size
+        heat = self.heatmap(word)
+        level = heat.mean() + _REGION * (heat.max() - heat.mean())
+        regions, _ = label(heat >= level, np.ones((3, 3)))
+        found = []
+        for number, (rows, columns) in enumerate(find_objects(regions), 1):
+            score = float(heat[rows, columns][regions[rows, columns] == number].max())
+            box = (
+                columns.start / heat.shape[1], rows.start / heat.shape[0],
+                columns.stop / heat.shape[1], rows.stop / heat.shape[0],
+            )  # fmt: skip
+            found.append((score, _snapped(box, self.source.facts.lines)))
+        best = sorted(found, key=lambda pair: -pair[0])[:n]
+        return [
+            (x0 * size[0], y0 * size[1], x1 * size[0], y1 * size[1], score)
+            for score, (x0, y0, x1, y1) in best
+        ]
+
+    def picture(self, width: int = 1000) -> Image:
+        """Return the picture of the page.
+
+        Parameters
+        ----------
+        width : int
+            Width in pixels.
+
+        Returns
+        -------
+        PIL.Image.Image
+
+        Raises
+        ------
+        ImportError
+            Without the extra ``pages``.
+        ValueError, OSError
+            If the document is missing or cannot be read.
+        """
+        from .pictures import read_picture
+
+        return read_picture(self.page[0], self.page[1], self.source.root, width)
+
+    def save(self, path: str | os.PathLike[str], *, word: int | None = None, width: int = 1000) -> None:
+        """Write the picture of the page with the map and the best boxes on it.
+
+        Parameters
+        ----------
+        path : path
+            The file to write; its ending names the format, such as ``"hit.png"``.
+        word : int, optional
+            As for :meth:`heatmap`.
+        width : int
+            Width in pixels.
+
+        Raises
+        ------
+        ImportError, ValueError, OSError
+            As for :meth:`picture` and :meth:`heatmap`.
+        """
+        from .pictures import draw_map
+
+        boxes = [box[:4] for box in self.boxes(_SHOWN_BOXES, word=word)]
+        draw_map(self.picture(width), self.heatmap(word), boxes).save(Path(path))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the hit as values for JSON, without maps.
+
+        Returns
+        -------
+        dict
+        """
+        return {
+            "id": self.id, "document": self.page[0], "page": self.page[1], "score": self.score,
+            "parts": self.parts, "metadata": self.metadata,
+        }  # fmt: skip
+
+
+def _snapped(box: Line, lines: Sequence[Line]) -> Line:
+    """Return a box whose upper and lower edges are those of the text lines in it."""
+    x0, y0, x1, y1 = box
+    inside = [line for line in lines if line[0] < x1 and line[2] > x0 and y0 <= (line[1] + line[3]) / 2 <= y1]
+    if not inside:
+        return box
+    left, upper, right, lower = np.array(inside).T
+    return (
+        max(x0, float(left.min())), float(upper.min()), min(x1, float(right.max())), float(lower.max()),
+    )  # fmt: skip

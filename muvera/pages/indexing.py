@@ -1,0 +1,177 @@
+"""Index the pages of a folder of PDFs and pictures; resume after an interruption."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from ..utils.checks import as_path
+from .encoders import PageEncoder, as_page_encoder
+from .folder import is_page_index
+from .page import Page
+from .page_index import PageIndex
+from .pictures import ENDINGS, count_pages, read_page
+
+# Seconds between two saves: the work that a kill can lose.
+_SAVE_SECONDS = 10.0
+
+# A save may take 1 / _SAVE_SHARE of the time.
+_SAVE_SHARE = 20
+
+
+class Progress(NamedTuple):
+    """State of indexing a folder.
+
+    Parameters
+    ----------
+    done, total : int
+        Pages in the index, and pages that can be read.
+    encoded : int
+        Pages that were encoded since the start.
+    seconds : float
+        Seconds since the start.
+    """
+
+    done: int
+    total: int
+    encoded: int
+    seconds: float
+
+    @property
+    def pages_per_hour(self) -> float:
+        """Pages encoded per hour."""
+        return 3600 * self.encoded / max(self.seconds, 1e-9)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the end; None before the first page."""
+        left = self.total - self.done
+        return left * self.seconds / self.encoded if self.encoded else None
+
+
+def index_documents(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    encoder: PageEncoder | str,
+    *,
+    progress: Callable[[Progress], object] = lambda state: None,
+    skipped: Callable[[str], object] = lambda reason: None,
+    threads: int | None = None,
+    **options: float | str,
+) -> PageIndex:
+    """Index the pages of a folder, or of one document; continue an earlier index.
+
+    Pages that are in `out` are not encoded again.  The index is saved every few
+    seconds, also after an interruption.
+
+    Parameters
+    ----------
+    source : path
+        A PDF, a picture, or a folder of them and of folders.
+    out : path
+        The folder of the index: a new one, or a page index of the same encoder.
+    encoder : PageEncoder or str
+        The model, or its name.
+    progress : callable
+        Called after each page.
+    skipped : callable
+        Called with a sentence for each document or page that cannot be read.
+    threads : int, optional
+        For all but the encoder.  Default: all usable cores.
+    **options
+        ``factor=`` and ``patches=`` of a new index; see :class:`muvera.PageIndex`.
+
+    Returns
+    -------
+    PageIndex
+
+    Raises
+    ------
+    FileNotFoundError
+        If `source` does not exist, or has no PDFs and pictures.
+    ValueError
+        If `out` is an index of another encoder, or no page can be read.
+    """
+    place, target = as_path(source, "source").resolve(), as_path(out, "out").resolve()
+    root, documents = _documents(place)
+    model = as_page_encoder(encoder)
+    index = PageIndex.load(target, model) if is_page_index(target) else None
+    work = [
+        (path, number)
+        for path in documents
+        for number in range(1, _count(path, skipped) + 1)
+    ]  # fmt: skip
+    names = {path: path.relative_to(root).as_posix() for path, _ in work}
+    present = set() if index is None else set(index.ids)
+    left = [pair for pair in work if f"{names[pair[0]]}:{pair[1]}" not in present]
+    begun = time.monotonic()
+    waiting: list[Page] = []
+    done, total, encoded, saved, duration = len(work) - len(left), len(work), 0, begun, 0.0
+    try:
+        for path, number in left:
+            page = _encoded(path, number, names[path], model, skipped)
+            if page is None:
+                total -= 1
+                continue
+            if index is None:
+                index = PageIndex(page.vectors.shape[1], model, root=root, **options)  # type: ignore[arg-type]
+            waiting.append(page)
+            done, encoded = done + 1, encoded + 1
+            now = time.monotonic()
+            progress(Progress(done, total, encoded, now - begun))
+            if now - saved > max(_SAVE_SECONDS, _SAVE_SHARE * duration):
+                _save(index, waiting, target, threads)
+                saved = time.monotonic()
+                duration = saved - now
+    finally:
+        if index is not None and waiting:
+            _save(index, waiting, target, threads)
+    if index is None:
+        raise ValueError(f"No page of {place} could be read. Give a folder of PDFs or pictures.")
+    return index
+
+
+def _documents(place: Path) -> tuple[Path, list[Path]]:
+    """Return the folder of the documents, and their paths in order."""
+    if place.is_file():
+        return place.parent, [place]
+    if not place.is_dir():
+        raise FileNotFoundError(f"{place} does not exist. Give a PDF, a picture, or a folder of them.")
+    found = sorted(path for path in place.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+    if not found:
+        raise FileNotFoundError(
+            f"{place} has no PDFs and no pictures ({', '.join(ENDINGS)}). Give another folder."
+        )
+    return place, found
+
+
+def _count(path: Path, skipped: Callable[[str], object]) -> int:
+    try:
+        return count_pages(path)
+    except (ValueError, OSError) as error:
+        skipped(str(error))
+        return 0
+
+
+def _encoded(
+    path: Path, number: int, name: str, encoder: PageEncoder, skipped: Callable[[str], object]
+) -> Page | None:
+    """Return a page with its vectors, or None if it cannot be read."""
+    try:
+        content = read_page(path, number)
+    except (ValueError, OSError) as error:
+        skipped(str(error))
+        return None
+    vectors, grid, special = encoder.encode_page(content.picture)
+    return Page(
+        vectors, name, number, grid, special, text=content.text, lines=content.lines, size=content.size
+    )
+
+
+def _save(index: PageIndex, waiting: list[Page], target: Path, threads: int | None) -> None:
+    index.add(waiting, threads=threads)
+    waiting.clear()
+    index.save(target)

@@ -1,0 +1,199 @@
+"""Page: the patch vectors of one page, where they are on it, and its text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..convert.transforms import PoolingRule, pool_tokens
+from ..data.multivectors import MultiVectors, checked_text
+from ..utils.checks import counted, require_int
+
+#: Left, upper, right and lower edge, in parts of the page's width and height.
+Line = tuple[float, float, float, float]
+
+#: Fields of a page in the metadata of the database.
+DOCUMENT, NUMBER, FACTS = "document", "number", "_page"
+
+# Ward clusters of the patches; the means are scaled to length 1 again.
+_RULE = PoolingRule(protected=0, renormalize=True)
+
+# Decimals of the edges of a text line: a thousandth of a page is less than a point.
+_DECIMALS = 4
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page: its vectors, and what is known about it.
+
+    Parameters
+    ----------
+    vectors : array_like (tokens, dimension)
+        Vectors of length 1, as ColPali and similar models return.
+    document : str
+        Name of the document, such as the path of a PDF or of a picture.
+    number : int
+        The page in the document, from 1 on.
+    grid : tuple of int, optional
+        Rows and columns of the patches.  Their vectors follow each other in reading
+        order.  Without it, there are no heat maps.
+    special : int or tuple of int, optional
+        Number of vectors after the patches that belong to no place, such as those of a
+        prompt; or the numbers before and after.  They are not pooled.  Default: all
+        vectors after the grid; none without a grid.
+    text : str
+        The words of the page, for the ranking by words.
+    lines : sequence of tuple of float
+        Edges (x0, y0, x1, y1) of the text lines, in parts of the page from its upper
+        left corner.  Boxes are snapped to them.
+    size : tuple of float, optional
+        Width and height in PDF points.
+    metadata : mapping
+        For filters.
+    id : int or str, optional
+        Default: ``"document:number"``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the vectors are no token vectors, or `grid` and `special` do not fit them.
+    """
+
+    vectors: Any
+    document: str
+    number: int = 1
+    grid: tuple[int, int] | None = None
+    special: int | tuple[int, int] | None = None
+    text: str = ""
+    lines: Sequence[Line] = ()
+    size: tuple[float, float] | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    id: int | str | None = None
+
+    def __post_init__(self) -> None:
+        texts = checked_text(self.vectors, "vectors")
+        name = f"page {self.number} of {self.document}"
+        require_int("number", self.number, 1)
+        count = texts.num_tokens
+        if not count:
+            raise ValueError(f"{name} has no vectors. Leave it out.")
+        for reserved in (DOCUMENT, NUMBER, FACTS):
+            if reserved in self.metadata:
+                raise ValueError(f"The metadata of {name} may not have the field {reserved!r}. Rename it.")
+        patches = self._patches(count, name)
+        before = self.special[0] if isinstance(self.special, tuple) else 0
+        tokens = np.asarray(texts.tokens, np.float32)
+        end = before + patches
+        ordered = np.concatenate([tokens[before:end], tokens[:before], tokens[end:]]) if before else tokens
+        object.__setattr__(self, "vectors", ordered)
+        object.__setattr__(self, "special", count - patches)
+        if self.grid is not None:
+            object.__setattr__(self, "grid", (int(self.grid[0]), int(self.grid[1])))
+        if self.id is None:
+            object.__setattr__(self, "id", f"{self.document}:{self.number}")
+
+    def _patches(self, count: int, name: str) -> int:
+        """Return the number of patches, if the grid and the special vectors add up."""
+        given = self.special
+        special = None if given is None else sum(given) if isinstance(given, tuple) else given
+        if special is not None:
+            require_int("special", special, 0)
+        if self.grid is None:
+            patches = count - (special or 0)
+            fits = patches > 0
+        else:
+            patches = require_int("grid", self.grid[0], 1) * require_int("grid", self.grid[1], 1)
+            fits = patches <= count if special is None else patches + special == count
+        if not fits:
+            place = "no grid" if self.grid is None else f"a grid of {self.grid[0]} x {self.grid[1]}"
+            raise ValueError(
+                f"{name} has {count} vectors, {place} and special={given}, which must add up. Give the rows "
+                "and columns of its patches, and the number of its other vectors."
+            )
+        return patches
+
+    def pooled(self, factor: float) -> NDArray[np.float32]:
+        """Return the means of similar patches, and then the special vectors.
+
+        Parameters
+        ----------
+        factor : float
+            Patches for each mean.
+
+        Returns
+        -------
+        float32 (n, dimension)
+        """
+        patches = len(self.vectors) - _count(self.special)
+        own = MultiVectors.from_arrays([self.vectors[:patches]])
+        return np.concatenate([pool_tokens(own, factor, _RULE)[0], self.vectors[patches:]])
+
+    def stored_metadata(self, patches_id: int) -> dict[str, Any]:
+        """Return the metadata of the database, with the facts of :class:`PageFacts`.
+
+        Parameters
+        ----------
+        patches_id : int
+            Id of its unpooled vectors.
+
+        Returns
+        -------
+        dict
+        """
+        grid = [0, 0] if self.grid is None else list(self.grid)
+        lines = [[round(float(edge), _DECIMALS) for edge in line] for line in self.lines]
+        # Lists in a list cannot be compared, so the database makes no index of them.
+        facts = [[patches_id, _count(self.special), *grid], list(map(float, self.size or ())), *lines]
+        return {**self.metadata, DOCUMENT: self.document, NUMBER: self.number, FACTS: facts}
+
+
+class PageFacts(NamedTuple):
+    """Where the vectors of a page are, and where its text is."""
+
+    document: str
+    number: int
+    patches_id: int
+    special: int
+    grid: tuple[int, int] | None
+    size: tuple[float, float] | None
+    lines: list[Line]
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, Any]) -> PageFacts:
+        """Return the facts in the metadata of :meth:`Page.stored_metadata`."""
+        (patches_id, special, rows, columns), size, *lines = metadata[FACTS]
+        return cls(
+            str(metadata[DOCUMENT]), int(metadata[NUMBER]), patches_id, special,
+            (rows, columns) if rows else None, (size[0], size[1]) if size else None,
+            [(line[0], line[1], line[2], line[3]) for line in lines],
+        )  # fmt: skip
+
+
+def own_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return stored metadata without the fields that :class:`PageFacts` reads."""
+    return {name: value for name, value in metadata.items() if name not in (DOCUMENT, NUMBER, FACTS)}
+
+
+def of_each(name: str, values: Any, count: int, default: Any = None, pair: bool = False) -> list[Any]:
+    """Return one value for each page."""
+    if values is None:
+        return [default] * count
+    if isinstance(values, (int, np.integer)):
+        return [int(values)] * count
+    each = list(values)
+    if pair and len(each) == 2 and all(isinstance(value, (int, np.integer)) for value in each):
+        return [tuple(each)] * count
+    if len(each) != count:
+        raise ValueError(
+            f"{name} has {counted(len(each), 'entry', 'entries')} for {counted(count, 'page')}. Give one per page."
+        )
+    return each
+
+
+def _count(special: object) -> int:
+    assert isinstance(special, int)  # the constructor adds a pair up
+    return special

@@ -1,0 +1,103 @@
+"""PageQueries: the vectors and the words of queries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.multivectors import as_multivectors, checked_texts
+from ..utils.hints import Argument, Message
+from .encoders import PageEncoder
+
+#: Words of a query, and the positions of the vectors of each.
+Words = list[tuple[str, list[int]]]
+
+Spans = list[tuple[int, int]]
+
+
+class PageQuery(NamedTuple):
+    """One query."""
+
+    vectors: NDArray[np.float32]
+    #: Its text, for the ranking by words; "" if it is not known.
+    text: str
+    words: Words
+
+
+class PageQueries(NamedTuple):
+    """Checked queries; `single` if the caller gave one query and not a list."""
+
+    single: bool
+    queries: list[PageQuery]
+
+    @classmethod
+    def of(cls, queries: Any, text: Any, dimension: int, encoder: PageEncoder | None) -> PageQueries:
+        """Check queries, and encode words.
+
+        Parameters
+        ----------
+        queries, text
+            As for :meth:`muvera.PageIndex.search`.
+        dimension : int
+            Columns of the vectors.
+        encoder : PageEncoder or None
+            Encodes words.
+        """
+        listed = isinstance(queries, (list, tuple)) and len(queries) > 0
+        spans: Sequence[Spans | None]
+        if isinstance(queries, str) or (listed and all(isinstance(query, str) for query in queries)):
+            if text is not None:
+                raise ValueError("text is for queries of vectors, but the queries are words. Omit text.")
+            single = isinstance(queries, str)
+            lines = [queries] if single else list(queries)
+            model = required(encoder)
+            encoded = model.encode_queries(lines)
+            spans = [model.query_spans(line) for line in lines]
+        else:
+            single = getattr(queries, "ndim", 0) == 2
+            encoded = as_multivectors(queries, "queries")
+            lines = [""] * len(encoded) if text is None else [text] if isinstance(text, str) else list(text)
+            if len(lines) != len(encoded):
+                raise ValueError(
+                    f"text has {len(lines)} entries for {len(encoded)} queries. Give one for each query."
+                )
+            spans = [None] * len(lines)
+        checked = checked_texts(encoded, "queries", dimension, "this index")
+        return cls(
+            single,
+            [
+                PageQuery(np.asarray(vectors, np.float32), line, _words(line, own, len(vectors)))
+                for vectors, line, own in zip(checked, lines, spans, strict=True)
+            ],
+        )
+
+
+def required(encoder: PageEncoder | None) -> PageEncoder:
+    """Return the encoder; raise ValueError if there is none."""
+    if encoder is None:
+        raise ValueError(
+            Message(
+                "This index has no encoder for words. Search it with the vectors of a query, or load it with ",
+                Argument("encoder", ""),
+                ".",
+            )
+        )
+    return encoder
+
+
+def _words(text: str, spans: Spans | None, count: int) -> Words:
+    """Return the words of a query that have vectors."""
+    if spans is None or len(spans) != count:
+        return []
+    found: Words = []
+    stop = 0
+    for word in text.split():
+        start = text.index(word, stop)
+        stop = start + len(word)
+        own = [i for i, (first, last) in enumerate(spans) if first < last and first < stop and last > start]
+        if own:
+            found.append((word, own))
+    return found

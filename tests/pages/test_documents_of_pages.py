@@ -1,0 +1,240 @@
+"""PDFs and pictures: reading, indexing a folder, maps on pictures, and encoders."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from builders.pages import GRID, GreyEncoder, write_pdf
+
+from muvera import PageIndex
+from muvera.pages.encoders import FastembedPageEncoder, HTTPPageEncoder, load_page_encoder
+from muvera.pages.indexing import Progress, index_documents
+
+pytest.importorskip("pypdfium2")
+image = pytest.importorskip("PIL.Image")
+
+from muvera.pages.pictures import count_pages, read_page, read_picture  # noqa: E402
+
+
+@pytest.fixture
+def documents(tmp_path: Path) -> Path:
+    """Return a folder with good and bad documents."""
+    folder = tmp_path / "documents"
+    (folder / "sub").mkdir(parents=True)
+    write_pdf(folder / "report.pdf", ["first page\nabout apples", "", "third page"])
+    image.new("RGB", (40, 60), "white").save(folder / "sub" / "white.png")
+    (folder / "broken.pdf").write_bytes(b"%PDF-1.4 nothing")
+    (folder / "broken.png").write_bytes(b"\x89PNG nothing")
+    (folder / "cut.jpg").write_bytes(_jpeg()[:700])
+    (folder / "notes.txt").write_text("no page")
+    return folder
+
+
+def _jpeg() -> bytes:
+    file = BytesIO()
+    noise = (255 * np.random.default_rng(0).random((60, 40, 3))).astype(np.uint8)
+    image.fromarray(noise).save(file, "JPEG")
+    return file.getvalue()
+
+
+def test_a_page_of_a_pdf_has_text_lines_and_size(tmp_path: Path) -> None:
+    path = write_pdf(tmp_path / "a.pdf", ["first line\nsecond line", ""])
+    page = read_page(path, 1)
+    assert page.text == "first line\nsecond line"
+    assert page.size == pytest.approx((400, 600))
+    (x0, y0, x1, y1), second = page.lines
+    assert x0 == pytest.approx(0.1, abs=0.01) and 0.06 < y0 < y1 < 0.12 and x1 < 0.5
+    assert second[1] - y0 == pytest.approx(40 / 600, abs=0.01)
+    assert read_page(path, 2)[1:] == ("", [], (400, 600))
+
+
+def test_pictures_of_pages_have_the_wanted_width(tmp_path: Path) -> None:
+    path = write_pdf(tmp_path / "a.pdf", ["text"])
+    picture = read_picture("a.pdf", 1, tmp_path, 100)
+    assert picture.size == (100, 150)
+    assert picture.getpixel((90, 140)) == (0, 0, 0) and picture.getpixel((5, 5)) == (255, 255, 255)
+    long = write_pdf(tmp_path / "long.pdf", ["text"], (10, 14_000))
+    assert max(read_picture(str(long), 1, None, 1000).size) <= 8192
+    with pytest.raises(ValueError, match="has no page 2"):
+        read_picture(str(path), 2, None, 100)
+
+
+def test_a_folder_is_indexed_and_each_bad_file_gets_one_sentence(documents: Path, tmp_path: Path) -> None:
+    sentences: list[str] = []
+    states: list[Progress] = []
+    out = tmp_path / "index"
+    index = index_documents(documents, out, GreyEncoder(), progress=states.append, skipped=sentences.append)
+    assert index.ids == ["report.pdf:1", "report.pdf:2", "report.pdf:3", "sub/white.png:1"]
+    assert len(sentences) == 3
+    for name in ("broken.pdf", "broken.png", "cut.jpg"):
+        assert sum(name in sentence and "\n" not in sentence for sentence in sentences) == 1
+    assert (states[-1].done, states[-1].total, states[-1].seconds_left) == (4, 4, 0)
+    assert len(PageIndex.load(out)) == 4
+
+
+def test_words_find_pages_and_maps_show_them(documents: Path, tmp_path: Path) -> None:
+    index = index_documents(documents, tmp_path / "index", GreyEncoder())
+    hits = index.search("a white page about apples", 4, words=0.5)
+    assert hits[0].id == "report.pdf:1" and hits[0].words == ["a", "white", "page", "about", "apples"]
+    black = index.search("a", 4, words=0)[0]  # a short word is dark
+    assert (black.heatmap() > 0.5).nonzero()[0].min() == 3  # the lower half
+    black.save(tmp_path / "hit.png", word=0, width=200)
+    plain = black.picture(200)
+    with image.open(tmp_path / "hit.png") as saved:
+        changed = np.abs(np.asarray(saved, int) - np.asarray(plain, int)).sum(axis=2) > 30
+    height, width = changed.shape
+    assert changed[3 * height // 4 :, 3 * width // 4 :].mean() > 0.9
+    assert changed[: height // 4, : width // 4].mean() < 0.1
+
+
+def test_an_interrupted_folder_continues_where_it_stopped(documents: Path, tmp_path: Path) -> None:
+    first = GreyEncoder()
+
+    def interrupt(state: Progress) -> None:
+        if state.done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        index_documents(documents, tmp_path / "index", first, progress=interrupt)
+    assert len(PageIndex.load(tmp_path / "index")) == first.encoded == 2
+    second = GreyEncoder()
+    assert len(index_documents(documents, tmp_path / "index", second)) == 4
+    assert second.encoded == 2
+
+
+def test_a_folder_without_documents_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no PDFs and no pictures"):
+        index_documents(tmp_path, tmp_path / "out", GreyEncoder())
+    (tmp_path / "bad.pdf").write_bytes(b"")
+    with pytest.raises(ValueError, match="No page of"):
+        index_documents(tmp_path, tmp_path / "out", GreyEncoder())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_document_leaves_maps_but_no_picture(documents: Path, tmp_path: Path) -> None:
+    index = index_documents(documents, tmp_path / "index", GreyEncoder())
+    (documents / "report.pdf").unlink()
+    hit = index.search("a", 1, words=0)[0]
+    assert hit.heatmap().shape == GRID
+    with pytest.raises(FileNotFoundError, match=r"report\.pdf is missing"):
+        hit.save(tmp_path / "hit.png")
+
+
+def test_an_index_of_another_encoder_is_refused(documents: Path, tmp_path: Path) -> None:
+    index_documents(documents, tmp_path / "index", GreyEncoder())
+    other = GreyEncoder()
+    other.name = "other"
+    with pytest.raises(ValueError, match="built with the encoder 'grey'"):
+        PageIndex.load(tmp_path / "index", other)
+    with pytest.raises(ValueError, match="no encoder for words"):
+        PageIndex.load(tmp_path / "index").search("words")
+
+
+def test_pictures_of_one_file_are_its_pages(tmp_path: Path) -> None:
+    frames = [image.new("L", (20, 30), level) for level in (0, 255)]
+    frames[0].save(tmp_path / "scan.tif", save_all=True, append_images=frames[1:])
+    assert count_pages(tmp_path / "scan.tif") == 2
+    assert [read_picture("scan.tif", n, tmp_path, 20).getpixel((0, 0)) for n in (1, 2)] == [
+        (0, 0, 0),
+        (255, 255, 255),
+    ]
+
+
+# -- encoders -------------------------------------------------------------------
+
+
+@pytest.fixture
+def endpoint() -> Iterator[tuple[str, list[Any], list[Any]]]:
+    """Yield a server's URL, its requests, and a list whose first item it answers."""
+    requests: list[Any] = []
+    rows: list[Any] = []
+
+    class Served(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            requests.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"data": [rows[0]]}).encode())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Served)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/pooling", requests, rows
+    server.shutdown()
+    server.server_close()
+
+
+def test_http_encoder_sends_a_picture_and_reads_the_grid(endpoint: Any) -> None:
+    url, requests, rows = endpoint
+    encoder = load_page_encoder(f"{url}#colpali")
+    assert isinstance(encoder, HTTPPageEncoder) and encoder.name == "http:colpali"
+    rows.append({"data": [[1.0, 0.0]] * 7, "grid": [3, 2], "special": 1})
+    page = encoder.encode_page(image.new("RGB", (4, 4)))
+    assert (page.vectors.shape, page.grid, page.special) == ((7, 2), (3, 2), 1)
+    [part] = requests[0]["messages"][0]["content"]
+    assert part["image_url"]["url"].startswith("data:image/png;base64,iVBOR")
+    rows[0] = {"data": [[1.0, 0.0]] * 1030}
+    assert encoder.encode_page(image.new("RGB", (4, 4))).grid == (32, 32)
+
+
+class FakeTiles:
+    """ColModernVBERT's processor, tokenizer and model, at fastembed's boundary."""
+
+    QUERY_PREFIX, tokenizer = "", SimpleNamespace(token_to_id=lambda token: 7)
+
+    def processor(self, pictures: list[Any], metadata: dict[str, Any]) -> None:
+        metadata["image_grid"] = [(1, 2)]
+
+    def _build_input_ids_for_image(self, rows: int, columns: int) -> Any:
+        tile = [1] + [7] * 64
+        return np.array([0, *tile * (rows * columns + 1), 2])
+
+    def tokenize(self, texts: list[str]) -> list[Any]:
+        return [SimpleNamespace(offsets=[(0, 0), (0, 3), (4, 7), (7, 12)])]
+
+
+class FakeModel:
+    """fastembed's class; a vector is its position."""
+
+    model = FakeTiles()
+
+    def __init__(self, name: str) -> None:
+        if name == "unknown":
+            raise ValueError("not supported")
+
+    def embed_image(self, pictures: list[Any]) -> Iterator[Any]:
+        yield np.arange(1 + 65 * 3 + 1, dtype=np.float32)[:, None]
+
+    def embed_text(self, texts: list[str]) -> Iterator[Any]:
+        yield np.ones((4, 1), np.float32)
+
+
+def test_tiles_of_colmodernvbert_are_put_in_reading_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = SimpleNamespace(LateInteractionMultimodalEmbedding=FakeModel)
+    monkeypatch.setitem(sys.modules, "fastembed", fake)
+    encoder = load_page_encoder("colmodernvbert")
+    vectors, grid, _ = encoder.encode_page(image.new("RGB", (8, 4)))
+    assert grid == (8, 16)
+    patches = vectors[:128, 0].reshape(grid)
+    assert patches[0].tolist() == [*range(2, 10), *range(67, 75)]  # a row of each tile
+    assert sorted(vectors[:, 0]) == list(range(197))
+    assert encoder.query_spans("red car") == [(0, 0), (0, 3), (4, 7), (7, 7)]
+    with pytest.raises(ValueError, match="cannot load 'unknown'"):
+        FastembedPageEncoder("unknown").encode_queries(["a"])
+
+
+def test_an_unknown_page_encoder_names_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="colmodernvbert"):
+        load_page_encoder("resnet")

@@ -1,0 +1,211 @@
+"""PageIndex: ranking, changes, folders, and maps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders.foreign_indexes import write_byaldi
+from builders.pages import DIMENSION, GRID, page_vectors, unit
+from hypothesis import given
+from hypothesis import strategies as st
+
+from muvera import MultiVectors, MuveraIndex, PageIndex, chamfer
+from muvera.index.generations import IndexFolderError
+from muvera.pages import Page
+
+PATCHES = GRID[0] * GRID[1]
+
+
+def small_index(count: int = 5) -> PageIndex:
+    names = [("report.pdf", number) for number in range(1, count + 1)]
+    return PageIndex.from_arrays(page_vectors(count), grids=GRID, pages=names)
+
+
+def test_scores_are_chamfer_similarities_of_all_vectors() -> None:
+    vectors = page_vectors(7)
+    query = unit(vectors[3, [2, 9, 25]] + 0.05)
+    hits = small_index(7).search(query, 7)
+    assert hits[0].page == ("report.pdf", 4)
+    for hit in hits:
+        assert hit.score == pytest.approx(chamfer(query, vectors[hit.page[1] - 1]), abs=1e-5)
+
+
+def test_special_vectors_are_not_pooled() -> None:
+    vectors = page_vectors(1)[0]
+    page = Page(vectors, "a.pdf", grid=GRID)
+    pooled = page.pooled(3)
+    assert len(pooled) == PATCHES // 3 + 2
+    assert np.array_equal(pooled[-2:], vectors[-2:])
+
+
+def test_special_vectors_before_the_patches_move_behind_them() -> None:
+    vectors = page_vectors(1)[0]
+    page = Page(vectors, "a.pdf", grid=GRID, special=(1, 1))
+    assert np.array_equal(page.vectors, np.concatenate([vectors[1:-1], vectors[:1], vectors[-1:]]))
+    assert page.special == 2
+
+
+def test_a_grid_that_does_not_fit_the_vectors_is_refused() -> None:
+    with pytest.raises(ValueError, match="26 vectors, a grid of 6 x 4 and special=1"):
+        Page(page_vectors(1)[0], "a.pdf", grid=GRID, special=1)
+    with pytest.raises(ValueError, match="26 vectors, a grid of 6 x 5"):
+        Page(page_vectors(1)[0], "a.pdf", grid=(6, 5))
+
+
+def test_a_map_is_high_where_the_query_came_from() -> None:
+    vectors = page_vectors(3)
+    hit = small_index(3).search(vectors[1, 4 * 2 + 3][None], 1)[0]
+    heat = hit.heatmap()
+    assert heat.shape == GRID
+    assert np.unravel_index(heat.argmax(), GRID) == (2, 3)
+    assert heat.mean() == pytest.approx(0, abs=1e-5)  # of one token
+    x0, y0, x1, y1, score = hit.boxes(1)[0]
+    assert x0 <= 3 / 4 and x1 == 1.0 and y0 <= 2 / 6 and y1 >= 3 / 6 and score == pytest.approx(heat.max())
+
+
+def test_boxes_are_snapped_to_text_lines_and_given_in_points() -> None:
+    vectors = page_vectors(1)
+    line = (0.1, 0.36, 0.95, 0.48)
+    index = PageIndex(DIMENSION)
+    index.add([Page(vectors[0], "a.pdf", grid=GRID, lines=[line, (0.1, 0.9, 0.9, 0.95)], size=(600, 800))])
+    hit = index.search(vectors[0, 4 * 2 + 3][None], 1)[0]
+    x0, y0, x1, y1, _ = hit.boxes(1)[0]
+    assert (y0, y1) == (0.36, 0.48) and x1 == 0.95
+    assert hit.boxes(1, points=True)[0][:4] == pytest.approx((600 * x0, 800 * y0, 600 * x1, 800 * y1))
+
+
+def test_a_page_without_a_grid_has_no_map_but_is_found() -> None:
+    vectors = page_vectors(3)
+    hit = PageIndex.from_arrays(vectors).search(vectors[2, :3], 1)[0]
+    assert hit.page == ("2", 1)
+    with pytest.raises(ValueError, match="grid of page 1 of 2 is not known"):
+        hit.heatmap()
+
+
+def test_shared_words_change_the_order_only_with_text() -> None:
+    vectors = page_vectors(4)
+    query = unit(vectors[0, :3] + vectors[1, :3])
+    index = PageIndex.from_arrays(vectors, texts=["", "", "unusual words", ""], grids=GRID)
+    assert "words" not in index.search(query, 4)[0].parts
+    by_words = index.search(query, 4, text="unusual", words=0.9)
+    assert by_words[0].page == ("2", 1) and by_words[0].text == "unusual words"
+    assert by_words[0].parts["words"] > 0
+
+
+def test_metadata_filters_documents_and_numbers() -> None:
+    index = PageIndex.from_arrays(
+        page_vectors(3),
+        pages=[("a", 1), ("b", 1), ("b", 2)],
+        metadata=[{"year": 1}, {"year": 2}, {"year": 2}],
+    )
+    query = page_vectors(1)[0, :2]
+    assert {hit.id for hit in index.search(query, where={"document": "b"})} == {"b:1", "b:2"}
+    found = index.search(query, where={"year": 2, "number": {"$gte": 2}})
+    assert [(hit.id, hit.metadata) for hit in found] == [("b:2", {"year": 2})]
+
+
+def test_an_id_in_use_adds_nothing() -> None:
+    index = small_index(3)
+    with pytest.raises(ValueError, match=r"report\.pdf:2"):
+        index.add([Page(page_vectors(1)[0], "new.pdf"), Page(page_vectors(1)[0], "report.pdf", 2)])
+    assert len(index) == 3
+    assert len(index._patches) == 3
+
+
+def test_changes_survive_save_and_load(tmp_path: Path) -> None:
+    index = small_index(5)
+    index.save(tmp_path / "index")
+    index.delete(["report.pdf:2"])
+    new = page_vectors(1, seed=9)[0]
+    index.add([Page(new, "new.pdf", 3, grid=GRID)])
+    index.save()
+    loaded = PageIndex.load(tmp_path / "index")
+    assert loaded.ids == [f"report.pdf:{n}" for n in (1, 3, 4, 5)] + ["new.pdf:3"]
+    assert np.allclose(loaded.vectors("new.pdf:3"), new, atol=0.02)
+    assert loaded.search(new[3:5], 1)[0].page == ("new.pdf", 3)
+    assert len(loaded._patches) == 5  # those of the deleted page are gone
+
+
+@given(st.lists(st.integers(0, 9), max_size=12))
+def test_pages_and_patches_stay_together(changes: list[int]) -> None:
+    """A number adds its page, or deletes it if it is there."""
+    vectors = page_vectors(10)
+    index = PageIndex(DIMENSION)
+    present: list[int] = []
+    for number in changes:
+        if number in present:
+            index.delete([f"d:{number + 1}"])
+            present.remove(number)
+        else:
+            index.add([Page(vectors[number], "d", number + 1, grid=GRID)])
+            present.append(number)
+    assert index.ids == [f"d:{number + 1}" for number in present]
+    for number in present:
+        assert np.allclose(index.vectors(f"d:{number + 1}"), vectors[number], atol=0.02)
+
+
+def test_a_save_cut_short_before_the_pages_loads_the_old_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = small_index(3)
+    index.save(tmp_path / "index")
+    index.delete(["report.pdf:1"])
+    index.add([Page(page_vectors(1, seed=9)[0], "new.pdf")])
+    monkeypatch.setattr(index._pages, "save", lambda path: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        index.save()
+    loaded = PageIndex.load(tmp_path / "index")
+    assert loaded.ids == [f"report.pdf:{n}" for n in (1, 2, 3)]
+    assert loaded.search(page_vectors(3)[0, 4:6], 1)[0].page == ("report.pdf", 1)
+
+
+def test_another_folder_is_not_replaced(tmp_path: Path) -> None:
+    MuveraIndex.build(MultiVectors.from_arrays(list(page_vectors(2))), path=tmp_path / "vectors")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("x")
+    for name in ("vectors", "mine"):
+        with pytest.raises(FileExistsError):
+            small_index().save(tmp_path / name)
+    with pytest.raises(FileExistsError, match="not a page index"):
+        small_index().save(tmp_path / "mine", overwrite=True)
+    small_index(2).save(tmp_path / "new")
+    small_index(4).save(tmp_path / "new", overwrite=True)
+    assert len(PageIndex.load(tmp_path / "new")) == 4
+
+
+def test_damaged_folders_are_named_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="contains no page index"):
+        PageIndex.load(tmp_path)
+    small_index(3).save(tmp_path / "index")
+    facts = tmp_path / "index" / "pages.json"
+    facts.write_text(json.dumps({"version": 99, "factor": 3, "root": None}))
+    with pytest.raises(IndexFolderError, match="version 99"):
+        PageIndex.load(tmp_path / "index")
+    facts.write_text("{")
+    with pytest.raises(IndexFolderError, match="damaged"):
+        PageIndex.load(tmp_path / "index")
+
+
+def test_from_byaldi_keeps_ids_and_names(tmp_path: Path) -> None:
+    vectors = page_vectors(4, special=0)
+    folder = write_byaldi(tmp_path / "index", list(vectors))
+    index = PageIndex.from_byaldi(folder, grids=GRID)
+    assert index.ids == ["0:1", "0:2", "0:3", "1:1"]
+    hit = index.search(vectors[3, :4], 1)[0]
+    assert (hit.id, hit.page, hit.heatmap().shape) == ("1:1", ("1", 1), GRID)
+
+
+def test_from_parquet_reads_pages(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    import pyarrow
+    from pyarrow import parquet
+
+    vectors = page_vectors(3)
+    documents = MultiVectors.from_arrays(list(vectors))
+    table = pyarrow.table({"id": ["x", "y", "z"], "tokens": documents.to_arrow()})
+    parquet.write_table(table, tmp_path / "pages.parquet")
+    index = PageIndex.from_parquet(tmp_path / "pages.parquet", grids=GRID)
+    assert index.search(vectors[1, :3], 1)[0].id == "y"

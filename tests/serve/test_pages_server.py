@@ -1,0 +1,165 @@
+"""The server of a page index: answers, limits, and its page in a real browser."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders.pages import GRID, GreyEncoder, page_vectors, write_pdf
+
+from muvera import PageIndex
+from muvera.pages import Page
+from muvera.pages.indexing import index_documents
+from muvera.serve import ServerSettings
+
+for module in ("fastapi", "uvicorn", "pypdfium2", "PIL"):
+    pytest.importorskip(module)
+
+from builders.servers import running  # noqa: E402
+
+CHROMIUM = shutil.which("chromium")
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> PageIndex:
+    folder = tmp_path_factory.mktemp("pages")
+    (folder / "documents").mkdir()
+    write_pdf(folder / "documents" / "report.pdf", ["first page\nabout apples", "", "third page"])
+    write_pdf(folder / "documents" / "<b>bold.pdf", ["another document"])
+    return index_documents(folder / "documents", folder / "index", GreyEncoder())
+
+
+@pytest.fixture(scope="module")
+def address(index: PageIndex) -> Iterator[str]:
+    with running(index, name="reports") as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+def ask(url: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **headers})
+    try:
+        with urllib.request.urlopen(request) as answer:
+            content = answer.read()
+            return answer.status, json.loads(content) if content.startswith(b"{") else content
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read())["detail"]
+
+
+def test_a_search_returns_a_map_for_each_word(address: str, index: PageIndex) -> None:
+    status, answer = ask(f"{address}/search", {"query": "a whitewhite page", "k": 2, "words": 0})
+    assert status == 200 and answer["words"] == ["a", "whitewhite", "page"]
+    first = answer["results"][0]
+    hit = index.search("a whitewhite page", 2, words=0)[0]
+    assert (first["id"], first["grid"], len(first["word_maps"])) == (hit.id, list(GRID), 3)
+    dark, light = (
+        np.frombuffer(base64.b64decode(first["word_maps"][i]), np.uint8).reshape(GRID) for i in (0, 1)
+    )
+    assert dark[-1, -1] > 100 and dark[0, -1] == 0 and light[-1, -1] == 0 and light[0, -1] > 0
+    assert first["boxes"] == [pytest.approx(box) for box in hit.boxes()]
+
+
+def test_vectors_are_searched_without_maps(address: str) -> None:
+    vectors = GreyEncoder().encode_queries(["a b"])[0].tolist()
+    status, answer = ask(f"{address}/search", {"vectors": vectors, "maps": False})
+    assert status == 200 and len(answer["results"]) == 4 and answer["words"] == []
+    assert answer["results"][0]["map"] is None and answer["results"][0]["boxes"] == []
+
+
+def test_pictures_are_jpeg_of_two_widths(address: str) -> None:
+    for width in (400, 1200):
+        status, content = ask(f"{address}/picture?id=report.pdf:1&width={width}")
+        assert status == 200 and content.startswith(b"\xff\xd8")
+    assert ask(f"{address}/picture?id=report.pdf:1&width=9999")[0] == 422
+    assert ask(f"{address}/picture?id=nothing:1")[0] == 404
+
+
+def test_only_documents_in_the_folder_are_read(tmp_path: Path) -> None:
+    (tmp_path / "documents").mkdir()
+    secret = write_pdf(tmp_path / "secret.pdf", ["secret"])
+    vectors = page_vectors(3)
+    index = PageIndex(vectors.shape[2], root=tmp_path / "documents")
+    names = [str(secret), "../secret.pdf", "missing.pdf"]
+    index.add(Page(own, name, grid=GRID) for own, name in zip(vectors, names, strict=True))
+    with running(index) as port:
+        for name in names:
+            status, detail = ask(f"http://127.0.0.1:{port}/picture?id={name}:1")
+            assert status == 404 and str(tmp_path / "documents") not in detail
+        status, detail = ask(f"http://127.0.0.1:{port}/search", {"query": "words"})
+        assert status == 422 and "no encoder" in detail
+
+
+def test_limits_and_wrong_bodies_are_answered(address: str) -> None:
+    for body, words in (
+        ({"query": "a", "k": 5000}, "k may be at most 1,000"),
+        ({"query": " "}, "blank"),
+        ({}, "Give one of query and vectors"),
+        ({"query": "a", "other": 1}, "no field"),
+        ({"vectors": [[1.0, 2.0]]}, "dimension"),
+    ):
+        status, detail = ask(f"{address}/search", body)
+        assert status == 422 and words in detail, body
+
+
+def test_a_read_token_is_required_for_pictures(index: PageIndex) -> None:
+    with running(index, ServerSettings(read_token="x" * 20)) as port:
+        url = f"http://127.0.0.1:{port}/picture?id=report.pdf:1"
+        assert ask(url)[0] == 401
+        assert ask(url, Authorization=f"Bearer {'x' * 20}")[0] == 200
+
+
+# -- the page -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no chromium is installed (apt-get install chromium)")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+# Shares of reddish pixels in the upper and the lower half of a canvas.
+SHADES = """canvas => {
+  const {data, width, height} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+  const halves = [0, 0];
+  for (let i = 0; i < width * height; i += 1)
+    if (data[4 * i] > data[4 * i + 2] + 40) halves[Math.floor(2 * i / width / height)] += 1;
+  return halves.map(count => 2 * count / width / height);
+}"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_shows_thumbnails_and_a_map_for_each_word(browser: Any, address: str, width: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    faults: list[str] = []
+    page.on("console", lambda message: faults.append(message.text))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto(f"{address}/?q=a+whitewhite+page")
+    for i in range(4):
+        page.locator(".pages canvas.w400").nth(i).wait_for()
+    assert page.title() == "reports" and page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator(".asked button").all_inner_texts() == ["a", "whitewhite", "page"]
+    assert "<b>bold.pdf" in page.locator(".pages .name").all_inner_texts()
+    page.locator(".asked button").first.click()
+    upper, lower = page.locator(".pages canvas").first.evaluate(SHADES)
+    assert lower > 0.2 and upper < 0.05
+    page.locator(".pages .page").first.click()
+    page.locator("#canvas.w1200").wait_for()
+    assert "page" in page.locator("#title").inner_text() and page.locator("#large").is_visible()
+    page.keyboard.press("Escape")
+    assert not page.locator("#large").is_visible()
+    assert faults == []
+    page.close()
