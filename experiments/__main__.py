@@ -10,6 +10,7 @@ from .bench.growth import grow
 from .bench.long_texts import long_texts
 from .bench.pipeline import pipeline
 from .bench.recall_dial import recall_dial
+from .bench.scale import scale
 from .bench.searches import dial, searches
 from .bench.speed import speed
 from .bench.tokens import tokens
@@ -33,6 +34,7 @@ for bench in (
     long_texts,
     first_stage,
     grow,
+    scale,
 ):
     app.command()(bench)
 
