@@ -24,6 +24,9 @@ OnFailure = Literal["wait", "report"]
 # Seconds between two attempts to reach a lost actor, which needs some seconds to start.
 _PAUSE = 0.1
 
+# Bytes of token vectors that are sent with each call: below Ray's own limit of 100 KB.
+_INLINE = 65_536
+
 # Characters of a failure's reason in messages.
 _REASON = 300
 
@@ -223,7 +226,8 @@ class RayIndex:
         require_choice("on_failure", on_failure, ("wait", "report"))
         SearchPlan(k=k, candidates=candidates, recall=recall)  # raises for wrong settings
         texts = checked_texts(queries, "queries", self._config.dimension, "this index")
-        shared = ray.put(texts)  # each machine receives it once
+        # Ray sends a small argument with the call.  A large one each machine fetches once.
+        shared = ray.put(texts) if texts.tokens.nbytes > _INLINE else texts
         turn = next(self._turns)
         deadline = time.monotonic() + self._timeout
         pending: dict[Any, tuple[str, int]] = {}  # each call, its shard and its attempt
