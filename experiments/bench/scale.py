@@ -120,9 +120,9 @@ def _searched(search: Any, queries: MultiVectors, best: list[set[int]]) -> dict[
         rankings += search(query)
         times.append(time.perf_counter() - start)
     took, sent = time.perf_counter() - begun, _sent() - sent
-    idle = _sent()
+    before = _sent()
     time.sleep(_IDLE)
-    idle = (_sent() - idle) / _IDLE * took
+    idle = (_sent() - before) / _IDLE * took
     end = time.perf_counter() + _SECONDS
 
     def client(number: int) -> int:

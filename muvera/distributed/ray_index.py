@@ -226,7 +226,7 @@ class RayIndex:
         require_choice("on_failure", on_failure, ("wait", "report"))
         SearchPlan(k=k, candidates=candidates, recall=recall)  # raises for wrong settings
         texts = checked_texts(queries, "queries", self._config.dimension, "this index")
-        # Ray sends a small argument with the call.  A large one each machine fetches once.
+        # Ray sends a small argument with the call.  Machines fetch a large one once.
         shared = ray.put(texts) if texts.tokens.nbytes > _INLINE else texts
         turn = next(self._turns)
         deadline = time.monotonic() + self._timeout
