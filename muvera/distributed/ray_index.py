@@ -134,10 +134,10 @@ class RayIndex:
         Raises
         ------
         FileNotFoundError, ValueError
-            If there are no shards, or some are missing or damaged.
+            If there are no shards, or some are missing.
         ShardError
-            If a shard is not loaded in time, for example because the cluster has no
-            free cores.
+            If a shard is damaged, or not loaded in time, for example because the
+            cluster has no free cores.
         """
         ray = import_extra("ray", "ray", "RayIndex")
         shards = open_shards(path)
@@ -221,8 +221,12 @@ class RayIndex:
             does; also if two shards have the same id, or ids of different kinds.
         TypeError, ValueError
             For wrong queries or a wrong setting.
+        RuntimeError
+            If the index is closed.
         """
         ray = import_extra("ray", "ray", "RayIndex")
+        if not self._actors:
+            raise RuntimeError("This RayIndex is closed. Open it again with RayIndex.open.")
         require_choice("on_failure", on_failure, ("wait", "report"))
         SearchPlan(k=k, candidates=candidates, recall=recall)  # raises for wrong settings
         texts = checked_texts(queries, "queries", self._config.dimension, "this index")
@@ -247,9 +251,10 @@ class RayIndex:
                 try:
                     answers[name] = ray.get(reference)
                     failed.pop(name, None)
-                except ray.exceptions.RayTaskError as error:  # the shard's answer is an error
-                    raise error.cause from None
                 except ray.exceptions.RayError as error:
+                    cause = getattr(error, "cause", None)
+                    if isinstance(cause, (ValueError, TypeError)):  # wrong queries
+                        raise cause from None
                     failed[name] = _reason(error)
                     tried_all = attempt + 1 >= len(self._actors[name])
                     if tried_all and on_failure == "report":
@@ -331,6 +336,7 @@ def merge(rankings: tuple[Ranking, ...], k: int, complete: bool = True) -> Ranki
 
 
 def _reason(error: BaseException) -> str:
-    """Return an error of Ray in one line."""
-    text = " ".join(str(error).split())[:_REASON]
-    return f"{type(error).__name__}: {text.rstrip('.')}."
+    """Return an error of Ray in one line, without the traceback of another process."""
+    lines = str(error).strip().splitlines()
+    text = lines[-1].strip() if lines else ""
+    return f"{type(error).__name__}: {text[:_REASON].rstrip('.')}."
