@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from ..diagnostics.audit import audit as audit_search
+import muvera
+
 from .options import JsonOption, ThreadsOption, pair
 from .printing import progress_bar, show
 
@@ -57,7 +58,7 @@ def audit(
     from .sources import open_documents, open_queries
 
     with progress_bar(None, "passes", "searching") as advance:
-        result = audit_search(
+        result = muvera.audit(
             found,
             read(open_queries(queries)),
             None if documents is None else read(open_documents(documents)),

@@ -25,6 +25,7 @@ from ..engines.base import SCHEMES
 from ..engines.foreign import ForeignCollection, open_foreign
 from ..reranking.chamfer import chamfer_matrix, top_k
 from ..utils.checks import as_path, counted, given, require_int
+from ..utils.hints import Argument, Message
 
 #: A recall from here on needs no fix.
 ENOUGH = 0.95
@@ -259,7 +260,9 @@ def audit(
     if isinstance(found, ForeignCollection):
         return _audit_collection(found, queries, documents, k, settings, threads, advance)
     if documents is None:
-        raise ValueError("A run needs the token vectors of the documents. Give documents.")
+        raise ValueError(
+            Message("A run needs the token vectors of the documents. Give ", Argument("documents", ""), ".")
+        )
     if settings:
         raise ValueError("Settings belong to a collection's search, but this is a run. Omit them.")
     name = str(found) if isinstance(found, (str, os.PathLike)) else "run"

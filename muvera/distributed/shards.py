@@ -168,7 +168,7 @@ def build_shards(
                 ray.get(reference)
                 del running[reference]
     except ray.exceptions.RayTaskError as error:
-        raise error.cause from None
+        raise (error.cause or error) from None
     finally:
         for reference in running:
             ray.cancel(reference, force=True)

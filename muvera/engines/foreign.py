@@ -20,7 +20,6 @@ from ..data.multivectors import MultiVectors
 from ..reranking.chamfer import chamfer_matrix
 from ..utils.atomic_files import read_json
 from ..utils.checks import import_extra
-from ..utils.hints import Argument, Message
 from .base import SCHEMES, EngineError
 from .lancedb import LanceDBEngine
 from .milvus import MilvusEngine
@@ -460,12 +459,8 @@ class ForeignPgVector(PgVectorEngine, ForeignCollection):
         sql = settings["sql"]
         if sql is None and self._function is None:
             raise EngineError(
-                Message(
-                    f"{self.location} has no function max_sim, so its search is unknown. Give the SQL that "
-                    "you search with as ",
-                    Argument("sql", "'SELECT id ... %(query)s ... LIMIT %(k)s'"),
-                    ".",
-                )
+                f"{self.location} has no function max_sim, so its search is unknown. Give the SQL that you "
+                "search with as the setting sql: SELECT id ... %(query)s ... LIMIT %(k)s."
             )
         sql = sql or (
             f"SELECT {self._id} FROM {self.name} ORDER BY {self._function}({self._column}, "

@@ -34,7 +34,7 @@ QUERIES = queries_like_real(DOCUMENTS, 8)
 ENCODER = FDEEncoder(CONFIG).fit(DOCUMENTS)
 
 #: Nodes with room for one and two actors of one core; stores that take little memory.
-HEAD = {"num_cpus": 1, "object_store_memory": 80_000_000}
+HEAD = {"num_cpus": 1, "object_store_memory": 80_000_000, "include_dashboard": False}
 NODE = {"num_cpus": 2, "object_store_memory": 80_000_000}
 
 NAMES = [f"shard-000{number}" for number in range(3)]
@@ -42,18 +42,14 @@ NAMES = [f"shard-000{number}" for number in range(3)]
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    two = Cluster(initialize_head=True, head_node_args=HEAD)
-    two.add_node(**NODE)
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    ray.init(
-        address=two.address,
-        log_to_driver=False,
-        logging_level="ERROR",
-        runtime_env={"env_vars": {"PYTHONPATH": path}},
-    )
-    yield two
-    ray.shutdown()
-    two.shutdown()
+    with pytest.MonkeyPatch.context() as patch:  # workers inherit it
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+        two = Cluster(initialize_head=True, head_node_args=HEAD)
+        two.add_node(**NODE)
+        ray.init(address=two.address, log_to_driver=False, logging_level="ERROR")
+        yield two
+        ray.shutdown()
+        two.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -219,15 +215,9 @@ def test_texts_of_a_dataset_become_shards_with_replicas(cluster: Any, folder: Pa
     encoded = encoder.encode_documents(texts)
     fitted = FDEEncoder(FDEConfig.preset("mean", encoded.dimension)).fit(encoded)
     table = pa.table({"id": [f"t{number}" for number in range(15)], "text": texts})
-    dataset = ray.data.from_arrow(table).map_batches(
-        EncodeTexts,
-        fn_constructor_args=(encoder,),
-        batch_format="pyarrow",
-        num_cpus=0.5,
-        compute=ray.data.ActorPoolStrategy(size=1),
-    )
-    counts = build_shards(dataset, fitted, folder / "texts", shards=2)
-    assert counts == ShardCounts(documents=15, built=2, kept=0)
+    dataset = ray.data.from_arrow(table).map_batches(EncodeTexts(encoder), batch_format="pyarrow")
+    counts = build_shards(dataset, fitted, folder / "texts", shards=1)
+    assert counts == ShardCounts(documents=15, built=1, kept=0)
     assert not (folder / "texts" / "documents").exists()
     one = MuveraIndex.build(encoded.with_ids(table["id"].to_pylist()), fitted)
     query = encoder.encode_queries(["text 4 about pears"])
