@@ -127,8 +127,8 @@ def bare(session: nox.Session) -> None:
 
 @nox.session
 def frameworks(session: nox.Session) -> None:
-    """Run the integration tests of LangChain, Haystack and LlamaIndex."""
-    _suites(session, "haystack,langchain,llama-index", ["langchain-tests"], ["tests/integrations"])
+    """Run the integration tests of LangChain, Haystack, LlamaIndex and Ray."""
+    _suites(session, "haystack,langchain,llama-index,ray", ["langchain-tests"], ["tests/integrations"])
 
 
 @nox.session

@@ -11,6 +11,7 @@ from .bench.long_texts import long_texts
 from .bench.pages import pages
 from .bench.pipeline import pipeline
 from .bench.recall_dial import recall_dial
+from .bench.scale import scale
 from .bench.searches import dial, searches
 from .bench.speed import speed
 from .bench.tokens import tokens
@@ -35,6 +36,7 @@ for bench in (
     first_stage,
     grow,
     pages,
+    scale,
 ):
     app.command()(bench)
 

@@ -16,7 +16,7 @@ from .datasets.collection import Collection
 from .datasets.discovery import CACHE, DatasetPath
 from .datasets.encode import encode_texts
 from .datasets.passages import write_passages
-from .report.machines import Machine, machine_table
+from .report.machines import Disks, Machine, disk_table, machine_table
 from .report.page import page_of
 from .report.papers import papers_page
 from .report.results_pages import update_fde_table, update_readme, write_pages
@@ -213,10 +213,17 @@ def machines(
     rate: Annotated[
         float, typer.Option(min=1, help="Total queries per second of all machines.")
     ] = Machine.rate,
+    disk: Annotated[float, typer.Option(min=0.1, help="TB of disks per machine.")] = Disks.terabytes,
+    reads: Annotated[
+        float, typer.Option(min=1, help="Random reads of 4 KiB per second and machine.")
+    ] = Disks.reads,
 ) -> None:
     """Estimate machines and queries per second of large collections.
 
     The estimates follow from the stored results.
     """
     sizes = documents or [100_000_000, 10_000_000_000]
-    typer.echo(markdown(machine_table(sizes, Machine(memory, cores, rate))))
+    machine = Machine(memory, cores, rate)
+    typer.echo(markdown(machine_table(sizes, machine)))
+    typer.echo("\nWith a graph on disk:\n")
+    typer.echo(markdown(disk_table(sizes, machine, Disks(disk, reads))))

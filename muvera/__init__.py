@@ -8,7 +8,7 @@ It is made for three uses:
 
 - Convert existing ColBERT embeddings: :class:`FDEEncoder`, :class:`MuveraIndex`.
 - Use the mathematics: :func:`chamfer`, :mod:`muvera.fde`, :mod:`muvera.theory`.
-- Compare recall and latency: :func:`diagnose`, :func:`tune`.
+- Compare recall and latency: :func:`diagnose`, :func:`tune`, :func:`audit`.
 
 :class:`TextIndex` searches texts.
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from . import convert
     from .data.multivectors import MultiVectors
     from .data.ranking import Ranking
+    from .diagnostics.audit import audit
     from .diagnostics.diagnose import diagnose
     from .fde import theory
     from .fde.config import FDEConfig
@@ -73,6 +74,7 @@ _HOMES = {
     "SparseVectors": "reranking.sparse",
     "TextEncoder": "texts.encoders.base",
     "TextIndex": "texts.text_index",
+    "audit": "diagnostics.audit",
     "chamfer": "reranking.chamfer",
     "chamfer_matrix": "reranking.chamfer",
     "diagnose": "diagnostics.diagnose",
@@ -128,6 +130,7 @@ __all__ = [
     "TextEncoder",
     "TextIndex",
     "__version__",
+    "audit",
     "chamfer",
     "chamfer_matrix",
     "convert",

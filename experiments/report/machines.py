@@ -36,6 +36,18 @@ FLOATS = 512
 # Bytes of a token's factor and centroid.
 _OVERHEAD = 3
 
+#: A node of a graph on disk has one page: its vector, and the links with their codes.
+PAGE = 4096
+
+#: Links of a node, as many as a page has room for beside a vector of one byte a float.
+LINKS = 64
+
+#: Nodes that a query visits in each shard, and documents that it ranks there.
+VISITED, RANKED = (300, 1000, 3000), 100
+
+#: Nodes that are read at the same time.
+BEAM = 8
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -49,6 +61,17 @@ class Machine:
     #: Maximum milliseconds of a first stage on one core, which limits the documents of
     #: a shard.
     most_ms: float = 100
+
+
+@dataclass(frozen=True)
+class Disks:
+    """The disks of a machine: figures of two data-center NVMe drives, not measured."""
+
+    terabytes: float = 15.36
+    #: Random reads of a page, per second.
+    reads: float = 1_000_000
+    #: Milliseconds of one read.
+    ms: float = 0.1
 
 
 class ScanCost(NamedTuple):
@@ -104,6 +127,39 @@ def machine_table(documents: Iterable[int], machine: Machine) -> Table:
         f"disk per shard, tokens of {' / '.join(map(str, BITS))} bits",
         *(Column("core ms per query", format="{:,.1f}"), Column("queries/s per copy", format=whole)),
         *("copies", "machines"),
+    ]
+    return Table("", columns, rows)
+
+
+def disk_table(documents: Iterable[int], machine: Machine, disks: Disks) -> Table:
+    """Return a row for each size and number of visited nodes, with a graph on disk.
+
+    Distances to the links of a node are computed from codes, each in the time that the
+    stored scan needs for one.
+    """
+    cost = scan_cost()
+    bits = BITS[1]
+    tokens = TOKENS * (DIMENSION * bits / 8 + _OVERHEAD)
+    pages = math.ceil(tokens / PAGE) + 1  # tokens do not begin at a page
+    rows = []
+    for count in documents:
+        size = count * (PAGE + tokens)
+        shards = math.ceil(size / (disks.terabytes * 1e12))
+        for visited in VISITED:
+            reads = visited + RANKED * pages
+            ms = visited * LINKS * cost.ms / cost.documents + query_ms()
+            by_disk, by_core = disks.reads / reads, 1000 * machine.cores / ms
+            copies = math.ceil(machine.rate / min(by_disk, by_core))
+            wait = (math.ceil(visited / BEAM) + 1) * disks.ms + ms
+            rows.append([count, _size(size), shards, visited, reads, by_disk, by_core, wait, shards * copies])
+    whole = "{:,.0f}"
+    columns: list[Column | str] = [
+        *("documents", "on disk", "shards", "nodes visited"),
+        "pages per query and shard",
+        Column("queries/s by disks", format=whole),
+        Column("queries/s by cores", format=whole),
+        Column("ms per query", format="{:,.0f}"),
+        "machines",
     ]
     return Table("", columns, rows)
 

@@ -52,7 +52,7 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "size": (
         "Which search for which size, and what does a large index cost?",
         "[Search of vectors](../settings.md#how-vectors-are-searched)",
-        ("first_stage", "growth"),
+        ("first_stage", "growth", "scale"),
     ),
 }  # fmt: skip
 

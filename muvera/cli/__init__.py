@@ -13,6 +13,7 @@ from typer import Option
 
 from .. import __version__
 from . import (
+    audit,
     convert,
     demo,
     diagnose,
@@ -74,6 +75,7 @@ app.command("mcp")(mcp.mcp)
 app.command("info")(info.info)
 app.command("diagnose")(diagnose.diagnose)
 app.command("tune")(tune.tune)
+app.command("audit")(audit.audit)
 app.command("convert")(convert.convert)
 app.command("encode")(encode.encode)
 app.command("load")(load.load)

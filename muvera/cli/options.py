@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from typer import Argument, BadParameter, Option
 
 
-def _pair(text: str) -> tuple[str, Any]:
+def pair(text: str) -> tuple[str, Any]:
     """Parse NAME=VALUE; convert true, false and numbers, but no other value."""
     name, equals, value = text.partition("=")
     if not equals or not name:
@@ -47,7 +47,7 @@ ReaderOptions = Annotated[
         "--option",
         "-o",
         metavar="NAME=VALUE",
-        parser=_pair,
+        parser=pair,
         help="Option of the format's reader, such as part=queries if the input also has documents; "
         "can be repeated.",
     ),

@@ -150,7 +150,7 @@ MATERIALS: dict[str, tuple[Callable[[Path], object], ...]] = {
     "colbert-index": (write_colbert_index,),
     "switch": (write_colbert_index, write_tokens, write_other_tools),
     **dict.fromkeys(("vector-database", "lancedb", "milvus", "opensearch", "postgresql"), (write_tokens,)),
-    **dict.fromkeys(("qdrant", "scale", "tune"), (write_tokens,)),
+    **dict.fromkeys(("audit", "qdrant", "scale", "tune"), (write_tokens,)),
 }
 
 

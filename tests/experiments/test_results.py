@@ -18,7 +18,7 @@ from experiments.evaluation.metrics import ExactAnswers, judge
 from experiments.evaluation.statistics import mean_interval, pareto_front, ratio_interval
 from experiments.evaluation.summary import Measured, Part
 from experiments.report.charts import Plot, marks_of, picture
-from experiments.report.machines import Machine, machine_table, query_ms, scan_cost
+from experiments.report.machines import Disks, Machine, disk_table, machine_table, query_ms, scan_cost
 from experiments.report.papers import papers_page, stored_number
 from experiments.report.pictures import checksum_line, plot_of
 from experiments.report.result_tables import result_tables
@@ -172,6 +172,16 @@ def test_machines_are_counted_from_stored_costs() -> None:
 def test_the_documents_have_the_commands_table() -> None:
     page = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
     assert markdown(machine_table([10**8, 10**10], Machine())) in page
+    assert markdown(disk_table([10**8, 10**10], Machine(), Disks())) in page
+
+
+def test_machines_with_a_graph_on_disk_are_limited_by_the_slower_of_disks_and_cores() -> None:
+    machine, disks = Machine(cores=1, rate=5000), Disks(terabytes=1, reads=1e6)
+    (few, *_, many) = disk_table([10**9], machine, disks).rows
+    assert few[2] * 1e12 >= 1e9 * (4096 + 3500) > (few[2] - 1) * 1e12
+    assert (few[4], few[5]) == (500, 2000)
+    assert many[5] < many[6] and many[8] == many[2] * -(-5000 // many[5])
+    assert disk_table([10**9], machine, Disks(1, 1e9)).rows[0][8] > few[2]  # one core is the limit
 
 
 #: Label, candidates, seconds and recall of the points of a timed experiment.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -125,22 +125,54 @@ def _files(path: Path, suffix: str) -> list[Path]:
 # -- Parquet and Arrow IPC --------------------------------------------------------
 
 
-def _open_parquet(path: Path, *, column: str | None = None, id_column: str | None = None) -> Source:
-    """Open a .parquet file, or a folder of them."""
+class FileRows(NamedTuple):
+    """The rows of a Parquet file from `start` up to `stop`."""
+
+    file: Path
+    start: int
+    stop: int
+
+
+def parquet_rows(path: Path) -> list[FileRows]:
+    """Return all rows of a .parquet file, or of the files of a folder, in order."""
     pq = import_extra("pyarrow.parquet", "parquet", "Reading Parquet")
-    files = _files(path, ".parquet")
-    count = sum(pq.read_metadata(file).num_rows for file in files)
+    return [FileRows(file, 0, pq.read_metadata(file).num_rows) for file in _files(path, ".parquet")]
+
+
+def parquet_source(rows: list[FileRows], column: str | None = None, id_column: str | None = None) -> Source:
+    """Return a source over rows of Parquet files, each file once.
+
+    Only the row groups that contain these rows are read.
+    """
+    pq = import_extra("pyarrow.parquet", "parquet", "Reading Parquet")
+    bounds = {part.file: (part.start, part.stop) for part in rows}
 
     def batches(file: Path, columns: list[str]) -> Iterator[Any]:
+        start, stop = bounds[file]
+        at = 0
         # Without these options pyarrow keeps the bytes of a whole row group in memory.
         with pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 22) as opened:
             for group in range(opened.num_row_groups):
                 metadata = opened.metadata.row_group(group)
+                if at + metadata.num_rows <= start or at >= stop:
+                    at += metadata.num_rows
+                    continue
                 row_bytes = max(metadata.total_byte_size / max(metadata.num_rows, 1), 1)
-                rows = max(1, min(_ROWS, int(_BYTES / row_bytes)))
-                yield from opened.iter_batches(rows, [group], columns)
+                count = max(1, min(_ROWS, int(_BYTES / row_bytes)))
+                for batch in opened.iter_batches(count, [group], columns):
+                    first, last = max(start - at, 0), min(stop - at, len(batch))
+                    at += len(batch)
+                    if first < last:
+                        yield batch.slice(first, last - first)
 
+    files = list(bounds)
+    count = sum(part.stop - part.start for part in rows)
     return _source("parquet", pq.read_schema(files[0]), files, batches, column, id_column, count)
+
+
+def _open_parquet(path: Path, *, column: str | None = None, id_column: str | None = None) -> Source:
+    """Open a .parquet file, or a folder of them."""
+    return parquet_source(parquet_rows(path), column, id_column)
 
 
 def _open_arrow(path: Path, *, column: str | None = None, id_column: str | None = None) -> Source:
