@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .reranking.chamfer import Explanation, chamfer, chamfer_matrix, explain, rerank, top_k
     from .reranking.fusion import fuse
     from .reranking.sparse import SparseVectors
+    from .texts.adapt import adapt
     from .texts.encoders.base import TextEncoder
     from .texts.encoders.registry import load_text_encoder
     from .texts.hit import Hit
@@ -71,6 +72,7 @@ _HOMES = {
     "SparseVectors": "reranking.sparse",
     "TextEncoder": "texts.encoders.base",
     "TextIndex": "texts.text_index",
+    "adapt": "texts.adapt",
     "chamfer": "reranking.chamfer",
     "chamfer_matrix": "reranking.chamfer",
     "diagnose": "diagnostics.diagnose",
@@ -125,6 +127,7 @@ __all__ = [
     "TextEncoder",
     "TextIndex",
     "__version__",
+    "adapt",
     "chamfer",
     "chamfer_matrix",
     "convert",
