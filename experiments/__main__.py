@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from .bench.adapt import adapt
 from .bench.explanations import explanations
 from .bench.first_stage import first_stage
 from .bench.growth import grow
@@ -33,6 +34,7 @@ for bench in (
     long_texts,
     first_stage,
     grow,
+    adapt,
 ):
     app.command()(bench)
 

@@ -203,6 +203,9 @@ _PLOTS: dict[str, Callable[[Stored], Plot | None]] = {
     "tokens": _columns(
         "Recall of codecs", ["collection, codec"], "10-recall@10", "bytes per token", by="collection, codec"
     ),
+    "adapt": _columns(
+        "Candidates of an old index", ["index of", "queries of"], "among 50", "texts of the fit", by="collection"
+    ),
     "dial": _columns(
         "Recalls and their times", ["collection, tokens"], "10-recall@10", "time, ms", by="collection, tokens"
     ),

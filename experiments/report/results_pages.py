@@ -45,6 +45,11 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "Do words improve the ranking of texts?", "[Texts](../how-to/search-texts.md)",
         ("texts", "words", "hybrid", "sparse", "long_texts", "explanations"),
     ),
+    "models": (
+        "Can the model change before all texts are encoded again?",
+        "[Change the model](../how-to/search-texts.md#change-the-model-keep-the-index)",
+        ("adapt",),
+    ),
     "dial": (
         "A recall or a number of candidates?", "[Recall](../settings.md#a-recall-instead-of-candidates)",
         ("dial", "recall_dial"),
