@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from .bench.adapt import adapt
+from .bench.cold import cold
 from .bench.explanations import explanations
 from .bench.first_stage import first_stage
 from .bench.growth import grow
@@ -35,6 +36,7 @@ for bench in (
     first_stage,
     grow,
     adapt,
+    cold,
 ):
     app.command()(bench)
 

@@ -69,12 +69,20 @@ class Collection:
 
     def with_documents(self, count: int) -> Collection:
         """Keep the first `count` documents, without judgements."""
-        names = ("documents", "document_ids", "document_texts", "document_pooled", "document_token_ids")
-        values = {name: getattr(self, name) for name in names}
-        kept: dict[str, Any] = {
-            name: None if value is None else value[:count] for name, value in values.items()
-        }
-        return replace(self, judgements=None, **kept)
+        return self.part(np.arange(min(count, len(self.document_ids))))
+
+    def part(self, positions: NDArray[np.int64]) -> Collection:
+        """Keep the documents at ascending `positions`, without judgements."""
+        documents = self.documents[positions]
+        return replace(
+            self,
+            documents=MultiVectors(documents.tokens, documents.offsets),
+            document_ids=_picked(self.document_ids, positions),
+            document_texts=_picked(self.document_texts, positions),
+            document_pooled=None if self.document_pooled is None else self.document_pooled[positions],
+            document_token_ids=_picked(self.document_token_ids, positions),
+            judgements=None,
+        )
 
     def _with_queries(self, positions: NDArray[np.int64]) -> Collection:
         digest = hashlib.sha256(f"{self.checksum} queries ".encode())

@@ -30,7 +30,7 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "vectors": (
         "Which encoder, and how many floats?", "[Encoders](../settings.md#encoders)",
-        ("end_to_end", "default_vectors", "nested", "views"),
+        ("end_to_end", "default_vectors", "nested", "views", "distractors"),
     ),
     "fdes": (
         "How good are FDEs, and which of their options matter?",
@@ -44,6 +44,11 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "texts": (
         "Do words improve the ranking of texts?", "[Texts](../how-to/search-texts.md)",
         ("texts", "words", "hybrid", "sparse", "long_texts", "explanations"),
+    ),
+    "disk": (
+        "What do searches cost if exact tokens are on a disk?",
+        "[Tokens](../settings.md#how-tokens-are-stored)",
+        ("cold",),
     ),
     "models": (
         "Can the model change before all texts are encoded again?",
