@@ -202,6 +202,7 @@ def measure(folder: Path, queries: MultiVectors, together: int) -> Found:
 
     Raise RuntimeError if pages stay in memory, or answers differ.
     """
+    gc.collect()  # pages that another index maps cannot be dropped
     cold = ColdIndex(folder)
     device = _Device(folder)
     times: dict[str, list[float]] = {name: [] for name in (*WAYS, _IN_MEMORY)}
@@ -351,7 +352,6 @@ def cold(
             progress(f"{collection}: building the index")
             how: dict[str, Any] = {"tokens": "2bit", "keep_exact": True, "exact_tokens": 0, "path": place}
             MuveraIndex.build(read.documents, **how)
-            gc.collect()  # pages that the built index maps cannot be dropped
             on = measured_on()
             tables = []
             for title, together in (("One query at a time", 1), (f"{_BATCH} queries at a time", _BATCH)):
