@@ -276,6 +276,7 @@ def measure_limited(folder: Path, queries: MultiVectors, megabytes: int) -> Foun
     Each way answers all queries, one after another, in a process of its own.
     """
     rows = []
+    gc.collect()  # pages that this process maps cannot be dropped
     for name in WAYS:
         out = folder.parent / "limited.json"
         context = multiprocessing.get_context("spawn")

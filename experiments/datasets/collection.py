@@ -34,8 +34,9 @@ class Collection:
     #: The model's own single vectors (n, width).
     document_pooled: NDArray[np.float32] | None = None
     query_pooled: NDArray[np.float32] | None = None
-    #: Vocabulary ids of the documents' token vectors.
+    #: Vocabulary ids of the token vectors.
     document_token_ids: list[NDArray[np.int64]] | None = None
+    query_token_ids: list[NDArray[np.int64]] | None = None
     #: For each query the grades of documents by position.
     judgements: list[dict[int, int]] | None = None
     #: Faults of the collection's files, in sentences.
@@ -43,7 +44,10 @@ class Collection:
 
     @property
     def content(self) -> str:
-        """Sixteen hexadecimal digits of all data that a system may be built from."""
+        """Sixteen hexadecimal digits of all data that a system may be built from.
+
+        Vocabulary ids of queries follow from their texts.
+        """
         digest = hashlib.sha256(self.checksum.encode())
         for texts in (self.document_texts, self.query_texts):
             digest.update(json.dumps(texts).encode())
@@ -94,6 +98,7 @@ class Collection:
             checksum=digest.hexdigest()[:16],
             query_ids=_picked(self.query_ids, positions),
             query_texts=_picked(self.query_texts, positions),
+            query_token_ids=_picked(self.query_token_ids, positions),
             query_pooled=None if self.query_pooled is None else self.query_pooled[positions],
             judgements=_picked(self.judgements, positions),
         )

@@ -206,7 +206,7 @@ def _title(stored: Stored, table: Row) -> str:
 _PLOTS: dict[str, Callable[[Stored], Plot | None]] = {
     **dict.fromkeys(("headline", "end_to_end", "sparse", "graph", "plaid", "carving", "token_search"), _speed),
     **dict.fromkeys(("vector_dimension", "final_projection", "quantization", "nested", "views"), _size),
-    **dict.fromkeys(("texts", "pooling"), _size),
+    **dict.fromkeys(("texts", "pooling", "coil"), _size),
     "single_vector": _candidates,
     "distractors": _distractors,
     "nearest_neighbor": _depth,

@@ -43,7 +43,7 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "texts": (
         "Do words improve the ranking of texts?", "[Texts](../how-to/search-texts.md)",
-        ("texts", "words", "hybrid", "sparse", "long_texts", "explanations"),
+        ("texts", "words", "hybrid", "sparse", "coil", "long_texts", "explanations"),
     ),
     "disk": (
         "What do searches cost if exact tokens are on a disk?",

@@ -7,7 +7,7 @@ from .baselines import Exhaustive, Pooled, Views
 from .distractors import Distractors
 from .library import Carving, FirstStage, Muvera
 from .peers import Lemur, Plaid, Qdrant, Tachiom, Warp
-from .sparse import Splade
+from .sparse import Coil, Splade
 from .texts import BM25, Hybrid, Texts
 from .token_search import XTR, SingleVector
 
@@ -16,7 +16,7 @@ SYSTEMS: dict[str, type[System]] = {
     system.name: system
     for system in (
         *(Exhaustive, Muvera, FirstStage, Carving, BM25, Splade, Hybrid, Texts, Pooled, Views),
-        Distractors,
+        *(Coil, Distractors),
         *(SingleVector, XTR, Plaid, Tachiom, Warp, Qdrant, Lemur),
     )
 }

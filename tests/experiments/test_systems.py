@@ -273,3 +273,22 @@ def test_distractors_join_the_relevant_documents(tmp_path: Path) -> None:
     assert set(found[0]) <= set(more.search(COLLECTION.queries, 11).ids[0]) | {-1}
     with pytest.raises(NotApplicableError, match="more than"):
         built("distractors", collection, tmp_path, system="exhaustive", distractors=10**6)
+
+
+def test_coil_compares_tokens_of_the_same_vocabulary_id_without_special_ones(tmp_path: Path) -> None:
+    documents = MultiVectors.from_arrays(
+        [[[9.0], [1.0], [2.0], [9.0]], [[9.0], [5.0], [9.0]], [[9.0], [9.0]]]
+    )
+    query = MultiVectors.from_arrays([[[9.0], [2.0], [9.0]]])
+    terms = [[101, 7, 8, 102], [101, 7, 102], [101, 102]]
+    collection = replace(
+        COLLECTION,
+        documents=documents,
+        judgements=None,
+        document_token_ids=[np.array(own) for own in terms],
+        query_token_ids=[np.array([101, 7, 102])],
+    )
+    system = built("coil", collection, tmp_path)
+    found = system.search(query, 3, rerank=False)
+    assert found.ids[0].tolist() == [1, 0, -1] and found.scores[0][:2].tolist() == [10, 2]
+    assert system.bytes_per_document() == 12 * 3 / 3
