@@ -131,7 +131,7 @@ READERS = (
         _matches,
         _open,
         "docs.duckdb -o table=docs",
-        "a DuckDB file with a table of one row per document, whose token vectors are a list (FLOAT[][]), a BLOB "
-        "(a .npy file's bytes or raw floats) or JSON",
+        "a DuckDB file with a table of one row per document, whose token vectors are a list (FLOAT[][]), a "
+        "BLOB (a .npy file's bytes or raw floats) or JSON",
     ),
 )
