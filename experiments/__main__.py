@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from .bench.adapt import adapt
+from .bench.cold import cold
 from .bench.explanations import explanations
 from .bench.first_stage import first_stage
 from .bench.growth import grow
@@ -37,6 +39,8 @@ for bench in (
     grow,
     pages,
     scale,
+    adapt,
+    cold,
 ):
     app.command()(bench)
 

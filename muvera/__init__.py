@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from .reranking.chamfer import Explanation, chamfer, chamfer_matrix, explain, rerank, top_k
     from .reranking.fusion import fuse
     from .reranking.sparse import SparseVectors
+    from .texts.adapt import adapt
     from .texts.encoders.base import TextEncoder
     from .texts.encoders.registry import load_text_encoder
     from .texts.hit import Hit
@@ -74,6 +75,7 @@ _HOMES = {
     "SparseVectors": "reranking.sparse",
     "TextEncoder": "texts.encoders.base",
     "TextIndex": "texts.text_index",
+    "adapt": "texts.adapt",
     "audit": "diagnostics.audit",
     "chamfer": "reranking.chamfer",
     "chamfer_matrix": "reranking.chamfer",
@@ -130,6 +132,7 @@ __all__ = [
     "TextEncoder",
     "TextIndex",
     "__version__",
+    "adapt",
     "audit",
     "chamfer",
     "chamfer_matrix",

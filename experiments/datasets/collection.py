@@ -34,8 +34,9 @@ class Collection:
     #: The model's own single vectors (n, width).
     document_pooled: NDArray[np.float32] | None = None
     query_pooled: NDArray[np.float32] | None = None
-    #: Vocabulary ids of the documents' token vectors.
+    #: Vocabulary ids of the token vectors.
     document_token_ids: list[NDArray[np.int64]] | None = None
+    query_token_ids: list[NDArray[np.int64]] | None = None
     #: For each query the grades of documents by position.
     judgements: list[dict[int, int]] | None = None
     #: Faults of the collection's files, in sentences.
@@ -43,7 +44,10 @@ class Collection:
 
     @property
     def content(self) -> str:
-        """Sixteen hexadecimal digits of all data that a system may be built from."""
+        """Sixteen hexadecimal digits of all data that a system may be built from.
+
+        Vocabulary ids of queries follow from their texts.
+        """
         digest = hashlib.sha256(self.checksum.encode())
         for texts in (self.document_texts, self.query_texts):
             digest.update(json.dumps(texts).encode())
@@ -69,12 +73,20 @@ class Collection:
 
     def with_documents(self, count: int) -> Collection:
         """Keep the first `count` documents, without judgements."""
-        names = ("documents", "document_ids", "document_texts", "document_pooled", "document_token_ids")
-        values = {name: getattr(self, name) for name in names}
-        kept: dict[str, Any] = {
-            name: None if value is None else value[:count] for name, value in values.items()
-        }
-        return replace(self, judgements=None, **kept)
+        return self.part(np.arange(min(count, len(self.document_ids))))
+
+    def part(self, positions: NDArray[np.int64]) -> Collection:
+        """Keep the documents at ascending `positions`, without judgements."""
+        documents = self.documents[positions]
+        return replace(
+            self,
+            documents=MultiVectors(documents.tokens, documents.offsets),
+            document_ids=_picked(self.document_ids, positions),
+            document_texts=_picked(self.document_texts, positions),
+            document_pooled=None if self.document_pooled is None else self.document_pooled[positions],
+            document_token_ids=_picked(self.document_token_ids, positions),
+            judgements=None,
+        )
 
     def _with_queries(self, positions: NDArray[np.int64]) -> Collection:
         digest = hashlib.sha256(f"{self.checksum} queries ".encode())
@@ -86,6 +98,7 @@ class Collection:
             checksum=digest.hexdigest()[:16],
             query_ids=_picked(self.query_ids, positions),
             query_texts=_picked(self.query_texts, positions),
+            query_token_ids=_picked(self.query_token_ids, positions),
             query_pooled=None if self.query_pooled is None else self.query_pooled[positions],
             judgements=_picked(self.judgements, positions),
         )

@@ -86,8 +86,8 @@ def _extras(path: Path, side: str) -> dict[str, Any]:
     if (path / f"{side}_pooled.npy").exists():
         pooled = np.load(path / f"{side}_pooled.npy", allow_pickle=False)
         extras["pooled"] = np.asarray(pooled[filled], np.float32)
-    if side == "docs" and (path / "docs_token_ids.npy").exists():
-        ids = np.asarray(np.load(path / "docs_token_ids.npy", allow_pickle=False), np.int64)
+    if (path / f"{side}_token_ids.npy").exists():
+        ids = np.asarray(np.load(path / f"{side}_token_ids.npy", allow_pickle=False), np.int64)
         texts = np.split(ids, np.cumsum(counts)[:-1])
         extras["token_ids"] = [texts[i] for i in filled]
     return extras

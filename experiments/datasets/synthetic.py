@@ -58,6 +58,7 @@ def synthetic_collection(name: str, documents: int = 150, queries: int = 12) -> 
         document_pooled=_pooled(tokens[0]),
         query_pooled=_pooled(tokens[1]),
         document_token_ids=texts,
+        query_token_ids=asked,
         judgements=[{int(i): 1} for i in answers],
     )
 

@@ -33,7 +33,9 @@ def papers_page(results: Path = RESULTS, papers: Path = PAPERS) -> str:
     for entry in yaml.safe_load(papers.read_text(encoding="utf-8")):
         name = f"[{entry['paper']}](https://arxiv.org/abs/{entry['arxiv']})"
         command = f"`python -m experiments {entry['command']}`" if "command" in entry else ""
-        found = stored_number(entry["number"], results) if "number" in entry else entry["why"]
+        numbers = entry.get("number", [])
+        places = numbers if isinstance(numbers, list) else [numbers]
+        found = "; ".join(stored_number(place, results) for place in places) or entry["why"]
         rows.append([name, entry["claim"], entry["module"], command, found])
     header = ["paper", "claim", "module", "command", "here"]
     return f"{_INTRODUCTION}\n\n{markdown(Table('', header, rows))}\n"

@@ -108,6 +108,22 @@ def _depth(stored: Stored) -> Plot | None:
     return _plot(collection, "1-recall@N", "N", "less", points)
 
 
+def _distractors(stored: Stored) -> Plot | None:
+    """Plot the first metric by the number of distractors, which names contain."""
+    quality = stored["configuration"]["metrics"][0]
+    table = next((one for one in stored["tables"] if _title(stored, one) == quality), None)
+    if table is None:
+        return None
+    collection = _collection(table["header"])
+    place = table["header"].index(collection)
+    points = []
+    for row in table["rows"]:
+        label, _, number = row[0].removesuffix(" distractors").rpartition(", ")
+        point = _point(row[place], number, row[0]) if number != "0" else None  # the axis is logarithmic
+        points.append(point and {**point, "label": label})
+    return _plot(collection, quality, "distractors", "more", points)
+
+
 def _columns(
     title: str, label: Sequence[str], quality: str, cost: str, better: str = "less", by: str | None = None
 ) -> Callable[[Stored], Plot | None]:
@@ -190,8 +206,9 @@ def _title(stored: Stored, table: Row) -> str:
 _PLOTS: dict[str, Callable[[Stored], Plot | None]] = {
     **dict.fromkeys(("headline", "end_to_end", "sparse", "graph", "plaid", "carving", "token_search"), _speed),
     **dict.fromkeys(("vector_dimension", "final_projection", "quantization", "nested", "views"), _size),
-    **dict.fromkeys(("texts", "pooling"), _size),
+    **dict.fromkeys(("texts", "pooling", "coil"), _size),
     "single_vector": _candidates,
+    "distractors": _distractors,
     "nearest_neighbor": _depth,
     "default_vectors": _columns("The family of FDEs", ["FDE"], "@20", "floats", by="collection"),
     "pipeline": _columns(
@@ -203,6 +220,10 @@ _PLOTS: dict[str, Callable[[Stored], Plot | None]] = {
     "tokens": _columns(
         "Recall of codecs", ["collection, codec"], "10-recall@10", "bytes per token", by="collection, codec"
     ),
+    "adapt": _columns(
+        "Candidates of an old index", ["index of", "queries of"], "among 50", "texts of the fit", by="collection"
+    ),
+    "cold": _columns("One query at a time", ["exact tokens"], "in memory when needed", "ms per query, p50"),
     "dial": _columns(
         "Recalls and their times", ["collection, tokens"], "10-recall@10", "time, ms", by="collection, tokens"
     ),

@@ -30,7 +30,7 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "vectors": (
         "Which encoder, and how many floats?", "[Encoders](../settings.md#encoders)",
-        ("end_to_end", "default_vectors", "nested", "views"),
+        ("end_to_end", "default_vectors", "nested", "views", "distractors"),
     ),
     "fdes": (
         "How good are FDEs, and which of their options matter?",
@@ -43,7 +43,17 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "texts": (
         "Do words improve the ranking of texts?", "[Texts](../how-to/search-texts.md)",
-        ("texts", "words", "hybrid", "sparse", "long_texts", "explanations"),
+        ("texts", "words", "hybrid", "sparse", "coil", "long_texts", "explanations"),
+    ),
+    "disk": (
+        "What do searches cost if exact tokens are on a disk?",
+        "[Tokens](../settings.md#how-tokens-are-stored)",
+        ("cold",),
+    ),
+    "models": (
+        "Can the model change before all texts are encoded again?",
+        "[Change the model](../how-to/search-texts.md#change-the-model-keep-the-index)",
+        ("adapt",),
     ),
     "dial": (
         "A recall or a number of candidates?", "[Recall](../settings.md#a-recall-instead-of-candidates)",

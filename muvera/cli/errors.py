@@ -25,6 +25,7 @@ _QUOTE = "'"
 
 # What a user of the command line does in place of an operation of Python.
 _INSTEAD = {
+    "adapt": "",
     "build_from_tokens": "Omit --keep-codes.",
     "calibrate": "Give --candidates.",
     "check_id": "",

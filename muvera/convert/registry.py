@@ -22,7 +22,7 @@ from typing import Any
 from ..data.multivectors import MultiVectors
 from ..utils.checks import as_path, require_choice, require_int, require_number
 from ..utils.hints import Argument, Hint, Message, message_of
-from .readers import arrow, colbert, containers, json_lines, pickles, qdrant, sqlite
+from .readers import arrow, colbert, containers, duckdb, json_lines, pickles, qdrant, sqlite
 from .readers.in_memory import open_object
 from .sources import IF_TEXTS, FlatSource, Reader, Source, naming_errors, naming_errors_of
 
@@ -30,7 +30,7 @@ from .sources import IF_TEXTS, FlatSource, Reader, Source, naming_errors, naming
 #: files.
 READERS: dict[str, Reader] = {
     entry.name: entry
-    for module in (colbert, qdrant, containers, json_lines, arrow, pickles, sqlite)
+    for module in (colbert, qdrant, containers, json_lines, arrow, pickles, sqlite, duckdb)
     for entry in module.READERS
 }
 

@@ -232,7 +232,7 @@ def estimate(
     def work(start: int, stop: int) -> None:
         for q in range(start, stop):
             if len(queries[q]) and len(rows[q]):
-                tokens.read_ahead(rows[q])
+                tokens.stores[-1].read_ahead(rows[q])  # the codes
                 found = tokens.scores(queries[q], rows[q])
                 order = best_first(found, k)
                 ids = contents.ids.of(rows[q][order])
@@ -284,13 +284,13 @@ def best_rows(
     def work(start: int, stop: int) -> None:
         for i in range(start, stop):
             for later in left[i + _AHEAD : i + _AHEAD + 1]:
-                tokens.read_ahead(rows[later])
+                tokens.read_ahead(rows[later], k, rescore)
             q = left[i]
             options = RerankOptions(k, stop=stops[q] if stops else ALL)
             best[q] = tokens.rank(queries[q], rows[q], options, threads_of_query, rescore=rescore)
 
     for q in left[:_AHEAD]:
-        tokens.read_ahead(rows[q])
+        tokens.read_ahead(rows[q], k, rescore)
     if len(left) == len(queries) == 1:  # its candidates are divided among the threads
         work(0, 1)
     else:

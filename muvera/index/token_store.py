@@ -463,19 +463,39 @@ class DocumentTokens:
                 f"({self.kind}). Build it with keep_exact=True, or omit rescore."
             )
 
-    def num_rescored(self, k: int) -> int:
-        """Return how many of the best rows by codes are scored by floats for `k` hits.
+    def read_ahead(self, rows: Rows, k: int, rescore: int | None = None) -> None:
+        """Prefetch from disk what :meth:`rank` reads of these rows.
+
+        It reads the codes of all rows, or their floats if there are no codes.  It also
+        reads the exact floats of the best rows by codes, which are not known yet.  Most
+        of them are among the most promising rows (ESPN, arXiv 2312.05417), whose floats
+        arrive while codes are scored: `python -m experiments cold`.
 
         Parameters
         ----------
-        k : int
+        rows : ndarray (n,), int64
+            Most promising first.  If they are ascending, none is more promising, and no
+            exact floats are prefetched beside codes.
+        k, rescore
+            As for :meth:`rank`.
         """
-        # Decoding takes longer than reading exact tokens and changes the order less.
-        return (k if self.floats is None else 2 * k) + _MORE
-
-    def read_ahead(self, rows: Rows) -> None:
-        """Prefetch from disk the data of these rows that :meth:`rank` reads first."""
         self.stores[-1].read_ahead(rows)
+        if self.floats is not None and self.codes is not None and (np.diff(rows) < 0).any():
+            self.floats.read_ahead(rows[: self.num_rescored(k, rescore)])
+
+    def num_rescored(self, k: int, rescore: int | None = None) -> int:
+        """Return how many of the best rows by codes are ranked by floats.
+
+        Parameters
+        ----------
+        k, rescore
+            As for :meth:`rank`.
+        """
+        if rescore is None:
+            # Decoding takes longer than reading exact tokens and changes the order
+            # less.
+            rescore = (k if self.floats is None else 2 * k) + _MORE
+        return max(k, rescore)
 
     def scores(self, query: NDArray[Any], rows: Rows) -> NDArray[np.float32]:
         """Return the scores of rows by codes, or by floats if there are none."""
@@ -531,7 +551,7 @@ class DocumentTokens:
         floats = self.floats
         codes = self.codes
         tokens = np.asarray(query, np.float32)
-        count = self.num_rescored(options.k) if rescore is None else max(options.k, rescore)
+        count = self.num_rescored(options.k, rescore)
         # Short queries are ranked exactly, as in `rank_short`.
         if codes is None and (len(rows) <= count or len(tokens) <= LANES):
             assert floats is not None

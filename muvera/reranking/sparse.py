@@ -1,4 +1,4 @@
-"""SparseVectors: inverted lists of weighted terms, a source of hybrid search."""
+"""Inverted lists of weighted terms or of token vectors, sources of hybrid search."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
+from ..data.multivectors import MultiVectors, MultiVectorsLike, as_multivectors, checked_texts
 from ..data.ranking import Ranking, best_first
 from ..data.validation import Ids, as_ids
 from ..utils.checks import given, require_int
@@ -19,8 +20,8 @@ class SparseVectors:
 
     A learned sparse model gives a document some terms with weights: SPLADE, DeepImpact
     and uniCOIL one weight per term, SLIM several.  The lexical weights of BGE-M3 are of
-    this form, too.  COIL has a vector per token, which does not fit here.  The result
-    of :meth:`search` is a ranking for :func:`muvera.hybrid_search`.
+    this form, too.  For COIL, which has a vector per token, see :class:`COILVectors`.
+    The result of :meth:`search` is a ranking for :func:`muvera.hybrid_search`.
 
     The documents are kept in memory as inverted lists, 12 bytes per weight.  The time
     of a query grows with the number of documents that share its terms.
@@ -115,6 +116,111 @@ class SparseVectors:
             row = int(np.searchsorted(matrix.indptr, wrong[0], side="right")) - 1
             raise ValueError(f"{name}[{row}] must have finite weights, got {matrix.data[wrong[0]]}.")
         return matrix
+
+
+class COILVectors:
+    """Documents as token vectors, each of which is compared with equal terms only.
+
+    COIL (arXiv 2104.07186) matches words exactly, but by vectors that know their
+    context.  The score of a document is the sum over query tokens of the largest inner
+    product with the document's tokens of the same term; a term that it does not have
+    counts 0.  The result of :meth:`search` is a ranking for
+    :func:`muvera.hybrid_search`.
+
+    Token vectors are copied, one inverted list per term.  The time of a query grows
+    with the number of tokens that share its terms.
+
+    Parameters
+    ----------
+    documents : MultiVectors, or list of arrays (tokens, dimension)
+    terms : sequence of sequences of int
+        For each document the term of each token, such as its vocabulary id.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `documents` are no token vectors, or `terms` are not one int per token.
+
+    Examples
+    --------
+    >>> vectors = COILVectors([[[1.0, 0.0], [0.0, 1.0]], [[0.6, 0.8]]], [[7, 9], [7]])
+    >>> list(vectors.search([[[0.0, 1.0]]], [[7]])[0])
+    [(1, 0.800000011920929), (0, 0.0)]
+    """
+
+    def __init__(self, documents: MultiVectorsLike, terms: Sequence[ArrayLike]) -> None:
+        texts = as_multivectors(documents)
+        flat = _flat_terms(terms, texts, "terms")
+        owners = np.repeat(np.arange(len(texts)), texts.lengths)
+        order = np.lexsort((owners, flat))
+        self.dimension = texts.dimension
+        self._ids = texts.ids
+        self._tokens = np.asarray(texts.tokens[order], np.float32)
+        self._owners = owners[order]
+        self._terms, self._starts = np.unique(flat[order], return_index=True)
+        self._stops = np.append(self._starts[1:], len(flat))
+
+    def __len__(self) -> int:
+        """Return the number of documents."""
+        return len(self._ids)
+
+    def search(self, queries: MultiVectorsLike, terms: Sequence[ArrayLike], k: int = 100) -> list[Ranking]:
+        """Return the documents that share a term with each query, best first.
+
+        Parameters
+        ----------
+        queries : MultiVectors, or list of arrays (tokens, dimension)
+        terms : sequence of sequences of int
+            For each query the term of each token.
+        k : int
+            Maximum number of documents for each query.
+
+        Returns
+        -------
+        list of Ranking
+            Ties go to the earlier document.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for the class, or if `queries` have another dimension.
+        """
+        require_int("k", k, 1)
+        texts = checked_texts(queries, "queries", self.dimension, "these documents")
+        flat = _flat_terms(terms, texts, "terms")
+        rankings = []
+        for start, stop in zip(texts.offsets[:-1], texts.offsets[1:], strict=True):
+            scores: NDArray[np.float32] = np.zeros(len(self), np.float32)
+            found = np.zeros(len(self), bool)
+            for term, token in zip(flat[start:stop], texts.tokens[start:stop], strict=True):
+                own = self._list_of(int(term))
+                if own.start < own.stop:
+                    products = np.einsum("ij,j->i", self._tokens[own], np.asarray(token, np.float32))
+                    owners = self._owners[own]
+                    firsts = np.flatnonzero(np.diff(owners, prepend=-1))
+                    scores[owners[firsts]] += np.maximum.reduceat(products, firsts)
+                    found[owners] = True
+            best = best_first(np.where(found, scores, -np.inf).astype(np.float32), k)
+            rankings.append(Ranking(self._ids[best], scores[best]))
+        return rankings
+
+    def _list_of(self, term: int) -> slice:
+        """Return the tokens of a term; none for an unknown term."""
+        place = int(np.searchsorted(self._terms, term))
+        if place == len(self._terms) or self._terms[place] != term:
+            return slice(0, 0)
+        return slice(int(self._starts[place]), int(self._stops[place]))
+
+
+def _flat_terms(terms: Sequence[ArrayLike], texts: MultiVectors, name: str) -> NDArray[np.int64]:
+    """Return the terms of all tokens, int64 (tokens,)."""
+    arrays = [np.asarray(own) for own in terms]
+    if [len(own) for own in arrays] != texts.lengths.tolist():
+        raise ValueError(f"{name} must have one int for each token of each text. Give the tokens' terms.")
+    filled = [own for own in arrays if len(own)]
+    if not all(own.dtype.kind in "iu" for own in filled):
+        raise TypeError(f"{name} must be integers, such as vocabulary ids. Convert them.")
+    return np.concatenate([np.empty(0, np.int64), *filled]).astype(np.int64)
 
 
 def _matrix_of_terms(texts: Any, name: str, columns: dict[Hashable, int], new_terms: bool) -> Any:

@@ -885,6 +885,14 @@ class TextIndex:
         return self._texts.vectors
 
     @property
+    def texts(self) -> Texts:
+        """The texts, their metadata and their token vectors.
+
+        For the other modules of this package; its attributes may change in any version.
+        """
+        return self._texts
+
+    @property
     def encoder(self) -> TextEncoder:
         """The text encoder."""
         return self._encoder

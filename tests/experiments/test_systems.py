@@ -261,3 +261,34 @@ def test_first_floats_are_compared_alone(tmp_path: Path) -> None:
     np.testing.assert_array_equal(short.search(COLLECTION.queries, 3).ids, expected)
     whole = built("fde", COLLECTION, tmp_path, preset="mean")
     assert short.bytes_per_document() < whole.bytes_per_document()
+
+
+def test_distractors_join_the_relevant_documents(tmp_path: Path) -> None:
+    judged = [{3: 1, 5: 0}, {7: 2}] + [{} for _ in range(len(COLLECTION.queries) - 2)]
+    collection = replace(COLLECTION, judgements=judged)
+    few = built("distractors", collection, tmp_path, system="exhaustive", distractors=4)
+    more = built("distractors", collection, tmp_path, system="exhaustive", distractors=9)
+    found = few.search(COLLECTION.queries, 10).ids
+    assert {3, 7} <= set(found[0]) and len(set(found[0])) == 6 + 1  # and -1
+    assert set(found[0]) <= set(more.search(COLLECTION.queries, 11).ids[0]) | {-1}
+    with pytest.raises(NotApplicableError, match="more than"):
+        built("distractors", collection, tmp_path, system="exhaustive", distractors=10**6)
+
+
+def test_coil_compares_tokens_of_the_same_vocabulary_id_without_special_ones(tmp_path: Path) -> None:
+    documents = MultiVectors.from_arrays(
+        [[[9.0], [1.0], [2.0], [9.0]], [[9.0], [5.0], [9.0]], [[9.0], [9.0]]]
+    )
+    query = MultiVectors.from_arrays([[[9.0], [2.0], [9.0]]])
+    terms = [[101, 7, 8, 102], [101, 7, 102], [101, 102]]
+    collection = replace(
+        COLLECTION,
+        documents=documents,
+        judgements=None,
+        document_token_ids=[np.array(own) for own in terms],
+        query_token_ids=[np.array([101, 7, 102])],
+    )
+    system = built("coil", collection, tmp_path)
+    found = system.search(query, 3, rerank=False)
+    assert found.ids[0].tolist() == [1, 0, -1] and found.scores[0][:2].tolist() == [10, 2]
+    assert system.bytes_per_document() == 12 * 3 / 3

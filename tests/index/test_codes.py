@@ -13,6 +13,7 @@ from builders.realistic_collections import DIM, documents_like_real, queries_lik
 from muvera import MultiVectors, MuveraIndex, convert
 from muvera.index import token_store
 from muvera.index.generations import read_manifest
+from muvera.reranking import coded_vectors
 from muvera.reranking.codecs import CODECS
 
 DOCUMENTS = documents_like_real(300, ids=[f"d{i}" for i in range(300)])
@@ -176,3 +177,34 @@ def test_sources_without_plaid_codes(tmp_path: Path) -> None:
         MuveraIndex.from_plaid(folder, tokens="4bit")
     with pytest.raises(ValueError, match=r"ids=\[7\]"):
         MuveraIndex.from_plaid(folder, ids=[7])
+
+
+def test_exact_tokens_of_promising_documents_are_prefetched_before_codes_are_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built(tokens="2bit", keep_exact=True, exact_tokens=0, path=tmp_path / "index")
+    index = MuveraIndex.load(tmp_path / "index")
+    plain = index.search(QUERIES[:1], 3, candidates=60)[0]
+    floats = index.contents.tokens.floats
+    assert floats is not None
+    asked: list[Any] = []
+    score = coded_vectors.score_coded
+
+    def read_ahead(files: Any, rows: Any) -> int:
+        asked.append(rows)
+        return 0
+
+    def score_coded(*args: Any) -> Any:
+        asked.append("codes")
+        return score(*args)
+
+    monkeypatch.setattr(floats.pages, "read_ahead", read_ahead)
+    monkeypatch.setattr(token_store, "score_coded", score_coded)
+    again = index.search(QUERIES[:1], 3, candidates=60)[0]
+    likely, then, needed = asked
+    assert then == "codes" and len(likely) == len(needed) == 2 * 3 + 10
+    assert np.isin(needed, likely).mean() > 0.4  # of 60 candidates
+    assert list(again) == list(plain)
+    asked.clear()
+    index.rerank(QUERIES[:1], [plain.ids.tolist() + [f"d{i}" for i in range(60)]], 3)
+    assert asked[0] == "codes"  # proposals of another search are in no order

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from muvera import MuveraIndex, SparseVectors, hybrid_search
+from muvera import MultiVectors, MuveraIndex, SparseVectors, hybrid_search
+from muvera.reranking.sparse import COILVectors
 
 TERMS = st.dictionaries(
     st.sampled_from(["a", "b", "c", "d", 1, 2]), st.integers(-4, 4).map(float), max_size=4
@@ -89,3 +90,45 @@ def test_no_documents_and_no_queries() -> None:
 def test_bad_input_is_refused_with_a_sentence(make: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         make()
+
+
+@given(st.data())
+def test_coil_compares_tokens_of_equal_terms(data: st.DataObject) -> None:
+    lengths = st.lists(st.integers(0, 4), min_size=1, max_size=6)
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    sides = []
+    for count in (data.draw(lengths), data.draw(lengths)):
+        tokens = MultiVectors.from_flat(rng.integers(-3, 4, (sum(count), 3)).astype(np.float32), count)
+        sides.append((tokens, [rng.integers(0, 4, own) for own in count]))
+    (documents, terms), (queries, asked) = sides
+    found = COILVectors(documents, terms).search(queries, asked, 3)
+    for query, own, ranking in zip(queries, asked, found, strict=True):
+        scores: dict[int, float] = {}
+        for i, (document, theirs) in enumerate(zip(documents, terms, strict=True)):
+            shared = [
+                max(float(query[q] @ document[d]) for d in np.flatnonzero(theirs == own[q]))
+                for q in range(len(query))
+                if own[q] in theirs
+            ]
+            if shared:
+                scores[i] = sum(shared)
+        best = sorted(scores, key=lambda i: -scores[i])[:3]
+        assert list(ranking) == [(i, scores[i]) for i in best]
+
+
+def test_coil_is_a_source_of_hybrid_search() -> None:
+    documents = MultiVectors.from_arrays([[[1.0, 0.0]], [[0.0, 1.0]]], ids=["a", "b"])
+    vectors = COILVectors(documents, [[4], [5]])
+    rankings = vectors.search([[[0.5, 0.5]]], [[5]])
+    assert list(rankings[0]) == [("b", 0.5)] and len(vectors) == 2
+    best = hybrid_search(MuveraIndex.build(documents), [[[1.0, 0.0]]], {"coil": rankings}, 1, candidates=0)
+    assert best[0].ids.tolist() == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("terms", "error", "message"),
+    [([[1, 2]], ValueError, "one int for each token"), ([["a"]], TypeError, "must be integers")],
+)
+def test_coil_refuses_wrong_terms(terms: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        COILVectors([[[1.0, 0.0]]], terms)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ...index.generations import IndexFolderError
 from ...utils.checks import given, import_extra, install_command
-from ...utils.hints import Argument, Message
+from ...utils.hints import Argument, Hint, Message
 from .base import ModelEncoder, NoEncoder, TextEncoder, TextSide
 from .windows import Reader, Spans, reader_of
 
@@ -485,7 +485,11 @@ def required_encoder(
     model = as_text_encoder(name if encoder is None else encoder)
     if model.name != name:
         raise ValueError(
-            f"{folder} was built with the encoder {name!r}, got {model.name!r}: their vectors are not "
-            f"comparable. Load it with {name!r}, or build the index again."
+            Message(
+                f"{folder} was built with the encoder {name!r}, got {model.name!r}: their vectors are not "
+                f"comparable. Load it with {name!r}, or build the index again",
+                Hint("adapt", ", or search it with muvera.adapt"),
+                ".",
+            )
         )
     return model

@@ -1,0 +1,126 @@
+"""Token vectors in the cells of a database's table.
+
+A cell is a .npy file's bytes as ``numpy.save`` writes them, raw little-endian floats
+whose number per token is `dimension`, the JSON text of a list of lists, or such a list.
+Null is a document without tokens.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+
+from ..utils.arrays import read_npy_header
+from ..utils.checks import require_choice, require_int
+from ..utils.hints import Argument, Message
+from .sources import ReadError
+
+_NPY = b"\x93NUMPY"
+
+#: Names of columns that are chosen without being named, the preferred one first.
+TOKEN_NAMES = (
+    *("tokens", "embeddings", "embedding", "vectors", "vector", "colbert_vecs", "colbert", "multivector"),
+)
+ID_NAMES = ("id", "_id", "doc_id", "docid", "document_id", "pid", "key")
+
+#: Types of raw floats.
+DTYPES = {"float32": "<f4", "float16": "<f2", "float64": "<f8"}
+
+
+def require_raw_floats(dimension: int | None, dtype: str) -> int | None:
+    """Return the checked number of raw floats of a token, or raise ValueError.
+
+    Parameters
+    ----------
+    dimension : int or None
+    dtype : str
+        Must be a key of :data:`DTYPES`.
+    """
+    require_choice("dtype", dtype, DTYPES)
+    return None if dimension is None else require_int("dimension", int(dimension), 1)
+
+
+def may_be_tokens(value: object) -> bool:
+    """Return True if a cell may hold token vectors.
+
+    Parameters
+    ----------
+    value : object
+    """
+    if isinstance(value, str):
+        return value.lstrip().startswith("[[")
+    if isinstance(value, list):
+        return bool(value) and isinstance(value[0], (list, tuple))
+    return isinstance(value, bytes)
+
+
+def require_id(*ids: object) -> None:
+    """Raise ReadError for an id that is neither an integer nor a string.
+
+    Parameters
+    ----------
+    *ids : object
+        The id of a row; none if the table has no ids.
+    """
+    for id in ids:
+        if isinstance(id, bool) or not isinstance(id, (int, str)):
+            raise ReadError(f"its id is {id!r}, but an id must be an integer or a string.")
+
+
+def tokens_of_cell(cell: Any, dimension: int | None, dtype: str) -> Any:
+    """Return the token vectors in a cell, (t, dimension).
+
+    Parameters
+    ----------
+    cell : bytes, str, list or None
+        Bytes of a ``.npy`` file, raw floats, JSON, or a list of lists of floats.
+    dimension : int or None
+        Number of raw floats of a token.
+    dtype : str
+        A key of :data:`DTYPES`, the type of raw floats.
+
+    Raises
+    ------
+    ReadError, ValueError
+        For anything else.
+    """
+    if cell is None or cell in (b"", "", "[]", []):
+        return np.empty((0, 0), np.float32)
+    if isinstance(cell, list):
+        return _floats(np.asarray(cell))
+    if isinstance(cell, str):
+        return _floats(np.asarray(json.loads(cell)))
+    if not isinstance(cell, bytes):
+        raise ReadError(f"it has the {type(cell).__name__} {cell!r}, but token vectors are bytes or JSON.")
+    if cell.startswith(_NPY):
+        header = read_npy_header(io.BytesIO(cell), "a cell")
+        header.require_bytes(len(cell) - header.begins, "a cell")
+        return _floats(np.load(io.BytesIO(cell), allow_pickle=False))
+    if dimension is None:
+        raise ReadError(
+            Message(
+                f"it has {len(cell)} bytes of raw floats. Give the number of floats of a token with ",
+                Argument("dimension", ""),
+                ".",
+            )
+        )
+    code = np.dtype(DTYPES[dtype])
+    if len(cell) % (dimension * code.itemsize):
+        raise ReadError(
+            f"it has {len(cell)} bytes, but tokens of {dimension} floats of {dtype} need a multiple of "
+            f"{dimension * code.itemsize}."
+        )
+    return _floats(np.frombuffer(cell, code).reshape(-1, dimension))
+
+
+def _floats(array: Any) -> Any:
+    """Return token vectors as float32 or float16; raise ReadError for other arrays."""
+    if array.ndim != 2 or array.dtype.kind not in "if":
+        raise ReadError(
+            f"it has {array.dtype} of shape {array.shape}, but token vectors have shape (tokens, dimension)."
+        )
+    with np.errstate(over="ignore"):  # the document is refused later, with its number
+        return array if array.dtype == np.float16 else array.astype(np.float32)
