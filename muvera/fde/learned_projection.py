@@ -301,11 +301,14 @@ def window_similarities(
     out = product(means, np.add.reduceat(tokens, starts, axis=0).T, threads)
     columns = token_columns(*quantize_columns(tokens.T), np.zeros(documents.dimension, np.float32))
     none = np.empty((0, documents.dimension), np.uint16)
+    none.flags.writeable = False
 
     def add(_: Tokens, start: int, stop: int, rows: NDArray[np.float32]) -> None:
         offsets = documents.offsets[start : stop + 1]
         rest = np.asarray(documents.tokens[offsets[0] : offsets[-1]], np.float32)
         rest = rest - np.repeat(means[start:stop], np.diff(offsets), axis=0)
+        # As the tokens of documents: otherwise the kernel would be compiled again.
+        rest.flags.writeable = False
         values = np.empty((stop - start, len(tokens)), np.float32)
         largest_products(Tokens(rest, none, offsets - offsets[0]), 0, stop - start, columns, values)
         rows += np.add.reduceat(values, starts, axis=1)

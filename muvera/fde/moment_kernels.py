@@ -209,8 +209,8 @@ def _weigh_tokens(rows, count, width, metric, weights):
         weights[t] = 0.5 / math.sqrt(square) if square > 1e-12 else 0.0
 
 
-@helper
-def _write_triangles(tokens, first, last, at, directions, metric, unit, out):
+@kernel
+def write_triangles(tokens, first, last, at, directions, metric, unit, out):
     """Write the triangles of texts first..last to ``out[0 : last - first]``.
 
     With an empty `metric`, these are the covariances of documents of n tokens, times
@@ -249,7 +249,6 @@ def _write_triangles(tokens, first, last, at, directions, metric, unit, out):
             _write_triangle(rows, rows, count, side, size, scale, out[text - first], at)
 
 
-@kernel
 def document_moments(tokens, first, last, at, directions, out):
     """Write the triangles and the means of documents first..last.
 
@@ -267,11 +266,11 @@ def document_moments(tokens, first, last, at, directions, out):
     triangle = directions.size * (directions.size + 1) // 2
     first_moments(tokens, first, last, at + triangle, True, out)
     if directions.size:
-        _write_triangles(tokens, first, last, at, directions, no_metric, np.float32(1.0), out)
+        write_triangles(tokens, first, last, at, directions, no_metric, np.float32(1.0), out)
 
 
-@helper
-def _write_sums(tokens, first, last, at, units, out):
+@kernel
+def write_sums(tokens, first, last, at, units, out):
     """Write the sum of the tokens and their number, divided by the last two units."""
     first_moments(tokens, first, last, at, False, out)
     bias = at + max(tokens.floats.shape[1], tokens.halves.shape[1])
@@ -281,7 +280,6 @@ def _write_sums(tokens, first, last, at, units, out):
         out[text - first, bias] = np.float32(tokens.offsets[text + 1] - tokens.offsets[text]) / units[3]
 
 
-@kernel
 def query_moments(tokens, first, last, at, directions, metric, out):
     """Write triangle, sum and number of tokens of queries, divided by the units.
 
@@ -297,9 +295,9 @@ def query_moments(tokens, first, last, at, directions, metric, out):
         float32 (last - first, at least at + r (r + 1) / 2 + d + 1).
     """
     triangle = directions.size * (directions.size + 1) // 2
-    _write_sums(tokens, first, last, at + triangle, metric.units, out)
+    write_sums(tokens, first, last, at + triangle, metric.units, out)
     if directions.size:
-        _write_triangles(tokens, first, last, at, directions, metric.packed, metric.units[1], out)
+        write_triangles(tokens, first, last, at, directions, metric.packed, metric.units[1], out)
 
 
 @kernel
@@ -322,12 +320,12 @@ def project_query_moments(tokens, first, last, directions, metric, triangle_map,
     count = last - first
     depth = max(tokens.floats.shape[1], tokens.halves.shape[1])
     sums, products = np.empty((count, depth + 1), np.float32), np.empty(out.shape, np.float32)
-    _write_sums(tokens, first, last, 0, metric.units, sums)
+    write_sums(tokens, first, last, 0, metric.units, sums)
     multiply_by_bytes(sums, sum_map.packed, sum_map.sums, sum_map.scales, out)
     if directions.size == 0:
         return
     triangles = np.empty((count, directions.size * (directions.size + 1) // 2), np.float32)
-    _write_triangles(tokens, first, last, 0, directions, metric.packed, metric.units[1], triangles)
+    write_triangles(tokens, first, last, 0, directions, metric.packed, metric.units[1], triangles)
     multiply_by_half_bytes(triangles, triangle_map.packed, triangle_map.sums, triangle_map.scales, products)
     for i in range(count):
         for j in range(out.shape[1]):

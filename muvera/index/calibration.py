@@ -442,7 +442,8 @@ def _level(
     enough = max(_LEAST * BEST, _number(best, 1 - _SHARE * (1 - recall)))
     cap = min(width, -(-enough // _ROUND) * _ROUND)
     expected = np.full((count, cap // STEP + 1), np.inf)
-    trace_misses(scores[:, :cap], products[:, :cap], BEST, states.copy(), expected)
+    traced = np.ascontiguousarray(scores[:, :cap]), np.ascontiguousarray(products[:, :cap])
+    trace_misses(*traced, BEST, states.copy(), expected)
     # A limit stops at the first check below it.
     reached = np.minimum.accumulate(expected[:, 1:], axis=1) / BEST
     checks = recalls[:, STEP - 1 : cap : STEP][:, : reached.shape[1]]

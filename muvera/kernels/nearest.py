@@ -103,7 +103,8 @@ def _keep_greatest(keys, count, kept):
             place += np.int64(keys[j] > key)
         if place < wanted:
             kept[place] = key
-    keys[:wanted] = kept
+    for place in range(wanted):  # a copy of a slice would compile its error message
+        keys[place] = kept[place]
 
 
 @helper

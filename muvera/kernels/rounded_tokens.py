@@ -6,6 +6,8 @@ and documents are those of :mod:`muvera.kernels.chamfer`, the query is a
 :class:`muvera.kernels.token_codes.CodeQuery`.
 """
 
+from functools import lru_cache
+
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -48,6 +50,16 @@ _WORDS = ir.VectorType(ir.IntType(16), LANES)
 _BYTES = ir.VectorType(BYTE, LANES)
 
 
+@lru_cache(maxsize=16)
+def _plain_rounding(depth: int) -> QueryRounding:
+    """Return the rounding that leaves tokens as they are."""
+    rounding = QueryRounding(np.ones(depth, np.float32), np.zeros(depth, np.float32), False, 128.0)
+    # Arrays of codecs are read-only, and `round_query` is compiled for each kind of array.
+    rounding.scales.flags.writeable = False
+    rounding.shift.flags.writeable = False
+    return rounding
+
+
 def plain_query(tokens: np.ndarray) -> CodeQuery:
     """Return the tokens of a query, float32 (m, d), for :func:`score_rounded`."""
     count, depth = tokens.shape
@@ -56,8 +68,7 @@ def plain_query(tokens: np.ndarray) -> CodeQuery:
         np.zeros(rows * columns, np.int8), np.zeros(columns, np.float32),
         np.empty(count, np.float32), np.empty(count, np.float32),
     )  # fmt: skip
-    rounding = QueryRounding(np.ones(depth, np.float32), np.zeros(depth, np.float32), False, 128.0)
-    round_query(np.ascontiguousarray(tokens), rounding, np.float32(1), query)
+    round_query(np.ascontiguousarray(tokens), _plain_rounding(depth), np.float32(1), query)
     return query
 
 

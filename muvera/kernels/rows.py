@@ -531,7 +531,8 @@ def inner_products_at(vectors, rows, query, out):
             following = rows[min(first + i + ROWS, rows.shape[0] - 1)] * width
             fetch(flat, following, following + width)
             begin = rows[first + i] * width
-            block[i * width : (i + 1) * width] = flat[begin : begin + width]
+            for j in range(width):
+                block[i * width + j] = flat[begin + j]
         lane_dot(block, 0, count - 1, width, query, 0, tile, 0)
         for i in range(count):
             out[first + i] = tree_sum(tile, i * LANES)

@@ -173,7 +173,8 @@ def write_residuals(
             cosine = inner / np.sqrt(square) if square > 0 else 0.0
             if cosine > largest:
                 largest, norms[t] = cosine, np.sqrt(square)
-                chosen[:] = buckets
+                for j in range(dimension):
+                    chosen[j] = buckets[j]
         place = 0
         for j in range(dimension):
             for bit in range(bits):
@@ -257,22 +258,29 @@ def decode_residuals(codes, packed, centroids, table, normalize, out):
             row[i] *= factor
 
 
-@kernel
-def decode_codes(codes, form, out):
+def decode_codes(codes: NDArray[np.uint8], form: CodeFormat, out: NDArray[np.float32]) -> None:
     """Write the decoded codes (flat) of the format `form` to `out`, float32 (n, d)."""
+    (_decode_residuals if form.bits else _decode_bytes)(codes, form, out)
+
+
+@kernel
+def _decode_bytes(codes, form, out):
+    """Decode codes without residual bits."""
+    width = form.width
+    for token in range(out.shape[0]):
+        row, steps = out[token], codes[token * width + FACTOR_BYTES :]
+        factor = half_at(codes, token * width) * form.unit
+        for j in range(out.shape[1]):
+            row[j] = (np.float32(steps[j]) - np.float32(128)) * factor + form.centers[j]
+
+
+@kernel
+def _decode_residuals(codes, form, out):
+    """Decode codes with residual bits."""
     count, dimension = out.shape
     width, start = form.width, form.id_bytes + FACTOR_BYTES
-    if form.bits == 0:
-        for token in range(count):
-            row, steps = out[token], codes[token * width + start :]
-            factor = half_at(codes, token * width) * form.unit
-            for j in range(dimension):
-                row[j] = (np.float32(steps[j]) - np.float32(128)) * factor + form.centers[j]
-        return
     numbers = np.empty(count, np.int64)
-    _write_numbers(
-        codes, np.int64(0), count, width, form.id_bytes, len(form.centers) // dimension - 1, numbers
-    )
+    _write_numbers(codes, 0, count, width, form.id_bytes, len(form.centers) // dimension - 1, numbers)
     _decode_rows(numbers, form.centers, codes, start, width, form.levels, out)
     for token in range(count):
         row, factor = out[token], half_at(codes, token * width + form.id_bytes) * form.unit
@@ -280,8 +288,61 @@ def decode_codes(codes, form, out):
             row[j] = row[j] * form.scales[j] * factor
 
 
-@kernel
-def score_decoded(codes, offsets, documents, form, packed, count, estimates, errors, heap, out):
+def _scoring_decoded(residuals: bool) -> Any:
+    """Return the kernel of :func:`score_decoded` for codes with or without residuals.
+
+    Only the branch of these codes is compiled.
+    """
+
+    @kernel
+    def score(codes, offsets, documents, form, packed, count, estimates, errors, heap, out):
+        depth, width = len(form.scales), form.width
+        panels = packed.shape[0] // (depth * LANES)
+        decoded = np.empty((_DECODED, depth), np.float32)
+        rows = decoded.reshape(-1)
+        best = np.empty(panels * LANES, np.float32)
+        out[:] = -np.inf
+        for i in range(documents.shape[0]):
+            if excluded(i, estimates, errors, heap):
+                return
+            start, stop = offsets[documents[i]], offsets[documents[i] + 1]
+            if start == stop:
+                continue
+            following = offsets[documents[min(i + 1, documents.shape[0] - 1)]] * width
+            best[:] = -np.inf
+            for first in range(start, stop, _DECODED):
+                last = min(first + _DECODED, stop)
+                fetch(codes, following + (first - start) * width, following + (last - start) * width)
+                part, written = codes[first * width : last * width], decoded[: last - first]
+                if residuals:
+                    _decode_residuals(part, form, written)
+                else:
+                    _decode_bytes(part, form, written)
+                for row in range(0, last - first, ROWS):
+                    for panel in range(0, panels, 2):
+                        raise_maxima(rows, row, last - first - 1, depth, packed, panel, panels, best)
+            total = 0.0
+            for token in range(count):
+                total += best[token]
+            out[i] = total
+            record_error(i, out[i], estimates, errors)
+            if out[i] > heap[0]:
+                enter(heap, out[i])
+
+    return score
+
+
+_score_decoded_bytes = _scoring_decoded(residuals=False)
+_score_decoded_residuals = _scoring_decoded(residuals=True)
+
+
+def score_decoded(
+    codes: NDArray[np.uint8],
+    offsets: NDArray[np.int64],
+    documents: NDArray[np.int64],
+    form: CodeFormat,
+    *arguments: Any,
+) -> None:
     """Write the Chamfer similarities of decoded documents with one query.
 
     `documents` (c,) are their numbers, `out` is (c,), and the query has `count`
@@ -289,34 +350,8 @@ def score_decoded(codes, offsets, documents, form, packed, count, estimates, err
     are -inf for all documents that remain once an estimate excludes one.  See
     :func:`muvera.kernels.chamfer.score_with_pruning`.
     """
-    depth, width = len(form.scales), form.width
-    panels = packed.shape[0] // (depth * LANES)
-    decoded = np.empty((_DECODED, depth), np.float32)
-    rows = decoded.reshape(-1)
-    best = np.empty(panels * LANES, np.float32)
-    out[:] = -np.inf
-    for i in range(documents.shape[0]):
-        if excluded(i, estimates, errors, heap):
-            return
-        start, stop = offsets[documents[i]], offsets[documents[i] + 1]
-        if start == stop:
-            continue
-        following = offsets[documents[min(i + 1, documents.shape[0] - 1)]] * width
-        best[:] = -np.inf
-        for first in range(start, stop, _DECODED):
-            last = min(first + _DECODED, stop)
-            fetch(codes, following + (first - start) * width, following + (last - start) * width)
-            decode_codes(codes[first * width : last * width], form, decoded[: last - first])
-            for row in range(0, last - first, ROWS):
-                for panel in range(0, panels, 2):
-                    raise_maxima(rows, row, last - first - 1, depth, packed, panel, panels, best)
-        total = 0.0
-        for token in range(count):
-            total += best[token]
-        out[i] = total
-        record_error(i, out[i], estimates, errors)
-        if out[i] > heap[0]:
-            enter(heap, out[i])
+    score = _score_decoded_residuals if form.bits else _score_decoded_bytes
+    score(codes, offsets, documents, form, *arguments)
 
 
 # -- scores by bytes
@@ -500,65 +535,87 @@ def _raise_block(
             one_panel(rows, start, stride, row, count - 1, depth, packed, paired, biases, factors, best)
 
 
-@kernel
-def score_codes(codes, offsets, documents, form, query, stop_at, heap, out):
+def _scoring(residuals: bool) -> Any:
+    """Return the kernel of :func:`score_codes` for codes with or without residuals.
+
+    Only the branch of these codes is compiled.
+    """
+
+    @kernel
+    def score(codes, offsets, documents, form, query, stop_at, heap, out):
+        width, stride = form.width, -(-len(form.scales) // CHUNK) * CHUNK
+        rows = np.zeros(_UNPACKED * stride, np.uint8)
+        numbers, factors = np.empty(_UNPACKED, np.int64), np.empty(_UNPACKED, np.float32)
+        rest = np.empty(CHUNK // 2, np.uint8)
+        # Helpers take arrays: a call with a tuple counts references to all arrays in it.
+        packed, biases, center_bytes, level_bytes = (
+            query.packed,
+            query.biases,
+            form.center_bytes,
+            form.level_bytes,
+        )
+        best = np.empty(biases.shape[0], np.float32)
+        stopping = stop_at.products.shape[0] > 0
+        if stopping:
+            out[:] = -np.inf
+            if stop_at.state[STOPPED] > 0:
+                return
+        for i in range(documents.shape[0]):
+            start, stop = offsets[documents[i]], offsets[documents[i] + 1]
+            if start == stop:
+                out[i] = -np.inf
+                continue
+            following = documents[min(i + 1, documents.shape[0] - 1)]
+            ahead, ahead_stop = offsets[following] * width, offsets[following + 1] * width
+            best[:] = -np.inf
+            for first in range(start, stop, _UNPACKED):
+                last = min(first + _UNPACKED, stop)
+                count = last - first
+                for token in range(count):
+                    factors[token] = half_at(codes, (first + token) * width + form.id_bytes)
+                if residuals:
+                    _unpack_residuals(
+                        codes, first, last, width, form.id_bytes, form.bits, center_bytes, level_bytes,
+                        numbers, rest, stride, rows,
+                    )  # fmt: skip
+                    _raise_block(
+                        rows, 0, stride, count, packed, biases, factors, best, codes, width, ahead, ahead_stop
+                    )
+                else:
+                    begin = first * width + FACTOR_BYTES
+                    _raise_block(
+                        codes, begin, width, count, packed, biases, factors, best, codes, width, ahead, ahead_stop
+                    )
+                ahead += count * width
+            fetch(codes, ahead, ahead_stop)
+            total = 0.0
+            for token in range(query.units.shape[0]):
+                total += query.constants[token] + query.units[token] * best[token]
+            out[i] = total
+            if stopping:
+                if out[i] > heap[0]:
+                    enter(heap, out[i])
+                if enough(out[i], stop_at.products, heap, stop_at.state):
+                    return
+
+    return score
+
+
+_score_bytes, _score_residuals = _scoring(residuals=False), _scoring(residuals=True)
+
+
+def score_codes(
+    codes: NDArray[np.uint8],
+    offsets: NDArray[np.int64],
+    documents: NDArray[np.int64],
+    form: CodeFormat,
+    *arguments: Any,
+) -> None:
     """Write the Chamfer similarities of coded documents with one query.
 
     `documents` (c,) are their numbers; `out` (c,) gets -inf without tokens.  All
     remaining ones are -inf once the expected misses of `stop_at` are low enough, see
     :func:`muvera.kernels.chamfer.score_with_pruning`.
     """
-    width, stride = form.width, -(-len(form.scales) // CHUNK) * CHUNK
-    rows = np.zeros(_UNPACKED * stride, np.uint8)
-    numbers, factors = np.empty(_UNPACKED, np.int64), np.empty(_UNPACKED, np.float32)
-    rest = np.empty(CHUNK // 2, np.uint8)
-    # Helpers take arrays: a call with a tuple counts references to all arrays in it.
-    packed, biases, center_bytes, level_bytes = (
-        query.packed,
-        query.biases,
-        form.center_bytes,
-        form.level_bytes,
-    )
-    best = np.empty(biases.shape[0], np.float32)
-    stopping = stop_at.products.shape[0] > 0
-    if stopping:
-        out[:] = -np.inf
-        if stop_at.state[STOPPED] > 0:
-            return
-    for i in range(documents.shape[0]):
-        start, stop = offsets[documents[i]], offsets[documents[i] + 1]
-        if start == stop:
-            out[i] = -np.inf
-            continue
-        following = documents[min(i + 1, documents.shape[0] - 1)]
-        ahead, ahead_stop = offsets[following] * width, offsets[following + 1] * width
-        best[:] = -np.inf
-        for first in range(start, stop, _UNPACKED):
-            last = min(first + _UNPACKED, stop)
-            count = last - first
-            for token in range(count):
-                factors[token] = half_at(codes, (first + token) * width + form.id_bytes)
-            if form.bits > 0:
-                _unpack_residuals(
-                    codes, first, last, width, form.id_bytes, form.bits, center_bytes, level_bytes,
-                    numbers, rest, stride, rows,
-                )  # fmt: skip
-                _raise_block(
-                    rows, 0, stride, count, packed, biases, factors, best, codes, width, ahead, ahead_stop
-                )
-            else:
-                begin = first * width + FACTOR_BYTES
-                _raise_block(
-                    codes, begin, width, count, packed, biases, factors, best, codes, width, ahead, ahead_stop
-                )
-            ahead += count * width
-        fetch(codes, ahead, ahead_stop)
-        total = 0.0
-        for token in range(query.units.shape[0]):
-            total += query.constants[token] + query.units[token] * best[token]
-        out[i] = total
-        if stopping:
-            if out[i] > heap[0]:
-                enter(heap, out[i])
-            if enough(out[i], stop_at.products, heap, stop_at.state):
-                return
+    score = _score_residuals if form.bits else _score_bytes
+    score(codes, offsets, documents, form, *arguments)
