@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from muvera import MultiVectors, MuveraIndex, chamfer_matrix
 from muvera.pages.page import Page
 
+from ..datasets.discovery import CACHE
 from ..datasets.made_pages import DOCUMENT, GRID, PAGE, MadePages
 from ..report.table import Column, Table
-from .plumbing import Save, finish, progress
+from .plumbing import Cache, Save, finish, progress
 
 _K = 10
 
@@ -38,8 +39,8 @@ _GROWN, _QUERIES = 5000, 50
 # As PageIndex: a smaller collection is ranked as a whole.
 _EXACT_TOKENS = 350_000
 
-# Candidates of a search of a large index; PageIndex ranks 1,000.
-_DEPTHS = (100, 300, 1000)
+# Candidates of a search of a large index.
+_DEPTHS = (1000, 2500, 5000)
 
 _Pool = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -191,7 +192,10 @@ def pages(
     page: Annotated[Path, typer.Option(help="Vectors of a real page (1030, dimension), .npy.")] = PAGE,
     count: Annotated[int, typer.Option(min=20, help="Made pages.")] = 1000,
     queries: Annotated[int, typer.Option(min=1, help="Queries.")] = 100,
-    part: Annotated[str, typer.Option(help="pooling, times or all.")] = "all",
+    part: Annotated[str, typer.Option(help="pooling, times, size or all.")] = "all",
+    large: Annotated[int, typer.Option(min=2000, help="Made pages of the part size.")] = 22_000,
+    minutes: Annotated[float, typer.Option(help="Minutes to grow; the next call continues.")] = 60,
+    cache: Cache = CACHE,
     save: Save = False,
 ) -> None:
     """Compare ways to pool the patches of made pages, and time the ranking of pages."""
@@ -228,4 +232,27 @@ def pages(
         ]
         caption = f"Ranking {_CANDIDATES} pages for a query of 20 vectors, on one thread. {about}"
         tables.append(Table.of("Ranking pages", columns, rows, caption))
+    if part in ("size", "all"):
+        folder = cache.expanduser() / "pages"
+        folder.mkdir(parents=True, exist_ok=True)
+        row = grow(made, large, folder, minutes)
+        if row is not None:
+            tables.append(_size_table(row, about))
     finish("pages", "Pages", tables, save)
+
+
+def _size_table(row: dict[str, Any], about: str) -> Table:
+    depths = [
+        {"depth": depth, "recall": row[f"recall {depth}"], "p50": row[f"p50 {depth}"]} for depth in _DEPTHS
+    ]
+    columns = [
+        Column("candidates", "depth", "{:,}"),
+        Column("10-recall@10", "recall", "{:.3f}"),
+        Column("p50, ms", "p50", "{:.1f}"),
+    ]
+    caption = (
+        f"{row['pages']:,} pages pooled by 3, int8, with single vectors (simhash): {row['bytes']:,} bytes per page. "
+        f"10-recall@10 of the candidates that the means rank, compared with ranking all pages by means; {_QUERIES} "
+        f"queries on one thread. {about} Here, means are made of the real page's means."
+    )
+    return Table.of("Candidates in a large collection", columns, depths, caption)

@@ -78,7 +78,8 @@ class MadePages:
 
     def _change(self, number: int, rng: np.random.Generator) -> NDArray[np.float32]:
         of_document = self._map(np.random.default_rng((self._seed, 1, number // DOCUMENT)))
-        return _DOCUMENT_NOISE * of_document + _PAGE_NOISE * self._map(rng)
+        change: NDArray[np.float32] = _DOCUMENT_NOISE * of_document + _PAGE_NOISE * self._map(rng)
+        return change
 
     def pooled(self, numbers: Iterable[int], groups: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
         """Yield the means of groups of pages' patches, and then the special vectors.

@@ -49,6 +49,10 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "A recall or a number of candidates?", "[Recall](../settings.md#a-recall-instead-of-candidates)",
         ("dial", "recall_dial"),
     ),
+    "pages": (
+        "How should pages be stored?", "[Pages](../how-to/pages.md#what-is-stored)",
+        ("pages",),
+    ),
     "size": (
         "Which search for which size, and what does a large index cost?",
         "[Search of vectors](../settings.md#how-vectors-are-searched)",
