@@ -58,7 +58,8 @@ class MadePages:
 
     def _noise(self, rng: np.random.Generator, count: int) -> NDArray[np.float32]:
         """Return `count` vectors with the covariance of the page's patches."""
-        return rng.standard_normal((count, self.page.shape[1]), np.float32) @ self._directions
+        rows = rng.standard_normal((count, self.page.shape[1]), np.float32)
+        return np.asarray(rows @ self._directions, np.float32)
 
     def _map(self, rng: np.random.Generator) -> NDArray[np.float32]:
         random: NDArray[np.float32] = self._scale * self._noise(rng, self.page.shape[1])

@@ -110,6 +110,8 @@ def test_an_interrupted_folder_continues_where_it_stopped(documents: Path, tmp_p
     second = GreyEncoder()
     assert len(index_documents(documents, tmp_path / "index", second)) == 4
     assert second.encoded == 2
+    with pytest.raises(ValueError, match="is an index of the documents in"):
+        index_documents(documents / "sub", tmp_path / "index", second)
 
 
 def test_a_folder_without_documents_is_refused(tmp_path: Path) -> None:

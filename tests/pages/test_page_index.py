@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from builders.foreign_indexes import write_byaldi
 from builders.pages import DIMENSION, GRID, page_vectors, unit
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muvera import MultiVectors, MuveraIndex, PageIndex, chamfer
@@ -129,6 +129,7 @@ def test_changes_survive_save_and_load(tmp_path: Path) -> None:
     assert len(loaded._patches) == 5  # those of the deleted page are gone
 
 
+@settings(max_examples=15)
 @given(st.lists(st.integers(0, 9), max_size=12))
 def test_pages_and_patches_stay_together(changes: list[int]) -> None:
     """A number adds its page, or deletes it if it is there."""
