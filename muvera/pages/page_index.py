@@ -177,7 +177,7 @@ class PageIndex:
             names = list(range(count)) if names is None else names
             pages = [(str(name), 1) for name in names]
         columns: dict[str, list[Any]] = {
-            "grid": of_each("grids", grids, count, pair=True),
+            "grid": of_each("grids", grids, count),
             "special": of_each("special", special, count),
             "text": of_each("texts", texts, count, ""),
             "metadata": of_each("metadata", metadata, count, {}),
