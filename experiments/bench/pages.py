@@ -71,10 +71,10 @@ def neighbors(rows: int, columns: int) -> _Pool:
 #: Ways to pool by name.
 WAYS: dict[str, _Pool] = {
     "none": lambda vectors: vectors,
-    **{f"Ward, {factor} patches": ward(factor) for factor in (2, 3, 4, 6, 9)},
-    "3 neighbors in a row": neighbors(1, 3),
-    "2 x 2 neighbors": neighbors(2, 2),
-    "3 x 3 neighbors": neighbors(3, 3),
+    **{f"Ward, factor={factor}": ward(factor) for factor in (2, 3, 4, 6, 9)},
+    "neighbors, rows=1, columns=3": neighbors(1, 3),
+    "neighbors, rows=2, columns=2": neighbors(2, 2),
+    "neighbors, rows=3, columns=3": neighbors(3, 3),
 }
 
 

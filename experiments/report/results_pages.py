@@ -186,7 +186,7 @@ def _picture(stored: dict[str, Any], folder: Path) -> list[str]:
         return []
     name = stored["experiment"]
     write_picture(plot, folder / "figures" / f"{name}.svg")
-    title = f"{plot.quality} by {plot.cost}, {plot.collection}"
+    title = f"{plot.quality} by {plot.cost}, {plot.collection}".removesuffix(", ")
     return [f"![{title}](figures/{name}.svg)\n\n*{title}*"]
 
 

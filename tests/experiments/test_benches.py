@@ -446,11 +446,14 @@ def test_pooling_of_made_pages_has_a_row_for_each_way(
     rows = np.random.default_rng(0).normal(size=(1030, 8)).astype(np.float32)
     np.save(tmp_path / "page.npy", rows / np.linalg.norm(rows, axis=1, keepdims=True))
     made = MadePages(tmp_path / "page.npy")
-    ways = {name: pages.WAYS[name] for name in ("none", "3 neighbors in a row", "2 x 2 neighbors")}
+    ways = {
+        name: pages.WAYS[name]
+        for name in ("none", "neighbors, rows=1, columns=3", "neighbors, rows=2, columns=2")
+    }
     monkeypatch.setattr(pages, "WAYS", ways)
     found = pages.measure_pooling(made, 24, 3)
     assert [(row["way"], row["vectors"]) for row in found] == [
-        ("none", 1030), ("3 neighbors in a row", 32 * 11 + 6), ("2 x 2 neighbors", 256 + 6),
+        ("none", 1030), ("neighbors, rows=1, columns=3", 32 * 11 + 6), ("neighbors, rows=2, columns=2", 256 + 6),
     ]  # fmt: skip
     assert found[0]["@10"] == 1 and all(row["@10"] <= row["@20"] <= 1 for row in found)
 
