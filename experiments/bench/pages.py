@@ -36,7 +36,7 @@ _BATCH = 100
 # Pages that are added to a large index at a time, and queries that it is searched with.
 _GROWN, _QUERIES = 5000, 50
 
-# As PageIndex: a smaller collection is ranked as a whole.
+# A large index has single vectors from this many tokens on.
 _EXACT_TOKENS = 350_000
 
 # Candidates of a search of a large index.

@@ -38,12 +38,13 @@ from .query import PageQueries, Words, required
 #: it; `python -m experiments pages` compares it with others.
 FACTOR = 3.0
 
-# Pages that are ranked by their means: encoding a query takes longer.
-_CANDIDATES = 1000
+# Pages that are ranked by their means, in tens of milliseconds on one core.  With
+# fewer, the single vectors miss pages: see `python -m experiments pages`.
+_CANDIDATES = 5000
 
-# Pages of a collection with at most this many pooled tokens, about 1,000 pages, are all
-# ranked.
-_EXACT_TOKENS = 350_000
+# Pages of a collection with at most this many pooled tokens, about 10,000 pages, are
+# all ranked.
+_EXACT_TOKENS = 3_500_000
 
 # Pages beside 2 k that the unpooled patches rank.
 _MORE = 10
@@ -347,8 +348,9 @@ class PageIndex:
         where : mapping, optional
             A condition on the metadata, and on ``document`` and ``number``.
         candidates : int, optional
-            Pages that single vectors propose and the means rank.  Default: 1,000, which
-            take less time than encoding a query.
+            Pages that single vectors propose and the means rank, in a collection of
+            more than about 10,000 pages.  Default: 5,000.  Fewer take less time, and
+            miss more of the best.
         rescore : int, optional
             Pages that the unpooled patches rank again, at least `k`.  More raise recall
             and read more from disk.  Default: 2 k + 10.
