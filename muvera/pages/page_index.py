@@ -578,6 +578,8 @@ class PageIndex:
 
     def _unused(self) -> list[int]:
         """Return the numbers of patches that no page names."""
+        if len(self._patches) == len(self._pages):  # each page names one
+            return []
         used = {PageFacts.of(document.metadata).patches_id for document in self._pages}
         contents = self._patches.contents
         return [number for number in contents.ids.of(contents.ids.live).tolist() if number not in used]
