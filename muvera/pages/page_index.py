@@ -16,14 +16,15 @@ from ..convert import open_source
 from ..convert.parsing import read_json_object
 from ..data.multivectors import MultiVectors, as_multivectors, checked_texts
 from ..fde.config import FDEConfig
+from ..index.contents import IndexContents
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
 from ..index.settings import IndexSettings
-from ..metadata import Filter
+from ..metadata import Filter, TextDocument
 from ..reranking.codecs import CODECS
 from ..texts.database import DocumentDatabase, require_ids
 from ..texts.encoders.base import ScoreWeights
-from ..texts.hit import add_parts, require_weights
+from ..texts.hit import Parts, add_parts, require_weights
 from ..texts.store import TextStore
 from ..utils.atomic_files import atomic_folder
 from ..utils.checks import as_id_list, as_path, counted, require_choice, require_int, require_number
@@ -380,8 +381,9 @@ class PageIndex:
         for vectors, line, spans in asked.queries:
             weight = (_WORDS if words is None else words) if line else 0.0
             rank = partial(self._rank, vectors, line, count, where, proposed, weight, threads)
-            best = self._pages.on_one_state(rank)
-            found.append(self._hits(best[0], best[1], k, vectors, spans))
+            parts, documents, patches = self._pages.on_one_state(rank)
+            best = [(documents[id], own) for id, own in list(parts.items())[:k]]
+            found.append([self._hit(page, own, patches, vectors, spans) for page, own in best])
         return found[0] if asked.single else found
 
     def _rank(
@@ -393,8 +395,8 @@ class PageIndex:
         candidates: int,
         weight: float,
         threads: int | None,
-    ) -> tuple[dict[Any, dict[str, float]], dict[Any, Any]]:
-        """Return the score parts of the best pages by id, and their documents."""
+    ) -> tuple[Parts, dict[Any, TextDocument], IndexContents]:
+        """Return the score parts of the best pages by id, their texts, and patches."""
         store = self._pages
         within = store.select(where) if where else None
         ranking = store.vectors.search(
@@ -403,40 +405,34 @@ class PageIndex:
         )[0]  # fmt: skip
         ids = ranking.ids.tolist()
         matches = dict(store.database.match_words(line, 2 * count, where)) if weight else {}
-        ids += [id for id in matches if id not in set(ids)][: count // 4]
+        known = set(ids)
+        ids += [id for id in matches if id not in known][: count // 4]
         documents = {document.id: document for document in store.get(ids)}
         numbers: dict[Any, Any] = {
             PageFacts.of(document.metadata).patches_id: id for id, document in documents.items()
         }
+        contents = self._patches.contents  # has all of them that `rerank` finds
         scores = self._patches.rerank([query], [list(numbers)], missing="ignore", threads=threads)[0]
         exact = {numbers[number]: score for number, score in scores}
-        return add_parts(exact, matches, {}, ScoreWeights(weight, 0.0), len(exact)), documents
+        return add_parts(exact, matches, {}, ScoreWeights(weight, 0.0), len(exact)), documents, contents
 
-    def _hits(
+    def _hit(
         self,
-        parts: dict[Any, dict[str, float]],
-        documents: dict[Any, Any],
-        k: int,
+        page: TextDocument,
+        parts: dict[str, float],
+        patches: IndexContents,
         query: NDArray[np.float32],
         words: Words,
-    ) -> list[PageHit]:
-        contents = self._patches.contents  # rows keep their vectors, so later changes do not matter
-        hits = []
-        for id, own in list(parts.items())[:k]:
-            document = documents[id]
-            facts = PageFacts.of(document.metadata)
+    ) -> PageHit:
+        facts = PageFacts.of(page.metadata)
 
-            def read(number: int = facts.patches_id) -> NDArray[np.float32]:
-                return np.asarray(contents.tokens.rows(contents.ids.rows([number]))[0], np.float32)
+        def read() -> NDArray[np.float32]:
+            return np.asarray(patches.tokens.rows(patches.ids.rows([facts.patches_id]))[0], np.float32)
 
-            source = Source(facts, query, words, read, self._root)
-            hits.append(
-                PageHit(
-                    id, (facts.document, facts.number), sum(own.values()), own,
-                    own_metadata(document.metadata), document.text, source,
-                )
-            )  # fmt: skip
-        return hits
+        return PageHit(
+            page.id, (facts.document, facts.number), sum(parts.values()), parts,
+            own_metadata(page.metadata), page.text, Source(facts, query, words, read, self._root),
+        )  # fmt: skip
 
     # -- reading --------------------------------------------------------------
 
