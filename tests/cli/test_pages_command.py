@@ -49,7 +49,7 @@ def test_a_second_call_continues(index: Path, tmp_path: Path) -> None:
     assert facts["pages"] == 3 and len(facts["skipped"]) == 1
 
 
-def test_wrong_arguments_are_named(index: Path, tmp_path: Path) -> None:
+def test_wrong_arguments_are_named(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for arguments, words in (
         (("search", index, " "), "The query is blank"),
         (("search", index, "a"), "no encoder for words"),
@@ -58,6 +58,9 @@ def test_wrong_arguments_are_named(index: Path, tmp_path: Path) -> None:
     ):
         code, _, err = muvera("pages", *arguments)
         assert code == 2 and words in " ".join(err.split()), err
+    monkeypatch.setenv("MUVERA_TOKEN", "x" * 20)
+    code, _, err = muvera("serve", index, "--writable")
+    assert code == 2 and "A page index is served read-only" in err
 
 
 def test_an_interrupt_keeps_pages(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
