@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from muvera import MultiVectors, MuveraIndex, chamfer_matrix
 from muvera.pages.page import Page
 
+from ..datasets.discovery import CACHE
 from ..datasets.made_pages import DOCUMENT, GRID, PAGE, MadePages
 from ..report.table import Column, Table
-from .plumbing import Save, finish, progress
+from .plumbing import Cache, Save, finish, progress
 
 _K = 10
 
@@ -35,11 +36,11 @@ _BATCH = 100
 # Pages that are added to a large index at a time, and queries that it is searched with.
 _GROWN, _QUERIES = 5000, 50
 
-# As PageIndex: a smaller collection is ranked as a whole.
+# A large index has single vectors from this many tokens on.
 _EXACT_TOKENS = 350_000
 
-# Candidates of a search of a large index; PageIndex ranks 1,000.
-_DEPTHS = (100, 300, 1000)
+# Candidates of a search of a large index.
+_DEPTHS = (1000, 2500, 5000)
 
 _Pool = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -70,10 +71,10 @@ def neighbors(rows: int, columns: int) -> _Pool:
 #: Ways to pool by name.
 WAYS: dict[str, _Pool] = {
     "none": lambda vectors: vectors,
-    **{f"Ward, {factor} patches": ward(factor) for factor in (2, 3, 4, 6, 9)},
-    "3 neighbors in a row": neighbors(1, 3),
-    "2 x 2 neighbors": neighbors(2, 2),
-    "3 x 3 neighbors": neighbors(3, 3),
+    **{f"Ward, factor={factor}": ward(factor) for factor in (2, 3, 4, 6, 9)},
+    "neighbors, rows=1, columns=3": neighbors(1, 3),
+    "neighbors, rows=2, columns=2": neighbors(2, 2),
+    "neighbors, rows=3, columns=3": neighbors(3, 3),
 }
 
 
@@ -191,7 +192,10 @@ def pages(
     page: Annotated[Path, typer.Option(help="Vectors of a real page (1030, dimension), .npy.")] = PAGE,
     count: Annotated[int, typer.Option(min=20, help="Made pages.")] = 1000,
     queries: Annotated[int, typer.Option(min=1, help="Queries.")] = 100,
-    part: Annotated[str, typer.Option(help="pooling, times or all.")] = "all",
+    part: Annotated[str, typer.Option(help="pooling, times, size or all.")] = "all",
+    large: Annotated[int, typer.Option(min=2000, help="Made pages of the part size.")] = 22_000,
+    minutes: Annotated[float, typer.Option(help="Minutes to grow; the next call continues.")] = 60,
+    cache: Cache = CACHE,
     save: Save = False,
 ) -> None:
     """Compare ways to pool the patches of made pages, and time the ranking of pages."""
@@ -228,4 +232,27 @@ def pages(
         ]
         caption = f"Ranking {_CANDIDATES} pages for a query of 20 vectors, on one thread. {about}"
         tables.append(Table.of("Ranking pages", columns, rows, caption))
+    if part in ("size", "all"):
+        folder = cache.expanduser() / "pages"
+        folder.mkdir(parents=True, exist_ok=True)
+        row = grow(made, large, folder, minutes)
+        if row is not None:
+            tables.append(_size_table(row, about))
     finish("pages", "Pages", tables, save)
+
+
+def _size_table(row: dict[str, Any], about: str) -> Table:
+    depths = [
+        {"depth": depth, "recall": row[f"recall {depth}"], "p50": row[f"p50 {depth}"]} for depth in _DEPTHS
+    ]
+    columns = [
+        Column("candidates", "depth", "{:,}"),
+        Column("10-recall@10", "recall", "{:.3f}"),
+        Column("p50, ms", "p50", "{:.1f}"),
+    ]
+    caption = (
+        f"{row['pages']:,} pages pooled by 3, int8, with single vectors (simhash): {row['bytes']:,} bytes per page. "
+        f"10-recall@10 of the candidates that the means rank, compared with ranking all pages by means; {_QUERIES} "
+        f"queries on one thread. {about} Here, means are made of the real page's means."
+    )
+    return Table.of("Candidates in a large collection", columns, depths, caption)

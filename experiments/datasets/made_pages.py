@@ -58,7 +58,8 @@ class MadePages:
 
     def _noise(self, rng: np.random.Generator, count: int) -> NDArray[np.float32]:
         """Return `count` vectors with the covariance of the page's patches."""
-        return rng.standard_normal((count, self.page.shape[1]), np.float32) @ self._directions
+        rows = rng.standard_normal((count, self.page.shape[1]), np.float32)
+        return np.asarray(rows @ self._directions, np.float32)
 
     def _map(self, rng: np.random.Generator) -> NDArray[np.float32]:
         random: NDArray[np.float32] = self._scale * self._noise(rng, self.page.shape[1])
@@ -78,7 +79,8 @@ class MadePages:
 
     def _change(self, number: int, rng: np.random.Generator) -> NDArray[np.float32]:
         of_document = self._map(np.random.default_rng((self._seed, 1, number // DOCUMENT)))
-        return _DOCUMENT_NOISE * of_document + _PAGE_NOISE * self._map(rng)
+        change: NDArray[np.float32] = _DOCUMENT_NOISE * of_document + _PAGE_NOISE * self._map(rng)
+        return change
 
     def pooled(self, numbers: Iterable[int], groups: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
         """Yield the means of groups of pages' patches, and then the special vectors.

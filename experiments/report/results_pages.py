@@ -59,6 +59,10 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "A recall or a number of candidates?", "[Recall](../settings.md#a-recall-instead-of-candidates)",
         ("dial", "recall_dial"),
     ),
+    "pages": (
+        "How should pages be stored?", "[Pages](../how-to/pages.md#what-is-stored)",
+        ("pages",),
+    ),
     "size": (
         "Which search for which size, and what does a large index cost?",
         "[Search of vectors](../settings.md#how-vectors-are-searched)",
@@ -198,7 +202,7 @@ def _picture(stored: dict[str, Any], folder: Path) -> list[str]:
         return []
     name = stored["experiment"]
     write_picture(plot, folder / "figures" / f"{name}.svg")
-    title = f"{plot.quality} by {plot.cost}, {plot.collection}"
+    title = f"{plot.quality} by {plot.cost}, {plot.collection}".removesuffix(", ")
     return [f"![{title}](figures/{name}.svg)\n\n*{title}*"]
 
 

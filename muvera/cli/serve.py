@@ -62,15 +62,21 @@ def serve(
         -d '{"query": "red apple"}'
     """
     from ..index.generations import texts_file
+    from ..pages.folder import is_page_index
 
     settings = server_settings(host, writable, threads)
-    loaded: muvera.TextIndex | muvera.MuveraIndex
-    if texts_file(index) is None:
+    loaded: muvera.TextIndex | muvera.MuveraIndex | muvera.PageIndex
+    if is_page_index(index):
+        if writable:
+            raise ValueError("A page index is served read-only. Omit --writable.")
+        loaded = muvera.PageIndex.load(index, encoder)
+    elif texts_file(index) is None:
         loaded = muvera.MuveraIndex.load(index)
     else:
         loaded = (muvera.TextIndex.open if writable else muvera.TextIndex.load)(index, encoder)
     try:
-        run_server(loaded, index, "document", settings, host, port, allowed_host)
+        noun = "page" if isinstance(loaded, muvera.PageIndex) else "document"
+        run_server(loaded, index, noun, settings, host, port, allowed_host)
     finally:
         try:
             if isinstance(loaded, muvera.TextIndex):

@@ -93,12 +93,17 @@ def index_documents(
     FileNotFoundError
         If `source` does not exist, or has no PDFs and pictures.
     ValueError
-        If `out` is an index of another encoder, or no page can be read.
+        If `out` is an index of another encoder or folder, or no page can be read.
     """
     place, target = as_path(source, "source").resolve(), as_path(out, "out").resolve()
     root, documents = _documents(place)
     model = as_page_encoder(encoder)
     index = PageIndex.load(target, model) if is_page_index(target) else None
+    if index is not None and index.root != root:
+        raise ValueError(
+            f"{target} is an index of the documents in {index.root}, got those in {root}. Give that folder, or "
+            "another folder for the index."
+        )
     work = [
         (path, number)
         for path in documents

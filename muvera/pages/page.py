@@ -178,14 +178,26 @@ def own_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in metadata.items() if name not in (DOCUMENT, NUMBER, FACTS)}
 
 
-def of_each(name: str, values: Any, count: int, default: Any = None, pair: bool = False) -> list[Any]:
-    """Return one value for each page."""
+def of_each(name: str, values: Any, count: int, default: Any = None) -> list[Any]:
+    """Return one value for each page.
+
+    Parameters
+    ----------
+    name : str
+        Name of the argument in messages.
+    values : sequence, int or None
+        A number, or one pair of rows and columns, is that of all pages.
+    count : int
+        Number of pages.
+    default : object
+        The value of each page without `values`.
+    """
     if values is None:
         return [default] * count
     if isinstance(values, (int, np.integer)):
         return [int(values)] * count
     each = list(values)
-    if pair and len(each) == 2 and all(isinstance(value, (int, np.integer)) for value in each):
+    if name == "grids" and len(each) == 2 and all(isinstance(value, (int, np.integer)) for value in each):
         return [tuple(each)] * count
     if len(each) != count:
         raise ValueError(

@@ -16,14 +16,15 @@ from ..convert import open_source
 from ..convert.parsing import read_json_object
 from ..data.multivectors import MultiVectors, as_multivectors, checked_texts
 from ..fde.config import FDEConfig
+from ..index.contents import IndexContents
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
 from ..index.settings import IndexSettings
-from ..metadata import Filter
+from ..metadata import Filter, TextDocument
 from ..reranking.codecs import CODECS
 from ..texts.database import DocumentDatabase, require_ids
 from ..texts.encoders.base import ScoreWeights
-from ..texts.hit import add_parts, require_weights
+from ..texts.hit import Parts, add_parts, require_weights
 from ..texts.store import TextStore
 from ..utils.atomic_files import atomic_folder
 from ..utils.checks import as_id_list, as_path, counted, require_choice, require_int, require_number
@@ -38,12 +39,13 @@ from .query import PageQueries, Words, required
 #: it; `python -m experiments pages` compares it with others.
 FACTOR = 3.0
 
-# Pages that are ranked by their means: encoding a query takes longer.
-_CANDIDATES = 1000
+# Pages that are ranked by their means, in tens of milliseconds on one core.  With
+# fewer, the single vectors miss pages: see `python -m experiments pages`.
+_CANDIDATES = 5000
 
-# Pages of a collection with at most this many pooled tokens, about 1,000 pages, are all
-# ranked.
-_EXACT_TOKENS = 350_000
+# Pages of a collection with at most this many pooled tokens, about 10,000 pages, are
+# all ranked.
+_EXACT_TOKENS = 3_500_000
 
 # Pages beside 2 k that the unpooled patches rank.
 _MORE = 10
@@ -177,7 +179,7 @@ class PageIndex:
             names = list(range(count)) if names is None else names
             pages = [(str(name), 1) for name in names]
         columns: dict[str, list[Any]] = {
-            "grid": of_each("grids", grids, count, pair=True),
+            "grid": of_each("grids", grids, count),
             "special": of_each("special", special, count),
             "text": of_each("texts", texts, count, ""),
             "metadata": of_each("metadata", metadata, count, {}),
@@ -347,8 +349,9 @@ class PageIndex:
         where : mapping, optional
             A condition on the metadata, and on ``document`` and ``number``.
         candidates : int, optional
-            Pages that single vectors propose and the means rank.  Default: 1,000, which
-            take less time than encoding a query.
+            Pages that single vectors propose and the means rank, in a collection of
+            more than about 10,000 pages.  Default: 5,000.  Fewer take less time, and
+            miss more of the best.
         rescore : int, optional
             Pages that the unpooled patches rank again, at least `k`.  More raise recall
             and read more from disk.  Default: 2 k + 10.
@@ -378,8 +381,9 @@ class PageIndex:
         for vectors, line, spans in asked.queries:
             weight = (_WORDS if words is None else words) if line else 0.0
             rank = partial(self._rank, vectors, line, count, where, proposed, weight, threads)
-            best = self._pages.on_one_state(rank)
-            found.append(self._hits(best[0], best[1], k, vectors, spans))
+            parts, documents, patches = self._pages.on_one_state(rank)
+            best = [(documents[id], own) for id, own in list(parts.items())[:k]]
+            found.append([self._hit(page, own, patches, vectors, spans) for page, own in best])
         return found[0] if asked.single else found
 
     def _rank(
@@ -391,8 +395,8 @@ class PageIndex:
         candidates: int,
         weight: float,
         threads: int | None,
-    ) -> tuple[dict[Any, dict[str, float]], dict[Any, Any]]:
-        """Return the score parts of the best pages by id, and their documents."""
+    ) -> tuple[Parts, dict[Any, TextDocument], IndexContents]:
+        """Return the score parts of the best pages by id, their texts, and patches."""
         store = self._pages
         within = store.select(where) if where else None
         ranking = store.vectors.search(
@@ -401,40 +405,34 @@ class PageIndex:
         )[0]  # fmt: skip
         ids = ranking.ids.tolist()
         matches = dict(store.database.match_words(line, 2 * count, where)) if weight else {}
-        ids += [id for id in matches if id not in set(ids)][: count // 4]
+        known = set(ids)
+        ids += [id for id in matches if id not in known][: count // 4]
         documents = {document.id: document for document in store.get(ids)}
         numbers: dict[Any, Any] = {
             PageFacts.of(document.metadata).patches_id: id for id, document in documents.items()
         }
+        contents = self._patches.contents  # has all of them that `rerank` finds
         scores = self._patches.rerank([query], [list(numbers)], missing="ignore", threads=threads)[0]
         exact = {numbers[number]: score for number, score in scores}
-        return add_parts(exact, matches, {}, ScoreWeights(weight, 0.0), len(exact)), documents
+        return add_parts(exact, matches, {}, ScoreWeights(weight, 0.0), len(exact)), documents, contents
 
-    def _hits(
+    def _hit(
         self,
-        parts: dict[Any, dict[str, float]],
-        documents: dict[Any, Any],
-        k: int,
+        page: TextDocument,
+        parts: dict[str, float],
+        patches: IndexContents,
         query: NDArray[np.float32],
         words: Words,
-    ) -> list[PageHit]:
-        contents = self._patches.contents  # rows keep their vectors, so later changes do not matter
-        hits = []
-        for id, own in list(parts.items())[:k]:
-            document = documents[id]
-            facts = PageFacts.of(document.metadata)
+    ) -> PageHit:
+        facts = PageFacts.of(page.metadata)
 
-            def read(number: int = facts.patches_id) -> NDArray[np.float32]:
-                return np.asarray(contents.tokens.rows(contents.ids.rows([number]))[0], np.float32)
+        def read() -> NDArray[np.float32]:
+            return np.asarray(patches.tokens.rows(patches.ids.rows([facts.patches_id]))[0], np.float32)
 
-            source = Source(facts, query, words, read, self._root)
-            hits.append(
-                PageHit(
-                    id, (facts.document, facts.number), sum(own.values()), own,
-                    own_metadata(document.metadata), document.text, source,
-                )
-            )  # fmt: skip
-        return hits
+        return PageHit(
+            page.id, (facts.document, facts.number), sum(parts.values()), parts,
+            own_metadata(page.metadata), page.text, Source(facts, query, words, read, self._root),
+        )  # fmt: skip
 
     # -- reading --------------------------------------------------------------
 
@@ -576,6 +574,8 @@ class PageIndex:
 
     def _unused(self) -> list[int]:
         """Return the numbers of patches that no page names."""
+        if len(self._patches) == len(self._pages):  # each page names one
+            return []
         used = {PageFacts.of(document.metadata).patches_id for document in self._pages}
         contents = self._patches.contents
         return [number for number in contents.ids.of(contents.ids.live).tolist() if number not in used]

@@ -34,17 +34,17 @@ class GreyEncoder:
 
     name = "grey"
 
-    def __init__(self) -> None:
+    def __init__(self, dimension: int = DIMENSION) -> None:
         self.encoded = 0
+        self._dimension = dimension
 
     def encode_page(self, picture: Any) -> EncodedPage:
         self.encoded += 1
-        small = picture.convert("L").resize(GRID[::-1])
-        return EncodedPage(_angles(np.asarray(small, np.float32).reshape(-1) / 255), GRID, 0)
+        return EncodedPage(grey_vectors(picture, GRID, self._dimension), GRID, 0)
 
     def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
         lengths = [[len(word) / 10 for word in text.split()] or [0.0] for text in texts]
-        return MultiVectors.from_arrays([_angles(np.array(own)) for own in lengths])
+        return MultiVectors.from_arrays([_angles(np.array(own), self._dimension) for own in lengths])
 
     def query_spans(self, text: str) -> list[tuple[int, int]] | None:
         spans, start = [], 0
@@ -55,8 +55,13 @@ class GreyEncoder:
         return spans or [(0, 0)]
 
 
-def _angles(levels: NDArray[Any]) -> NDArray[np.float32]:
-    rows = np.zeros((len(levels), DIMENSION), np.float32)
+def grey_vectors(picture: Any, grid: tuple[int, int], dimension: int = DIMENSION) -> NDArray[np.float32]:
+    small = picture.convert("L").resize(grid[::-1])
+    return _angles(np.asarray(small, np.float32).reshape(-1) / 255, dimension)
+
+
+def _angles(levels: NDArray[Any], dimension: int) -> NDArray[np.float32]:
+    rows = np.zeros((len(levels), dimension), np.float32)
     rows[:, 0], rows[:, 1] = np.cos(np.pi / 2 * levels), np.sin(np.pi / 2 * levels)
     return rows
 

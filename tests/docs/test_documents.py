@@ -26,6 +26,7 @@ import pytest
 from builders.command_line import muvera as run_muvera
 from builders.engine_collections import missing
 from builders.foreign_indexes import random_index, write_byaldi, write_lancedb, write_plaid, write_qdrant
+from builders.pages import GreyEncoder, page_vectors, write_pdf
 from builders.paths import ROOT, environment
 from builders.text_encoders import HashEncoder
 from builders.token_collections import random_texts
@@ -145,9 +146,20 @@ def write_other_tools(folder: Path) -> None:
         write_lancedb(folder / "my-lancedb", documents)
 
 
+def write_reports(folder: Path) -> None:
+    """Write a folder of PDFs, and arrays of page vectors."""
+    (folder / "reports").mkdir()
+    write_pdf(folder / "reports" / "2024.pdf", ["Annual report", "Revenue by region"])
+    write_pdf(folder / "reports" / "2025.pdf", ["Annual report", ""])
+    vectors = page_vectors(4)
+    np.save(folder / "vectors.npy", vectors)
+    np.save(folder / "query.npy", vectors[2, 5:9])
+
+
 #: Writers of the files that a page expects in its folder.
 MATERIALS: dict[str, tuple[Callable[[Path], object], ...]] = {
     "colbert-index": (write_colbert_index,),
+    "pages": (write_reports, write_other_tools),
     "switch": (write_colbert_index, write_tokens, write_other_tools),
     **dict.fromkeys(("vector-database", "lancedb", "milvus", "opensearch", "postgresql"), (write_tokens,)),
     **dict.fromkeys(("audit", "qdrant", "scale", "tune"), (write_tokens,)),
@@ -177,9 +189,10 @@ def test_blocks_run_in_order(
         monkeypatch.setenv("POSTGRES", request.getfixturevalue("postgres"))
     for write in MATERIALS.get(page.stem, ()):
         write(tmp_path)
-    if page.stem == "switch":  # no model in place of its checkpoint
-        loaded = (HashEncoder(32), "hash")
-        monkeypatch.setattr("muvera.compat.ragatouille._encoder_of", lambda _: loaded)
+    if page.stem == "switch":  # no models in place of checkpoints
+        for library, encoder in (("ragatouille", HashEncoder(32)), ("byaldi", GreyEncoder(32))):
+            loaded = (encoder, encoder.name)
+            monkeypatch.setattr(f"muvera.compat.{library}._encoder_of", lambda _, loaded=loaded: loaded)
     namespace: dict[str, object] = {"__name__": page.stem}
     printed = io.StringIO()
     for block in blocks(page):

@@ -16,6 +16,7 @@ from experiments.bench import (
     first_stage,
     growth,
     long_texts,
+    pages,
     pipeline,
     plumbing,
     recall_dial,
@@ -28,6 +29,7 @@ from experiments.bench import (
 from experiments.bench.grown_documents import BLOCK, LONGEST, SHORTEST, GrownDocuments
 from experiments.datasets import long_texts as long_texts_data
 from experiments.datasets.collection import Collection
+from experiments.datasets.made_pages import MadePages
 from experiments.learned_vectors import LearnedVectors
 from experiments.peers.environments import MUVERA, PEERS
 from experiments.peers.workers.serve import operations_of
@@ -436,3 +438,36 @@ def test_questions_about_long_texts_are_removed_from_their_middle_and_end(tmp_pa
     text = " ".join(sentences)
     (first, stop), (second, _) = long_texts_data._questions(text)
     assert text[first:stop] in sentences and len(text[:first].split()) >= 256 and second > len(text) / 2
+
+
+def test_pooling_of_made_pages_has_a_row_for_each_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = np.random.default_rng(0).normal(size=(1030, 8)).astype(np.float32)
+    np.save(tmp_path / "page.npy", rows / np.linalg.norm(rows, axis=1, keepdims=True))
+    made = MadePages(tmp_path / "page.npy")
+    ways = {
+        name: pages.WAYS[name]
+        for name in ("none", "neighbors, rows=1, columns=3", "neighbors, rows=2, columns=2")
+    }
+    monkeypatch.setattr(pages, "WAYS", ways)
+    found = pages.measure_pooling(made, 24, 3)
+    assert [(row["way"], row["vectors"]) for row in found] == [
+        ("none", 1030), ("neighbors, rows=1, columns=3", 32 * 11 + 6), ("neighbors, rows=2, columns=2", 256 + 6),
+    ]  # fmt: skip
+    assert found[0]["@10"] == 1 and all(row["@10"] <= row["@20"] <= 1 for row in found)
+
+
+def test_means_of_made_pages_are_those_of_their_patches(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    groups = np.arange(1024) // 256
+    near = rng.normal(size=(4, 8))[groups] + 0.05 * rng.normal(size=(1024, 8))
+    rows = np.concatenate([near, rng.normal(size=(6, 8))]).astype(np.float32)
+    np.save(tmp_path / "page.npy", rows / np.linalg.norm(rows, axis=1, keepdims=True))
+    made = MadePages(tmp_path / "page.npy")
+    [means] = made.pooled([3], groups)
+    vectors = made.vectors(3)
+    expected = vectors[:1024].reshape(4, 256, -1).mean(axis=1)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    assert means.shape == (10, 8)
+    assert ((means[:4] * expected).sum(axis=1) > 0.98).all()

@@ -58,6 +58,17 @@ def test_a_page_of_a_pdf_has_text_lines_and_size(tmp_path: Path) -> None:
     assert read_page(path, 2)[1:] == ("", [], (400, 600))
 
 
+def test_lines_of_a_rotated_page_are_where_its_text_is(tmp_path: Path) -> None:
+    path = write_pdf(tmp_path / "a.pdf", ["turned line"])
+    path.write_bytes(path.read_bytes().replace(b"/MediaBox", b"/Rotate 90 /MediaBox"))
+    page = read_page(path, 1)
+    [(x0, y0, x1, y1)] = page.lines
+    dark = np.asarray(page.picture.convert("L")) < 128
+    height, width = dark.shape
+    assert page.size == pytest.approx((600, 400)) and width > height
+    assert dark[int(y0 * height) : int(y1 * height), int(x0 * width) : int(x1 * width)].mean() > 0.1
+
+
 def test_pictures_of_pages_have_the_wanted_width(tmp_path: Path) -> None:
     path = write_pdf(tmp_path / "a.pdf", ["text"])
     picture = read_picture("a.pdf", 1, tmp_path, 100)
@@ -110,6 +121,8 @@ def test_an_interrupted_folder_continues_where_it_stopped(documents: Path, tmp_p
     second = GreyEncoder()
     assert len(index_documents(documents, tmp_path / "index", second)) == 4
     assert second.encoded == 2
+    with pytest.raises(ValueError, match="is an index of the documents in"):
+        index_documents(documents / "sub", tmp_path / "index", second)
 
 
 def test_a_folder_without_documents_is_refused(tmp_path: Path) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
 from builders.foreign_indexes import write_byaldi
 from builders.pages import DIMENSION, GRID, page_vectors, unit
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muvera import MultiVectors, MuveraIndex, PageIndex, chamfer
@@ -129,6 +130,7 @@ def test_changes_survive_save_and_load(tmp_path: Path) -> None:
     assert len(loaded._patches) == 5  # those of the deleted page are gone
 
 
+@settings(max_examples=15)
 @given(st.lists(st.integers(0, 9), max_size=12))
 def test_pages_and_patches_stay_together(changes: list[int]) -> None:
     """A number adds its page, or deletes it if it is there."""
@@ -160,6 +162,42 @@ def test_a_save_cut_short_before_the_pages_loads_the_old_state(
     loaded = PageIndex.load(tmp_path / "index")
     assert loaded.ids == [f"report.pdf:{n}" for n in (1, 2, 3)]
     assert loaded.search(page_vectors(3)[0, 4:6], 1)[0].page == ("report.pdf", 1)
+
+
+def test_a_hit_keeps_its_map_after_its_page_is_deleted(tmp_path: Path) -> None:
+    index = small_index(3)
+    index.save(tmp_path / "index")
+    hit = index.search(page_vectors(3)[1, 4:6], 1)[0]
+    before = hit.heatmap()
+    index.delete([hit.id])
+    index.save()
+    assert np.array_equal(hit.heatmap(), before)
+    assert index.search(page_vectors(3)[1, 4:6], 1)[0].id != hit.id
+
+
+def test_searches_during_changes_find_whole_pages(tmp_path: Path) -> None:
+    """A page that a search finds has patches, while another thread changes pages."""
+    vectors = page_vectors(8)
+    index = small_index(3)
+    index.save(tmp_path / "index")
+    failures: list[BaseException] = []
+
+    def change() -> None:
+        try:
+            for number in range(4, 8):
+                index.add([Page(vectors[number % 8], "new.pdf", number, grid=GRID)])
+                index.delete([f"new.pdf:{number}"])
+                index.save()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = Thread(target=change)
+    thread.start()
+    while thread.is_alive():
+        for hit in index.search(vectors[5, :3], 10):
+            assert hit.heatmap().shape == GRID
+    thread.join()
+    assert failures == [] and len(index) == 3
 
 
 def test_another_folder_is_not_replaced(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """A stand-in for fastembed in documents that run without a network."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+from builders.pages import GreyEncoder, grey_vectors
 from builders.text_encoders import HashEncoder
 
 ENCODER = HashEncoder(96)
@@ -36,3 +38,27 @@ class LateInteractionTextEmbedding:
         return iter(ENCODER.encode_documents([f"cls marker {text}" for text in texts]))
 
     query_embed = embed
+
+
+def tokenize_queries(texts: list[str]) -> list[Any]:
+    """Return the characters of each word."""
+    return [SimpleNamespace(offsets=GreyEncoder().query_spans(text)) for text in texts]
+
+
+class LateInteractionMultimodalEmbedding:
+    """The methods of fastembed's class that the library calls, as ColPali has them."""
+
+    model = SimpleNamespace(tokenize=tokenize_queries)
+
+    def __init__(self, model_name: str) -> None:
+        self.model_name = model_name
+
+    def embed_image(self, pictures: list[Any]) -> Iterator[Any]:
+        """Return the grey level of each patch as a vector, and six of the prompt."""
+        for picture in pictures:
+            patches = grey_vectors(picture, (32, 32))
+            yield np.concatenate([patches, np.roll(patches[:6], 3, axis=1)])
+
+    def embed_text(self, texts: list[str]) -> Iterator[Any]:
+        """Return a vector for each word."""
+        return iter(GreyEncoder().encode_queries(texts))

@@ -15,7 +15,7 @@ def serve(
     port: PortOption = 8080,
     threads: SearchesOption = None,
 ) -> None:
-    """Serve a page index over HTTP, with pictures of pages and a map for each word.
+    """Serve a page index over HTTP, with maps of each word.
 
     The server answers /search, /picture, /info, /health and /openapi.json; the page is
     at /. Pictures are read from the folder of documents only. Set MUVERA_READ_TOKEN to

@@ -148,7 +148,9 @@ class RAGMultiModalModel:
             :func:`muvera.pages.encoders.load_page_encoder` works, too.
         index_root : path
             Folder of all indexes.
-        device, verbose
+        device : str, optional
+            Ignored.
+        verbose : int
             Ignored.
 
         Returns
@@ -180,7 +182,9 @@ class RAGMultiModalModel:
             Name of the index in `index_root`.
         index_root : path
             Folder of all indexes.
-        device, verbose
+        device : str, optional
+            Ignored.
+        verbose : int
             Ignored.
         encoder : PageEncoder or str, optional
             Default: the checkpoint that the index names.
@@ -201,7 +205,7 @@ class RAGMultiModalModel:
         if not own and not (folder / _BYALDI).is_file():
             raise FileNotFoundError(f"{folder} contains no index of byaldi. Give another index_path.")
         facts = read_json_object(folder / (_FACTS if own else _BYALDI))
-        name = str(facts["model_name"])
+        name = str(facts.get("model_name", ""))
         model = cls(_encoder_of(name if encoder is None else encoder)[0], name, folder.parent)
         model._folder = folder
         if own:

@@ -1,0 +1,83 @@
+"""``muvera pages``: index, search and serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from builders.command_line import answer, muvera
+from builders.pages import GreyEncoder, write_pdf
+
+from muvera import PageIndex
+from muvera.cli.pages.index import _clock
+from muvera.pages import encoders, indexing, pictures
+
+pytest.importorskip("pypdfium2")
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an index of two documents, and load the encoder "grey" by its name."""
+    monkeypatch.setattr(encoders, "load_page_encoder", lambda name: GreyEncoder())
+    (tmp_path / "reports").mkdir()
+    write_pdf(tmp_path / "reports" / "2024.pdf", ["annual report", "revenue by region"])
+    (tmp_path / "reports" / "bad.pdf").write_bytes(b"%PDF")
+    out = tmp_path / "index"
+    code, printed, err = muvera("pages", "index", tmp_path / "reports", out, "--encoder", "grey")
+    assert code == 0, err
+    assert "2 pages, encoded by grey" in " ".join(printed.split())
+    assert "2 of 2 pages" in err and "pages an hour" in err
+    assert err.count("warning") == 1 and "bad.pdf is not a PDF that can be read" in err
+    return out
+
+
+def test_pages_are_found_with_boxes_and_pictures(index: Path, tmp_path: Path) -> None:
+    found = answer(
+        *("pages", "search", index, "annual", "--encoder", "grey", "--words", "0.5"),
+        *("--pictures", tmp_path / "found"),
+    )
+    first = found["hits"][0]
+    assert (first["document"], first["page"]) == ("2024.pdf", 1)
+    assert len(first["boxes"][0]) == 5 and Path(first["picture"]).read_bytes().startswith(b"\x89PNG")
+    code, printed, _ = muvera("pages", "search", index, "revenue", "-k", 1, "--encoder", "grey")
+    assert code == 0 and "2024.pdf, page" in printed
+
+
+def test_a_second_call_continues(index: Path, tmp_path: Path) -> None:
+    write_pdf(tmp_path / "reports" / "2025.pdf", ["new"])
+    facts = answer("pages", "index", tmp_path / "reports", index, "--encoder", "grey")
+    assert facts["pages"] == 3 and len(facts["skipped"]) == 1
+
+
+def test_wrong_arguments_are_named(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for arguments, words in (
+        (("search", index, " "), "The query is blank"),
+        (("search", index, "a"), "no encoder for words"),
+        (("search", tmp_path, "a"), "contains no page index"),
+        (("index", tmp_path / "missing", tmp_path / "new"), "does not exist"),
+    ):
+        code, _, err = muvera("pages", *arguments)
+        assert code == 2 and words in " ".join(err.split()), err
+    monkeypatch.setenv("MUVERA_TOKEN", "x" * 20)
+    code, _, err = muvera("serve", index, "--writable")
+    assert code == 2 and "A page index is served read-only" in err
+
+
+def test_an_interrupt_keeps_pages(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pdf(tmp_path / "reports" / "2025.pdf", ["new", "newer"])
+    read = pictures.read_page
+
+    def interrupted(path: Path, number: int) -> object:
+        if number == 2 and path.name == "2025.pdf":
+            raise KeyboardInterrupt
+        return read(path, number)
+
+    monkeypatch.setattr(indexing, "read_page", interrupted)
+    code, _, err = muvera("pages", "index", tmp_path / "reports", index, "--encoder", "grey")
+    assert code == 130 and "keeps the encoded pages" in err
+    monkeypatch.undo()
+    assert len(PageIndex.load(index)) == 3
+
+
+def test_durations_are_short() -> None:
+    assert [_clock(seconds) for seconds in (40, 300, 7500)] == ["40 s", "5 min", "2 h 5 min"]
