@@ -44,6 +44,7 @@ NAMES = [f"shard-000{number}" for number in range(2)]
 def cluster() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:  # workers inherit it
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         two = Cluster(initialize_head=True, head_node_args=HEAD)
         two.add_node(**NODE)
         ray.init(address=two.address, log_to_driver=False, logging_level="ERROR")
