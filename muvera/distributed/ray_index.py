@@ -224,12 +224,31 @@ class RayIndex:
         RuntimeError
             If the index is closed.
         """
-        ray = import_extra("ray", "ray", "RayIndex")
         if not self._actors:
             raise RuntimeError("This RayIndex is closed. Open it again with RayIndex.open.")
         require_choice("on_failure", on_failure, ("wait", "report"))
         SearchPlan(k=k, candidates=candidates, recall=recall)  # raises for wrong settings
         texts = checked_texts(queries, "queries", self._config.dimension, "this index")
+        answers, failed = self._ask(texts, (k, candidates, recall), on_failure)
+        if failed and (on_failure == "wait" or not answers):
+            name, reason = next(iter(failed.items()))
+            raise ShardError(
+                f"{len(failed)} of {counted(len(self._actors), 'shard')} did not answer, such as {name!r}: "
+                f"{reason} Use on_failure='report' to get the answers of the others."
+            )
+        # In the order of the documents: ties go to the one that was added first.
+        rankings = [answers[name] for name in self._actors if name in answers]
+        merged = [merge(of_one_query, k, not failed) for of_one_query in zip(*rankings, strict=True)]
+        return ShardedAnswer(merged, failed)
+
+    def _ask(
+        self, texts: MultiVectors, how: tuple[Any, ...], on_failure: OnFailure
+    ) -> tuple[dict[str, list[Ranking]], dict[str, str]]:
+        """Return the answer of each shard, and the reasons of those without one.
+
+        `how`: further arguments of :meth:`ShardActor.search`.
+        """
+        ray = import_extra("ray", "ray", "RayIndex")
         # Ray sends a small argument with the call.  Machines fetch a large one once.
         shared = ray.put(texts) if texts.tokens.nbytes > _INLINE else texts
         turn = next(self._turns)
@@ -238,13 +257,13 @@ class RayIndex:
         answers: dict[str, list[Ranking]] = {}
         failed: dict[str, str] = {}
 
-        def ask(name: str, attempt: int) -> None:
+        def call(name: str, attempt: int) -> None:
             actors = self._actors[name]
             actor = actors[(turn + attempt) % len(actors)]
-            pending[actor.search.remote(shared, k, candidates, recall)] = name, attempt
+            pending[actor.search.remote(shared, *how)] = name, attempt
 
         for name in self._actors:
-            ask(name, 0)
+            call(name, 0)
         while pending and (left := deadline - time.monotonic()) > 0:
             for reference in ray.wait(list(pending), num_returns=1, timeout=left)[0]:
                 name, attempt = pending.pop(reference)
@@ -261,19 +280,10 @@ class RayIndex:
                         continue
                     if tried_all:
                         time.sleep(_PAUSE)
-                    ask(name, attempt + 1)
+                    call(name, attempt + 1)
         for name, _ in pending.values():
             failed.setdefault(name, f"no answer within {self._timeout:g} seconds.")
-        if failed and (on_failure == "wait" or not answers):
-            name, reason = next(iter(failed.items()))
-            raise ShardError(
-                f"{len(failed)} of {counted(len(self._actors), 'shard')} did not answer, such as {name!r}: "
-                f"{reason} Use on_failure='report' to get the answers of the others."
-            )
-        # In the order of the documents: ties go to the one that was added first.
-        rankings = [answers[name] for name in self._actors if name in answers]
-        merged = [merge(of_one_query, k, not failed) for of_one_query in zip(*rankings, strict=True)]
-        return ShardedAnswer(merged, failed)
+        return answers, failed
 
     def close(self) -> None:
         """End the actors; a second call does nothing."""

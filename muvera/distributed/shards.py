@@ -37,6 +37,9 @@ _ENCODER = "encoder"
 _CODEC = "codec"
 _DOCUMENTS = "documents"
 
+# Seconds that canceled tasks have to remove their unfinished files.
+_CANCELED = 10
+
 # Tokens that a shard reads at a time: 64 MiB of 128 columns.
 _BATCH_TOKENS = 131_072
 
@@ -159,19 +162,19 @@ def build_shards(
     target = prepare(dataset, fitted, root, count, chosen)
     missing = target.missing
     task = ray.remote(write_shard).options(num_cpus=reserved, max_retries=-1)
-    # Exceptions of Ray's tasks are also of the class that the task raised.
-    running = {task.remote(str(root), name, max(1, int(reserved))): name for name in missing}
+    running = [task.remote(str(root), name, max(1, int(reserved))) for name in missing]
     try:
         while running:
-            done, _ = ray.wait(list(running), num_returns=1)
-            for reference in done:
-                ray.get(reference)
-                del running[reference]
+            (done,), running = ray.wait(running, num_returns=1)
+            ray.get(done)
     except ray.exceptions.RayTaskError as error:
         raise (error.cause or error) from None
     finally:
+        # Not by force: Ray 2.60 aborts this process if the task has just ended.
         for reference in running:
-            ray.cancel(reference, force=True)
+            ray.cancel(reference)
+        if running:
+            ray.wait(running, num_returns=len(running), timeout=_CANCELED)
     remove_folder(root / _DOCUMENTS)
     return ShardCounts(target.plan["bounds"][-1], len(missing), len(target.names) - len(missing))
 

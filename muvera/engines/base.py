@@ -50,6 +50,9 @@ SCHEMES: dict[str, tuple[str, str]] = {
 # Collection names that all engines accept.
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 
+# Names that other programs may have given: no paths, which could leave a folder.
+_FOREIGN_NAME = re.compile(r"[^./\\][^/\\]{0,254}")
+
 # Ids of one read, deletion or condition, which lists all of them.
 _IDS = 500
 
@@ -243,6 +246,8 @@ class Engine(ABC):
     reranks: ClassVar[bool] = False
     #: Maximum dimension of stored vectors.
     max_dimension: ClassVar[float] = math.inf
+    #: True if another program made the collection, which may have any name.
+    foreign: ClassVar[bool] = False
     #: Number of documents from which LanceDB and Qdrant build a graph; a search without
     #: one is exact.
     graph_from = 4096
@@ -252,7 +257,7 @@ class Engine(ABC):
     ef_construction = 128
 
     def __init__(self, url: str) -> None:
-        parts = _split(url)
+        parts = _split(url, self.foreign)
         self.name = parts.fragment
         self._encoder_name = f"{parts.fragment}_encoder"
         self._secret = unquote(parts.password or "") or None
@@ -690,8 +695,11 @@ def open_engine(url: str) -> Engine:
     return engine
 
 
-def _split(url: str) -> SplitResult:
-    """Return the parts of a URL, with the name of the collection as fragment."""
+def _split(url: str, foreign: bool) -> SplitResult:
+    """Return the parts of a URL, with the name of the collection as fragment.
+
+    A `foreign` collection may have any name that is no path.
+    """
     try:
         parts = urlsplit(url)
         _ = parts.port  # raises ValueError for an invalid port
@@ -703,7 +711,7 @@ def _split(url: str) -> SplitResult:
             "? # and @ in a password."
         ) from None
     name = parts.fragment or "muvera"
-    if not _NAME.fullmatch(name):
+    if not (_FOREIGN_NAME if foreign else _NAME).fullmatch(name):
         raise EngineError(
             f"{name!r} is not a collection name. Use at most 48 letters, digits and underscores, and "
             "begin with a letter or an underscore."

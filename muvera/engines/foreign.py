@@ -6,7 +6,6 @@ own settings.  Nothing is written.
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
@@ -28,9 +27,6 @@ from .qdrant import QdrantEdgeEngine, QdrantEngine
 
 # Rows of one read.
 _ROWS = 256
-
-# Names of SQL's tables and columns that need no quotes.
-_SQL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 # Usual names of a token's document, in a row for each token.
 _DOCUMENT = ("doc_id", "document_id", "docid", "document", "page_id")
@@ -57,6 +53,7 @@ class ForeignCollection(ABC):
     """
 
     location: str
+    foreign: ClassVar[bool] = True
     cosine: bool = False
     usual: ClassVar[Mapping[str, Any]] = {}
 
@@ -102,7 +99,7 @@ class ForeignCollection(ABC):
         return {**self.usual, **settings}
 
 
-class ForeignQdrant(QdrantEngine, ForeignCollection):
+class ForeignQdrant(ForeignCollection, QdrantEngine):
     """A collection with a multivector, on a server: its graph, and quantization."""
 
     usual: ClassVar[Mapping[str, Any]] = {
@@ -231,7 +228,7 @@ class ForeignQdrantEdge(ForeignQdrant, QdrantEdgeEngine):
         return list(self._shard.query(request))
 
 
-class ForeignLanceDB(LanceDBEngine, ForeignCollection):
+class ForeignLanceDB(ForeignCollection, LanceDBEngine):
     """A table with a column of lists of vectors, which LanceDB compares by cosine."""
 
     cosine = True
@@ -298,7 +295,7 @@ class ForeignLanceDB(LanceDBEngine, ForeignCollection):
         self._close()
 
 
-class ForeignMilvus(MilvusEngine, ForeignCollection):
+class ForeignMilvus(ForeignCollection, MilvusEngine):
     """A collection with a row for each token, and a field that names its document.
 
     Milvus's own tutorial searches it so: each query token finds its nearest rows, and
@@ -394,7 +391,7 @@ class ForeignMilvus(MilvusEngine, ForeignCollection):
         self._close()
 
 
-class ForeignPgVector(PgVectorEngine, ForeignCollection):
+class ForeignPgVector(ForeignCollection, PgVectorEngine):
     """A table with a column ``vector[]``, and the SQL that searches it."""
 
     usual: ClassVar[Mapping[str, Any]] = {"sql": None, "ef_search": None, "probes": None, "exact": False}
@@ -420,11 +417,9 @@ class ForeignPgVector(PgVectorEngine, ForeignCollection):
                 "SELECT proname FROM pg_proc WHERE proname IN ('max_sim', 'maxsim', 'chamfer')", []
             )
         self._function = functions[0][0] if functions else None
-        for name in (self.name, self._column, self._id):
-            if not _SQL_NAME.fullmatch(name):
-                raise EngineError(
-                    f"{self.location}: the name {name!r} needs quotes. Make a view of the table."
-                )
+        self._table = _quoted(self.name)
+        self._column = _quoted(self._column)
+        self._id = _quoted(self._id)
 
     def _rows_of(self, sql: str, values: Any, local: Mapping[str, Any] = MappingProxyType({})) -> list[Any]:
         """Return the rows of a query that changes nothing, with settings of its own."""
@@ -440,7 +435,7 @@ class ForeignPgVector(PgVectorEngine, ForeignCollection):
         arrays = []
         with self._errors("cannot be read"):
             for id, texts in self._rows_of(
-                f"SELECT {self._id}, {self._column}::text[] FROM {self.name} ORDER BY {self._id}", []
+                f"SELECT {self._id}, {self._column}::text[] FROM {self._table} ORDER BY {self._id}", []
             ):
                 ids.append(id)
                 rows = [np.fromstring(text[1:-1], np.float32, sep=",") for text in texts or ()]
@@ -463,7 +458,7 @@ class ForeignPgVector(PgVectorEngine, ForeignCollection):
                 "search with as the setting sql: SELECT id ... %(query)s ... LIMIT %(k)s."
             )
         sql = sql or (
-            f"SELECT {self._id} FROM {self.name} ORDER BY {self._function}({self._column}, "
+            f"SELECT {self._id} FROM {self._table} ORDER BY {self._function}({self._column}, "
             "%(query)s::vector[]) DESC LIMIT %(k)s"
         )
         vectors = [_literal(row) for row in query]
@@ -508,6 +503,11 @@ def _only(names: list[str], what: str, location: str) -> str:
         found = f"{len(names)}: {', '.join(names)}" if names else "none"
         raise EngineError(f"{location} must have {what}, but it has {found}.")
     return names[0]
+
+
+def _quoted(name: str) -> str:
+    """Return a name of SQL that may contain any characters."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _literal(vector: NDArray[np.float32]) -> str:
