@@ -104,6 +104,10 @@ def _encoders(cache: Path) -> Iterator[tuple[str, CachedEncoder]]:
         yield label, CachedEncoder(encoder, cache.expanduser() / "adapt" / f"{label}.sqlite")
 
 
+def _models(row: dict[str, Any]) -> str:
+    return f"index of {row['old']}; queries of {row['new']}"
+
+
 def _mapped(queries: MultiVectors, matrix: NDArray[np.float32]) -> MultiVectors:
     return MultiVectors(np.asarray(queries.tokens, np.float32) @ matrix, queries.offsets)
 
@@ -147,12 +151,12 @@ def adapt(
             encoder.close()
     share = "{:.3f}"
     columns = [
-        *(Column("collection"), Column("index of", "old"), Column("queries of", "new")),
+        *(Column("collection"), Column("models", _models)),
         *(Column("texts of the fit", "texts"), Column("pairs of tokens", "tokens")),
-        Column(f"among {_CANDIDATES}", "orthogonal", share),
-        Column(f"among {_CANDIDATES}, ridge", "ridge", share),
-        Column(f"among {_CANDIDATES}, old model's queries", "own", share),
-        Column(f"among {_K}", "ten", share),
+        Column(f"share among {_CANDIDATES}", "orthogonal", share),
+        Column("by ridge", "ridge", share),
+        Column("by the old model's queries", "own", share),
+        Column(f"share among {_K}", "ten", share),
     ]
     caption = (
         f"Share of the new model's own ten best texts that are among the {_CANDIDATES} best of the old index. "

@@ -161,8 +161,13 @@ def _plot(collection: str, quality: str, cost: str, better: str, points: Sequenc
 
 
 def _point(quality: str, cost: str, name: str) -> Row | None:
-    """Return a point of two cells, or None if one of them has no number."""
-    values, costs = list(_numbers(quality)), list(_numbers(cost))
+    """Return a point of two cells, or None if one of them has no number.
+
+    A cost of 0 is replaced by the next number of its cell, the bytes with token
+    vectors: the axis is logarithmic.
+    """
+    values = list(_numbers(quality))
+    costs = [number for number in _numbers(cost) if number]
     if not values or not costs:
         return None
     point: Row = {"x": values[0], "y": costs[0], "label": _label(name), "name": name}
@@ -221,7 +226,7 @@ _PLOTS: dict[str, Callable[[Stored], Plot | None]] = {
         "Recall of codecs", ["collection, codec"], "10-recall@10", "bytes per token", by="collection, codec"
     ),
     "adapt": _columns(
-        "Candidates of an old index", ["index of", "queries of"], "among 50", "texts of the fit", by="collection"
+        "Candidates of an old index", ["models"], "share among 50", "texts of the fit", by="collection"
     ),
     "cold": _columns("One query at a time", ["exact tokens"], "in memory when needed", "ms per query, p50"),
     "dial": _columns(

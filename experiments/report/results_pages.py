@@ -202,7 +202,7 @@ def _picture(stored: dict[str, Any], folder: Path) -> list[str]:
         return []
     name = stored["experiment"]
     write_picture(plot, folder / "figures" / f"{name}.svg")
-    title = f"{plot.quality} by {plot.cost}, {plot.collection}".removesuffix(", ")
+    title = ", ".join(filter(None, [f"{plot.quality} by {plot.cost}", plot.collection]))
     return [f"![{title}](figures/{name}.svg)\n\n*{title}*"]
 
 

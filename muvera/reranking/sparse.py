@@ -133,6 +133,7 @@ class COILVectors:
     Parameters
     ----------
     documents : MultiVectors, or list of arrays (tokens, dimension)
+        Without special tokens, which would match in all documents.
     terms : sequence of sequences of int
         For each document the term of each token, such as its vocabulary id.
 
@@ -170,6 +171,7 @@ class COILVectors:
         Parameters
         ----------
         queries : MultiVectors, or list of arrays (tokens, dimension)
+            Without special tokens, too.
         terms : sequence of sequences of int
             For each query the term of each token.
         k : int

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from builders.text_encoders import HashEncoder
 
-from muvera import TextIndex
+from muvera import TextIndex, adapt
 from muvera.engines import EngineError, EngineIndex
 from muvera.metadata import TextDocument
 from muvera.texts.engine_texts import EngineTexts
@@ -155,3 +155,12 @@ def test_the_encoder_and_the_texts_are_checked(collections: Any) -> None:
         TextIndex.open(collections("new_texts"), HashEncoder(name="other"))
     with pytest.raises(ValueError, match="'hash'"):
         TextIndex.open(collections("new_texts"))
+
+
+def test_another_model_searches_texts_in_a_database(texts: TextIndex) -> None:
+    adapted = adapt(texts, HashEncoder(16, "same vectors"), texts=TEXTS, candidates=2)
+    hit = adapted.search("red apple", 1, where={"kind": "fruit"})[0]
+    assert (hit.id, hit.metadata) == ("apple", METADATA[1])
+    assert set(hit.parts) == {"maxsim", "words", "mean"}
+    with pytest.raises(EngineError, match="does not list its texts"):
+        adapt(texts, HashEncoder(16, "same vectors"))

@@ -345,3 +345,17 @@ def test_a_finished_run_is_stored_by_experiment(tmp_path: Path) -> None:
     save_results("other", stored(), tmp_path / "results")
     paths = write_pages(tmp_path / "pages", tmp_path / "results")
     assert [path.name for path in paths] == ["systems.md", "index.md"]
+
+
+def test_systems_that_store_only_tokens_are_drawn_at_the_bytes_of_their_tokens() -> None:
+    header = ["system", "a"]
+    metric = {"title": "T: nDCG@10", "header": header, "rows": [["all", "0.5"], ["half", "0.4"]]}
+    size = {"title": "T: bytes per document (with token vectors)", "header": header}
+    tables = [metric, {**size, "rows": [["all", "0 (1,000)"], ["half", "0 (500)"]]}]
+    plot = plot_of(
+        {"experiment": "pooling", "configuration": {"title": "T", "metrics": ["nDCG@10"]}, "tables": tables}
+    )
+    assert plot is not None and [(point["x"], point["y"]) for point in plot.points] == [
+        (0.5, 1000),
+        (0.4, 500),
+    ]
