@@ -79,6 +79,13 @@ def mutants(session: nox.Session) -> None:
 
 
 @nox.session
+def coverage(session: nox.Session) -> None:
+    """Run all tests and list the lines of the package that none of them runs."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "-q", *PARALLEL, "--cov=muvera", "--cov-report=term-missing:skip-covered")
+
+
+@nox.session
 def attack(session: nox.Session) -> None:
     """Kill, interrupt and damage at length, and attack the server; print the counts.
 
@@ -103,7 +110,10 @@ def shared(session: nox.Session) -> None:
 def quick(session: nox.Session, resolution: str) -> None:
     """Run the quick tests with the oldest and with the newest supported versions."""
     session.install("-e", ".[test]", "--resolution", resolution)
-    session.run("pytest", "-q", *PARALLEL, "-m", "not slow", *session.posargs)
+    # `clean-clone` compiles the kernels with the newest numba and NumPy, too.
+    compiled = ("--ignore=tests/kernels", "--ignore=tests/fde") if resolution == "highest" else ()
+    few = "--hypothesis-profile=few"
+    session.run("pytest", "-q", *PARALLEL, few, *compiled, "-m", "not slow", *session.posargs)
 
 
 @nox.session
@@ -140,12 +150,14 @@ def models(session: nox.Session) -> None:
     _suites(session, "minilm,mteb,sentence-transformers,static", [str(wheels[-1])], tests)
 
 
+_PYTEST = ("hypothesis", "pytest", "pytest-asyncio", "pytest-xdist")
 _VERSION = "import sys; print('%d%d' % sys.version_info[:2])"
 
 
 def _suites(session: nox.Session, extras: str, packages: list[str], tests: list[str]) -> None:
-    session.install("-e", f".[{extras}]", *packages, "hypothesis", "pytest", "pytest-asyncio")
-    session.run("pytest", "-q", "-W", "default", "-o", "asyncio_mode=auto", *tests, *session.posargs)
+    session.install("-e", f".[{extras}]", *packages, *_PYTEST)
+    quietly = ("-q", "-W", "default", "-o", "asyncio_mode=auto")
+    session.run("pytest", *quietly, *PARALLEL, *tests, *session.posargs)
 
 
 @nox.session(name="quick-run")

@@ -27,6 +27,8 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("muvera")
+# For `nox -s quick`: the laws ran with all examples before, here versions are tried.
+settings.register_profile("few", settings.get_profile("muvera"), max_examples=8)
 
 
 pytest_plugins = ["builders.engine_collections"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -80,10 +82,18 @@ class Muvera(_LibrarySystem):
         return [*_SETTINGS, *_LibrarySystem.open_arguments()]
 
     def build(self, material: Material) -> None:
-        """Encode all documents and index their vectors."""
+        """Encode all documents and index their vectors; save and load the index.
+
+        Only the build is timed.  Users search indexes that they load.
+        """
         super().build(material)
         config = self.config(material)
-        self._index = MuveraIndex.build(self.documents, config, settings=self._settings, threads=self.threads)
+        start = time.perf_counter()
+        built = MuveraIndex.build(self.documents, config, settings=self._settings, threads=self.threads)
+        self.build_seconds = time.perf_counter() - start
+        folder = Path(tempfile.mkdtemp(dir=material.folder)) / "index"
+        built.save(folder)
+        self._index = MuveraIndex.load(folder)
 
     def search(
         self,

@@ -81,7 +81,7 @@ def _marked(lines: str, reason: TextExplanation) -> str:
 
     click removes the colors if the output is not a terminal.
     """
-    from ..texts.database import UNSPACED
+    from ..texts.words import UNSPACED
 
     places: list[list[int]] = []
     for start, stop in sorted({match.document for match in _strong(reason).matches}):

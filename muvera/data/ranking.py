@@ -83,12 +83,12 @@ class Ranking:
         return f"Ranking({{{shown}{', ...' if len(self) > 3 else ''}}}{decoded})"
 
 
-def best_first(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+def best_first(scores: NDArray[np.floating[Any]], k: int) -> NDArray[np.int64]:
     """Return the positions of the best scores.
 
     Parameters
     ----------
-    scores : float32 (n,)
+    scores : float32 or float64 (n,)
         Higher is better; -inf is never returned.
     k : int
         Largest number of positions.

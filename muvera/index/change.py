@@ -371,7 +371,8 @@ class Change:
         self._require_open()
         self.warn(4)  # names the line that called rebuild
         attempted = self._attempted.setdefault(destination.path, set())
-        self.contents = write_contents(self.contents, destination, attempted, self.staging)
+        with stage("saving"):
+            self.contents = write_contents(self.contents, destination, attempted, self.staging)
         self.commit()
 
     # -- steps ----------------------------------------------------------------

@@ -202,18 +202,70 @@ class MuveraIndex:
         else:
             named = documents if ids is None else as_multivectors(documents).with_ids(ids)
             batches = ((batch, None) for batch in as_batches(named))
+        destination = None if path is None else Destination(as_path(path).resolve(), overwrite)
+        return cls.from_batches(
+            batches, encoder, chosen, destination, codec=codec, threads=threads, progress=progress
+        )
+
+    @classmethod
+    def from_batches(
+        cls,
+        batches: Iterable[tuple[MultiVectors, CodedVectors | None]],
+        encoder: str | FDEConfig | FDEEncoder | None,
+        settings: IndexSettings,
+        destination: Destination | None,
+        *,
+        codec: TokenCodec | None = None,
+        threads: int | None = None,
+        progress: Callable[[int], object] | None = None,
+        before_save: Callable[[Change], object] | None = None,
+    ) -> MuveraIndex:
+        """Build an index from checked arguments; for :meth:`build` and a text index.
+
+        Parameters
+        ----------
+        batches : iterable of tuple
+            Documents, and their codes if they are known.
+        encoder : str, configuration or fitted encoder, optional
+            As for the class.
+        settings : IndexSettings
+        destination : Destination, optional
+            The folder to save the index to.  Memory then holds only one batch of token
+            vectors.
+        codec : TokenCodec, optional
+            Makes the codes.
+        threads, progress
+            As for :meth:`build`.
+        before_save : callable, optional
+            Called with the change once all documents are in it.
+
+        Returns
+        -------
+        MuveraIndex
+
+        Raises
+        ------
+        TypeError, ValueError, FileExistsError
+            As for :meth:`build`.
+        """
         thread_count(threads)
-        with nullcontext() if path is None else staging_beside(as_path(path).resolve(), overwrite) as staging:
-            first = next(batches, None)
+        each = iter(batches)
+        place = (
+            nullcontext() if destination is None else staging_beside(destination.path, destination.overwrite)
+        )
+        with place as staging:
+            first = next(each, None)
             if first is None:
                 raise ValueError("There are no documents to build an index of. Give at least one batch.")
             config, fitted = as_encoder(encoder, first[0].dimension)
-            index = cls.of(IndexContents.empty(config, chosen, fitted, codec))
+            index = cls.of(IndexContents.empty(config, settings, fitted, codec))
             with index.change() as change:
                 change.staging = staging
-                change.build(chain([first], batches), threads, progress)
-                if path is not None:
-                    change.save(Destination(as_path(path).resolve(), overwrite))
+                change.build(chain([first], each), threads, progress)
+                if before_save is not None:
+                    before_save(change)
+                if destination is not None:
+                    change.save(destination)
         return index
 
     @classmethod
@@ -515,11 +567,27 @@ class MuveraIndex:
         selected = None if ids is None else as_id_list(ids)
         plan = SearchPlan(k, selected, candidates, recall, ef, rescore, threads)
         checked = self._checked(queries)
-        with self._lock.shared():
-            contents = self._contents
-            proposal = propose(contents, checked, plan)
+        contents, proposal = self.propose(checked, plan)
         # Rows keep their tokens and ids, so later changes do not matter.
         return rank(contents, checked, proposal, threads, rescore)
+
+    def propose(self, queries: MultiVectors, plan: SearchPlan) -> tuple[IndexContents, Proposal]:
+        """Find candidates without ranking them; for a :class:`muvera.TextIndex`.
+
+        Parameters
+        ----------
+        queries : MultiVectors
+            With the dimension of the index.
+        plan : SearchPlan
+            The arguments of a search.
+
+        Returns
+        -------
+        tuple of IndexContents and Proposal
+            The contents that were searched, and the rows to rank for each query.
+        """
+        with self._lock.shared():
+            return self._contents, propose(self._contents, queries, plan)
 
     def rerank(
         self,

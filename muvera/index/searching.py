@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..data.multivectors import MultiVectors
-from ..data.ranking import Ranking
+from ..data.ranking import Ranking, best_first
 from ..data.validation import running_total
 from ..kernels.selection import STOPPED
 from ..kernels.tile import LANES
@@ -201,6 +201,45 @@ def rank(
         Ranking(contents.ids.of(rows), scores, exact, proposal.expected_recall(q, rows))
         for q, (rows, scores) in enumerate(best)
     ]
+
+
+def estimate(
+    contents: IndexContents, queries: MultiVectors, rows: Sequence[Rows], k: int, threads: int | None
+) -> list[dict[Any, float]]:
+    """Return the `k` best of each query's rows by the codes of their tokens.
+
+    This takes a quarter of the time of decoding the codes.
+
+    Parameters
+    ----------
+    contents : IndexContents
+        With a codec.
+    queries : MultiVectors
+    rows : sequence of ndarray (n,), int64
+        The rows to score for each query.
+    k : int
+    threads : int or None
+
+    Returns
+    -------
+    list of dict of float
+        Chamfer similarities by id, for each query, best first.  Empty for a query
+        without tokens.
+    """
+    tokens = contents.tokens
+    scores: list[dict[Any, float]] = [{} for _ in rows]
+
+    def work(start: int, stop: int) -> None:
+        for q in range(start, stop):
+            if len(queries[q]) and len(rows[q]):
+                tokens.read_ahead(rows[q])
+                found = tokens.scores(queries[q], rows[q])
+                order = best_first(found, k)
+                ids = contents.ids.of(rows[q][order])
+                scores[q] = dict(zip(ids.tolist(), found[order].tolist(), strict=True))
+
+    run_in_ranges(work, split_by_count(len(rows), _RANKED), threads)
+    return scores
 
 
 def best_rows(

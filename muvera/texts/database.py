@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
-from itertools import accumulate, pairwise
 from pathlib import Path
 from threading import RLock
 from typing import Any, NamedTuple
@@ -31,10 +29,10 @@ from ..metadata import (
 )
 from ..metadata import TextDocument as TextDocument
 from ..utils.locks import hold_during_fork
+from .words import TOKENIZER, WordScores, as_match, distinct_words, spaced
 
 # ``metadata_values`` has a row for each comparable value of each field, and one of kind
 # "present" for each field.
-_TOKENIZER = "tokenize=\"porter unicode61 categories 'L* N* Co M*'\""
 # Databases are compared with this text: a backslash continues its line.
 _SCHEMA = f"""
 CREATE TABLE documents (row INTEGER PRIMARY KEY, id UNIQUE NOT NULL, \
@@ -44,7 +42,7 @@ PRIMARY KEY (field, kind, value, row))
     WITHOUT ROWID;
 CREATE TABLE properties (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE INDEX values_of_a_row ON metadata_values (row, field, kind, value);
-CREATE VIRTUAL TABLE words USING fts5(text, content='', {_TOKENIZER});
+CREATE VIRTUAL TABLE words USING fts5(text, content='', {TOKENIZER});
 """
 
 # Remove the rows of one document.
@@ -54,34 +52,11 @@ _DELETE_MEAN = "DELETE FROM means WHERE row = ?"
 # Not part of _SCHEMA: folders of versions without mean vectors lack this table.
 _MEANS = "CREATE TABLE means (row INTEGER PRIMARY KEY, vector BLOB NOT NULL)"
 
-# The number of documents that contain each word, and the words of a query.
-_COUNTS = f"""
-CREATE VIRTUAL TABLE IF NOT EXISTS temp.counts USING fts5vocab(main, words, row);
-CREATE VIRTUAL TABLE IF NOT EXISTS temp.query USING fts5(text, content='', {_TOKENIZER});
-CREATE VIRTUAL TABLE IF NOT EXISTS temp.query_terms USING fts5vocab(temp, query, instance);
-"""
-
-#: Scripts without spaces between words: Thai, Lao, Burmese, Khmer, Chinese, Japanese.
-UNSPACED = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
-    "\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
-)
-_RUN = re.compile(f"[{UNSPACED}]+")
-
-# A word with its combining marks, which `\w` does not match.
-_WORD = re.compile("[\\w\u0300-\u036f\u0900-\u109f\u1780-\u17ff]+")
-
-# Distinct words of a query that count.
-_MAX_WORDS = 64
-
-# Documents that contain the words of a query: more frequent words are skipped.  More
-# documents improve the ranking by words and take longer: see `python -m experiments
-# words`.
-_MATCHES = 8_000
-
 # Documents or pages that are copied per step.
 _STEP = 500
 
+# Mean vectors that are kept for later queries: 32 MiB at 256 columns.
+_KEPT_MEANS = 1 << 16
 
 #: Mean token vectors are stored in half precision, little-endian.
 MEAN = np.dtype("<f2")
@@ -147,6 +122,9 @@ class DocumentDatabase:
         else:
             self._connection = _opened_connection(path)
         self._writable = path is None
+        # What queries read again and again; changes drop it.
+        self._words = WordScores()
+        self._means: dict[int | str, NDArray[np.float16]] = {}
         #: True if documents have mean vectors; False for a file of an older version.
         self.has_means = _has_means(self._connection)
         hold_during_fork(self)
@@ -248,6 +226,10 @@ class DocumentDatabase:
             If the disk is full.  Nothing is changed then.
         """
         with self._copying, self._lock, _damage_as_value_error():
+            # First, so that an interrupt cannot leave what no longer holds.
+            self._words.clear()
+            for identity in (*deleted, *(document.id for document in rows)):
+                self._means.pop(identity, None)
             try:
                 connection = self._settled()
                 if not self._writable:
@@ -383,16 +365,17 @@ class DocumentDatabase:
         if ids is not None:
             conditions.append("documents.id IN (SELECT value FROM json_each(?))")
             parameters.append(json.dumps(list(ids)))
-        joined = "JOIN documents ON documents.row = words.rowid" if parameters else ""
         query = (
-            "SELECT documents.id, -best.rank FROM (SELECT words.rowid AS rowid, rank FROM words "
-            f"{joined} WHERE {' AND '.join(conditions)} ORDER BY rank LIMIT ?) AS best JOIN documents ON "
-            "documents.row = best.rowid ORDER BY best.rank, documents.row"
+            "SELECT documents.id, -best.rank FROM (SELECT words.rowid AS rowid, rank FROM words JOIN "
+            f"documents ON documents.row = words.rowid WHERE {' AND '.join(conditions)} ORDER BY rank "
+            "LIMIT ?) AS best JOIN documents ON documents.row = best.rowid ORDER BY best.rank, documents.row"
         )
-        words = list(dict.fromkeys(_WORD.findall(_spaced(text.lower()))))[:_MAX_WORDS]
         with self._lock, _damage_as_value_error():
-            match = " OR ".join(f'"{word}"' for word in self._rarest(words))
-            return self._read(query, [match, *parameters, k]) if match else []
+            connection = self._settled()
+            words = self._words.rarest(connection, distinct_words(text))
+            if not parameters:
+                return self._words.best(connection, words, k)
+            return self._read(query, [as_match(words), *parameters, k]) if words else []
 
     def means(self, ids: Sequence[int | str], dimension: int) -> dict[int | str, NDArray[np.float16]]:
         """Return the mean token vectors of documents, by id.
@@ -413,16 +396,16 @@ class DocumentDatabase:
             "SELECT documents.id, means.vector FROM documents JOIN means ON means.row = documents.row "
             "WHERE documents.id IN (SELECT value FROM json_each(?))"
         )
-        means = {}
-        for identity, content in self._read(query, [json.dumps(list(ids))]):
-            whole = isinstance(content, bytes) and len(content) == MEAN.itemsize * dimension
-            mean = np.frombuffer(content, MEAN) if whole else np.empty(0, MEAN)
-            if not whole or not np.isfinite(mean).all():
-                raise ValueError(
-                    f"The mean vector of document {identity!r} is damaged. Restore the index from a copy."
-                )
-            means[identity] = mean
-        return means
+        with self._lock:
+            means = {identity: self._means[identity] for identity in ids if identity in self._means}
+            missing = [identity for identity in ids if identity not in means]
+            if missing:
+                read = _checked_means(self._read(query, [json.dumps(missing)]), dimension)
+                if len(self._means) + len(read) > _KEPT_MEANS:
+                    self._means.clear()
+                self._means.update(read)
+                means.update(read)
+            return means
 
     def put_means(self, means: Iterable[tuple[int | str, bytes | None]]) -> None:
         """Store the mean token vectors of new documents.
@@ -449,25 +432,6 @@ class DocumentDatabase:
                 raise OSError(f"The texts could not be stored: {error}. Free some space.") from error
             finally:
                 self._settled()
-
-    def _rarest(self, words: list[str]) -> list[str]:
-        """Return the rarest words, which occur in at most _MATCHES documents in total.
-
-        Return at least one word that occurs.
-        """
-        connection = self._settled()
-        connection.executescript(_COUNTS)
-        connection.execute("INSERT INTO temp.query (query) VALUES ('delete-all')")
-        connection.executemany("INSERT INTO temp.query (rowid, text) VALUES (?, ?)", enumerate(words))
-        rows = sorted(
-            connection.execute(
-                "SELECT min(counts.doc), query_terms.doc FROM temp.query_terms JOIN temp.counts "
-                "ON counts.term = query_terms.term GROUP BY query_terms.doc"
-            )
-        )
-        totals = accumulate(count for count, _ in rows)
-        kept = sum(total <= _MATCHES for total in totals) or 1
-        return [words[number] for _, number in rows[:kept]]
 
     def documents(self) -> Iterator[TextDocument]:
         """Yield all documents in insertion order.
@@ -569,6 +533,20 @@ def merge_metadata(document: TextDocument, changes: Mapping[str, Any]) -> dict[s
     return {name: value for name, value in merged.items() if value is not None or name not in changes}
 
 
+def _checked_means(rows: list[Any], dimension: int) -> dict[int | str, NDArray[np.float16]]:
+    """Return mean vectors by id, given ids and bytes."""
+    means = {}
+    for identity, content in rows:
+        whole = isinstance(content, bytes) and len(content) == MEAN.itemsize * dimension
+        mean = np.frombuffer(content, MEAN) if whole else np.empty(0, MEAN)
+        if not whole or not np.isfinite(mean).all():
+            raise ValueError(
+                f"The mean vector of document {identity!r} is damaged. Restore the index from a copy."
+            )
+        means[identity] = mean
+    return means
+
+
 @contextmanager
 def _damage_as_value_error() -> Iterator[None]:
     """Convert SQLite's errors for a damaged database to ValueError."""
@@ -590,7 +568,7 @@ def _remove(connection: sqlite3.Connection, identity: int | str, with_mean: bool
         "SELECT row, text FROM documents WHERE id = ?", (identity,)
     ).fetchall():
         deleted = "INSERT INTO words (words, rowid, text) VALUES ('delete', ?, ?)"
-        connection.execute(deleted, (row, _spaced(text)))
+        connection.execute(deleted, (row, spaced(text)))
         for statement in (*[_DELETE_MEAN] * with_mean, *_DELETE):
             connection.execute(statement, (row,))
 
@@ -603,7 +581,7 @@ def _store(connection: sqlite3.Connection, document: Row, with_mean: bool) -> No
     query = "SELECT row FROM documents WHERE id = ?"
     (row,) = connection.execute(query, (document.id,)).fetchone()
     if inserted:
-        connection.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (row, _spaced(document.text)))
+        connection.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (row, spaced(document.text)))
         if with_mean and document.mean is not None:
             connection.execute("INSERT INTO means VALUES (?, ?)", (row, document.mean))
     else:
@@ -615,11 +593,6 @@ def _store(connection: sqlite3.Connection, document: Row, with_mean: bool) -> No
 
 def _version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
-
-
-def _spaced(text: str) -> str:
-    """Return a text with spaces around pairs of characters of unspaced scripts."""
-    return _RUN.sub(lambda run: f" {' '.join(map(''.join, pairwise(run[0]))) or run[0]} ", text)
 
 
 def require_ids(ids: Sequence[Any]) -> list[int | str]:

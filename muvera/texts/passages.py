@@ -6,12 +6,16 @@ their tokens, long texts would crowd out short ones.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..data.multivectors import MultiVectors
 from ..data.validation import TokenArray
 from ..index.contents import IndexContents
+from ..index.searching import Proposal, estimate, rank
 from ..reranking.chamfer import score_spans
 
 
@@ -37,6 +41,65 @@ def has_long_texts(contents: IndexContents, passage: int | None) -> bool:
         Tokens of a passage.  None: no text is long.
     """
     return passage is not None and int(contents.lengths.max(initial=0)) > passage
+
+
+@dataclass(frozen=True)
+class Similarities:
+    """Chamfer similarities of texts to the queries of one search.
+
+    Parameters
+    ----------
+    contents : IndexContents
+        The token vectors of the texts.
+    queries : MultiVectors
+    passage : int or None
+        The similarity of a text with more tokens is that of its best passage.
+    threads : int or None
+    """
+
+    contents: IndexContents
+    queries: MultiVectors
+    passage: int | None
+    threads: int | None
+
+    def of_rows(self, proposal: Proposal, coded: bool) -> list[dict[Any, float]]:
+        """Return the similarities of the `k` best rows of a proposal, by id.
+
+        Parameters
+        ----------
+        proposal : Proposal
+        coded : bool
+            Compute them from codes, which is faster, and not from floats.
+
+        Returns
+        -------
+        list of dict of float
+            For each query, best first.
+        """
+        if coded:
+            found = estimate(self.contents, self.queries, proposal.rows, proposal.k, self.threads)
+        else:
+            rankings = rank(self.contents, self.queries, proposal, self.threads)
+            found = [dict(ranking) for ranking in rankings]
+        if self.passage is None:
+            return found
+        return [
+            best_passages(tokens, known, self.contents, self.passage)
+            for tokens, known in zip(self.queries, found, strict=True)
+        ]
+
+    def of_ids(self, ids: Sequence[list[Any]], coded: bool) -> list[dict[Any, float]]:
+        """Return the similarities of texts by id; ids that are not there are left out.
+
+        Parameters
+        ----------
+        ids : sequence of list
+            For each query.
+        coded : bool
+            As for :meth:`of_rows`.
+        """
+        rows = [np.sort(self.contents.ids.rows(some, "ignore")) for some in ids]
+        return self.of_rows(Proposal(rows, max([1, *map(len, rows)])), coded)
 
 
 def best_passages(

@@ -19,7 +19,8 @@ from weakref import WeakMethod
 import numpy as np
 
 from ..data.multivectors import MultiVectors
-from ..data.ranking import Ranking
+from ..fde.config import FDEConfig
+from ..fde.encoder import FDEEncoder
 from ..index.change import Change
 from ..index.generations import (
     TEXTS,
@@ -33,12 +34,14 @@ from ..index.generations import (
 from ..index.id_map import IdMap, Missing
 from ..index.muvera_index import MuveraIndex
 from ..index.persistence import read_current, read_generation
+from ..index.searching import SearchPlan
+from ..index.settings import IndexSettings
 from ..utils.checks import as_path, counted
 from ..utils.hints import Hint, Message
 from .database import MEAN, DocumentDatabase, Row, TextDocument, checked_rows
-from .hit import Parts, SearchOptions, add_parts, mean_vectors
+from .hit import Parts, SearchOptions, add_parts, mean_vectors, promising
 from .journal import DurableFolder, TextChange, join_updates, read_journal
-from .passages import best_passages, has_long_texts
+from .passages import Similarities, has_long_texts
 
 _Read = TypeVar("_Read")
 
@@ -69,6 +72,39 @@ class TextStore:
         self._folder: DurableFolder | None = None
         with vectors.change() as change:
             change.attach(partial(_write_texts, database))
+
+    @classmethod
+    def build(
+        cls,
+        batches: Iterable[MultiVectors],
+        database: DocumentDatabase,
+        encoder: str | FDEConfig | FDEEncoder | None,
+        settings: IndexSettings,
+        destination: Destination | None,
+        threads: int | None,
+    ) -> TextStore:
+        """Index token vectors batch by batch, with the texts of a database.
+
+        Parameters
+        ----------
+        batches : iterable of MultiVectors
+            With the ids of the texts.
+        database : DocumentDatabase
+        encoder, settings, threads
+            As for :meth:`muvera.MuveraIndex.build`.
+        destination : Destination, optional
+            The folder to save both to.  Memory then holds only one batch of token
+            vectors.
+        """
+
+        def attach(change: Change) -> None:
+            change.attach(partial(_write_texts, database))
+
+        pairs = ((batch, None) for batch in batches)
+        vectors = MuveraIndex.from_batches(
+            pairs, encoder, settings, destination, threads=threads, before_save=attach
+        )
+        return cls(vectors, database)
 
     @property
     def vectors(self) -> MuveraIndex:
@@ -137,49 +173,52 @@ class TextStore:
             By id, best first: "maxsim", and "words" and "mean" if they have a weight.
         """
         index = self.vectors
-        where = options.where
         within = options.ids
-        if where:
+        if options.where:
             allowed = None if within is None else set(within)
-            within = [id for id in self.select(where) if allowed is None or id in allowed]
-        k = options.k
-        count = options.num_candidates
-        threads = options.threads
-        candidates = count if options.recall is None else None
-        contents = index.contents
-        passage = options.passage if has_long_texts(contents, options.passage) else None
+            within = [id for id in self.select(options.where) if allowed is None or id in allowed]
         mixed = any(options.weights)
-        ranked = (candidates or _RANKED * k) if mixed or passage else k
-        rankings = index.search(
-            encoded, ranked, ids=within, candidates=candidates, recall=options.recall, threads=threads
-        )
-
-        def similarities(rankings: list[Ranking]) -> list[dict[Any, float]]:
-            """Return similarities by id; of a long text, that of its best passage."""
-            found = [dict(ranking) for ranking in rankings]
-            if passage is None:
-                return found
-            return [
-                best_passages(tokens, known, contents, passage)
-                for tokens, known in zip(encoded, found, strict=True)
+        passage = options.passage if has_long_texts(index.contents, options.passage) else None
+        count = None if options.recall is not None else options.num_candidates
+        ranked = (count or _RANKED * options.k) if mixed or passage else options.k
+        plan = SearchPlan(ranked, within, count, options.recall, threads=options.threads)
+        contents, proposal = index.propose(encoded, plan)
+        found = Similarities(contents, encoded, passage, options.threads)
+        # Decoding codes takes longer than scoring by codes, so only the best by all
+        # parts are decoded.  A search for a recall stops at scores of floats.
+        coded = ranked > options.k and count is not None and contents.tokens.codec is not None
+        maxsim = found.of_rows(proposal, coded)
+        matches: list[dict[Any, float]] = [{} for _ in queries]
+        if options.words:
+            matches = [self._match_words(text, options) for text in queries]
+            others = [
+                list(
+                    islice(
+                        (id for id in shared if id not in known and id in contents.ids),
+                        options.num_candidates // 4,
+                    )
+                )
+                for shared, known in zip(matches, maxsim, strict=True)
             ]
+            for known, added in zip(maxsim, found.of_ids(others, coded), strict=True):
+                known.update(added)
+        means = self._mean_similarities(encoded, maxsim) if options.mean else [{} for _ in queries]
+        if coded:
+            count = contents.tokens.num_rescored(options.k)
+            best = [
+                promising(*scores, options.weights, count)
+                for scores in zip(maxsim, matches, means, strict=True)
+            ]
+            maxsim = found.of_ids(best, coded=False)
+        return [
+            add_parts(*scores, options.weights, options.k)
+            for scores in zip(maxsim, matches, means, strict=True)
+        ]
 
-        maxsim = similarities(rankings)
-        if not mixed:
-            return [{id: {"maxsim": known[id]} for id in islice(known, k)} for known in maxsim]
-        matches = [
-            dict(self.database.match_words(text, 2 * count, where, options.ids)) if options.words else {}
-            for text in queries
-        ]
-        others = [
-            list(islice((id for id in shared if id not in known and id in index), count // 4))
-            for shared, known in zip(matches, maxsim, strict=True)
-        ]
-        more = index.rerank(encoded, others, missing="ignore", threads=threads)
-        for known, added in zip(maxsim, similarities(more), strict=True):
-            known.update(added)
-        means = self._mean_similarities(encoded, maxsim) if options.mean else [{}] * len(queries)
-        return [add_parts(*scores, options.weights, k) for scores in zip(maxsim, matches, means, strict=True)]
+    def _match_words(self, text: str, options: SearchOptions) -> dict[Any, float]:
+        """Return the BM25 scores of the texts that share words with a query, by id."""
+        count = 2 * options.num_candidates
+        return dict(self.database.match_words(text, count, options.where, options.ids))
 
     def _mean_similarities(
         self, encoded: MultiVectors, candidates: Sequence[Iterable[Any]]

@@ -14,7 +14,7 @@ from ..data.validation import TokenArray, as_ids
 from ..engines.base import Engine
 from ..fde.config import FDEConfig
 from ..fde.encoder import FDEEncoder
-from ..index.generations import IndexFolderError, read_manifest, require_place
+from ..index.generations import Destination, IndexFolderError, read_manifest, require_place
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
 from ..index.settings import IndexInfo, IndexSettings
@@ -164,16 +164,14 @@ class TextIndex:
         chosen = IndexSettings.of(settings, **changes)
         chosen = chosen if chosen.tokens else IndexSettings.of(chosen, tokens="int8")
         if contents:
-            means: list[bytes | None] = []
             batches = encode_in_batches(model.encode_documents, contents, names, progress)
-            index = MuveraIndex.build(
-                _collecting_means(batches, means), vectors, threads=threads, settings=chosen
+            destination = None if path is None else Destination(as_path(path).resolve(), overwrite)
+            store = TextStore.build(
+                _storing_means(batches, database), database, vectors, chosen, destination, threads
             )
-            database.put_means(zip(names, means, strict=True))
-        else:  # encode one text to learn the dimension
-            columns = model.encode_documents(["."]).dimension
-            index = MuveraIndex(vectors, dimension=columns, settings=chosen)
-        built = cls(TextStore(index, database), model)
+            return cls(store, model)
+        columns = model.encode_documents(["."]).dimension  # one text has the dimension
+        built = cls(TextStore(MuveraIndex(vectors, dimension=columns, settings=chosen), database), model)
         if path is not None:
             built.save(path, overwrite=overwrite)
         return built
@@ -900,10 +898,11 @@ class TextIndex:
         return self._encoder
 
 
-def _collecting_means(batches: Iterable[MultiVectors], means: list[bytes | None]) -> Iterator[MultiVectors]:
-    """Yield the batches, and append the mean vectors of each to `means`."""
+def _storing_means(batches: Iterable[MultiVectors], database: DocumentDatabase) -> Iterator[MultiVectors]:
+    """Yield the batches, after the mean vectors of each were stored."""
     for batch in batches:
-        means += stored_means(batch)
+        assert batch.ids is not None
+        database.put_means(zip(batch.ids.tolist(), stored_means(batch), strict=True))
         yield batch
 
 

@@ -77,7 +77,7 @@ def test_an_interrupt_is_no_error_of_the_disk(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("muvera.texts.database._spaced", interrupted)
+        patch.setattr("muvera.texts.database.spaced", interrupted)
         with pytest.raises(KeyboardInterrupt):
             database.change(deleted, checked_rows(["d"], ["four"], [{}]))
     assert list(database.documents()) == before
@@ -167,11 +167,45 @@ def test_words_are_matched_by_bm25_and_follow_changes(
     assert (match("two", where=english), match("two", where={"n": 2})) == (["b", "d", "e"], ["b"])
     assert match('quotes" OR NEAR( AND *') == ["e"]
     assert match("?!") == match("unknown") == []
-    monkeypatch.setattr("muvera.texts.database._MATCHES", 4)
+    monkeypatch.setattr("muvera.texts.words._MATCHES", 4)
     assert match("something else one") == ["a", "d"]  # the rarest words alone
     database.change(["d"])
     database.put(["a"], ["eins"], [{}])
     assert (match("one"), match("eins", 1)) == ([], ["a"])
+
+
+VOCABULARY = st.sampled_from(["one", "two", "two-three", "Ones", "d'une", "\u6771\u4eac\u90fd", "x_y", "x"])
+CHANGES = st.lists(
+    st.dictionaries(
+        st.integers(0, 9), st.lists(VOCABULARY, max_size=6).map(" ".join) | st.none(), max_size=4
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(CHANGES, st.lists(VOCABULARY, min_size=1, max_size=4).map(" ".join))
+def test_kept_scores_of_words_are_those_of_one_statement(
+    changes: list[dict[int, str | None]], query: str
+) -> None:
+    database = DocumentDatabase()
+    for change in changes:
+        stored = {id: text for id, text in change.items() if text is not None}
+        database.change(list(change), checked_rows(list(stored), list(stored.values()), [{}] * len(stored)))
+        for k in (3, 20):
+            # With ids, SQLite adds the scores of all words.
+            assert database.match_words(query, k) == database.match_words(query, k, ids=range(10))
+    database.close()
+
+
+def test_scores_of_words_are_kept_up_to_a_limit(
+    database: DocumentDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("muvera.texts.words._KEPT", 2)
+    expected = [database.match_words(text, 3, ids=["a", "b", "c"]) for text in ("one", "two drei", "one two")]
+    for _ in range(2):
+        assert [database.match_words(text, 3) for text in ("one", "two drei", "one two")] == expected
+        assert database._words._kept <= 2
 
 
 @given(st.lists(METADATA, max_size=5), CONDITIONS)

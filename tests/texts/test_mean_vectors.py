@@ -57,6 +57,21 @@ def test_each_part_reaches_its_share_of_the_range_of_similarities() -> None:
     assert add_parts(maxsim, {}, {}, ScoreWeights(0.0, 0.0), 1) == {3: {"maxsim": 6.0}}
 
 
+def test_scores_by_codes_choose_what_is_decoded() -> None:
+    words = [f"w{number}" for number in range(60)]
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(words, 12)) for _ in range(300)]
+    index = TextIndex.build(texts, HashEncoder(16))
+    assert index.index.codec is not None
+    for query in ("w1 w7 w30", "w59 w2", " ".join(words[:20])):
+        whole = scores(index, query, candidates=300)  # 20 hits
+        few = {hit.id: hit.parts for hit in index.search(query, 5, candidates=300)}
+        assert list(few) == list(whole)[:5]
+        assert few == {id: pytest.approx(whole[id], rel=1e-6) for id in few}
+        best = index.index.rerank(index.encoder.encode_queries([query]), [list(few)])[0]
+        assert dict(best) == {id: parts["maxsim"] for id, parts in few.items()}
+
+
 def test_an_index_scores_by_the_means_of_its_tokens(folder: Path) -> None:
     encoder = HashEncoder(8)
     query = oracle_means(encoder.encode_queries(["red whale"]))[0]

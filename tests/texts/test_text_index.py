@@ -461,3 +461,20 @@ def test_building_into_a_folder(tmp_path: Path) -> None:
     assert ids(loaded.search("word")) == [0]
     TextIndex.build(TEXTS[:1], HashEncoder(), path=tmp_path / "index", overwrite=True)
     assert len(TextIndex.load(tmp_path / "index", HashEncoder())) == 1
+
+
+@pytest.mark.parametrize("tokens", ["float16", "int8"])
+def test_a_build_into_a_folder_moves_token_vectors_to_files(
+    tokens: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("muvera.index.token_store._STAGING_BYTES", 1 << 12)
+    texts = [f"text {number} of {number % 7} about {number % 11}" for number in range(300)]
+    index = TextIndex.build(texts, HashEncoder(8), path=tmp_path / "index", tokens=tokens)
+    [store] = index.index.contents.tokens.stores
+    assert all(tmp_path / "index" in segment.path.parents for segment in store.segments if segment.path)
+    assert all(segment.path for segment in store.segments)
+    in_memory = TextIndex.build(texts, HashEncoder(8), tokens=tokens)
+    loaded = TextIndex.load(tmp_path / "index", HashEncoder(8))
+    for query in ("text 5", "about 3"):
+        assert index.search(query) == in_memory.search(query) == loaded.search(query)
+    assert list(tmp_path.iterdir()) == [tmp_path / "index"]
