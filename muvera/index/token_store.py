@@ -463,7 +463,17 @@ class DocumentTokens:
                 f"({self.kind}). Build it with keep_exact=True, or omit rescore."
             )
 
-    def read_ahead(self, rows: Rows, k: int, rescore: int | None = None) -> None:
+    def num_rescored(self, k: int) -> int:
+        """Return how many of the best rows by codes are scored by floats for `k` hits.
+
+        Parameters
+        ----------
+        k : int
+        """
+        # Decoding takes longer than reading exact tokens and changes the order less.
+        return (k if self.floats is None else 2 * k) + _MORE
+
+    def read_ahead(self, rows: Rows, k: int = 0, rescore: int | None = None) -> None:
         """Prefetch from disk what :meth:`rank` reads of these rows.
 
         It reads the codes of all rows, or their floats if there are no codes.  It also
@@ -477,25 +487,16 @@ class DocumentTokens:
             Most promising first.  If they are ascending, none is more promising, and no
             exact floats are prefetched beside codes.
         k, rescore
-            As for :meth:`rank`.
+            As for :meth:`rank`.  With `k` 0, no exact floats are prefetched beside
+            codes.
         """
         self.stores[-1].read_ahead(rows)
-        if self.floats is not None and self.codes is not None and (np.diff(rows) < 0).any():
-            self.floats.read_ahead(rows[: self.num_rescored(k, rescore)])
+        if k and self.floats is not None and self.codes is not None and (np.diff(rows) < 0).any():
+            self.floats.read_ahead(rows[: self._reranked(k, rescore)])
 
-    def num_rescored(self, k: int, rescore: int | None = None) -> int:
-        """Return how many of the best rows by codes are ranked by floats.
-
-        Parameters
-        ----------
-        k, rescore
-            As for :meth:`rank`.
-        """
-        if rescore is None:
-            # Decoding takes longer than reading exact tokens and changes the order
-            # less.
-            rescore = (k if self.floats is None else 2 * k) + _MORE
-        return max(k, rescore)
+    def _reranked(self, k: int, rescore: int | None) -> int:
+        """Return the number of rows that floats rank after codes."""
+        return self.num_rescored(k) if rescore is None else max(k, rescore)
 
     def scores(self, query: NDArray[Any], rows: Rows) -> NDArray[np.float32]:
         """Return the scores of rows by codes, or by floats if there are none."""
@@ -551,7 +552,7 @@ class DocumentTokens:
         floats = self.floats
         codes = self.codes
         tokens = np.asarray(query, np.float32)
-        count = self.num_rescored(options.k, rescore)
+        count = self._reranked(options.k, rescore)
         # Short queries are ranked exactly, as in `rank_short`.
         if codes is None and (len(rows) <= count or len(tokens) <= LANES):
             assert floats is not None
