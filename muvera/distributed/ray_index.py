@@ -91,6 +91,15 @@ class RayIndex:
     with :meth:`close`; ``with`` closes them at the end of a block.
 
     Open it with :meth:`open`.
+
+    Parameters
+    ----------
+    actors : dict of str to list
+        For each shard, by name in the order of the documents, handles of its actors.
+    config : FDEConfig
+        Configuration of the shards' encoder.
+    timeout : float
+        As for :meth:`open`.
     """
 
     def __init__(self, actors: dict[str, list[Any]], config: FDEConfig, timeout: float) -> None:
