@@ -232,7 +232,7 @@ def estimate(
     def work(start: int, stop: int) -> None:
         for q in range(start, stop):
             if len(queries[q]) and len(rows[q]):
-                tokens.stores[-1].read_ahead(rows[q])  # the codes
+                tokens.read_ahead(rows[q])
                 found = tokens.scores(queries[q], rows[q])
                 order = best_first(found, k)
                 ids = contents.ids.of(rows[q][order])

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
-from ..texts.encoders.registry import HTTPEncoder
+from ..texts.encoders.registry import HTTPEncoder, fastembed_model
 from ..utils.checks import import_extra
 from ..utils.hints import Argument, Message
 
@@ -138,13 +138,7 @@ class FastembedPageEncoder(PageEncoder):
 
     @cached_property
     def _model(self) -> Any:
-        try:
-            return self._library.LateInteractionMultimodalEmbedding(self._given)
-        except Exception as error:  # an unknown name, or no connection
-            raise ValueError(
-                f"fastembed cannot load {self._given!r} ({error}). Connect to the internet once to "
-                "download it, or set FASTEMBED_CACHE_PATH to a folder that contains it."
-            ) from error
+        return fastembed_model(self._library.LateInteractionMultimodalEmbedding, self._given)
 
     def encode_page(self, picture: Image) -> EncodedPage:
         """Encode a page.

@@ -222,6 +222,7 @@ class FakeModel:
     """fastembed's class; a vector is its position."""
 
     model = FakeTiles()
+    list_supported_models: Any = staticmethod(list)
 
     def __init__(self, name: str) -> None:
         if name == "unknown":
@@ -235,8 +236,10 @@ class FakeModel:
 
 
 def test_tiles_of_colmodernvbert_are_put_in_reading_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    utils = SimpleNamespace(define_cache_dir=lambda: "")
     fake = SimpleNamespace(LateInteractionMultimodalEmbedding=FakeModel)
-    monkeypatch.setitem(sys.modules, "fastembed", fake)
+    for name, module in (("fastembed", fake), ("fastembed.common.utils", utils), ("huggingface_hub", fake)):
+        monkeypatch.setitem(sys.modules, name, module)
     encoder = load_page_encoder("colmodernvbert")
     vectors, grid, _ = encoder.encode_page(image.new("RGB", (8, 4)))
     assert grid == (8, 16)

@@ -49,6 +49,7 @@ class LateInteractionMultimodalEmbedding:
     """The methods of fastembed's class that the library calls, as ColPali has them."""
 
     model = SimpleNamespace(tokenize=tokenize_queries)
+    list_supported_models: Any = staticmethod(list)
 
     def __init__(self, model_name: str) -> None:
         self.model_name = model_name

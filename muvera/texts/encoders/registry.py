@@ -185,23 +185,7 @@ class FastembedEncoder(ModelEncoder):
 
     @cached_property
     def _model(self) -> Any:
-        kind = self._library.LateInteractionTextEmbedding
-        hub = import_extra("huggingface_hub", "fastembed", "This encoder")
-        folder = import_extra("fastembed.common.utils", "fastembed", "This encoder").define_cache_dir()
-        try:
-            for known in kind.list_supported_models():
-                if known["model"].lower() == self._given.lower():
-                    source = known["sources"]["hf"]
-                    if not hub.try_to_load_from_cache(source, known["model_file"], folder):
-                        # Fails at once without a connection; fastembed would try again
-                        # for 40 seconds.
-                        hub.model_info(source, timeout=10)
-            return kind(self._given)
-        except Exception as error:  # an unknown name, or no connection
-            raise ValueError(
-                f"fastembed cannot load {self._given!r} ({error}). Connect to the internet once to "
-                "download it, or set FASTEMBED_CACHE_PATH to a folder that contains it."
-            ) from error
+        return fastembed_model(self._library.LateInteractionTextEmbedding, self._given)
 
     def matrices(self, texts: list[str], side: TextSide) -> Any:
         """Return the token vectors of each text.
@@ -251,6 +235,36 @@ class FastembedEncoder(ModelEncoder):
         tokens.insert(1, (None, (0, 0)))  # the marker of the side
         skipped = {*colbert.skip_list, colbert.pad_token_id} if side == "document" else set()
         return [span for token, span in tokens if token not in skipped]
+
+
+def fastembed_model(kind: Any, name: str) -> Any:
+    """Load a model of fastembed; without a connection, fail at once.
+
+    Raise ValueError for an unknown name, or if the model cannot be downloaded.
+
+    Parameters
+    ----------
+    kind : type
+        Class of fastembed.
+    name : str
+        Name of the model.
+    """
+    hub = import_extra("huggingface_hub", "fastembed", "This encoder")
+    folder = import_extra("fastembed.common.utils", "fastembed", "This encoder").define_cache_dir()
+    try:
+        for known in kind.list_supported_models():
+            if known["model"].lower() == name.lower():
+                source = known["sources"]["hf"]
+                if not hub.try_to_load_from_cache(source, known["model_file"], folder):
+                    # Fails at once without a connection; fastembed would try again for
+                    # 40 seconds.
+                    hub.model_info(source, timeout=10)
+        return kind(name)
+    except Exception as error:  # an unknown name, or no connection
+        raise ValueError(
+            f"fastembed cannot load {name!r} ({error}). Connect to the internet once to "
+            "download it, or set FASTEMBED_CACHE_PATH to a folder that contains it."
+        ) from error
 
 
 class HTTPEncoder(ModelEncoder):
