@@ -229,12 +229,15 @@ class MuveraIndex:
         encoder : str, configuration or fitted encoder, optional
             As for the class.
         settings : IndexSettings
+            As for the class.
         destination : Destination, optional
             The folder to save the index to.  Memory then holds only one batch of token
             vectors.
         codec : TokenCodec, optional
             Makes the codes.
-        threads, progress
+        threads : int, optional
+            As for :meth:`build`.
+        progress : callable, optional
             As for :meth:`build`.
         before_save : callable, optional
             Called with the change once all documents are in it.
