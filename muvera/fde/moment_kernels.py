@@ -16,6 +16,7 @@ from ..kernels.byte_product import multiply_by_bytes, multiply_by_half_bytes
 from ..kernels.jit import helper, kernel
 from ..kernels.rows import add_product, empty_floats, load_rows, longest_text, set_scaled, tree_sum
 from ..kernels.tile import LANES, ROWS, tile_dot_below, tile_outer
+from .kernels import Tokens
 
 # Tokens that are turned together: few enough to stay in the cache.
 _TURNED_ROWS = 192
@@ -249,7 +250,9 @@ def write_triangles(tokens, first, last, at, directions, metric, unit, out):
             _write_triangle(rows, rows, count, side, size, scale, out[text - first], at)
 
 
-def document_moments(tokens, first, last, at, directions, out):
+def document_moments(
+    tokens: Tokens, first: int, last: int, at: int, directions: Directions, out: NDArray[np.float32]
+) -> None:
     """Write the triangles and the means of documents first..last.
 
     Parameters
@@ -280,7 +283,15 @@ def write_sums(tokens, first, last, at, units, out):
         out[text - first, bias] = np.float32(tokens.offsets[text + 1] - tokens.offsets[text]) / units[3]
 
 
-def query_moments(tokens, first, last, at, directions, metric, out):
+def query_moments(
+    tokens: Tokens,
+    first: int,
+    last: int,
+    at: int,
+    directions: Directions,
+    metric: QueryMetric,
+    out: NDArray[np.float32],
+) -> None:
     """Write triangle, sum and number of tokens of queries, divided by the units.
 
     Parameters

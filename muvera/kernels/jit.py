@@ -73,7 +73,7 @@ class _HelperLibrary(JITCodeLibrary):
 
     @property
     def codegen(self) -> Any:
-        """Return an object that sets no environment, because there is no machine code."""
+        """Return an object that sets no environment: there is no machine code."""
         return _NoEnvironment
 
     def get_pointer_to_function(self, name: str) -> int:

@@ -54,7 +54,7 @@ _BYTES = ir.VectorType(BYTE, LANES)
 def _plain_rounding(depth: int) -> QueryRounding:
     """Return the rounding that leaves tokens as they are."""
     rounding = QueryRounding(np.ones(depth, np.float32), np.zeros(depth, np.float32), False, 128.0)
-    # Arrays of codecs are read-only, and `round_query` is compiled for each kind of array.
+    # As the arrays of codecs: `round_query` is compiled once for each kind of array.
     rounding.scales.flags.writeable = False
     rounding.shift.flags.writeable = False
     return rounding

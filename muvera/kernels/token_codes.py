@@ -547,13 +547,9 @@ def _scoring(residuals: bool) -> Any:
         rows = np.zeros(_UNPACKED * stride, np.uint8)
         numbers, factors = np.empty(_UNPACKED, np.int64), np.empty(_UNPACKED, np.float32)
         rest = np.empty(CHUNK // 2, np.uint8)
-        # Helpers take arrays: a call with a tuple counts references to all arrays in it.
-        packed, biases, center_bytes, level_bytes = (
-            query.packed,
-            query.biases,
-            form.center_bytes,
-            form.level_bytes,
-        )
+        # Helpers take arrays: a call with a tuple counts references to all its arrays.
+        packed, biases = query.packed, query.biases
+        center_bytes, level_bytes = form.center_bytes, form.level_bytes
         best = np.empty(biases.shape[0], np.float32)
         stopping = stop_at.products.shape[0] > 0
         if stopping:
@@ -584,8 +580,9 @@ def _scoring(residuals: bool) -> Any:
                 else:
                     begin = first * width + FACTOR_BYTES
                     _raise_block(
-                        codes, begin, width, count, packed, biases, factors, best, codes, width, ahead, ahead_stop
-                    )
+                        codes, begin, width, count, packed, biases, factors, best, codes, width, ahead,
+                        ahead_stop,
+                    )  # fmt: skip
                 ahead += count * width
             fetch(codes, ahead, ahead_stop)
             total = 0.0

@@ -21,6 +21,35 @@ print(numba.config.CACHE_DIR)
 """
 
 
+# Prints how many signatures of each kernel a build and a search have needed.
+_SIGNATURES = """
+import gc
+from numba.core.dispatcher import Dispatcher
+import muvera
+from muvera.data.demo_sample import load_demo_sample
+sample = load_demo_sample()
+index = muvera.MuveraIndex.build(sample.documents[:{count}], {options})
+index.search(sample.queries[:1], 3, candidates=20)
+for item in gc.get_objects():
+    if isinstance(item, Dispatcher) and item.py_func.__module__.startswith("muvera."):
+        if item.overloads and not item.targetoptions.get("no_cpython_wrapper"):
+            print(item.py_func.__module__ + "." + item.py_func.__qualname__, len(item.overloads))
+"""
+
+# Kernels that a search of all tokens in int8 runs.
+_EXACT_INT8 = {
+    "muvera.kernels.rows.first_beyond",
+    "muvera.kernels.selection.select_best",
+    "muvera.kernels.token_codes._decode_bytes",
+    "muvera.kernels.token_codes._scoring.<locals>.score",
+    "muvera.kernels.token_codes._scoring_decoded.<locals>.score",
+    "muvera.kernels.token_codes.round_query",
+}
+
+# Kernels that check numbers, of the 16 bits of stored tokens and the 32 of others.
+_TWO_WIDTHS = {"muvera.kernels.rows.first_beyond"}
+
+
 def run(folder: Path, code: str, **environment: str) -> str:
     """Run code with the package in `folder` and return what it prints."""
     home = {"HOME": "/dev/null/none", "XDG_CACHE_HOME": "/dev/null/none", "PYTHONPATH": str(folder)}
@@ -59,6 +88,28 @@ def test_kernels_run_if_neither_the_package_nor_home_is_writable(
     assert answer.split("\n")[:2] == ["[0]", str(cache)]
     assert cache.stat().st_mode & 0o777 == 0o700
     assert any(cache.rglob("*.nbi"))
+
+
+def signatures(count: int, options: str) -> dict[str, int]:
+    """Return the number of signatures of each kernel that a build and a search need."""
+    code = _SIGNATURES.format(count=count, options=options)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True
+    )
+    return {name: int(number) for name, number in (line.split() for line in done.stdout.splitlines())}
+
+
+def test_a_search_of_all_tokens_compiles_no_kernel_of_vectors() -> None:
+    """The first answers of a small index wait only for the kernels that they run."""
+    assert set(signatures(20, "tokens='int8'")) <= _EXACT_INT8
+
+
+@pytest.mark.slow
+def test_a_build_with_defaults_compiles_each_kernel_once() -> None:
+    """Read-only arrays, layouts and literal numbers make no second signature."""
+    counts = signatures(300, "exact_tokens=0")
+    assert {name for name, count in counts.items() if count > 1} <= _TWO_WIDTHS
+    assert "muvera.fde.landmark_kernels.project_landmark_queries" in counts
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="POSIX")
