@@ -20,6 +20,12 @@ PARALLEL = ("-n", "auto", "--dist", "loadfile", "--max-worker-restart", "0")
 #: Tests of the kernels and of what calls them directly.
 KERNEL_TESTS = ("tests/kernels", "tests/data/test_multivectors.py", "tests/reranking/test_chamfer.py")
 
+#: Tests of what differs between versions of Python: files, threads, SQLite, servers.
+PYTHON_TESTS = (
+    *(f"tests/{name}" for name in ("compat", "convert", "data", "metadata", "serve", "texts", "utils")),
+    "tests/test_package.py",
+)
+
 #: PyTorch for processors, if it lies on the disk; the package index serves gigabytes
 #: for GPUs.
 TORCH_WHEELS = Path("/opt/wheels")
@@ -110,10 +116,10 @@ def shared(session: nox.Session) -> None:
 def quick(session: nox.Session, resolution: str) -> None:
     """Run the quick tests with the oldest and with the newest supported versions."""
     session.install("-e", ".[test]", "--resolution", resolution)
-    # `clean-clone` compiles the kernels with the newest numba and NumPy, too.
-    compiled = ("--ignore=tests/kernels", "--ignore=tests/fde") if resolution == "highest" else ()
+    # `clean-clone` runs all tests with the newest numba and NumPy.
+    tests = PYTHON_TESTS if resolution == "highest" else ()
     few = "--hypothesis-profile=few"
-    session.run("pytest", "-q", *PARALLEL, few, *compiled, "-m", "not slow", *session.posargs)
+    session.run("pytest", "-q", *PARALLEL, few, "-m", "not slow", *tests, *session.posargs)
 
 
 @nox.session
