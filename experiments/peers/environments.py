@@ -55,6 +55,7 @@ PEERS = {
         Library("muvera-python", "muvera_python_jobs", "muvera-python==0.2.0"),
         Library("muvfde", "muvfde_jobs", "muvfde==0.0.9"),
         Library("maxsim-cpu", "maxsim_cpu_jobs", "maxsim-cpu==0.1.0"),
+        Library("numkong", "numkong_jobs", "numkong==7.8.6"),
         Library("fastembed", "fastembed_jobs", "fastembed==0.9.1"),
         Library("fast-plaid", "fast_plaid_jobs", "fast-plaid==1.4.6.2110"),
         Library("tachiom", "tachiom_jobs", "tachiom==0.4.0"),

@@ -392,14 +392,27 @@ def test_ratios_of_speed_are_taken_round_by_round() -> None:
 
 def test_speed_runs_its_worker_and_names_existing_operations(tmp_path: Path) -> None:
     speed.write_inputs(tmp_path, 3, 4)
-    lines = [speed.Line("batch / single", "documents_batch", MUVERA.name, "documents_single")]
-    (table,) = speed.run(lines, tmp_path, 3, 2, tmp_path / "unused")
-    assert table.rows[0][0] == "batch / single"
+    lines = [
+        speed.Line("batch / single", "documents_batch", MUVERA.name, "documents_single"),
+        speed.Line("float16 / int8", "candidates_float16", MUVERA.name, "candidates_int8"),
+    ]
+    table, checked = speed.run(lines, tmp_path, 3, 2, tmp_path / "unused")
+    assert [row[0] for row in table.rows] == ["batch / single", "float16 / int8"]
+    (_, _, _, halves), (_, _, _, codes) = checked.rows
+    assert 0 < halves < 1e-2 and 0 < codes < 0.05
     for line in speed.LINES:
         for name, operation in line.jobs:
             worker = (MUVERA if name == MUVERA.name else PEERS[name]).worker
             module = importlib.import_module(f"experiments.peers.workers.{worker}")
             assert operation in operations_of(module), operation
+
+
+def test_speed_refuses_scores_that_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    speed.write_inputs(tmp_path, 3, 4)
+    monkeypatch.setitem(speed._TOLERANCES, MUVERA.name, 1e-9)
+    line = speed.Line("float32 / int8", "candidates_float32", MUVERA.name, "candidates_int8")
+    with pytest.raises(ValueError, match=r"candidates_int8 differs by .* but at most 1e-09 is allowed"):
+        speed.run([line], tmp_path, 3, 1, tmp_path / "unused")
 
 
 def texts_of(folder: Path, texts: dict[str, str], questions: dict[str, str]) -> Path:

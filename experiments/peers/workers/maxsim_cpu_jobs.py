@@ -19,3 +19,10 @@ def chamfer_list(inputs: Mapping[str, Any]) -> Work:
     library = importlib.import_module("maxsim_cpu")
     tokens, documents = inputs["query"], list(inputs["equal_documents"])
     return lambda: library.maxsim_scores_variable(tokens, documents)
+
+
+def candidates_float32(inputs: Mapping[str, Any]) -> Work:
+    """Score a search's candidates, a list of arrays of any lengths."""
+    library = importlib.import_module("maxsim_cpu")
+    tokens, documents = inputs["query"], inputs["candidates"]
+    return lambda: library.maxsim_scores_variable(tokens, documents)
