@@ -106,10 +106,10 @@ class PageIndex:
         require_choice("patches", patches, CODECS)
         self._root = None if root is None else as_path(root).resolve()
         self._encoder = None if encoder is None else as_page_encoder(encoder)
-        name = "" if self._encoder is None else self._encoder.name
+        self._made_by = "" if self._encoder is None else self._encoder.name
         # "simhash" is not fitted on the first pages, which later ones may not resemble.
         pooled = MuveraIndex("simhash", dimension=columns, tokens="int8", exact_tokens=_EXACT_TOKENS)
-        self._pages = TextStore(pooled, DocumentDatabase(name))
+        self._pages = TextStore(pooled, DocumentDatabase(self._made_by))
         # They only rank the best pages again, so they need no single vectors.
         settings = IndexSettings.of(tokens=patches, exact_tokens=1 << 62)
         self._patches = MuveraIndex(FDEConfig.preset("mean", columns), settings=settings)
@@ -372,7 +372,7 @@ class PageIndex:
             For queries of another dimension, an index without an encoder if queries are
             words, or a wrong setting.
         """
-        asked = PageQueries.of(queries, text, self.dimension, self._encoder)
+        asked = PageQueries.of(queries, text, self.dimension, self._encoder, self._made_by)
         require_int("k", k, 1)
         count = 2 * k + _MORE if rescore is None else require_int("rescore", rescore, k)
         proposed = _CANDIDATES if candidates is None else require_int("candidates", candidates, k)
@@ -450,7 +450,7 @@ class PageIndex:
         ValueError
             If the index has none.
         """
-        return required(self._encoder)
+        return required(self._encoder, self._made_by)
 
     @property
     def encoder_name(self) -> str | None:
@@ -527,7 +527,7 @@ class PageIndex:
         """
         return {
             "pages": len(self), "dimension": self.dimension, "factor": self._factor,
-            "encoder": self._pages.database.text_encoder or None,
+            "encoder": self._made_by or None,
             "pooled": self._pages.vectors.info().to_dict(), "patches": self._patches.info().to_dict(),
         }  # fmt: skip
 
@@ -637,7 +637,8 @@ class PageIndex:
         loaded._root = None if place is None else Path(place)
         loaded._folder = target
         loaded._pages, loaded._patches = read_parts(target)
-        loaded._encoder = required_page_encoder(str(loaded._pages.database.text_encoder), encoder, target)
+        loaded._made_by = loaded._pages.database.text_encoder or ""
+        loaded._encoder = required_page_encoder(loaded._made_by, encoder, target)
         loaded._renew_locks()
         renew_after_fork(loaded)
         return loaded
