@@ -251,7 +251,7 @@ def audit(
     """
     require_int("k", k, 1)
     advance = progress or (lambda _: None)
-    if isinstance(found, str) and found.partition(":")[0] in SCHEMES:
+    if isinstance(found, str) and (found.partition(":")[0] in SCHEMES or "://" in found):
         collection = open_foreign(found)
         try:
             return _audit_collection(collection, queries, documents, k, settings, threads, advance)

@@ -75,7 +75,8 @@ class PageIndex:
         Patches that one mean replaces.  Divides the memory and the time of the ranking;
         the best pages are ranked again by all patches.
     patches : {"int8", "4bit", "2bit", "1bit"}
-        Codes of the unpooled patches: 130, 67, 35 and 19 bytes for 128 columns.
+        Codes of the unpooled patches: 130, 67, 35 and 19 bytes for 128 columns.  An
+        index of fewer than 50,000 vectors stores floats, 512 bytes.
     root : path, optional
         Folder of the documents with relative names.  Default: the current one.
 

@@ -133,6 +133,11 @@ def test_wrong_arguments_are_refused() -> None:
         audit(3, QUERIES, DOCUMENTS)
 
 
+def test_a_url_of_no_engine_is_refused_without_its_password() -> None:
+    with pytest.raises(ValueError, match=r"must begin with postgresql:.*got 'mysql:'"):
+        audit("mysql://me:secret@localhost/db#docs", QUERIES, DOCUMENTS)
+
+
 # -- engines --------------------------------------------------------------------------
 
 
