@@ -389,16 +389,16 @@ def _table(title: str, collection: str, rows: Found, on: str) -> Table:
         *(Column("hits", "hits", "{:.3f}"), Column("in memory when needed", "arrived", "{:.3f}")),
     ]
     if "resident" in rows[0]:
-        columns.append(Column("of the file in memory at last", "resident", "{:.2f}"))
+        columns.append(Column("share of the file in memory at the end", "resident", "{:.2f}"))
     before = (
-        "The process may keep only so much of the file in memory, and nothing is dropped"
+        "The process may keep only this much of the file in memory, and nothing is dropped"
         if "resident" in rows[0]
-        else "Before each search, the file's pages are dropped; mincore proves that they are gone"
+        else "Before each search, the file's pages are dropped; mincore confirms that they are gone"
     )
     caption = (
         f"{collection}; codes of 2 bits in memory rank 100 candidates, and exact tokens of the best 30 are read from a "
-        f"mapped file; one thread, wall time. {before}. Hits are the rows that were prefetched before codes were "
-        "scored, among the rows whose exact tokens were needed. The bytes and page faults are of the process, the "
+        f"mapped file; one thread, wall time. {before}. Hits: of the rows whose exact tokens were needed, the share "
+        "that was prefetched before codes were scored. The bytes and page faults are of the process, the "
         f"milliseconds of the disk add up over requests. {on}"
     )
     table = Table.of(title, columns, rows, caption)

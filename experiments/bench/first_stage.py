@@ -126,7 +126,7 @@ def tables_of(rows: list[dict[str, Any]], on: str) -> list[Table]:
     names = ", ".join(dict.fromkeys(row["collection"] for row in rows))
     caption = (
         f"The first stage alone, on one thread: `fde` vectors of {names}. A generated vector is a real one "
-        "plus half the difference of two others. The recall of generated vectors is not that of real text. "
+        "plus half the difference of two others. Real text has another recall than generated vectors. "
         f"Recall is the share of the best inner products among the candidates, over at most {_JUDGED} "
         f"queries. {on}"
     )

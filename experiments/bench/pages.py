@@ -190,21 +190,21 @@ def ward_groups(patches: NDArray[np.float32], factor: float) -> NDArray[np.int64
 
 def pages(
     page: Annotated[Path, typer.Option(help="Vectors of a real page (1030, dimension), .npy.")] = PAGE,
-    count: Annotated[int, typer.Option(min=20, help="Made pages.")] = 1000,
+    count: Annotated[int, typer.Option(min=20, help="Generated pages.")] = 1000,
     queries: Annotated[int, typer.Option(min=1, help="Queries.")] = 100,
     part: Annotated[str, typer.Option(help="pooling, times, size or all.")] = "all",
-    large: Annotated[int, typer.Option(min=2000, help="Made pages of the part size.")] = 22_000,
+    large: Annotated[int, typer.Option(min=2000, help="Generated pages of the part size.")] = 22_000,
     minutes: Annotated[float, typer.Option(help="Minutes to grow; the next call continues.")] = 60,
     cache: Cache = CACHE,
     save: Save = False,
 ) -> None:
-    """Compare ways to pool the patches of made pages, and time the ranking of pages."""
+    """Compare ways to pool patches of generated pages, and time a ranking of pages."""
     made = MadePages(page)
     tables = []
     about = (
-        "Made pages: the patches of one real page of ColPali (32 x 32 patches, 128 columns) plus noise along their "
-        f"own directions, for documents of {DOCUMENT} pages and for each page. Patches that are alike stay alike, and "
-        "each also gets noise as large as its distance to the most similar one."
+        "Generated pages: the patches of one real page of ColPali (32 x 32 patches, 128 columns) plus noise along "
+        f"their own directions, for documents of {DOCUMENT} pages and for each page. Patches that are alike stay "
+        "alike, and each also gets noise as large as its distance to the most similar one."
     )
     if part in ("pooling", "all"):
         rows = measure_pooling(made, count, queries)
@@ -253,6 +253,6 @@ def _size_table(row: dict[str, Any], about: str) -> Table:
     caption = (
         f"{row['pages']:,} pages pooled by 3, int8, with single vectors (simhash): {row['bytes']:,} bytes per page. "
         f"10-recall@10 of the candidates that the means rank, compared with ranking all pages by means; {_QUERIES} "
-        f"queries on one thread. {about} Here, means are made of the real page's means."
+        f"queries on one thread. {about} Here, only the means are generated, from those of the real page."
     )
     return Table.of("Candidates in a large collection", columns, depths, caption)

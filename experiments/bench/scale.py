@@ -213,7 +213,7 @@ def scale(
         f"are timed one after another. Then {_CLIENTS} clients send queries for {_SECONDS:.0f} seconds. A "
         "cluster of two nodes on this machine: the client is on the first node, and all actors, of one core "
         "each, on the second one. More shards add no cores here, as this machine has 2; on more machines, "
-        "they do. Bytes are those of the loopback device, less those without queries. 'Equal' is the share "
+        "they do. Bytes are counted on the loopback device, without those of an idle cluster. 'Equal' is the share "
         f"of {_COMPARED} queries with the ids and scores of one index if each shard ranks all documents. Build times "
         f"include reading Parquet and starting processes. {on}"
     )

@@ -1,4 +1,4 @@
-"""Made pages: the patches of one real page plus noise along their own directions."""
+"""Generated pages: patches of one real page plus noise along their own directions."""
 
 from __future__ import annotations
 

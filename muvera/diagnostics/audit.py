@@ -142,8 +142,8 @@ class Audit:
         sentences = []
         if self.unknown_ids:
             sentences.append(
-                f"{counted(self.unknown_ids, 'id')} of the answers belong to no document. Give the "
-                "documents that were searched, with the same ids."
+                f"The answers have {counted(self.unknown_ids, 'id')} of no document. Give the documents that "
+                "were searched, with the same ids."
             )
         if self.recall >= ENOUGH:
             return [*sentences, f"Nothing to fix: the recall is at least {ENOUGH}."]
@@ -251,7 +251,7 @@ def audit(
     """
     require_int("k", k, 1)
     advance = progress or (lambda _: None)
-    if isinstance(found, str) and found.partition(":")[0] in SCHEMES:
+    if isinstance(found, str) and (found.partition(":")[0] in SCHEMES or "://" in found):
         collection = open_foreign(found)
         try:
             return _audit_collection(collection, queries, documents, k, settings, threads, advance)
@@ -466,7 +466,10 @@ def read_run(path: str | os.PathLike[str]) -> Any:
         If there is no such file, or it is no run.
     """
     file = as_path(path, "found")
-    text = file.read_text(encoding="utf-8-sig")
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"{file} is no run: it is not UTF-8. Give TREC's six columns, or JSON.") from None
     if text.lstrip()[:1] in ("{", "["):
         try:
             content = json.loads(text)
@@ -523,6 +526,7 @@ def _answers(run: Any, truth: _Truth) -> list[list[Any]]:
     answers = [list(one) for one in run]
     if len(answers) != len(ids):
         raise ValueError(
-            f"found has {len(answers)} answers for {counted(len(ids), 'query', 'queries')} with tokens."
+            f"The run has {len(answers)} answers for {counted(len(ids), 'query', 'queries')} with tokens. Give one "
+            "list of ids for each of them."
         )
     return answers

@@ -37,7 +37,7 @@ class EncodeDocuments:
     ----------
     encoder : path or FDEEncoder
         A fitted encoder, or the folder of one.  A folder that every worker can read
-        saves sending the encoder to every worker (about 60 MB).
+        saves sending the encoder to every worker (about 10 MB).
 
     Raises
     ------

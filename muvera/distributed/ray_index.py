@@ -85,10 +85,10 @@ class ShardActor:
 class RayIndex:
     """Shards of :func:`build_shards` in actors of a Ray cluster.
 
-    Each shard ranks its candidates by exact Chamfer similarity, so the merged ranking
-    is exact.  Ids and scores travel over the network, documents do not.  Several
-    threads may search at the same time.  The actors end with this object's process, or
-    with :meth:`close`; ``with`` closes them at the end of a block.
+    Each shard ranks its candidates by exact Chamfer similarity, so the scores of all
+    shards can be compared and merged.  Shards send ids and scores, not documents.
+    Several threads may search at the same time.  The actors end with this object's
+    process, or with :meth:`close`; ``with`` closes them at the end of a block.
 
     Open it with :meth:`open`.
 

@@ -123,6 +123,10 @@ class PageHit:
         words = self.source.words
         maps = self.token_maps()
         if word is not None:
+            if not words:
+                raise IndexError(
+                    f"word={word} needs a query of words whose vectors are known, but this hit has none. Omit word."
+                )
             if not 0 <= word < len(words):
                 raise IndexError(f"word must be from 0 to {len(words) - 1}, got {word}.")
             chosen = words[word][1]

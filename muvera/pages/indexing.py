@@ -15,10 +15,10 @@ from .page import Page
 from .page_index import PageIndex
 from .pictures import ENDINGS, count_pages, read_page
 
-# Seconds between two saves: the work that a kill can lose.
+# Seconds between two saves, if saves are fast: the work that a kill can lose.
 _SAVE_SECONDS = 10.0
 
-# A save may take 1 / _SAVE_SHARE of the time.
+# Saves take at most about 1 / _SAVE_SHARE of the time.
 _SAVE_SHARE = 20
 
 
@@ -64,8 +64,9 @@ def index_documents(
 ) -> PageIndex:
     """Index the pages of a folder, or of one document; continue an earlier index.
 
-    Pages that are in `out` are not encoded again.  The index is saved every few
-    seconds, also after an interruption.
+    Pages that are in `out` are not encoded again, also if their document changed:
+    delete them first.  The index is saved every ten seconds, less often if a save takes
+    long, and when an exception or Ctrl-C ends the call.
 
     Parameters
     ----------
@@ -80,7 +81,7 @@ def index_documents(
     skipped : callable
         Called with a sentence for each document or page that cannot be read.
     threads : int, optional
-        For all but the encoder.  Default: all usable cores.
+        Threads of everything except the encoder.  Default: all usable cores.
     **options
         ``factor=`` and ``patches=`` of a new index; see :class:`muvera.PageIndex`.
 

@@ -81,6 +81,8 @@ class Page:
         count = texts.num_tokens
         if not count:
             raise ValueError(f"{name} has no vectors. Leave it out.")
+        if self.grid is not None and np.shape(self.grid) != (2,):
+            raise TypeError(f"The grid of {name} must be (rows, columns), got {self.grid!r}.")
         for reserved in (DOCUMENT, NUMBER, FACTS):
             if reserved in self.metadata:
                 raise ValueError(f"The metadata of {name} may not have the field {reserved!r}. Rename it.")
@@ -197,6 +199,8 @@ def of_each(name: str, values: Any, count: int, default: Any = None) -> list[Any
     if isinstance(values, (int, np.integer)):
         return [int(values)] * count
     each = list(values)
+    if name == "pages" and any(np.shape(value) != (2,) for value in each):
+        raise TypeError("pages must have a pair (document, number) for each page, such as ('report.pdf', 1).")
     if name == "grids" and len(each) == 2 and all(isinstance(value, (int, np.integer)) for value in each):
         return [tuple(each)] * count
     if len(each) != count:

@@ -58,9 +58,9 @@ class PageIndex:
     """A searchable collection of pages, each a set of patch vectors.
 
     Means of similar patches rank the pages.  Codes of all patches, on disk once the
-    index is saved, rank the best pages again and make heat maps.  A page's vectors that
-    belong to no place stay apart.  If pages have text, words that they share with the
-    query can count, too.
+    index is saved, rank the best pages again and make heat maps.  Vectors without a
+    place on the page, such as those of a prompt, are not pooled.  If pages have text,
+    words that they share with the query can count, too.
 
     Several threads may search while another thread changes or saves the index.
 
@@ -75,7 +75,8 @@ class PageIndex:
         Patches that one mean replaces.  Divides the memory and the time of the ranking;
         the best pages are ranked again by all patches.
     patches : {"int8", "4bit", "2bit", "1bit"}
-        Codes of the unpooled patches: about 132, 70, 38 and 22 bytes for 128 columns.
+        Codes of the unpooled patches: 130, 67, 35 and 19 bytes for 128 columns.  An
+        index of fewer than 50,000 vectors stores floats, 512 bytes.
     root : path, optional
         Folder of the documents with relative names.  Default: the current one.
 
@@ -106,10 +107,10 @@ class PageIndex:
         require_choice("patches", patches, CODECS)
         self._root = None if root is None else as_path(root).resolve()
         self._encoder = None if encoder is None else as_page_encoder(encoder)
-        name = "" if self._encoder is None else self._encoder.name
+        self._made_by = "" if self._encoder is None else self._encoder.name
         # "simhash" is not fitted on the first pages, which later ones may not resemble.
         pooled = MuveraIndex("simhash", dimension=columns, tokens="int8", exact_tokens=_EXACT_TOKENS)
-        self._pages = TextStore(pooled, DocumentDatabase(name))
+        self._pages = TextStore(pooled, DocumentDatabase(self._made_by))
         # They only rank the best pages again, so they need no single vectors.
         settings = IndexSettings.of(tokens=patches, exact_tokens=1 << 62)
         self._patches = MuveraIndex(FDEConfig.preset("mean", columns), settings=settings)
@@ -372,7 +373,7 @@ class PageIndex:
             For queries of another dimension, an index without an encoder if queries are
             words, or a wrong setting.
         """
-        asked = PageQueries.of(queries, text, self.dimension, self._encoder)
+        asked = PageQueries.of(queries, text, self.dimension, self._encoder, self._made_by)
         require_int("k", k, 1)
         count = 2 * k + _MORE if rescore is None else require_int("rescore", rescore, k)
         proposed = _CANDIDATES if candidates is None else require_int("candidates", candidates, k)
@@ -450,7 +451,7 @@ class PageIndex:
         ValueError
             If the index has none.
         """
-        return required(self._encoder)
+        return required(self._encoder, self._made_by)
 
     @property
     def encoder_name(self) -> str | None:
@@ -527,7 +528,7 @@ class PageIndex:
         """
         return {
             "pages": len(self), "dimension": self.dimension, "factor": self._factor,
-            "encoder": self._pages.database.text_encoder or None,
+            "encoder": self._made_by or None,
             "pooled": self._pages.vectors.info().to_dict(), "patches": self._patches.info().to_dict(),
         }  # fmt: skip
 
@@ -637,7 +638,8 @@ class PageIndex:
         loaded._root = None if place is None else Path(place)
         loaded._folder = target
         loaded._pages, loaded._patches = read_parts(target)
-        loaded._encoder = required_page_encoder(str(loaded._pages.database.text_encoder), encoder, target)
+        loaded._made_by = loaded._pages.database.text_encoder or ""
+        loaded._encoder = required_page_encoder(loaded._made_by, encoder, target)
         loaded._renew_locks()
         renew_after_fork(loaded)
         return loaded

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import as_multivectors, checked_texts
 from ..utils.hints import Argument, Message
-from .encoders import PageEncoder
+from .encoders import BUILT_IN, PageEncoder, load_page_encoder
 
 #: Words of a query, and the positions of the vectors of each.
 Words = list[tuple[str, list[int]]]
@@ -34,7 +34,9 @@ class PageQueries(NamedTuple):
     queries: list[PageQuery]
 
     @classmethod
-    def of(cls, queries: Any, text: Any, dimension: int, encoder: PageEncoder | None) -> PageQueries:
+    def of(
+        cls, queries: Any, text: Any, dimension: int, encoder: PageEncoder | None, made_by: str = ""
+    ) -> PageQueries:
         """Check queries, and encode words.
 
         Parameters
@@ -45,6 +47,8 @@ class PageQueries(NamedTuple):
             Columns of the vectors.
         encoder : PageEncoder or None
             Encodes words.
+        made_by : str
+            Name of the encoder that made the index's vectors, for messages.
         """
         listed = isinstance(queries, (list, tuple)) and len(queries) > 0
         spans: Sequence[Spans | None]
@@ -53,7 +57,7 @@ class PageQueries(NamedTuple):
                 raise ValueError("text is for queries of vectors, but the queries are words. Omit text.")
             single = isinstance(queries, str)
             lines = [queries] if single else list(queries)
-            model = required(encoder)
+            model = required(encoder, made_by)
             encoded = model.encode_queries(lines)
             spans = [model.query_spans(line) for line in lines]
         else:
@@ -75,13 +79,26 @@ class PageQueries(NamedTuple):
         )
 
 
-def required(encoder: PageEncoder | None) -> PageEncoder:
-    """Return the encoder; raise ValueError if there is none."""
+def required(encoder: PageEncoder | None, made_by: str) -> PageEncoder:
+    """Return the encoder; raise ValueError if there is none.
+
+    Parameters
+    ----------
+    encoder : PageEncoder or None
+    made_by : str
+        Name of the encoder that made the index's vectors; "" if it is not known.
+    """
     if encoder is None:
+        if made_by in BUILT_IN:
+            try:
+                load_page_encoder(made_by)
+            except ImportError as error:  # it names the missing library
+                raise ValueError(f"This index has no encoder for words. {error}") from error
+        origin = f": {made_by!r}, which made its vectors, is not loaded" if made_by else ""
         raise ValueError(
             Message(
-                "This index has no encoder for words. Search it with the vectors of a query, or load it with ",
-                Argument("encoder", ""),
+                f"This index has no encoder for words{origin}. Search it with the vectors of a query, or load it with ",
+                Argument("encoder", repr(made_by) if made_by else ""),
                 ".",
             )
         )

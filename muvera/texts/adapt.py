@@ -5,9 +5,10 @@ new model's query tokens to the old model's space, where the old index finds can
 The new model encodes these candidates when they are first found, and ranks them
 exactly.
 
-The map is orthogonal, so it keeps lengths and angles.  It is fitted on token vectors of
-both models for the same characters (orthogonal Procrustes; compare the stitching of
-models, arXiv 2209.15430, and backward-compatible representations, arXiv 2003.11942).
+The map is orthogonal: between spaces of the same dimension, it keeps lengths and
+angles.  It is fitted on token vectors of both models for the same characters
+(orthogonal Procrustes; compare the stitching of models, arXiv 2209.15430, and
+backward-compatible representations, arXiv 2003.11942).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ..data.multivectors import MultiVectors
 from ..fde.linear_algebra import one_blas_thread, product
 from ..index.muvera_index import MuveraIndex
 from ..metadata import TextDocument
-from ..utils.checks import require_int
+from ..utils.checks import given, require_int
 from ..utils.random_streams import random_stream
 from .encoders.base import (
     CachedEncoder,
@@ -64,8 +65,8 @@ def adapt(
 ) -> AdaptedIndex:
     """Return an index that another text encoder searches, and keep the token vectors.
 
-    The old index proposes texts for the mapped tokens of a query.  The new encoder
-    encodes each of them once, and ranks them.
+    The old index finds candidates with the mapped tokens of a query.  The new encoder
+    encodes each candidate once, and ranks the candidates exactly.
 
     Parameters
     ----------
@@ -79,8 +80,10 @@ def adapt(
         :class:`muvera.texts.encoders.base.CachedEncoder`.  Default: keep them in
         memory.
     texts : iterable of str, optional
-        Typical texts to fit the map on; both encoders encode them.  25 to 200 are
-        enough.  A database needs them.  Default: 200 random texts of the index.
+        Typical texts to fit the map on; both encoders encode them.  With fewer than
+        200, unlike models find clearly fewer of the best texts.  Required for the index
+        of a database, which cannot list its texts.  Default: 200 random texts of the
+        index.
     candidates : int
         Texts that the new encoder ranks for each query, or `k` if that is more.  More
         raise recall, and more texts are encoded.
@@ -95,8 +98,12 @@ def adapt(
         If the texts have no tokens of the same characters, or an encoder does not
         return the characters of its tokens.
     TypeError, ImportError
-        As for :func:`muvera.load_text_encoder`.
+        If `index` is no TextIndex, and as for :func:`muvera.load_text_encoder`.
     """
+    if not isinstance(index, TextIndex):
+        raise TypeError(
+            f"index must be a TextIndex, got {given(index)}. Load one with TextIndex.load, or build one."
+        )
     require_int("candidates", candidates, 1)
     model = as_text_encoder(encoder)
     cached = model if isinstance(model, CachedEncoder) else CachedEncoder(model, cache or _IN_MEMORY)
@@ -109,8 +116,8 @@ class AdaptedIndex(TextIndex):
     """A text index of one encoder that another encoder searches; see :func:`adapt`.
 
     All methods of :class:`muvera.TextIndex` work.  :meth:`save` writes the old index.
-    Words are as rare as they are among a query's candidates.  Long texts are ranked by
-    all of their tokens, as in :meth:`muvera.TextIndex.rerank`.
+    How rare a word is, is counted among the candidates of a query.  Long texts are
+    ranked by all of their tokens, as in :meth:`muvera.TextIndex.rerank`.
 
     Parameters
     ----------
@@ -134,9 +141,9 @@ class AdaptedIndex(TextIndex):
         k : int
             Number of best texts to look for.
         depth : int
-            The best texts are searched among this many candidates of each query, which
-            are encoded.  With fewer candidates than texts, the true recall can be
-            lower.
+            Candidates of each query among which the best texts are searched; the new
+            encoder encodes all of them.  With fewer candidates than texts, the true
+            recall can be lower.
 
         Returns
         -------
@@ -243,7 +250,7 @@ class AdaptedTexts:
         encoded : MultiVectors
             The queries' tokens of the new encoder.
         options : SearchOptions
-            ``options.candidates`` are texts that the old index ranks.
+            ``options.candidates`` is the number of texts that the old index ranks.
         """
         count = max(options.k, self._candidates)
         wide = replace(

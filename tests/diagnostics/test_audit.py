@@ -107,10 +107,15 @@ def test_runs_are_read_from_files(form: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "part"),
-    [("1 Q0 d", "line 1.*six columns"), ('{"a": 1}', "list of ids"), ("[1, 2]", "list of ids")],
+    [
+        ("1 Q0 d", "line 1.*six columns"),
+        ('{"a": 1}', "list of ids"),
+        ("[1, 2]", "list of ids"),
+        ("\xff", "run is no run: it is not UTF-8"),
+    ],
 )
 def test_files_that_are_no_runs_are_refused(text: str, part: str, tmp_path: Path) -> None:
-    (tmp_path / "run").write_text(text)
+    (tmp_path / "run").write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match=part):
         read_run(tmp_path / "run")
 
@@ -126,6 +131,11 @@ def test_wrong_arguments_are_refused() -> None:
         audit(BEST, QUERIES[:0], DOCUMENTS)
     with pytest.raises(TypeError, match="found must be"):
         audit(3, QUERIES, DOCUMENTS)
+
+
+def test_a_url_of_no_engine_is_refused_without_its_password() -> None:
+    with pytest.raises(ValueError, match=r"must begin with postgresql:.*got 'mysql:'"):
+        audit("mysql://me:secret@localhost/db#docs", QUERIES, DOCUMENTS)
 
 
 # -- engines --------------------------------------------------------------------------

@@ -149,7 +149,18 @@ def test_an_index_of_another_encoder_is_refused(documents: Path, tmp_path: Path)
     other.name = "other"
     with pytest.raises(ValueError, match="built with the encoder 'grey'"):
         PageIndex.load(tmp_path / "index", other)
-    with pytest.raises(ValueError, match="no encoder for words"):
+    with pytest.raises(ValueError, match=r"no encoder for words: 'grey'.*encoder='grey'"):
+        PageIndex.load(tmp_path / "index").search("words")
+
+
+def test_a_missing_library_of_the_encoder_is_named(
+    documents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built_in = GreyEncoder()
+    built_in.name = "colpali"
+    index_documents(documents, tmp_path / "index", built_in)
+    monkeypatch.setitem(sys.modules, "fastembed", None)
+    with pytest.raises(ValueError, match=r"no encoder for words.*fastembed"):
         PageIndex.load(tmp_path / "index").search("words")
 
 

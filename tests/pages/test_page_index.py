@@ -56,6 +56,13 @@ def test_a_grid_that_does_not_fit_the_vectors_is_refused() -> None:
         Page(page_vectors(1)[0], "a.pdf", grid=(6, 5))
 
 
+def test_a_grid_or_a_name_that_is_no_pair_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"The grid of page 1 of a\.pdf must be \(rows, columns\), got 6"):
+        Page(page_vectors(1)[0], "a.pdf", grid=6)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"pages must have a pair \(document, number\)"):
+        PageIndex.from_arrays(page_vectors(2), pages=["a.pdf", "b.pdf"])  # type: ignore[list-item]
+
+
 def test_a_map_is_high_where_the_query_came_from() -> None:
     vectors = page_vectors(3)
     hit = small_index(3).search(vectors[1, 4 * 2 + 3][None], 1)[0]
@@ -84,6 +91,12 @@ def test_a_page_without_a_grid_has_no_map_but_is_found() -> None:
     assert hit.page == ("2", 1)
     with pytest.raises(ValueError, match="grid of page 1 of 2 is not known"):
         hit.heatmap()
+
+
+def test_a_map_of_a_word_needs_a_query_of_words() -> None:
+    hit = small_index(1).search(page_vectors(1)[0, :3], 1)[0]
+    with pytest.raises(IndexError, match="word=0 needs a query of words"):
+        hit.heatmap(0)
 
 
 def test_shared_words_change_the_order_only_with_text() -> None:

@@ -174,6 +174,11 @@ class NoSpans(HashEncoder):
         return None
 
 
+def test_anything_but_a_text_index_is_refused() -> None:
+    with pytest.raises(TypeError, match="index must be a TextIndex, got str 'old-texts'"):
+        adapt("old-texts", turned())  # type: ignore[arg-type]
+
+
 def test_an_encoder_without_characters_is_refused(index: TextIndex) -> None:
     with pytest.raises(ValueError, match="does not return the characters"):
         adapt(index, NoSpans(16, "none"))

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from typer import Argument, Option
 
-from ..options import JsonOption, OutArgument, ThreadsOption, only_given
+from ..options import JsonOption, ThreadsOption, only_given
 from ..printing import megabytes, note, seconds, show, warn, wrapped
 
 # Seconds between two lines about the progress.
@@ -19,12 +19,12 @@ def index(
     source: Annotated[
         Path, Argument(metavar="SOURCE", help="A PDF, a picture, or a folder of them and of folders.")
     ],
-    out: OutArgument,
+    out: Annotated[Path, Argument(metavar="OUT", help="Folder of the index: a new one, or one to continue.")],
     encoder: Annotated[
         str,
         Option(
             help="Page encoder: colmodernvbert (for CPUs; extra fastembed), colpali (6.5 GB), "
-            "fastembed:MODEL, http://HOST/PATH#MODEL."
+            "fastembed:MODEL, colpali-engine:CHECKPOINT, http://HOST/PATH#MODEL."
         ),
     ] = "colmodernvbert",
     factor: Annotated[
@@ -39,9 +39,9 @@ def index(
 ) -> None:
     """Encode the pages of PDFs and pictures, and index them.
 
-    Each document or page that cannot be read gets a warning. The index is saved every
-    few seconds; an interrupted command continues if you run it again, and new documents
-    are added.
+    Each document or page that cannot be read gets a warning. The index is saved about
+    every ten seconds. Run an interrupted command again to continue, and run it again to
+    add new documents; changed documents are not encoded again.
 
     \b
     Example:
