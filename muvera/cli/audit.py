@@ -19,8 +19,8 @@ def audit(
         Argument(
             metavar="URL|RUN",
             help="A collection of token vectors, such as qdrant://localhost:6333#NAME, qdrant-edge:FOLDER#NAME, "
-            "lancedb:FOLDER#NAME, milvus:FILE.db#NAME or postgresql://HOST/DATABASE#NAME; or a run: a file in "
-            "TREC's format, or JSON with a list of ids for each query.",
+            "lancedb:FOLDER#NAME, milvus:FILE.db#NAME or postgresql://HOST/DATABASE#NAME; or a run: a file "
+            "in TREC's format, or JSON with a list of ids for each query.",
         ),
     ],
     queries: Annotated[Path, Option(help="Query embeddings in any format.")],

@@ -161,8 +161,8 @@ class Audit:
             sentences.append(f"To reach {best.recall:.3f}, which is not enough: {best.what}.")
         elif not sentences:
             sentences.append(
-                "Nothing that was tried raises the recall. Check that these are the vectors of the model that "
-                "made the collection, and that it compares them by inner product."
+                "Nothing that was tried raises the recall. Check that these are the vectors of the model "
+                "that made the collection, and that it compares them by inner product."
             )
         return sentences
 
@@ -172,7 +172,8 @@ class Audit:
         low, high = self.interval
         how = " (by cosine)" if self.cosine else ""
         lines = [
-            f"{self.searched}: {counted(self.documents, 'document')}, {counted(self.queries, 'query', 'queries')}",
+            f"{self.searched}: {counted(self.documents, 'document')}, "
+            f"{counted(self.queries, 'query', 'queries')}",
             f"recall@{self.k} against exact Chamfer{how}: {self.recall:.3f} [{low:.3f}, {high:.3f}]",
         ]
         if self.milliseconds is not None:
@@ -516,8 +517,8 @@ def _answers(run: Any, truth: _Truth) -> list[list[Any]]:
         absent = [id for id in ids if str(id) not in named]
         if len(absent) == len(ids):
             raise ValueError(
-                f"The run has none of the {counted(len(ids), 'query', 'queries')}, such as {ids[0]!r}; it has "
-                f"{next(iter(named), None)!r}. Give the queries the ids of the run."
+                f"The run has none of the {counted(len(ids), 'query', 'queries')}, such as {ids[0]!r}; it "
+                f"has {next(iter(named), None)!r}. Give the queries the ids of the run."
             )
         answers = [named.get(str(id), []) for id in ids]
         return [_by_score(one) if isinstance(one, Mapping) else list(one) for one in answers]
@@ -526,7 +527,7 @@ def _answers(run: Any, truth: _Truth) -> list[list[Any]]:
     answers = [list(one) for one in run]
     if len(answers) != len(ids):
         raise ValueError(
-            f"The run has {len(answers)} answers for {counted(len(ids), 'query', 'queries')} with tokens. Give one "
-            "list of ids for each of them."
+            f"The run has {len(answers)} answers for {counted(len(ids), 'query', 'queries')} with tokens. "
+            "Give one list of ids for each of them."
         )
     return answers

@@ -91,8 +91,8 @@ class PageHit:
         grid = self.source.facts.grid
         if grid is None:
             raise ValueError(
-                f"The grid of page {self.page[1]} of {self.page[0]} is not known, so there is no map. Add the "
-                "page with grid=(rows, columns)."
+                f"The grid of page {self.page[1]} of {self.page[0]} is not known, so there is no map. Add "
+                "the page with grid=(rows, columns)."
             )
         patches = self.source.read()[: grid[0] * grid[1]]
         products = self.source.query @ patches.T
@@ -125,7 +125,8 @@ class PageHit:
         if word is not None:
             if not words:
                 raise IndexError(
-                    f"word={word} needs a query of words whose vectors are known, but this hit has none. Omit word."
+                    f"word={word} needs a query of words whose vectors are known, but this hit has none. "
+                    "Omit word."
                 )
             if not 0 <= word < len(words):
                 raise IndexError(f"word must be from 0 to {len(words) - 1}, got {word}.")
@@ -172,8 +173,8 @@ class PageHit:
         if points:
             if self.source.facts.size is None:
                 raise ValueError(
-                    f"The size of page {self.page[1]} of {self.page[0]} is not known. Omit points, or add the "
-                    "page with its size in points."
+                    f"The size of page {self.page[1]} of {self.page[0]} is not known. Omit points, or add "
+                    "the page with its size in points."
                 )
             size = self.source.facts.size
         heat = self.heatmap(word)

@@ -102,8 +102,8 @@ def index_documents(
     index = PageIndex.load(target, model) if is_page_index(target) else None
     if index is not None and index.root != root:
         raise ValueError(
-            f"{target} is an index of the documents in {index.root}, got those in {root}. Give that folder, or "
-            "another folder for the index."
+            f"{target} is an index of the documents in {index.root}, got those in {root}. Give that "
+            "folder, or another folder for the index."
         )
     work = [
         (path, number)

@@ -205,7 +205,8 @@ def of_each(name: str, values: Any, count: int, default: Any = None) -> list[Any
         return [tuple(each)] * count
     if len(each) != count:
         raise ValueError(
-            f"{name} has {counted(len(each), 'entry', 'entries')} for {counted(count, 'page')}. Give one per page."
+            f"{name} has {counted(len(each), 'entry', 'entries')} for {counted(count, 'page')}. Give one "
+            "per page."
         )
     return each
 

@@ -585,7 +585,8 @@ class PageIndex:
         self._patches.delete(self._unused())
         if overwrite and target.is_dir() and any(target.iterdir()) and not is_page_index(target):
             raise FileExistsError(
-                f"{target} is not a page index, so it is not replaced. Give another name, or empty it yourself."
+                f"{target} is not a page index, so it is not replaced. Give another name, or empty it "
+                "yourself."
             )
         with atomic_folder(target, overwrite) as beside:
             self._patches.save(beside / PATCHES)

@@ -97,7 +97,8 @@ def required(encoder: PageEncoder | None, made_by: str) -> PageEncoder:
         origin = f": {made_by!r}, which made its vectors, is not loaded" if made_by else ""
         raise ValueError(
             Message(
-                f"This index has no encoder for words{origin}. Search it with the vectors of a query, or load it with ",
+                f"This index has no encoder for words{origin}. Search it with the vectors of a query, or "
+                "load it with ",
                 Argument("encoder", repr(made_by) if made_by else ""),
                 ".",
             )

@@ -65,7 +65,8 @@ def index(
             told = now
             left = "" if not state.seconds_left else f", {_clock(state.seconds_left)} left"
             note(
-                f"{state.done:,} of {counted(state.total, 'page')}, {state.pages_per_hour:,.0f} pages an hour{left}"
+                f"{state.done:,} of {counted(state.total, 'page')}, {state.pages_per_hour:,.0f} pages an "
+                f"hour{left}"
             )
 
     options = only_given(factor=factor, patches=patches)
