@@ -22,7 +22,7 @@ KERNEL_TESTS = ("tests/kernels", "tests/data/test_multivectors.py", "tests/reran
 
 #: Tests of what differs between versions of Python: files, threads, SQLite, servers.
 PYTHON_TESTS = (
-    *(f"tests/{name}" for name in ("compat", "convert", "data", "metadata", "serve", "texts", "utils")),
+    *(f"tests/{name}" for name in ("compat", "convert", "data", "serve", "texts", "utils")),
     "tests/test_package.py",
 )
 
