@@ -150,7 +150,9 @@ def models(session: nox.Session) -> None:
     )
     tests = [
         "tests/integrations",
-        "tests/texts",
+        "tests/texts/test_adapt.py",
+        "tests/texts/test_long_texts.py",
+        "tests/texts/test_text_encoders.py",
         *(f"tests/docs/test_documents.py::{name}" for name in documents),
     ]
     _suites(session, "minilm,mteb,sentence-transformers,static", [str(wheels[-1])], tests)
