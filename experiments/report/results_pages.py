@@ -111,6 +111,7 @@ _README_RECALL = ".95"
 _README_COLLECTIONS = {
     "scifact-minilm": "SciFact, 5,183 abstracts",
     "cosqa-minilm": "CoSQA, 6,267 functions",
+    "lotte500-colbertv2": "LoTTE, 500 passages, ColBERTv2",
 }
 
 #: Its row names by systems of "headline"; missing systems are skipped.
