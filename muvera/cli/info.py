@@ -32,10 +32,13 @@ def info(
       muvera info my.index
     """
     from ..fde.files import is_encoder_folder
+    from ..pages.folder import is_page_index
     from .sources import is_index
 
     if format is None and is_index(path):
         described = _index(path, full)
+    elif format is None and is_page_index(path):
+        described = _Described("page index", muvera.PageIndex.load(path).info())
     elif format is None and is_encoder_folder(path):
         config = muvera.load_encoder(path).config
         values = {**config.to_dict(), "vector_dimension": config.vector_dimension}
@@ -116,6 +119,6 @@ def _fact_lines(facts: dict[str, Any], indent: int = 0) -> Iterator[str]:
             yield start
             yield from _fact_lines(value, indent + 2)
         elif isinstance(value, float):
-            yield f"{start:<26}{value:.4g}"
+            yield f"{start:<25} {value:.4g}"
         elif value is not None:
-            yield f"{start:<26}{value:,}" if type(value) is int else f"{start:<26}{value}"
+            yield f"{start:<25} {value:,}" if type(value) is int else f"{start:<25} {value}"

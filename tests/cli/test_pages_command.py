@@ -81,3 +81,10 @@ def test_an_interrupt_keeps_pages(index: Path, tmp_path: Path, monkeypatch: pyte
 
 def test_durations_are_short() -> None:
     assert [_clock(seconds) for seconds in (40, 300, 7500)] == ["40 s", "5 min", "2 h 5 min"]
+
+
+def test_info_describes_a_page_index(index: Path) -> None:
+    facts = answer("info", index)
+    assert (facts["kind"], facts["pages"], facts["encoder"]) == ("page index", 2, "grey")
+    code, printed, _ = muvera("info", index)
+    assert code == 0 and "num simhash projections " in printed
