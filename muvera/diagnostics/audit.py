@@ -36,7 +36,7 @@ _GAIN = 0.02
 # The answers are those of another ranking if they agree with it in this share.
 _SAME = 0.9
 
-# Times k: ids that a collection is asked for, to see whether ranking them would help.
+# Documents to fetch, as a multiple of k, to see if ranking them exactly would help.
 _DEPTH = 10
 
 # Failing queries that are listed.
@@ -311,7 +311,7 @@ def _audit_collection(
     evidence = []
     if shares.mean() < ENOUGH:
         depth = _DEPTH * k
-        what = f"ask for {depth} documents, and rank them by all tokens, exactly"
+        what = f"fetch {depth} documents, and rank them by exact Chamfer similarity"
         evidence.append(_evidence(what, truth.shares(answers(depth, {})[0], depth), shares))
         for remedy in collection.remedies():
             if any(chosen.get(name) != value for name, value in remedy.settings.items()):

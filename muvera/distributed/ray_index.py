@@ -78,7 +78,14 @@ class ShardActor:
     def search(
         self, queries: MultiVectors, k: int, candidates: int | None, recall: float | None
     ) -> list[Ranking]:
-        """Return the shard's ranking of each query."""
+        """Return the shard's ranking of each query.
+
+        Parameters
+        ----------
+        queries : MultiVectors
+        k, candidates, recall
+            As for :meth:`muvera.MuveraIndex.search`.
+        """
         return self._index.search(queries, k, candidates=candidates, recall=recall, threads=self._threads)
 
 

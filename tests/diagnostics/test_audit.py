@@ -213,7 +213,7 @@ def test_a_coarse_index_of_lancedb_is_named(tmp_path: Path) -> None:
     assert result.cosine
     assert result.evidence[-1].recall == 1.0  # without the index
     assert result.advice[-1].startswith("To reach")
-    assert "refine_factor" in result.advice[-1] or "rank them by all tokens" in result.advice[-1]
+    assert "refine_factor" in result.advice[-1] or "rank them by exact Chamfer" in result.advice[-1]
 
 
 def test_few_rows_for_each_token_in_milvus_are_named(tmp_path: Path) -> None:
@@ -288,6 +288,6 @@ def test_a_search_of_pgvector_by_means_is_named(table: str) -> None:
     assert result.recall < 0.95
     assert result.like_means > 0.95
     assert "mean vectors" in result.advice[0]
-    assert "ask for 100 documents, and rank them by all tokens" in result.advice[-1]
+    assert "fetch 100 documents, and rank them by exact Chamfer" in result.advice[-1]
     with pytest.raises(ValueError, match="read-only"):
         audit(table, QUERIES, settings={"sql": 'DELETE FROM "Audited-1" RETURNING id'})
