@@ -20,7 +20,15 @@ from ..kernels.tile import LANES
 from ..reranking.pruning import ALL, RerankOptions, Stop, rank_short
 from ..utils.checks import require_int
 from ..utils.hints import Argument, Message
-from ..utils.parallel import require_threads, run_in_ranges, split_by_count, split_by_weight, thread_count
+from ..utils.parallel import (
+    require_threads,
+    run_in_ranges,
+    split_by_count,
+    split_by_weight,
+    split_for_threads,
+    thread_count,
+    threads_for_short_work,
+)
 from .calibration import BEST, EVERYTHING, Level, require_recall
 from .candidates import CandidateSearch
 from .contents import IndexContents
@@ -33,11 +41,11 @@ DEFAULT_K = BEST
 # Queries whose candidates are read from disk while earlier ones are ranked.
 _AHEAD = 4
 
-# Queries per task that searches vectors.
+# Largest number of queries per task that searches vectors: they share what they read.
 _TOGETHER = 16
 
-# Queries per task that ranks candidates.
-_RANKED = 4
+# Smallest number of these queries: fewer take less time than another thread to begin.
+_FEW = 8
 
 # Pairs of a short query and a candidate that are ranked together.
 _PAIRS = 1 << 18
@@ -165,14 +173,15 @@ def _find(
     Many queries use several threads.
     """
     find = partial(candidates.find, count=count, allowed=allowed, ef=plan.ef)
-    if len(queries) < 2 * _TOGETHER or thread_count(plan.threads) == 1:
-        return find(queries, threads=plan.threads)
+    threads = threads_for_short_work(plan.threads) if len(queries) == 1 else plan.threads
+    if len(queries) < 2 * _FEW or thread_count(threads) == 1:
+        return find(queries, threads=threads)
     found = [_NOTHING] * len(queries)
 
     def work(start: int, stop: int) -> None:
         found[start:stop] = find(queries[start:stop], threads=1)
 
-    run_in_ranges(work, split_by_count(len(queries), _TOGETHER), plan.threads)
+    run_in_ranges(work, split_for_threads(len(queries), _FEW, _TOGETHER, threads), threads)
     return found
 
 
@@ -238,7 +247,7 @@ def estimate(
                 ids = contents.ids.of(rows[q][order])
                 scores[q] = dict(zip(ids.tolist(), found[order].tolist(), strict=True))
 
-    run_in_ranges(work, split_by_count(len(rows), _RANKED), threads)
+    run_in_ranges(work, split_by_count(len(rows), 1), threads)
     return scores
 
 
@@ -279,7 +288,7 @@ def best_rows(
             results = rank_short(queries, np.array(group), rows_of_group, tokens.float_runs, k, threads)
             for q, result in zip(group, results, strict=True):
                 best[q] = result
-    threads_of_query = threads if len(queries) == 1 else 1
+    threads_of_query = threads_for_short_work(threads) if len(queries) == 1 else 1
 
     def work(start: int, stop: int) -> None:
         for i in range(start, stop):
@@ -294,5 +303,5 @@ def best_rows(
     if len(left) == len(queries) == 1:  # its candidates are divided among the threads
         work(0, 1)
     else:
-        run_in_ranges(work, split_by_count(len(left), _RANKED), threads)
+        run_in_ranges(work, split_by_count(len(left), 1), threads)
     return best

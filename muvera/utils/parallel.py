@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from time import perf_counter, thread_time
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,22 @@ from .hints import Hint, Message
 SMALL = 1 << 26
 
 _MOST_THREADS = 1024
+
+# Seconds of work from which threads are worth their cost even if they share cores.
+_LONG = 0.02
+
+# Threads that together run less than this many times the wall time gain too little.
+_GAIN = 4 / 3
+
+# Share of the wall time that threads must have waited for a core: less is uneven work.
+_WAITED = 1 / 4
+
+# If threads were kept waiting for w seconds, short work stays on one thread for this
+# many times w seconds.  So waiting takes at most 3% of the time.
+_ALONE = 30
+
+# Until this time, short work stays on one thread.
+_alone_until = 0.0
 
 # What to do about a wrong number of threads.
 _HINT = Message(Hint("omit", "Use None"), " for all cores.")
@@ -73,6 +90,22 @@ def require_threads(threads: int | None) -> None:
         thread_count(threads)
 
 
+def threads_for_short_work(threads: int | None) -> int | None:
+    """Return `threads`, or 1 instead of None while other programs use the cores.
+
+    A thread that waits for a core delays short work by more than it contributes.
+
+    Parameters
+    ----------
+    threads : int or None
+
+    Returns
+    -------
+    int or None
+    """
+    return 1 if threads is None and perf_counter() < _alone_until else threads
+
+
 def split_by_count(count: int, size: int) -> list[tuple[int, int]]:
     """Split 0..count into ranges (start, stop) of at most `size`, and of at least 1.
 
@@ -90,6 +123,30 @@ def split_by_count(count: int, size: int) -> list[tuple[int, int]]:
     """
     size = max(1, size)
     return [(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def split_for_threads(count: int, least: int, most: int, threads: int | None) -> list[tuple[int, int]]:
+    """Split 0..count into ranges of about one size, and as many for each thread.
+
+    Parameters
+    ----------
+    count : int
+        Number of items.
+    least, most : int
+        Smallest and largest number of items that threads divide, at least 1.  With
+        fewer than ``2 * least`` items, there is one range.
+    threads : int or None
+        None: all usable cores.
+
+    Returns
+    -------
+    list of (int, int)
+        First item of each range, and the first one after it.
+    """
+    workers = thread_count(threads)
+    rounds = -(-count // (workers * most))
+    ranges = max(1, min(rounds * workers, count // least))
+    return split_by_count(count, min(most, -(-count // ranges)))
 
 
 def split_by_weight(cumulative: NDArray[np.int64], weight: int, most: int) -> list[tuple[int, int]]:
@@ -150,19 +207,23 @@ def run_in_ranges(
             work(start, stop)
         return
     left = deque(ranges)
+    spans: list[tuple[float, float]] = []  # of each thread: seconds at work, and on a core
 
     def drain() -> None:
+        begun, ran = perf_counter(), thread_time()
         try:
             while True:
                 try:
                     own = left.popleft()
                 except IndexError:
-                    return
+                    break
                 work(*own)
         except BaseException:
             left.clear()
             raise
+        spans.append((perf_counter() - begun, thread_time() - ran))
 
+    begun = perf_counter()
     helpers: list[Future[None]] = []
     try:
         with suppress(RuntimeError):  # no thread starts while the interpreter shuts down
@@ -178,6 +239,18 @@ def run_in_ranges(
     for helper in helpers:
         if not helper.cancelled():
             helper.result()
+    if threads is None:
+        _judge(perf_counter() - begun, spans)
+
+
+def _judge(seconds: float, spans: list[tuple[float, float]]) -> None:
+    """Keep short work on one thread for a while if its threads waited for cores."""
+    global _alone_until
+    ran = sum(on_core for _, on_core in spans)
+    waited = sum(at_work for at_work, _ in spans) - ran
+    # A coarse clock reads 0 for short work.
+    if seconds < _LONG and 0 < ran < _GAIN * seconds and (len(spans) == 1 or waited > _WAITED * seconds):
+        _alone_until = perf_counter() + _ALONE * seconds
 
 
 def _end(left: deque[tuple[int, int]], helpers: list[Future[None]]) -> None:

@@ -24,6 +24,8 @@ from builders.realistic_collections import CONFIG, DIM, documents_like_real
 
 from muvera import FDEConfig, FDEEncoder, IndexSettings, MultiVectors, MuveraIndex, explain, rerank, top_k
 from muvera.index import candidates
+from muvera.index.token_store import DocumentTokens
+from muvera.utils import parallel
 
 
 def pairs(rankings: Any) -> list[list[tuple[Any, float]]]:
@@ -45,6 +47,24 @@ def test_answers_are_exact_scores_of_most_of_the_best(way: dict[str, Any]) -> No
     assert answers(index, threads=2) == rankings
     for q, expected in enumerate(rankings):
         assert list(index.search(QUERIES[q], k=8, candidates=40)[0]) == expected
+
+
+def test_one_query_beside_busy_cores_takes_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = built(exact_tokens=0)
+    used: list[int | None] = []
+    rank = DocumentTokens.rank
+
+    def spied(self: DocumentTokens, query: Any, rows: Any, options: Any, threads: Any, **more: Any) -> Any:
+        used.append(threads)
+        return rank(self, query, rows, options, threads, **more)
+
+    monkeypatch.setattr(DocumentTokens, "rank", spied)
+    rankings = []
+    for until in (0.0, np.inf):
+        monkeypatch.setattr(parallel, "_alone_until", until)
+        rankings += [list(index.search(QUERIES[0], 8, threads=threads)[0]) for threads in (None, 2)]
+    assert used == [None, 2, 1, 2]
+    assert all(row == rankings[0] for row in rankings)
 
 
 @every_way

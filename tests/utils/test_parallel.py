@@ -13,7 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from muvera.utils.parallel import SMALL, run_in_ranges, split_by_count, split_by_weight, thread_count
+from muvera.utils import parallel
+from muvera.utils.parallel import (
+    SMALL,
+    run_in_ranges,
+    split_by_count,
+    split_by_weight,
+    split_for_threads,
+    thread_count,
+    threads_for_short_work,
+)
 
 
 def test_thread_count(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,6 +58,24 @@ def test_ranges_cover_all_in_order(weights: list[int], weight: int, most: int) -
 def test_ranges_of_one_size() -> None:
     assert split_by_count(5, 2) == [(0, 2), (2, 4), (4, 5)]
     assert split_by_count(2, 0) == [(0, 1), (1, 2)] and split_by_count(0, 3) == []
+
+
+@given(st.integers(0, 400), st.integers(1, 20), st.integers(0, 20), st.integers(1, 9))
+def test_threads_get_ranges_of_one_size(count: int, least: int, more: int, threads: int) -> None:
+    ranges = split_for_threads(count, least, least + more, threads)
+    sizes = [stop - start for start, stop in ranges]
+    assert [i for start, stop in ranges for i in range(start, stop)] == list(range(count))
+    assert len(set(sizes[:-1])) <= 1 and max(sizes, default=0) <= max(least + more, 0)
+    assert len(ranges) <= 1 or sizes[0] >= least
+    # No thread works on more than one range above its share.
+    if ranges and count >= least * threads:
+        assert -(-len(ranges) // threads) * sizes[0] <= count / threads + 2 * sizes[0]
+
+
+def test_300_queries_are_as_many_for_each_of_two_threads() -> None:
+    assert split_for_threads(300, 8, 16, 2) == split_by_count(300, 15)
+    assert split_for_threads(20, 8, 16, 2) == [(0, 10), (10, 20)]
+    assert split_for_threads(15, 8, 16, 2) == [(0, 15)] and split_for_threads(300, 8, 16, 1)[0] == (0, 16)
 
 
 def meet_twice() -> None:
@@ -107,6 +134,43 @@ def test_small_work_stays_on_the_calling_thread_and_threads_are_kept() -> None:
     for _ in range(5):
         run_in_ranges(work, ranges, 2)
     assert len(workers) > 1 and threading.active_count() == threads
+
+
+def test_short_work_stays_alone_after_its_threads_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "_alone_until", 0.0)
+    monkeypatch.setattr(parallel, "_LONG", 60.0)
+
+    def work(start: int, stop: int) -> None:
+        time.sleep(0.01)  # like a thread that waits for a core
+        sum(range(1000))
+
+    run_in_ranges(work, [(0, 1), (1, 2)], 2)
+    assert threads_for_short_work(None) is None
+    run_in_ranges(work, [(0, 1), (1, 2)], None)
+    waits = thread_count(None) > 1
+    assert threads_for_short_work(None) == (1 if waits else None) and threads_for_short_work(2) == 2
+    monkeypatch.setattr(parallel, "_alone_until", time.perf_counter())
+    assert threads_for_short_work(None) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "spans", "alone"),
+    [
+        (0.002, [(0.002, 0.001), (0.001, 0.001)], True),  # two threads shared a core
+        (0.003, [(0.001, 0.001), (0.003, 0.001)], True),  # one waited for a core
+        (0.002, [(0.002, 0.002)], True),  # the other did not even begin
+        (0.002, [(0.002, 0.0019), (0.0019, 0.0019)], False),
+        (0.002, [(0.002, 0.002), (0.0004, 0.0004)], False),  # uneven work
+        (0.2, [(0.2, 0.1), (0.1, 0.1)], False),  # long work has its share of each core
+        (0.002, [(0.002, 0.0), (0.002, 0.0)], False),  # a coarse clock
+    ],
+)
+def test_which_threads_waited(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, spans: list[tuple[float, float]], alone: bool
+) -> None:
+    monkeypatch.setattr(parallel, "_alone_until", 0.0)
+    parallel._judge(seconds, spans)
+    assert (parallel._alone_until > time.perf_counter()) == alone
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
