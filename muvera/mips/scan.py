@@ -63,9 +63,20 @@ _ITERATIONS = 10
 # factor, until a full sample was used.
 _GROWTH = 4
 
+# From this number of vectors on, a part of the columns makes the codes: a scan then
+# takes as long as reading them, and saves more time than the lost recall costs.
+_MANY = 262_144
+
+# Share of all squared variances that this part has.  The products of vectors that are
+# distributed like queries then vary nearly as with all columns.
+_SHARE = 0.97
+
 # Number of vectors to order by bytes per requested vector of 256 floats.  Shorter
 # vectors get more, because their codes are less accurate.
 _BY_BYTES = 2
+
+# This number is multiplied by this factor if a part of the columns makes the codes.
+_BY_BYTES_OF_PART = 4
 
 # Smallest number of vectors to order by bytes.
 _MIN_BY_BYTES = 256
@@ -95,8 +106,9 @@ class Codebook:
 
     Parameters
     ----------
-    columns : int64 (dimension,)
-        Order of a vector's columns: columns 2 i and 2 i + 1 of this order are pair i.
+    columns : int64 (n,)
+        The columns of a vector that make its code, in order: columns 2 i and 2 i + 1 of
+        this order are pair i.
     centroids : float32 (pairs, 2, CENTROIDS)
         Centroids of each pair, `pairs` being a multiple of STEP.
     """
@@ -111,21 +123,26 @@ class Codebook:
         return cls(np.arange(dimension), np.zeros((STEP * steps, 2, CENTROIDS), np.float32))
 
     @classmethod
-    def fit(cls, sample: Floats) -> Codebook:
+    def fit(cls, sample: Floats, *, many: bool = False) -> Codebook:
         """Fit the pairs and the centroids to a sample of vectors.
 
         Parameters
         ----------
         sample : float32 (n, dimension)
             At least one vector.
+        many : bool
+            Leave out half of the columns as long as the others have nearly all of the
+            variance.  Then the codes are shorter and less accurate.
 
         Returns
         -------
         Codebook
         """
-        columns = _paired_columns(sample.astype(np.float64).var(axis=0))
+        spreads = sample.astype(np.float64).var(axis=0)
+        coded = _coded_columns(spreads) if many else np.arange(len(spreads))
+        columns = coded[_paired_columns(spreads[coded])]
         starts = np.random.default_rng(1).permutation(max(len(sample), CENTROIDS))[:CENTROIDS] % len(sample)
-        fitted = cls(columns, np.empty_like(cls.empty(len(columns)).centroids))
+        fitted = cls(columns, np.empty_like(cls.empty(len(coded)).centroids))
         fit_centroids(fitted.paired(sample), starts, _ITERATIONS, fitted.centroids)
         return fitted
 
@@ -242,7 +259,9 @@ class ScanSearch(VectorSearch):
     A code has 4 bits per pair of columns, which has 16 centroids.  The best by codes
     are reordered by their int8 vectors.  Results are bit-identical for any number of
     threads.  The centroids are fitted again each time the number of vectors has
-    quadrupled, until they were fitted on 16,384; all vectors then get new codes.
+    quadrupled, until they were fitted on 16,384, and once there are 262,144; all
+    vectors then get new codes.  From 262,144 vectors on, the columns that have nearly
+    all of the variance make the codes: half of the columns, a quarter, or fewer.
     Otherwise, adding and removing vectors is cheap.  A save writes new codes and bytes,
     and 16 bytes per stored vector.
     """
@@ -267,7 +286,9 @@ class ScanSearch(VectorSearch):
     def _add(self, labels: Labels, rows: Floats, threads: int | None, guard: Guard) -> None:
         first = len(self._labels)
         count = len(rows)
-        if self._fitted_on < _SAMPLE and first + count >= _GROWTH * self._fitted_on:
+        total = first + count
+        grown = self._fitted_on < _SAMPLE and total >= _GROWTH * self._fitted_on
+        if grown or self._fitted_on < _MANY <= total:
             self._fit(rows, threads)
         numbers, sums, units, _ = rounded(rows, threads)
         codes = self.codebook.new_codes(count)
@@ -311,7 +332,7 @@ class ScanSearch(VectorSearch):
         picked = np.sort(np.random.default_rng(0).permutation(total)[:_SAMPLE])
         old, new = picked[picked < stored], picked[picked >= stored] - stored
         sample = np.concatenate([self._decoded(old), vectors[new]])
-        codebook = Codebook.fit(sample)
+        codebook = Codebook.fit(sample, many=total >= _MANY)
         parts = []
         for part in self._parts:
             codes = codebook.new_codes(part.count)
@@ -335,7 +356,10 @@ class ScanSearch(VectorSearch):
         labels, scores = best
         searched = self._searched(allowed)
         k = labels.shape[1]
-        wanted = max(k * max(_BY_BYTES, 256 * _BY_BYTES // self.dimension), _MIN_BY_BYTES)
+        by_bytes = max(_BY_BYTES, 256 * _BY_BYTES // self.dimension)
+        if len(self.codebook.columns) < self.dimension:
+            by_bytes *= _BY_BYTES_OF_PART
+        wanted = max(k * by_bytes, _MIN_BY_BYTES)
         if searched.count > max(wanted, _FEW) and self._is_one_task(queries, searched, threads):
             self._search_one(queries, best, searched, wanted)
             return
@@ -504,6 +528,11 @@ class ScanSearch(VectorSearch):
         """Map the codes and the bytes, and read all other arrays."""
         labels = load_npy(folder / LABELS, mmap=False)
         self._labels = checked_labels(labels, len(labels))
+        columns = load_npy(folder / COLUMNS, mmap=False)
+        if not _are_columns(columns, self.dimension):
+            raise ValueError(f"{folder / COLUMNS} must be different columns of {self.dimension}.")
+        centroids = _read_array(folder / CENTROID_FILE, Codebook.empty(len(columns)).centroids)
+        self.codebook = Codebook(columns, centroids)
         counts = saved.state["parts"]
         files = [*saved.kept, folder / CODES, folder / BYTES]
         no_codes = self.codebook.new_codes(0)
@@ -520,11 +549,6 @@ class ScanSearch(VectorSearch):
         self._parts = tuple(parts)
         self._sums = _read_array(folder / SUMS, self._sums, len(labels))
         self._units = _read_array(folder / UNITS, self._units, len(labels))
-        centroids = _read_array(folder / CENTROID_FILE, self.codebook.centroids)
-        columns = _read_array(folder / COLUMNS, self.codebook.columns)
-        if not np.array_equal(np.sort(columns), np.arange(self.dimension)):
-            raise ValueError(f"{folder / COLUMNS} must be a permutation of 0 to {self.dimension - 1}.")
-        self.codebook = Codebook(columns, centroids)
         self._fitted_on = int(saved.state["fitted_on"])
         self._hold(self._labels, saved)
 
@@ -540,6 +564,28 @@ def _read_array(
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ValueError(f"{path} is damaged: it contains a NaN or an infinity.")
     return array
+
+
+def _coded_columns(spreads: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the columns that make codes, ascending.
+
+    Half of the columns, those with the smallest `spreads` (variances), are left out as
+    long as the others have the share _SHARE of all squared spreads and fill steps.
+    """
+    order = np.argsort(-spreads, kind="stable")
+    squares = np.square(spreads[order])
+    count = len(order)
+    while count % (4 * STEP) == 0 and squares[: count // 2].sum() >= _SHARE * squares.sum():
+        count //= 2
+    return np.sort(order[:count])
+
+
+def _are_columns(columns: NDArray[Any], dimension: int) -> bool:
+    """Return True for an array of different columns: all, a half, a quarter, ..."""
+    if columns.dtype != np.int64 or columns.ndim != 1 or not len(columns) or dimension % len(columns):
+        return False
+    ordered = np.sort(columns)
+    return bool(ordered[0] >= 0 and ordered[-1] < dimension and (np.diff(ordered) > 0).all())
 
 
 def _paired_columns(spreads: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -91,3 +91,19 @@ def test_files_of_another_shape_are_refused(tmp_path: Path, name: str) -> None:
         np.save(file, content)
         with pytest.raises(ValueError, match="vector"):
             ScanSearch.load(tmp_path, 32, SavedState(state, []))
+
+
+def test_few_columns_make_the_codes_of_many_vectors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(module, "_MANY", 4000)
+    # A quarter of the columns has .98 of the squared variances, an eighth .86.
+    rows = np.random.default_rng(0).normal(size=(6040, 64)).astype(np.float32)
+    vectors, queries = np.split(rows * np.float32(0.94) ** np.arange(64, dtype=np.float32), [6000])
+    search = filled(ScanSearch(64), vectors, step=1500)
+    assert len(search.codebook.columns) == 16 and search._fitted_on == 4500
+    found = search.search(queries, 20)
+    assert recall(found[0], vectors, queries) > 0.95
+    state, _ = save(search, tmp_path, "first", set())
+    loaded = ScanSearch.load(tmp_path / "first", 64, SavedState(state[0], state[1], live=search.labels()))
+    np.testing.assert_array_equal(loaded.search(queries, 20), found)
+    flat = filled(ScanSearch(64), rows)
+    assert len(flat.codebook.columns) == 64
