@@ -134,7 +134,7 @@ class VectorSearch(ABC):
 
         Those in `saved.live` can be returned.
         """
-        live = labels if saved.live is None else np.intersect1d(labels, saved.live)
+        live = labels if saved.live is None else np.intersect1d(labels, saved.live, assume_unique=True)
         self._alive = np.zeros(int(labels.max(initial=-1)) + 1, bool)
         self._alive[live] = True
         self._count = len(live)
