@@ -21,7 +21,7 @@ from ..kernels.chamfer import BoundedQuery, Progress, prepare_query, score_pairs
 from ..kernels.rounded_tokens import plain_query, score_rounded
 from ..kernels.selection import STATE, select_best
 from ..kernels.tile import LANES
-from ..utils.parallel import SMALL, require_threads, run_in_ranges, split_by_count
+from ..utils.parallel import SMALL, require_threads, run_in_ranges, split_for_threads
 
 # Queries with more tokens are scored without bounds: the cosines take memory quadratic
 # in the tokens.
@@ -31,8 +31,11 @@ _MAX_BOUNDED_TOKENS = 512
 # candidates.
 _TASKS = 8
 
-# Pairs of a short query and a candidate per task.
+# Largest number of pairs of a short query and a candidate per task.
 _PAIRS = 1024
+
+# Smallest number of them: fewer take less time than another thread to begin.
+_FEW_PAIRS = 128
 
 #: Documents of a segment, and positions in them of candidates that follow each other.
 DocumentRun = tuple[MultiVectors, NDArray[np.int64]]
@@ -306,7 +309,7 @@ def rank_short(
 
         scores[order[start:stop]] = score_runs(score, runs_of(ordered[start:stop]))
 
-    run_in_ranges(work, split_by_count(len(order), _PAIRS), threads)
+    run_in_ranges(work, split_for_threads(len(order), _FEW_PAIRS, _PAIRS, threads), threads)
     parts = np.split(scores, ends[:-1])
     return [ranked(own, part, k) for own, part in zip(positions, parts, strict=True)]
 
