@@ -90,6 +90,10 @@ _BLOCKS_PER_TASK = 1 << 12
 # Table lookups that take as long as one multiplication and addition.
 _PER_MULTIPLICATION = 2
 
+# Bytes of codes that stay in the cache: reading them once for several queries saves
+# nothing.
+_CACHED = 1 << 20
+
 # Up to this many rows, all rows are ordered by bytes.
 _FEW = 2048
 
@@ -361,7 +365,9 @@ class ScanSearch(VectorSearch):
             by_bytes *= _BY_BYTES_OF_PART
         wanted = max(k * by_bytes, _MIN_BY_BYTES)
         if searched.count > max(wanted, _FEW) and self._is_one_task(queries, searched, threads):
-            self._search_one(queries, best, searched, wanted)
+            for q in range(len(queries)):
+                one = slice(q, q + 1)
+                self._search_one(queries[one], (labels[one], scores[one]), searched, wanted)
             return
         if searched.count <= max(wanted, _FEW):
             candidates = [np.flatnonzero(searched.visible)] * len(queries)
@@ -389,14 +395,20 @@ class ScanSearch(VectorSearch):
         run_in_ranges(work, split_by_count(len(queries), _TOGETHER), threads, products_of)
 
     def _is_one_task(self, queries: Floats, searched: _Searched, threads: int | None) -> bool:
-        """Return True for one query, one part, and too little work for threads."""
-        if len(queries) > 1 or len(searched.parts) > 1:
+        """Return True for one part whose codes are cached, and too little for threads.
+
+        One query reads the codes only once, so they need not be cached.
+        """
+        if len(searched.parts) > 1 or (len(queries) > 1 and searched.parts[0].codes.nbytes > _CACHED):
             return False
-        lookups = len(self._labels) * self.codebook.pairs
+        lookups = len(self._labels) * self.codebook.pairs * len(queries)
         return threads == 1 or lookups // _PER_MULTIPLICATION < SMALL
 
     def _search_one(self, query: Floats, best: Found, searched: _Searched, wanted: int) -> None:
-        """Search one part for one query in a single compiled call."""
+        """Search one part for one query in a single compiled call.
+
+        So threads rarely wait for the interpreter's lock.
+        """
         codebook = self.codebook
         part = searched.parts[0]
         rows = np.empty(best[0].shape[1], np.int64)
