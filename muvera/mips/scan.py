@@ -75,11 +75,17 @@ _SHARE = 0.97
 # vectors get more, because their codes are less accurate.
 _BY_BYTES = 2
 
-# This number is multiplied by this factor if a part of the columns makes the codes.
-_BY_BYTES_OF_PART = 4
+# This number is multiplied by this factor if a part of the columns makes the codes.  On
+# Debian's descriptions by `static`, 43,844 texts, 4 loses .003 of the recall at 500
+# candidates.
+_BY_BYTES_OF_PART = 6
 
 # Smallest number of vectors to order by bytes.
 _MIN_BY_BYTES = 256
+
+# The same if a part of the columns makes the codes.  With 256, the same texts lose .019
+# of the recall at 50 candidates.
+_MIN_BY_BYTES_OF_PART = 2048
 
 # Maximum number of queries per pass over the codes.
 _TOGETHER = 16
@@ -360,10 +366,9 @@ class ScanSearch(VectorSearch):
         labels, scores = best
         searched = self._searched(allowed)
         k = labels.shape[1]
-        by_bytes = max(_BY_BYTES, 256 * _BY_BYTES // self.dimension)
+        wanted = max(k * max(_BY_BYTES, 256 * _BY_BYTES // self.dimension), _MIN_BY_BYTES)
         if len(self.codebook.columns) < self.dimension:
-            by_bytes *= _BY_BYTES_OF_PART
-        wanted = max(k * by_bytes, _MIN_BY_BYTES)
+            wanted = max(k * _BY_BYTES * _BY_BYTES_OF_PART, _MIN_BY_BYTES_OF_PART)
         if searched.count > max(wanted, _FEW) and self._is_one_task(queries, searched, threads):
             for q in range(len(queries)):
                 one = slice(q, q + 1)
