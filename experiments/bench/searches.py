@@ -55,10 +55,7 @@ _Jobs = dict[tuple[str, str], Callable[[], Seconds]]
 
 
 def measure(collections: Iterable[Collection], rounds: int, kinds: Iterable[Any] = _KINDS) -> list[Table]:
-    """Return a table of times at equal recall, and one of ways to search.
-
-    The second table compares the ways on the last collection.
-    """
+    """Return a table of times at equal recall, and one of ways to search."""
     on, codecs = measured_on(), list[dict[str, Any]]()
     stream = np.random.default_rng(0)
     texts = [stream.normal(size=(5, 128)).astype(np.float32) for _ in range(20)]
@@ -71,15 +68,8 @@ def measure(collections: Iterable[Collection], rounds: int, kinds: Iterable[Any]
         indexes = token_indexes(documents, kinds, collection.name)
         rows = _at_equal_recall(indexes, queries, exact, rounds)
         codecs += [{**row, "name": f"{collection.name}, {row['kind']}"} for row in rows]
-    for kind in [kind for kind in ("float32", "int8") if kind in indexes]:  # of the last collection
-        index = indexes[kind]
-        jobs = _single("one by one", index, queries) | _single(
-            "500 candidates", index, queries, candidates=500
-        )
-        for threads in (1, None):
-            search = partial(index.search, queries, _K, threads=threads)
-            jobs["batch", "all threads" if threads is None else "one thread"] = timed(search)
-        ways += _compared(f"{collection.name}, {kind}", jobs, _BATCH, rounds)
+        for kind in [kind for kind in ("float32", "int8") if kind in indexes]:
+            ways += _ways(f"{collection.name}, {kind}", indexes[kind], queries, rounds)
     caption = f"Median of {rounds} interleaved rounds; processor time of one thread, queries one by one. {on}"
     return [
         Table.of("Token codecs at equal recall", _CODEC_COLUMNS, codecs, caption),
@@ -159,6 +149,15 @@ def _beside_another(work: Callable[[], object]) -> Callable[[], Seconds]:
             other.wait()
 
     return job
+
+
+def _ways(name: str, index: MuveraIndex, queries: MultiVectors, rounds: int) -> list[dict[str, Any]]:
+    """Compare single queries, also with many candidates, and batches."""
+    jobs = _single("one by one", index, queries) | _single("500 candidates", index, queries, candidates=500)
+    for threads in (1, None):
+        search = partial(index.search, queries, _K, threads=threads)
+        jobs["batch", "all threads" if threads is None else "one thread"] = timed(search)
+    return _compared(name, jobs, _BATCH, rounds)
 
 
 def _compared(name: str, jobs: _Jobs, count: int, rounds: int) -> list[dict[str, Any]]:
