@@ -22,12 +22,14 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from .jit import (
+    BYTE,
     FEATURES,
     INT32,
     Intrinsic,
     broadcast,
     call,
     constant,
+    emit_prefetch,
     emitted,
     load_vector,
     new_sums,
@@ -106,18 +108,22 @@ def emit_sums(
     columns: list[ir.Value],
     add: Addition,
     halves: int = 1,
+    begin_step: Callable[[ir.Value], None] | None = None,
 ) -> list[list[ir.Value]]:
     """Emit the sums of rows with panels, from their addresses.
 
-    Return a list of sums for each panel.  `add` emits one step.  A byte of a panel has
-    one entry, or two entries if `halves` is 2.  Loading the rows limits the speed of
-    one panel, so several panels share these loads.
+    Return a list of sums for each panel.  `add` emits one step, and `begin_step` what
+    comes before the step of a number.  A byte of a panel has one entry, or two entries
+    if `halves` is 2.  Loading the rows limits the speed of one panel, so several panels
+    share these loads.
     """
     starts = [builder.bitcast(address, INT32.as_pointer()) for address in rows]
     panels = [builder.bitcast(address, _SUMS.as_pointer()) for address in columns]
     # Each half has its own sums: an addition does not wait for the one before it.
     sums = [[new_sums(builder, _SUMS, len(rows)) for _ in panels] for _ in range(halves)]
     with cgutils.for_range(builder, builder.sdiv(depth, ir.Constant(depth.type, halves * STEP))) as loop:
+        if begin_step is not None:
+            begin_step(loop.index)
         loaded = [builder.load(builder.gep(panel, [loop.index]), align=1) for panel in panels]
         first = times(builder, loop.index, halves)
         for half in range(halves):
@@ -148,7 +154,13 @@ def _half(builder: ir.IRBuilder, value: ir.Value, half: int) -> ir.Value:
 
 
 def _emit_tile(
-    builder: ir.IRBuilder, tile: tuple[ir.Value, ...], add: Addition, count: int, panels: int, halves: int = 1
+    builder: ir.IRBuilder,
+    tile: tuple[ir.Value, ...],
+    add: Addition,
+    count: int,
+    panels: int,
+    halves: int = 1,
+    begin_step: Callable[[ir.Value], None] | None = None,
 ) -> list[list[ir.Value]]:
     """Emit the sums of `count` rows with some panels.
 
@@ -159,7 +171,7 @@ def _emit_tile(
     starts = [builder.gep(rows, [builder.mul(place, depth)]) for place in places]
     numbers = [plus(builder, panel, i) for i in range(panels)]
     columns = [builder.gep(packed, [builder.mul(number, size)]) for number in numbers]
-    return emit_sums(builder, starts, depth, columns, add, halves)
+    return emit_sums(builder, starts, depth, columns, add, halves, begin_step)
 
 
 def _storing(add: Addition, count: int, panels: int, halves: int = 1) -> Intrinsic:
@@ -179,6 +191,22 @@ def _storing(add: Addition, count: int, panels: int, halves: int = 1) -> Intrins
     return write
 
 
+def _emit_maxima(
+    builder: ir.IRBuilder,
+    tile: tuple[ir.Value, ...],
+    add: Addition,
+    out: ir.Value,
+    begin_step: Callable[[ir.Value], None] | None = None,
+) -> None:
+    """Raise integers at `out` to the maxima of sums of ROWS rows with WIDE panels."""
+    for j, sums in enumerate(_emit_tile(builder, tile, add, ROWS, WIDE, begin_step=begin_step)):
+        target = builder.gep(out, [ir.Constant(tile[1].type, j * LANES)])
+        best = load_vector(builder, target, _SUMS)
+        for total in sums:
+            best = builder.select(builder.icmp_signed(">", total, best), total, best)
+        store_vector(builder, best, target)
+
+
 def _maxima(add: Addition) -> Intrinsic:
     """Return the intrinsic that raises integers to the maxima of sums.
 
@@ -187,13 +215,27 @@ def _maxima(add: Addition) -> Intrinsic:
 
     @emitted
     def raise_to_maxima(builder, rows, row, last, depth, packed, panel, out):
-        tile = rows, row, last, depth, packed, panel
-        for j, sums in enumerate(_emit_tile(builder, tile, add, ROWS, WIDE)):
-            target = builder.gep(out, [ir.Constant(row.type, j * LANES)])
-            best = load_vector(builder, target, _SUMS)
-            for total in sums:
-                best = builder.select(builder.icmp_signed(">", total, best), total, best)
-            store_vector(builder, best, target)
+        _emit_maxima(builder, (rows, row, last, depth, packed, panel), add, out)
+
+    return raise_to_maxima
+
+
+def _maxima_ahead(add: Addition) -> Intrinsic:
+    """Return the intrinsic of `_maxima` that also prefetches memory.
+
+    Each step of STEP bytes prefetches the line at the next `pace` bytes from the
+    address `place` on, but not beyond `end`.  Many prefetches at once would fill the
+    queue of cache misses, and the sums would wait for them.
+    """
+
+    @emitted
+    def raise_to_maxima(builder, rows, row, last, depth, packed, panel, out, place, pace, end):
+        def fetch(step: ir.Value) -> None:
+            address = builder.add(place, builder.mul(pace, step))
+            address = builder.select(builder.icmp_signed("<", address, end), address, end)
+            emit_prefetch(builder, builder.inttoptr(address, BYTE.as_pointer()))
+
+        _emit_maxima(builder, (rows, row, last, depth, packed, panel), add, out, fetch)
 
     return raise_to_maxima
 
@@ -329,14 +371,17 @@ if FEATURES.get("avx512vnni", False):
 
 
 def make_tiles(addition: str) -> tuple[Intrinsic, ...]:
-    """Return six intrinsics, made with one of the ADDITIONS.
+    """Return seven intrinsics, made with one of the ADDITIONS.
 
-    These are: sums, maxima, strip, dots, strip of half bytes, and sums in rows with
-    their maxima.
+    These are: sums, maxima, strip, dots, strip of half bytes, sums in rows with their
+    maxima, and maxima with prefetches.
     """
     add = ADDITIONS[addition]
     strips = _storing(add, 2, STRIP), _storing(add, 2, STRIP, halves=2)
-    return _storing(add, ROWS, WIDE), _maxima(add), strips[0], _dots(add), strips[1], _placing(add)
+    return (
+        _storing(add, ROWS, WIDE), _maxima(add), strips[0], _dots(add), strips[1], _placing(add),
+        _maxima_ahead(add),
+    )  # fmt: skip
 
 
 #: ``byte_tile`` writes the sums (int32) of ROWS rows with WIDE panels to `out`, row by
@@ -346,5 +391,7 @@ def make_tiles(addition: str) -> tuple[Intrinsic, ...]:
 #: VECTORS vectors, which are not packed, with the two rows of a query.  ``byte_rows``
 #: writes the sums of ``byte_tile`` minus the `shifts` of their columns to rows of
 #: `stride` integers, and raises row i of `maxima` (ROWS, WIDE * LANES) to those of row
-#: i.
-byte_tile, byte_max, byte_strip, byte_dots, half_byte_strip, byte_rows = make_tiles(list(ADDITIONS)[-1])
+#: i.  ``byte_max_ahead`` is ``byte_max`` with prefetches.
+byte_tile, byte_max, byte_strip, byte_dots, half_byte_strip, byte_rows, byte_max_ahead = make_tiles(
+    list(ADDITIONS)[-1]
+)

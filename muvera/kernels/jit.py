@@ -337,6 +337,13 @@ def broadcast(builder: ir.IRBuilder, scalar: ir.Value, lanes: int) -> ir.Value:
     return shuffle(builder, first, undefined, [0] * lanes)
 
 
+def emit_prefetch(builder: ir.IRBuilder, address: ir.Value) -> None:
+    """Emit the prefetch of the cache line at `address`, which may be any address."""
+    # Read, into the second-level cache: the first would evict the packed columns.
+    flags = [ir.Constant(INT32, flag) for flag in (0, 2, 1)]
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), address, *flags)
+
+
 def fused_multiply_add(builder: ir.IRBuilder, left: ir.Value, right: ir.Value, total: ir.Value) -> ir.Value:
     """Emit ``left * right + total`` over float32 vectors, rounded once."""
     return call(builder, f"llvm.fma.v{total.type.count}f32", total.type, left, right, total)

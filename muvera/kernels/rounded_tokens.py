@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from .byte_tile import STEP, WIDE, byte_max
+from .byte_tile import STEP, WIDE, byte_max_ahead
 from .jit import (
     BYTE,
     FLOAT,
@@ -29,7 +29,7 @@ from .jit import (
     shuffle,
     store_vector,
 )
-from .rows import HAS_HALVES, fetch_tokens, half_at, widen
+from .rows import HAS_HALVES, half_at, widen
 from .selection import STOPPED, enough, enter
 from .tile import LANES, ROWS
 from .token_codes import CodeQuery, QueryRounding, round_query
@@ -177,6 +177,10 @@ def score_rounded(floats, halves, offsets, documents, query, stop_at, heap, out)
     flat, bits = floats.reshape(-1), halves.reshape(-1)
     rows = np.zeros(_ROUNDED * stride, np.uint8)
     best = np.empty(biases.shape[0], np.int32)
+    # Of float32 rows, every second line is prefetched: the processor reads pairs.
+    entry_bytes = 2 if bits.shape[0] > 0 else 4
+    base = np.int64(bits.ctypes.data) if bits.shape[0] > 0 else np.int64(flat.ctypes.data)
+    pace = STEP * ROWS * entry_bytes
     stopping = stop_at.products.shape[0] > 0
     out[:] = -np.inf
     if stopping and stop_at.state[STOPPED] > 0:
@@ -186,7 +190,8 @@ def score_rounded(floats, halves, offsets, documents, query, stop_at, heap, out)
         if start == stop:
             continue
         following = documents[min(i + 1, documents.shape[0] - 1)]
-        ahead, ahead_stop = offsets[following] * depth, offsets[following + 1] * depth
+        ahead = base + offsets[following] * depth * entry_bytes
+        end = max(ahead, base + offsets[following + 1] * depth * entry_bytes - 1)
         peak = _peak(flat, bits, start * depth, stop * depth)
         per_unit = np.float32(127.0) / peak if peak > _LEAST_PEAK else np.float32(0.0)
         best[:] = _LEAST
@@ -196,10 +201,12 @@ def score_rounded(floats, halves, offsets, documents, query, stop_at, heap, out)
             for panel in range(0, biases.shape[0] // LANES, WIDE):
                 maxima = best[panel * LANES :]
                 for row in range(0, last - first, ROWS):
+                    byte_max_ahead(
+                        rows, row, last - first - 1, stride, packed, panel, maxima, ahead,
+                        pace if panel == 0 else 0, end,
+                    )  # fmt: skip
                     if panel == 0:
-                        fetch_tokens(flat, bits, ahead, min(ahead + ROWS * depth, ahead_stop))
-                        ahead += ROWS * depth
-                    byte_max(rows, row, last - first - 1, stride, packed, panel, maxima)
+                        ahead = min(ahead + ROWS * depth * entry_bytes, end)
         total = 0.0
         for token in range(units.shape[0]):
             total += np.float64(units[token]) * (np.float64(best[token]) - np.float64(biases[token]))

@@ -20,8 +20,8 @@ from .jit import (
     INT32,
     Intrinsic,
     broadcast,
-    call,
     constant,
+    emit_prefetch,
     emitted,
     fused_multiply_add,
     helper,
@@ -220,10 +220,7 @@ def sum_byte_rows(builder, rows, width, numbers, shares, count, whole, out):
 @emitted
 def prefetch(builder, array, position):
     """Fetch the cache line at ``array[position]``, which may lie outside the array."""
-    address = builder.bitcast(builder.gep(array, [position]), BYTE.as_pointer())
-    # Read, into the second-level cache: the first would evict the packed columns.
-    flags = [ir.Constant(INT32, flag) for flag in (0, 2, 1)]
-    call(builder, "llvm.prefetch.p0", ir.VoidType(), address, *flags)
+    emit_prefetch(builder, builder.bitcast(builder.gep(array, [position]), BYTE.as_pointer()))
 
 
 def make_halves_to_floats(native: bool) -> Intrinsic:

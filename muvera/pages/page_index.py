@@ -32,7 +32,7 @@ from ..utils.locks import renew_after_fork
 from .encoders import COLPALI_GRID, PageEncoder, as_page_encoder, required_page_encoder
 from .folder import PATCHES, POOLED, Facts, is_page_index, read_parts
 from .hit import PageHit, Source
-from .page import Page, PageFacts, of_each, own_metadata
+from .page import DOCUMENT, Page, PageFacts, of_each, own_metadata
 from .query import PageQueries, Words, required
 
 #: Patches that are replaced by one mean.  ColPali's authors keep 97.8% of the nDCG with
@@ -467,6 +467,21 @@ class PageIndex:
     def ids(self) -> list[int | str]:
         """The ids of all pages, in insertion order."""
         return self._pages.select({})
+
+    def pages_of(self, document: str) -> list[int | str]:
+        """Return the ids of a document's pages, in insertion order.
+
+        Parameters
+        ----------
+        document : str
+            Its name, such as the path of a PDF below :attr:`root`.
+
+        Returns
+        -------
+        list of int or str
+            Empty for an unknown document.
+        """
+        return self._pages.select({DOCUMENT: document})
 
     def __len__(self) -> int:
         return len(self._pages)

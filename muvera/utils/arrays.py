@@ -276,15 +276,15 @@ def memory_size() -> float:
         return math.inf
 
 
-def resident_share(array: NDArray[np.generic], samples: int) -> float | None:
-    """Return the share of a mapped array's pages that are in memory.
+def resident_share(array: NDArray[np.generic], places: NDArray[np.int64]) -> float | None:
+    """Return the share of some bytes of a mapped array that are in memory.
 
     Parameters
     ----------
     array : numpy.ndarray
         Memory-mapped array.
-    samples : int
-        Largest number of pages to check.
+    places : int64 (n,)
+        Offsets of the bytes from the array's first one, at least one.
 
     Returns
     -------
@@ -293,13 +293,10 @@ def resident_share(array: NDArray[np.generic], samples: int) -> float | None:
     """
     if _LIBC is None or array.nbytes == 0:
         return None
-    low = array.ctypes.data // _PAGE * _PAGE
-    pages = -(-(array.ctypes.data + array.nbytes - low) // _PAGE)
     resident = 0
     flag = (ctypes.c_ubyte * 1)()
-    checked = np.linspace(0, pages - 1, min(samples, pages)).astype(np.int64).tolist()
-    for page in checked:
-        if _LIBC.mincore(ctypes.c_void_p(low + page * _PAGE), ctypes.c_size_t(1), flag):
+    for address in ((array.ctypes.data + places) // _PAGE * _PAGE).tolist():
+        if _LIBC.mincore(ctypes.c_void_p(address), ctypes.c_size_t(1), flag):
             return None
         resident += flag[0] & 1
-    return resident / len(checked)
+    return resident / len(places)

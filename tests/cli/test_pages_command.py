@@ -49,6 +49,23 @@ def test_a_second_call_continues(index: Path, tmp_path: Path) -> None:
     assert facts["pages"] == 3 and len(facts["skipped"]) == 1
 
 
+def test_a_deleted_document_is_encoded_again(index: Path, tmp_path: Path) -> None:
+    write_pdf(tmp_path / "reports" / "2025.pdf", ["new", "newer"])
+    answer("pages", "index", tmp_path / "reports", index, "--encoder", "grey")
+    facts = answer("pages", "delete", index, "2024.pdf", "2025.pdf:2", "2024.pdf:1")
+    assert (facts["deleted"], facts["pages"]) == (3, 1)
+    assert PageIndex.load(index).ids == ["2025.pdf:1"]
+    write_pdf(tmp_path / "reports" / "2024.pdf", ["annual report"])  # a page is gone
+    facts = answer("pages", "index", tmp_path / "reports", index, "--encoder", "grey")
+    assert facts["pages"] == 3 and PageIndex.load(index).pages_of("2024.pdf") == ["2024.pdf:1"]
+
+
+def test_an_unknown_document_deletes_nothing(index: Path) -> None:
+    code, _, err = muvera("pages", "delete", index, "2024.pdf", "2023.pdf")
+    assert code == 2 and "has no document and no page '2023.pdf'" in " ".join(err.split())
+    assert len(PageIndex.load(index)) == 2
+
+
 def test_wrong_arguments_are_named(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for arguments, words in (
         (("search", index, " "), "The query is blank"),

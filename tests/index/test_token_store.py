@@ -118,25 +118,46 @@ def on_disk(tmp_path: Path) -> TokenStore[MultiVectors]:
     return store
 
 
+def in_memory(tokens: Any) -> float | None:
+    """Return the share of a file's pages that are in memory."""
+    return resident_share(tokens, np.linspace(0, tokens.nbytes - 1, 64).astype(np.int64))
+
+
+def dropped(store: TokenStore[MultiVectors]) -> list[float | None]:
+    """Drop the pages of all files, and return the shares that stayed in memory."""
+    shares = []
+    for segment in store.segments:
+        if segment.path is not None:
+            forget(segment.vectors.tokens)
+            with segment.path.open("rb") as stream:
+                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            shares.append(in_memory(segment.vectors.tokens))
+    return shares
+
+
 @linux
 def test_read_ahead(on_disk: TokenStore[MultiVectors]) -> None:
     expected = [text.copy() for text in on_disk.rows(np.arange(11))]
     assert on_disk.read_ahead(np.array([0, 9])) == 0  # all of it is in memory
-    assert resident_share(on_disk.segments[0].vectors.tokens, 5) == 1
+    assert in_memory(on_disk.segments[0].vectors.tokens) == 1
     on_disk.pages = PageCache()  # check again if the files are in memory
-    shares = []
-    for segment in on_disk.segments[:2]:
-        assert segment.path is not None
-        forget(segment.vectors.tokens)
-        with segment.path.open("rb") as stream:
-            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        shares.append(resident_share(segment.vectors.tokens, 64))
-    if shares != [0, 0]:
+    if dropped(on_disk) != [0, 0]:
         pytest.skip("this file system keeps its pages")
     assert on_disk.read_ahead(np.empty(0, np.int64)) == 0
     assert on_disk.read_ahead(np.array([9, 0, 3, 10])) == 3  # the last is in memory
     assert on_disk.read_ahead(np.array([1, 2])) == 1  # neighbors are one range
     assert_same(on_disk.rows(np.arange(11)), expected)
+
+
+@linux
+def test_rows_in_memory_are_not_prefetched_if_others_are_missing(on_disk: TokenStore[MultiVectors]) -> None:
+    if dropped(on_disk) != [0, 0]:
+        pytest.skip("this file system keeps its pages")
+    on_disk.rows(np.array([4, 0]))  # of the first file
+    assert [in_memory(segment.vectors.tokens) for segment in on_disk.segments[:2]] == [1, 0]
+    assert on_disk.read_ahead(np.array([4, 0])) == 0
+    on_disk.pages = PageCache()
+    assert on_disk.read_ahead(np.array([4, 9])) == 2
 
 
 def test_let_go(on_disk: TokenStore[MultiVectors], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,6 +191,6 @@ def test_other_systems(on_disk: TokenStore[MultiVectors], monkeypatch: pytest.Mo
     monkeypatch.setattr(arrays, "_LIBC", None)
     tokens = on_disk.segments[0].vectors.tokens
     assert ask_for(tokens.ctypes.data, np.zeros(1, np.int64), np.ones(1, np.int64)) == 0
-    assert resident_share(tokens, 64) is None
+    assert in_memory(tokens) is None
     forget(tokens)
     assert on_disk.read_ahead(np.array([0, 9])) == 0

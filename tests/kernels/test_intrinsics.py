@@ -223,7 +223,7 @@ def test_arrays_start_at_a_cache_line(count: int) -> None:
 
 
 #: Tiles of bytes for every way to add products, by name.
-TILES = ("tile", "maxima", "strip", "dots", "half strip", "in rows")
+TILES = ("tile", "maxima", "strip", "dots", "half strip", "in rows", "maxima ahead")
 DEPTH, COLUMNS, COUNT = 3 * SPAN, 2 * STRIP * LANES - 3, ROWS - 1
 STRIDE = 2 * STRIP * LANES
 SMALLEST = -(2**31)
@@ -271,8 +271,12 @@ def test_maxima_of_products_of_bytes_are_exact(addition: str, extreme: bool, sta
     for panel in range(0, 2 * STRIP, WIDE):
         own = exact[:, panel * LANES : (panel + WIDE) * LANES]
         best = np.full(WIDE * LANES, start, np.int32)
-        byte_tiles(addition)["maxima"](rows.reshape(-1), 0, COUNT - 1, DEPTH, packed, panel, best)
+        ahead, tile = best.copy(), (rows.reshape(-1), 0, COUNT - 1, DEPTH, packed, panel)
+        byte_tiles(addition)["maxima"](*tile, best)
         np.testing.assert_array_equal(best[: own.shape[1]], np.maximum(own.max(axis=0), start))
+        address = rows.ctypes.data
+        byte_tiles(addition)["maxima ahead"](*tile, ahead, address, 64, address + rows.nbytes - 1)
+        np.testing.assert_array_equal(ahead, best)
 
 
 @every_addition

@@ -1,10 +1,10 @@
-"""``muvera pages``: index the pages of PDFs and pictures, search and serve them."""
+"""``muvera pages``: index, search, delete and serve the pages of PDFs and pictures."""
 
 from __future__ import annotations
 
 import typer
 
-from . import index, search, serve
+from . import delete, index, search, serve
 
 __all__ = ["pages"]
 
@@ -13,7 +13,7 @@ pages = typer.Typer(rich_markup_mode=None)
 
 @pages.callback()
 def start() -> None:
-    """Index the pages of PDFs and pictures, search and serve them.
+    """Index, search, delete and serve the pages of PDFs and pictures.
 
     \b
     Example:
@@ -25,4 +25,5 @@ def start() -> None:
 
 pages.command("index")(index.index)
 pages.command("search")(search.search)
+pages.command("delete")(delete.delete)
 pages.command("serve")(serve.serve)

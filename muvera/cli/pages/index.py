@@ -41,7 +41,8 @@ def index(
 
     Each document or page that cannot be read gets a warning. The index is saved about
     every ten seconds. Run an interrupted command again to continue, and run it again to
-    add new documents; changed documents are not encoded again.
+    add new documents. Changed documents are not encoded again: use muvera pages delete
+    first.
 
     \b
     Example:
