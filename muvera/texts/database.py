@@ -243,6 +243,8 @@ class DocumentDatabase:
                 connection.execute("BEGIN")
                 for identity in deleted:
                     _remove(connection, identity, self.has_means)
+                (last,) = connection.execute("SELECT max(row) FROM documents").fetchone()
+                self._words.forget_rows((last or 0) + 1)
                 for document in rows:
                     _store(connection, document, self.has_means)
                 connection.execute(f"PRAGMA user_version = {version}")
