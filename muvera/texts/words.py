@@ -233,6 +233,7 @@ class WordScores:
             self._scores[word] = pairs
             self._kept += len(pairs[0])
         return self._scores[word]
+
     def _bm25(
         self, connection: sqlite3.Connection, term: bytes
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -243,12 +244,15 @@ class WordScores:
         found = connection.execute(_OCCURRENCES, (term,)).fetchone()[0] or ""
         rows, frequencies = np.unique(np.fromstring(found, np.int64, sep=","), return_counts=True)
         if not 0 < len(rows) <= documents or rows[-1] >= len(self._lengths):
-            raise sqlite3.DatabaseError("the list of words is damaged")
+            raise _damage()
+        lengths = self._lengths[rows]
+        if lengths.min() <= 0:
+            raise _damage()
         idf = math.log((documents - len(rows) + 0.5) / (len(rows) + 0.5))
         if idf <= 0:
             idf = _LOWEST_IDF
-        # The order of the operations is FTS5's, so that the bits are.
-        norms = frequencies + _K1 * (1 - _B + _B * self._lengths[rows] / mean_length)
+        # In FTS5's order of operations, for equal bits.
+        norms = frequencies + _K1 * (1 - _B + _B * lengths / mean_length)
         return rows, idf * ((frequencies * (_K1 + 1.0)) / norms)
 
     def _read_lengths(self, connection: sqlite3.Connection) -> _Averages:
@@ -260,24 +264,30 @@ class WordScores:
             if last is None:
                 break
             part = np.zeros(last + 1 - start, np.int32)
-            part[np.fromstring(ids, np.int64, sep=",") - start] = _decoded(bytes.fromhex(sizes))
+            rows = np.fromstring(ids, np.int64, sep=",")
+            part[rows - start] = _decoded(bytes.fromhex(sizes), len(rows))
             parts.append(part)
             start = last + 1
         self._lengths = np.concatenate(parts)
-        (totals,) = connection.execute("SELECT block FROM words_data WHERE id = 1").fetchone()
-        documents, words = _decoded(totals).tolist()
+        # Its first two numbers: documents, and words of all documents.
+        stored = connection.execute("SELECT block FROM words_data WHERE id = 1").fetchone()
+        documents, words = _decoded(stored[0] if stored else b"", 2).tolist()
+        if documents <= 0 or words <= 0:
+            raise _damage()
         return _Averages(documents, words / documents)
 
     def _names(self, connection: sqlite3.Connection, rows: list[int]) -> list[int | str | None]:
         """Return the ids of documents by row; None for a row without a document."""
-        unknown = [row for row in rows if row not in self._ids]
-        if unknown:
+        names = list(map(self._ids.get, rows))
+        if None in names:
+            unknown = [row for row, name in zip(rows, names, strict=True) if name is None]
             if len(self._ids) + len(unknown) > _KEPT_WORDS:
                 self._ids.clear()
                 unknown = rows
             query = "SELECT row, id FROM documents WHERE row IN (SELECT value FROM json_each(?))"
             self._ids.update(connection.execute(query, (json.dumps(unknown),)))
-        return [self._ids.get(row) for row in rows]
+            names = list(map(self._ids.get, rows))
+        return names
 
 
 def _scored_by_sqlite(
@@ -290,15 +300,21 @@ def _scored_by_sqlite(
     return rows, np.fromiter((score for _, score in pairs), np.float64, len(pairs))
 
 
-def _decoded(content: bytes) -> NDArray[np.int64]:
-    """Decode SQLite's integers of variable length.
+def _decoded(content: bytes, count: int) -> NDArray[np.int64]:
+    """Decode `count` of SQLite's integers of variable length.
 
     Each byte holds seven bits, the highest first.  The last byte is less than 128.
     """
     parts = np.frombuffer(content, np.uint8).astype(np.int64)
     ends = np.flatnonzero(parts < 128) + 1
-    if len(ends) == len(parts):
+    if len(ends) != count or ends[-1] != len(parts):
+        raise _damage()
+    if count == len(parts):
         return parts
     starts = np.concatenate([[0], ends[:-1]])
     places = np.repeat(ends, ends - starts) - np.arange(1, len(parts) + 1)
     return np.asarray(np.add.reduceat((parts & 127) << 7 * places, starts), np.int64)
+
+
+def _damage() -> sqlite3.DatabaseError:
+    return sqlite3.DatabaseError("the numbers of words are damaged")
