@@ -406,22 +406,21 @@ class DocumentDatabase:
             "WHERE documents.id IN (SELECT value FROM json_each(?))"
         )
         with self._lock:
-            found = list(map(self._means.get, ids))
+            names = list(ids)
+            found = list(map(self._means.get, names))
             if None in found:
-                missing = [identity for identity, vector in zip(ids, found, strict=True) if vector is None]
+                missing = [name for name, vector in zip(names, found, strict=True) if vector is None]
                 read = dict(self._read(query, [json.dumps(missing)]))
                 _check_means(read, dimension)
                 if len(self._means) + len(read) > _KEPT_MEANS:
                     self._means.clear()
                 self._means.update(read)
-                found = [
-                    read.get(identity) if vector is None else vector
-                    for identity, vector in zip(ids, found, strict=True)
-                ]
-        known = {identity: vector for identity, vector in zip(ids, found, strict=True) if vector is not None}
+                known = dict(zip(names, found, strict=True)) | read
+                names = [name for name in names if known[name] is not None]
+                found = [known[name] for name in names]
         # One array of all bytes takes a fifth of the time of an array of each.
-        means = np.frombuffer(b"".join(known.values()), MEAN)
-        return list(known), means.reshape(len(known), dimension)
+        means = np.frombuffer(b"".join(vector for vector in found if vector is not None), MEAN)
+        return names, means.reshape(len(names), dimension)
 
     def put_means(self, means: Iterable[tuple[int | str, bytes | None]]) -> None:
         """Store the mean token vectors of new documents.

@@ -124,6 +124,9 @@ class WordScores:
     def __init__(self) -> None:
         # The number of words of each document, by row; 0 for a row without a document.
         self._lengths = np.empty(0, np.int32)
+        # The ids of documents by row.
+        self._ids: dict[int, int | str] = {}
+        self._last_row = 0  # of these
         self.clear()
 
     def clear(self) -> None:
@@ -131,7 +134,6 @@ class WordScores:
         self._counts: dict[str, int] = {}
         self._terms: dict[str, bytes | None] = {}
         self._scores: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
-        self._ids: dict[int, int | str] = {}
         self._kept = 0
         self._averages: _Averages | None = None
 
@@ -144,6 +146,8 @@ class WordScores:
             The first row that no document has.
         """
         self._lengths = self._lengths[:start]
+        if self._last_row >= start:
+            self._ids.clear()
 
     def rarest(self, connection: sqlite3.Connection, words: Sequence[str]) -> list[str]:
         """Return the rarest words, which occur in at most 8,000 documents in total.
@@ -286,6 +290,7 @@ class WordScores:
                 unknown = rows
             query = "SELECT row, id FROM documents WHERE row IN (SELECT value FROM json_each(?))"
             self._ids.update(connection.execute(query, (json.dumps(unknown),)))
+            self._last_row = max(self._last_row, *unknown)
             names = list(map(self._ids.get, rows))
         return names
 
