@@ -5,6 +5,8 @@ Heavy imports are inside the commands.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import warnings
 from typing import Annotated
 
@@ -87,4 +89,7 @@ app.add_typer(pages.pages, name="pages", cls=Commands)
 def main() -> None:
     """Run the command line."""
     warnings.showwarning = lambda message, *_, **__: warn(str(message))
+    # Python ends with a search for garbage among all objects.  numba's are many: this
+    # would take longer than most searches.
+    atexit.register(gc.freeze)
     app(prog_name="muvera")
