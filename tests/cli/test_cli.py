@@ -162,13 +162,15 @@ def test_a_step_of_unknown_length_shows_its_clock_alone(
     assert "fitting: [00:00]" in drawn and "texts/s" not in drawn
 
 
-def test_a_program_ends_without_a_search_for_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_rarely_searches_for_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
     at_end: list[object] = []
+    thresholds: list[int] = []
+    monkeypatch.setattr(gc, "set_threshold", thresholds.append)
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
     monkeypatch.setattr(atexit, "register", at_end.append)
     monkeypatch.setattr(cli, "app", lambda prog_name: None)
     cli.main()
-    assert at_end == [gc.freeze]
+    assert at_end == [gc.freeze] and thresholds == [10_000]
 
 
 def test_formats_and_help_list_every_name() -> None:
