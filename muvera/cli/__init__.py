@@ -5,6 +5,8 @@ Heavy imports are inside the commands.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import warnings
 from typing import Annotated
 
@@ -87,4 +89,8 @@ app.add_typer(pages.pages, name="pages", cls=Commands)
 def main() -> None:
     """Run the command line."""
     warnings.showwarning = lambda message, *_, **__: warn(str(message))
+    # Imports make many objects that stay.  Python would search them for garbage after
+    # each 700 new ones, and at the end, which would take longer than most searches.
+    gc.set_threshold(10_000)
+    atexit.register(gc.freeze)
     app(prog_name="muvera")

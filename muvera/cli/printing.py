@@ -77,13 +77,15 @@ def progress_bar(total: int | None, unit: str, title: str) -> Iterator[Callable[
     if not sys.stderr.isatty():
         yield lambda _: None
         return
-    with tqdm(total=total, unit=f" {unit}", unit_scale=True, desc=title, leave=False) as bar:
+    clock = "{desc}[{elapsed}]"
+    options: dict[str, Any] = {"unit": f" {unit}", "unit_scale": True, "desc": f"{title}: ", "leave": False}
+    with tqdm(total=total, bar_format=None if total else clock, **options) as bar:
         stages, ended = [""], threading.Event()
 
         def redraw() -> None:
             while not ended.wait(_REDRAW_SECONDS):
                 complete = total is not None and bar.n >= total > 0
-                bar.bar_format = "{desc}[{elapsed}]" if complete or not (total or bar.n) else None
+                bar.bar_format = clock if complete or not (total or bar.n) else None
                 bar.set_description(stages[-1] or ("finishing" if complete else title))
 
         thread = threading.Thread(target=redraw, daemon=True)

@@ -88,6 +88,9 @@ _ROUND = 16
 # The cap is at least this many times k, as in a search.
 _LEAST = 3
 
+# Expected misses of this many checks are traced together: 4 MiB.
+_TRACED = 1 << 19
+
 
 class FirstStage(NamedTuple):
     """Recall of all documents, recall of added documents, and a warning.
@@ -299,7 +302,7 @@ class Calibration:
         np.put_along_axis(best, np.argsort(-scores, axis=1, kind="stable")[:, :BEST], True, axis=1)
         slope, variance = _error_model(products, scores, query_tokens)
         states = _states(slope, variance, query_tokens)
-        levels = tuple(_level(target, within, products, scores, best, states, added) for target in TARGETS)
+        levels = _levels(TARGETS, within, products, scores, best, states, added)
         if depth is None:
             depth = max(_LEAST * BEST, _number(best, _NEARLY_ALL))
         failed = int((best[:, :depth].sum(axis=1) < _FAILED * best.sum(axis=1)).sum())
@@ -422,28 +425,60 @@ def with_enough_tokens(queries: MultiVectors) -> MultiVectors:
     return filled
 
 
-def _level(
-    target: float,
+def _levels(
+    targets: Sequence[float],
     within: float,
     products: NDArray[np.float32],
     scores: NDArray[np.float32],
     best: NDArray[np.bool_],
     states: NDArray[np.float64],
     added: NDArray[np.bool_] | None = None,
+) -> tuple[Level, ...]:
+    """Return the level of each of `targets`, which ascend."""
+    # If no candidate is one of the exact best, no number of candidates is enough.
+    recalls = [target / within if within else math.inf for target in targets]
+    caps = np.array([_cap(best, recall) for recall in recalls], np.int64)
+    most = int(caps.max())
+    checks = most // STEP + 1
+    together = max(1, _TRACED // (len(best) * checks))
+    ranked = np.ascontiguousarray(scores[:, :most])
+    found = np.ascontiguousarray(products[:, :most])
+    levels = []
+    for first in range(0, len(targets), together):
+        part = slice(first, first + together)
+        misses = np.full((len(caps[part]), len(best), checks), np.inf)
+        trace_misses(ranked, found, caps[part], BEST, states.copy(), misses)
+        for target, recall, cap, expected in zip(
+            targets[part], recalls[part], caps[part].tolist(), misses, strict=True
+        ):
+            reached = expected[:, : cap // STEP + 1]
+            levels.append(_level(target, recall, within, cap, scores, best, reached, added))
+    return tuple(levels)
+
+
+def _cap(best: NDArray[np.bool_], recall: float) -> int:
+    """Return the number of candidates at which ranking stops at the latest."""
+    enough = max(_LEAST * BEST, _number(best, 1 - _SHARE * (1 - recall)))
+    return int(min(best.shape[1], -(-enough // _ROUND) * _ROUND))
+
+
+def _level(
+    target: float,
+    recall: float,
+    within: float,
+    cap: int,
+    scores: NDArray[np.float32],
+    best: NDArray[np.bool_],
+    expected: NDArray[np.float64],
+    added: NDArray[np.bool_] | None,
 ) -> Level:
     """Return the level with the largest limit that keeps the mean recall.
 
-    Recall among the candidates must be at least ``target / within``.
+    The `recall` among the candidates must be at least ``target / within``.  Column j of
+    `expected` has the misses that are expected after ``STEP * j`` candidates.
     """
-    # If no candidate is one of the exact best, no number of candidates is enough.
-    recall = target / within if within else math.inf
-    count, width = best.shape
+    count = len(best)
     recalls = np.cumsum(best, axis=1) / BEST  # after each candidate
-    enough = max(_LEAST * BEST, _number(best, 1 - _SHARE * (1 - recall)))
-    cap = min(width, -(-enough // _ROUND) * _ROUND)
-    expected = np.full((count, cap // STEP + 1), np.inf)
-    traced = np.ascontiguousarray(scores[:, :cap]), np.ascontiguousarray(products[:, :cap])
-    trace_misses(*traced, BEST, states.copy(), expected)
     # A limit stops at the first check below it.
     reached = np.minimum.accumulate(expected[:, 1:], axis=1) / BEST
     checks = recalls[:, STEP - 1 : cap : STEP][:, : reached.shape[1]]

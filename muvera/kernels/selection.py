@@ -45,8 +45,8 @@ _TAIL = np.array([0.5 * math.erfc((i / _FINE - _EDGE) / math.sqrt(2)) for i in r
 
 
 @helper
-def _expected_misses(least, products, state, most):
-    """Return how many of the k best are expected among the remaining candidates.
+def _add_misses(total, start, stop, least, products, state, most):
+    """Add the expected misses among the candidates from `start` to `stop` to `total`.
 
     The result is any number above `most` if there are more.
     """
@@ -55,9 +55,9 @@ def _expected_misses(least, products, state, most):
     spread = max(0.0, state[SQUARES] - count * mean * mean) * count / (count - 1)
     deviation = np.sqrt((spread + _PRIOR * state[VARIANCE]) / (count + _PRIOR))
     inverse = 1.0 / max(deviation, 1e-30)
-    reach, total = (least - mean) * inverse, 0.0
+    reach = (least - mean) * inverse
     step = state[SLOPE] * inverse
-    for i in range(count, products.shape[0]):
+    for i in range(start, stop):
         place = (reach - step * products[i] + _EDGE) * _FINE
         if place >= 2 * _EDGE * _FINE:
             continue
@@ -67,6 +67,15 @@ def _expected_misses(least, products, state, most):
         if total > most:
             break
     return total
+
+
+@helper
+def _expected_misses(least, products, state, most):
+    """Return how many of the k best are expected among the remaining candidates.
+
+    The result is any number above `most` if there are more.
+    """
+    return _add_misses(0.0, np.int64(state[RANKED]), products.shape[0], least, products, state, most)
 
 
 @helper
@@ -131,12 +140,13 @@ def enter(heap, score):
 
 
 @kernel
-def trace_misses(scores, products, k, states, expected):
-    """Write the expected misses at every check of a ranking of all candidates.
+def trace_misses(scores, products, caps, k, states, expected):
+    """Write the expected misses at every check of a ranking, for several caps.
 
-    Candidates are in the order of `products` (n, c).  Column j of `expected`, float64
-    (n, c // STEP + 1), receives those after ``STEP * j`` candidates; entries without a
-    check stay unchanged.  `states`, float64 (n, STATE), are updated.
+    Candidates are in the order of `products` (n, c).  Column j of ``expected[l]``,
+    float64 (n, c // STEP + 1), receives those after ``STEP * j`` candidates among the
+    first ``caps[l]``; entries without a check stay unchanged.  `caps` are ascending, so
+    that one sum serves all of them.  `states`, float64 (n, STATE), are updated.
     """
     heap = np.empty(k, np.float32)
     for q in range(scores.shape[0]):
@@ -146,10 +156,16 @@ def trace_misses(scores, products, k, states, expected):
                 enter(heap, scores[q, i])
             states[q, LIMIT] = -1.0
             enough(scores[q, i], products[q], heap, states[q])
-            if (i + 1) % STEP == 0 and max(FIRST_CHECK, k + 2) <= i + 1 < scores.shape[1]:
-                expected[q, (i + 1) // STEP] = _expected_misses(
-                    np.float64(heap[0]), products[q], states[q], np.inf
-                )
+            seen = i + 1
+            if seen % STEP or seen < max(FIRST_CHECK, k + 2) or seen == scores.shape[1]:
+                continue
+            total, start = 0.0, seen
+            for level in range(caps.shape[0]):
+                if seen < caps[level]:
+                    least = np.float64(heap[0])
+                    total = _add_misses(total, start, caps[level], least, products[q], states[q], np.inf)
+                    start = caps[level]
+                    expected[level, q, seen // STEP] = total
 
 
 @helper

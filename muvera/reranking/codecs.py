@@ -47,6 +47,9 @@ _PLAID_BITS = (1, 2, 4, 8)
 # Number of tokens per task.
 _BLOCK = 8192
 
+# Number of tokens that are rounded to bytes together.
+_ROUNDED = 512
+
 # An entry of an int8 code is at most this many steps above or below _ZERO.
 _STEPS = 127
 
@@ -296,17 +299,28 @@ class Int8Codec(TokenCodec):
         Int8Codec
         """
         center = tokens.mean(axis=0, dtype=np.float64).astype(np.float32)
-        peaks = np.abs(tokens - center).max(axis=1)
+        peaks = np.empty(len(tokens), np.float32)
+        buffer = np.empty((min(_ROUNDED, len(tokens)), tokens.shape[1]), np.float32)
+        for start in range(0, len(tokens), _ROUNDED):
+            rows = slice(start, start + _ROUNDED)
+            centered = np.subtract(tokens[rows], center, out=buffer[: len(tokens[rows])])
+            peaks[rows] = np.abs(centered, out=centered).max(axis=1)
         return cls(center, _power_of_two(float(np.median(peaks)) / _STEPS))
 
     def _encode(self, tokens: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
-        centered = tokens - self._center
-        peaks = np.abs(centered).max(axis=1)
-        halves = _factors(np.maximum(peaks / (_STEPS * self._unit), _LEAST_FACTOR))
-        out[:, :FACTOR_BYTES] = halves.view(np.uint8).reshape(-1, FACTOR_BYTES)
-        steps = halves.astype(np.float32)[:, np.newaxis] * self._unit
-        rounded = np.clip(np.rint(centered / steps), -_STEPS, _STEPS)
-        out[:, FACTOR_BYTES : FACTOR_BYTES + self.dimension] = (rounded + _ZERO).astype(np.uint8)
+        # Two arrays that stay in the cache: new ones take most of the time.
+        buffers = np.empty((2, min(_ROUNDED, len(tokens)), self.dimension), np.float32)
+        for start in range(0, len(tokens), _ROUNDED):
+            rows = slice(start, start + _ROUNDED)
+            centered, sizes = buffers[:, : len(tokens[rows])]
+            np.subtract(tokens[rows], self._center, out=centered)
+            peaks = np.abs(centered, out=sizes).max(axis=1)
+            halves = _factors(np.maximum(peaks / (_STEPS * self._unit), _LEAST_FACTOR))
+            out[rows, :FACTOR_BYTES] = halves.view(np.uint8).reshape(-1, FACTOR_BYTES)
+            steps = halves.astype(np.float32)[:, np.newaxis] * self._unit
+            rounded = np.rint(np.divide(centered, steps, out=centered), out=centered)
+            np.clip(rounded, -_STEPS, _STEPS, out=rounded)
+            out[rows, FACTOR_BYTES : FACTOR_BYTES + self.dimension] = np.add(rounded, _ZERO, out=rounded)
 
 
 class ResidualCodec(TokenCodec):

@@ -124,7 +124,7 @@ class DocumentDatabase:
         self._writable = path is None
         # What queries read again and again; changes drop it.
         self._words = WordScores()
-        self._means: dict[int | str, NDArray[np.float16]] = {}
+        self._means: dict[int | str, bytes] = {}
         #: True if documents have mean vectors; False for a file of an older version.
         self.has_means = _has_means(self._connection)
         hold_during_fork(self)
@@ -243,6 +243,8 @@ class DocumentDatabase:
                 connection.execute("BEGIN")
                 for identity in deleted:
                     _remove(connection, identity, self.has_means)
+                (last,) = connection.execute("SELECT max(row) FROM documents").fetchone()
+                self._words.forget_rows((last or 0) + 1)
                 for document in rows:
                     _store(connection, document, self.has_means)
                 connection.execute(f"PRAGMA user_version = {version}")
@@ -377,8 +379,8 @@ class DocumentDatabase:
                 return self._words.best(connection, words, k)
             return self._read(query, [as_match(words), *parameters, k]) if words else []
 
-    def means(self, ids: Sequence[int | str], dimension: int) -> dict[int | str, NDArray[np.float16]]:
-        """Return the mean token vectors of documents, by id.
+    def means(self, ids: Sequence[int | str], dimension: int) -> tuple[list[int | str], NDArray[np.float16]]:
+        """Return the mean token vectors of documents.
 
         Parameters
         ----------
@@ -386,6 +388,13 @@ class DocumentDatabase:
             Ids that are unknown, or whose text is blank, are left out.
         dimension : int
             Number of columns.
+
+        Returns
+        -------
+        list of int or of str
+            The ids of the documents that have a mean vector, in the order of `ids`.
+        float16 (n, dimension)
+            Their mean vectors.
 
         Raises
         ------
@@ -397,15 +406,21 @@ class DocumentDatabase:
             "WHERE documents.id IN (SELECT value FROM json_each(?))"
         )
         with self._lock:
-            means = {identity: self._means[identity] for identity in ids if identity in self._means}
-            missing = [identity for identity in ids if identity not in means]
-            if missing:
-                read = _checked_means(self._read(query, [json.dumps(missing)]), dimension)
+            names = list(ids)
+            found = list(map(self._means.get, names))
+            if None in found:
+                missing = [name for name, vector in zip(names, found, strict=True) if vector is None]
+                read = dict(self._read(query, [json.dumps(missing)]))
+                _check_means(read, dimension)
                 if len(self._means) + len(read) > _KEPT_MEANS:
                     self._means.clear()
                 self._means.update(read)
-                means.update(read)
-            return means
+                known = dict(zip(names, found, strict=True)) | read
+                names = [name for name in names if known[name] is not None]
+                found = [known[name] for name in names]
+        # One array of all bytes takes a fifth of the time of an array of each.
+        means = np.frombuffer(b"".join(vector for vector in found if vector is not None), MEAN)
+        return names, means.reshape(len(names), dimension)
 
     def put_means(self, means: Iterable[tuple[int | str, bytes | None]]) -> None:
         """Store the mean token vectors of new documents.
@@ -533,18 +548,14 @@ def merge_metadata(document: TextDocument, changes: Mapping[str, Any]) -> dict[s
     return {name: value for name, value in merged.items() if value is not None or name not in changes}
 
 
-def _checked_means(rows: list[Any], dimension: int) -> dict[int | str, NDArray[np.float16]]:
-    """Return mean vectors by id, given ids and bytes."""
-    means = {}
-    for identity, content in rows:
+def _check_means(means: dict[int | str, Any], dimension: int) -> None:
+    """Raise ValueError for bytes that are not a mean vector."""
+    for identity, content in means.items():
         whole = isinstance(content, bytes) and len(content) == MEAN.itemsize * dimension
-        mean = np.frombuffer(content, MEAN) if whole else np.empty(0, MEAN)
-        if not whole or not np.isfinite(mean).all():
+        if not whole or not np.isfinite(np.frombuffer(content, MEAN)).all():
             raise ValueError(
                 f"The mean vector of document {identity!r} is damaged. Restore the index from a copy."
             )
-        means[identity] = mean
-    return means
 
 
 @contextmanager

@@ -226,10 +226,9 @@ class TextStore:
         """Return the cosine of mean vectors by candidate, for each query."""
         similarities = []
         for query, ids in zip(mean_vectors(encoded), candidates, strict=True):
-            means = self.database.means(list(ids), encoded.dimension)
-            rows = np.array(list(means.values()), np.float32).reshape(len(means), encoded.dimension)
-            products = np.einsum("ij,j->i", rows, query)
-            similarities.append(dict(zip(means, products.tolist(), strict=True)))
+            found, means = self.database.means(list(ids), encoded.dimension)
+            products = np.einsum("ij,j->i", means.astype(np.float32), query)
+            similarities.append(dict(zip(found, products.tolist(), strict=True)))
         return similarities
 
     @property

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import sqlite3
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,11 +39,35 @@ _MATCHES = 8_000
 # Scores that are kept for later queries: 32 MiB with their rows.
 _KEPT = 1 << 21
 
-# The number of documents that contain each word, and the words of a query.
-_COUNTS = f"""
+# Words whose counts are kept, and documents whose ids are: a few MiB each.
+_KEPT_WORDS = 1 << 16
+
+# Parameters of BM25, as in FTS5's bm25().
+_K1 = 1.2
+_B = 0.75
+_LOWEST_IDF = 1e-6  # instead of 0 or less
+
+# Rows of `words_docsize` that are read per step.
+_STEP = 1 << 16
+
+# The number of documents that contain each term, each occurrence of a term, and the
+# terms of a query's words.  A term is the stem of a word.
+_TABLES = f"""
 CREATE VIRTUAL TABLE IF NOT EXISTS temp.counts USING fts5vocab(main, words, row);
+CREATE VIRTUAL TABLE IF NOT EXISTS temp.occurrences USING fts5vocab(main, words, instance);
 CREATE VIRTUAL TABLE IF NOT EXISTS temp.query USING fts5(text, content='', {TOKENIZER});
 CREATE VIRTUAL TABLE IF NOT EXISTS temp.query_terms USING fts5vocab(temp, query, instance);
+"""
+
+# As bytes: FTS5 cuts a very long term, maybe within a character.
+_TERMS = """
+SELECT query_terms.doc, CAST(query_terms.term AS BLOB), counts.doc
+FROM temp.query_terms LEFT JOIN temp.counts ON counts.term = query_terms.term
+"""
+_OCCURRENCES = "SELECT group_concat(doc) FROM temp.occurrences WHERE term = CAST(? AS TEXT)"
+_LENGTHS = """
+SELECT max(id), group_concat(id), group_concat(hex(sz), '')
+FROM (SELECT id, sz FROM words_docsize WHERE id >= ? ORDER BY id LIMIT ?)
 """
 
 
@@ -74,23 +101,53 @@ def as_match(words: Sequence[str]) -> str:
     return " OR ".join(f'"{word}"' for word in words)
 
 
+class _Averages(NamedTuple):
+    """What BM25 needs to know of all documents."""
+
+    documents: int
+    length: float  #: words per document
+
+
 class WordScores:
     """The words of past queries: how many documents have each, and their BM25 scores.
 
-    FTS5 adds the scores of single words.  So a word is scored once, and later queries
-    add what is kept.  The caller holds a lock, and clears the object after each change
-    of the documents, because a score depends on all of them.
+    The score of a document is the sum of the scores of single words.  So a word is
+    scored once, and later queries add what is kept.  Scores are those of FTS5's
+    ``bm25()``, which takes longer: it looks up the length of each document, and reads
+    each list of documents twice.
+
+    The caller holds a lock.  It calls :meth:`clear` before each change of the
+    documents, because a score depends on all of them, and :meth:`forget_rows` after
+    deletions.
     """
 
     def __init__(self) -> None:
+        # The number of words of each document, by row; 0 for a row without a document.
+        self._lengths = np.empty(0, np.int32)
+        # The ids of documents by row.
+        self._ids: dict[int, int | str] = {}
+        self._last_row = 0  # of these
         self.clear()
 
     def clear(self) -> None:
         """Forget all words."""
         self._counts: dict[str, int] = {}
+        self._terms: dict[str, bytes | None] = {}
         self._scores: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
-        self._ids: dict[int, int | str] = {}
         self._kept = 0
+        self._averages: _Averages | None = None
+
+    def forget_rows(self, start: int) -> None:
+        """Forget the rows from `start` on, which new documents will use.
+
+        Parameters
+        ----------
+        start : int
+            The first row that no document has.
+        """
+        self._lengths = self._lengths[:start]
+        if self._last_row >= start:
+            self._ids.clear()
 
     def rarest(self, connection: sqlite3.Connection, words: Sequence[str]) -> list[str]:
         """Return the rarest words, which occur in at most 8,000 documents in total.
@@ -106,20 +163,31 @@ class WordScores:
             Rarest first; at least one word if any occurs.
         """
         unknown = [word for word in words if word not in self._counts]
+        if len(self._counts) + len(unknown) > _KEPT_WORDS:
+            self.clear()
+            unknown = list(words)
         if unknown:
-            connection.executescript(_COUNTS)
-            connection.execute("INSERT INTO temp.query (query) VALUES ('delete-all')")
-            connection.executemany("INSERT INTO temp.query (rowid, text) VALUES (?, ?)", enumerate(unknown))
-            found = connection.execute(
-                "SELECT query_terms.doc, min(counts.doc) FROM temp.query_terms JOIN temp.counts "
-                "ON counts.term = query_terms.term GROUP BY query_terms.doc"
-            )
-            counts = dict(found.fetchall())
-            self._counts.update((word, counts.get(number, 0)) for number, word in enumerate(unknown))
+            self._count(connection, unknown)
         # A word that occurs in no document is left out; the sort is stable.
         present = sorted((word for word in words if self._counts[word]), key=self._counts.__getitem__)
         totals = accumulate(self._counts[word] for word in present)
         return present[: sum(total <= _MATCHES for total in totals) or 1]
+
+    def _count(self, connection: sqlite3.Connection, words: list[str]) -> None:
+        """Store the number of documents and the term of each word.
+
+        FTS5 splits a word such as ``x_y`` into several terms.  Its count is that of the
+        rarest one, and its term is None.
+        """
+        connection.executescript(_TABLES)
+        connection.execute("INSERT INTO temp.query (query) VALUES ('delete-all')")
+        connection.executemany("INSERT INTO temp.query (rowid, text) VALUES (?, ?)", enumerate(words))
+        found: list[list[tuple[bytes, int | None]]] = [[] for _ in words]
+        for number, term, count in connection.execute(_TERMS):
+            found[number].append((term, count))
+        for word, terms in zip(words, found, strict=True):
+            self._counts[word] = min((count for _, count in terms if count is not None), default=0)
+            self._terms[word] = terms[0][0] if len(terms) == 1 else None
 
     def best(
         self, connection: sqlite3.Connection, words: Sequence[str], k: int
@@ -158,21 +226,100 @@ class WordScores:
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return the rows of the documents with a word, and their scores."""
         if word not in self._scores:
-            query = "SELECT rowid, -rank FROM words WHERE words MATCH ?"
-            pairs = connection.execute(query, (as_match([word]),)).fetchall()
-            if self._kept + len(pairs) > _KEPT:
-                self.clear()
-            rows = np.fromiter((row for row, _ in pairs), np.int64, len(pairs))
-            scores = np.fromiter((score for _, score in pairs), np.float64, len(pairs))
-            self._scores[word] = rows, scores
-            self._kept += len(pairs)
+            term = self._terms[word]
+            if term is None:
+                pairs = _scored_by_sqlite(connection, word)
+            else:
+                pairs = self._bm25(connection, term)
+            if self._kept + len(pairs[0]) > _KEPT:
+                self._scores.clear()
+                self._kept = 0
+            self._scores[word] = pairs
+            self._kept += len(pairs[0])
         return self._scores[word]
+
+    def _bm25(
+        self, connection: sqlite3.Connection, term: bytes
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the rows of the documents with a term, and their scores as FTS5's."""
+        if self._averages is None:
+            self._averages = self._read_lengths(connection)
+        documents, mean_length = self._averages
+        found = connection.execute(_OCCURRENCES, (term,)).fetchone()[0] or ""
+        rows, frequencies = np.unique(np.fromstring(found, np.int64, sep=","), return_counts=True)
+        if not 0 < len(rows) <= documents or rows[-1] >= len(self._lengths):
+            raise _damage()
+        lengths = self._lengths[rows]
+        if lengths.min() <= 0:
+            raise _damage()
+        idf = math.log((documents - len(rows) + 0.5) / (len(rows) + 0.5))
+        if idf <= 0:
+            idf = _LOWEST_IDF
+        # In FTS5's order of operations, for equal bits.
+        norms = frequencies + _K1 * (1 - _B + _B * lengths / mean_length)
+        return rows, idf * ((frequencies * (_K1 + 1.0)) / norms)
+
+    def _read_lengths(self, connection: sqlite3.Connection) -> _Averages:
+        """Read the lengths of new documents, and return the averages of all."""
+        parts = [self._lengths]
+        start = len(self._lengths)
+        while True:
+            last, ids, sizes = connection.execute(_LENGTHS, (start, _STEP)).fetchone()
+            if last is None:
+                break
+            part = np.zeros(last + 1 - start, np.int32)
+            rows = np.fromstring(ids, np.int64, sep=",")
+            part[rows - start] = _decoded(bytes.fromhex(sizes), len(rows))
+            parts.append(part)
+            start = last + 1
+        self._lengths = np.concatenate(parts)
+        # Its first two numbers: documents, and words of all documents.
+        stored = connection.execute("SELECT block FROM words_data WHERE id = 1").fetchone()
+        documents, words = _decoded(stored[0] if stored else b"", 2).tolist()
+        if documents <= 0 or words <= 0:
+            raise _damage()
+        return _Averages(documents, words / documents)
 
     def _names(self, connection: sqlite3.Connection, rows: list[int]) -> list[int | str | None]:
         """Return the ids of documents by row; None for a row without a document."""
-        query = "SELECT id FROM documents WHERE row = ?"
-        for row in rows:
-            if row not in self._ids:
-                for (identity,) in connection.execute(query, (row,)):
-                    self._ids[row] = identity
-        return [self._ids.get(row) for row in rows]
+        names = list(map(self._ids.get, rows))
+        if None in names:
+            unknown = [row for row, name in zip(rows, names, strict=True) if name is None]
+            if len(self._ids) + len(unknown) > _KEPT_WORDS:
+                self._ids.clear()
+                unknown = rows
+            query = "SELECT row, id FROM documents WHERE row IN (SELECT value FROM json_each(?))"
+            self._ids.update(connection.execute(query, (json.dumps(unknown),)))
+            self._last_row = max(self._last_row, *unknown)
+            names = list(map(self._ids.get, rows))
+        return names
+
+
+def _scored_by_sqlite(
+    connection: sqlite3.Connection, word: str
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the rows of the documents with a word, and their scores."""
+    query = "SELECT rowid, -rank FROM words WHERE words MATCH ?"
+    pairs = connection.execute(query, (as_match([word]),)).fetchall()
+    rows = np.fromiter((row for row, _ in pairs), np.int64, len(pairs))
+    return rows, np.fromiter((score for _, score in pairs), np.float64, len(pairs))
+
+
+def _decoded(content: bytes, count: int) -> NDArray[np.int64]:
+    """Decode `count` of SQLite's integers of variable length.
+
+    Each byte holds seven bits, the highest first.  The last byte is less than 128.
+    """
+    parts = np.frombuffer(content, np.uint8).astype(np.int64)
+    ends = np.flatnonzero(parts < 128) + 1
+    if len(ends) != count or ends[-1] != len(parts):
+        raise _damage()
+    if count == len(parts):
+        return parts
+    starts = np.concatenate([[0], ends[:-1]])
+    places = np.repeat(ends, ends - starts) - np.arange(1, len(parts) + 1)
+    return np.asarray(np.add.reduceat((parts & 127) << 7 * places, starts), np.int64)
+
+
+def _damage() -> sqlite3.DatabaseError:
+    return sqlite3.DatabaseError("the numbers of words are damaged")

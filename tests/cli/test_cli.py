@@ -1,17 +1,20 @@
 """Shared by all commands: help, version, errors, exit codes, progress bars."""
 
+import atexit
 import errno
+import gc
 import os
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
 from builders.command_line import COMMANDS, answer, fails, muvera
 from builders.paths import ROOT
 
-from muvera import MuveraIndex, __version__
+from muvera import MuveraIndex, __version__, cli
 from muvera.cli import printing
 from muvera.cli.errors import one_line
 from muvera.cli.printing import progress_bar
@@ -147,6 +150,27 @@ def test_a_progress_bar_moves_during_a_long_step(
         assert drawn("finishing")
         with stage("learning"):
             assert drawn("learning")
+
+
+def test_a_step_of_unknown_length_shows_its_clock_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with progress_bar(None, "texts", "fitting"):
+        pass
+    drawn = capsys.readouterr().err
+    assert "fitting: [00:00]" in drawn and "texts/s" not in drawn
+
+
+def test_a_program_rarely_searches_for_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_end: list[object] = []
+    thresholds: list[int] = []
+    monkeypatch.setattr(gc, "set_threshold", thresholds.append)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    monkeypatch.setattr(atexit, "register", at_end.append)
+    monkeypatch.setattr(cli, "app", lambda prog_name: None)
+    cli.main()
+    assert at_end == [gc.freeze] and thresholds == [10_000]
 
 
 def test_formats_and_help_list_every_name() -> None:

@@ -1,10 +1,12 @@
 """``muvera demo``: the steps of MUVERA, and answers in text."""
 
 import re
+from typing import Any
 
 import pytest
 from builders.command_line import muvera
 
+from muvera.cli import demo as command
 from muvera.data.demo_sample import load_demo_sample
 
 SAMPLE = load_demo_sample()
@@ -45,6 +47,24 @@ def test_the_demo_says_what_it_does_before_the_imports(monkeypatch: pytest.Monke
 
     monkeypatch.setattr("muvera.data.demo_sample.load_demo_sample", interrupted)
     assert muvera("demo")[2].startswith("Indexing docstrings")
+
+
+@pytest.mark.parametrize(("ready", "rows"), [("exact Chamfer", 0), ("FDE, the default", 2)])
+def test_the_demo_prints_what_it_has_before_the_next_step(
+    monkeypatch: pytest.MonkeyPatch, ready: str, rows: int
+) -> None:
+    searched = command._searched
+
+    def interrupted(name: str, *others: Any) -> Any:
+        if name == ready:
+            raise KeyboardInterrupt
+        return searched(name, *others)
+
+    monkeypatch.setattr(command, "_searched", interrupted)
+    code, out, err = muvera("demo")
+    assert code != 0 and "\n 3  str.rstrip" in out and "677 texts" in out
+    assert len(re.findall("^(?:exact|FDE).*ms$", out, re.MULTILINE)) == rows
+    assert "Comparing exact search with two FDEs" in err
 
 
 def test_the_demo_compares_the_steps_of_muvera(demo: tuple[str, str]) -> None:

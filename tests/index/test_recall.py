@@ -61,11 +61,12 @@ def test_the_calibration_keeps_the_mean_recall_of_exchangeable_queries(target: f
         slope, variance = dial._error_model(products[:128], scores[:128], tokens[:128])
         states = np.zeros((628, STATE))
         states[:, SLOPE], states[:, VARIANCE] = slope, variance * tokens
-        level = dial._level(target, 1.0, products[:128], scores[:128], best[:128], states[:128])
+        level = dial._levels((target,), 1.0, products[:128], scores[:128], best[:128], states[:128])[0]
         assert level.stopped * 128 > 0 and level.cap <= 300
         cut = slice(128, None), slice(0, level.cap)
         expected = np.full((500, level.cap // STEP + 1), np.inf)
-        trace_misses(scores[cut], products[cut], 10, states[128:], expected)
+        caps = np.array([level.cap])
+        trace_misses(scores[cut], products[cut], caps, 10, states[128:], expected[np.newaxis])
         stops = np.where(
             (expected <= level.limit * 10).any(axis=1),
             (expected <= level.limit * 10).argmax(axis=1) * STEP,

@@ -35,7 +35,7 @@ def drawn(seed: int, count: int = 20, width: int = 96) -> tuple[Any, Any, Any, A
 
 def levels_of(seed: int, within: float = 1.0) -> tuple[Level, ...]:
     products, scores, best, states = drawn(seed)
-    return tuple(dial._level(target, within, products, scores, best, states) for target in TARGETS)
+    return dial._levels(TARGETS, within, products, scores, best, states)
 
 
 @settings(max_examples=15)
@@ -65,9 +65,10 @@ def test_a_level_reaches_its_target_on_the_calibrations_queries(seed: int, targe
     The worst query counts twice.
     """
     products, scores, best, states = drawn(seed)
-    level = dial._level(target, 1.0, products, scores, best, states)
+    level = dial._levels((target,), 1.0, products, scores, best, states)[0]
     expected = np.full((20, level.cap // STEP + 1), np.inf)
-    trace_misses(scores[:, : level.cap], products[:, : level.cap], 10, states, expected)
+    caps = np.array([level.cap])
+    trace_misses(scores[:, : level.cap], products[:, : level.cap], caps, 10, states, expected[np.newaxis])
     below = expected <= level.limit * 10 * (1 + 1e-12)
     ends = np.where(below.any(axis=1), below.argmax(axis=1) * STEP, level.cap)
     recalls = np.array([best[q, : ends[q]].sum() / 10 for q in range(20)])
@@ -77,6 +78,16 @@ def test_a_level_reaches_its_target_on_the_calibrations_queries(seed: int, targe
     assert level.limit == 0 or worst_twice >= target - 1e-9
     # The cap may cause half of the misses.
     assert best[:, : level.cap].sum() / best.sum() >= 1 - 0.5 * (1 - target) - 1e-8
+
+
+@pytest.mark.parametrize("entries", [1, 700])
+def test_levels_that_are_traced_together_are_those_of_each(entries: int, monkeypatch: Any) -> None:
+    products, scores, best, states = drawn(3)
+    together = dial._levels(TARGETS, 0.99, products, scores, best, states)
+    single = [dial._levels((target,), 0.99, products, scores, best, states) for target in TARGETS]
+    monkeypatch.setattr(dial, "_TRACED", entries)
+    assert together == dial._levels(TARGETS, 0.99, products, scores, best, states)
+    assert together == tuple(level for levels in single for level in levels)
 
 
 @given(some.seeds, st.floats(0.01, 1.0))
@@ -148,7 +159,8 @@ def test_a_higher_limit_stops_no_later(seed: int, k: int, limit: float, times: f
         # Definition: at the first check whose expected misses are at most the limit.
         states, misses = np.zeros((1, STATE)), np.full((1, 60 // STEP + 1), np.inf)
         states[:, SLOPE], states[:, VARIANCE] = 1.0, 0.3
-        trace_misses(exact[order][np.newaxis], products[order][np.newaxis], k, states, misses)
+        traced = exact[order][np.newaxis], products[order][np.newaxis]
+        trace_misses(*traced, np.array([60]), k, states, misses[np.newaxis])
         checks = np.flatnonzero(misses[0] <= own * k)
         assert count == (checks[0] * STEP if len(checks) else 60)
         ranked.append(count)

@@ -203,7 +203,7 @@ def test_expected_misses_are_the_tails_of_normal_errors(seed: int, count: int, k
     states = np.zeros((1, STATE))
     states[:, SLOPE], states[:, VARIANCE] = slope, 0.05
     expected = np.full((1, count // STEP + 1), -1.0)
-    trace_misses(scores, products, k, states, expected)
+    trace_misses(scores, products, np.array([count]), k, states, expected[np.newaxis])
     for check in range(count // STEP + 1):
         seen = check * STEP
         if not max(FIRST_CHECK, k + 2) <= seen < count:
@@ -211,6 +211,22 @@ def test_expected_misses_are_the_tails_of_normal_errors(seed: int, count: int, k
             continue
         wanted = misses_by_hand(scores[0], products[0], k, slope, 0.05, seen)
         assert expected[0, check] == pytest.approx(wanted, abs=4e-5 * count)
+
+
+@given(some.seeds, st.lists(st.integers(1, 60), min_size=1, max_size=6).map(sorted))
+def test_misses_below_a_cap_are_those_of_a_ranking_that_ends_there(seed: int, caps: list[int]) -> None:
+    rng = np.random.default_rng(seed)
+    products = -np.sort(-rng.standard_normal((2, 60))).astype(np.float32)
+    scores = (products + 0.3 * rng.standard_normal(products.shape)).astype(np.float32)
+    states = np.zeros((2, STATE))
+    states[:, SLOPE], states[:, VARIANCE] = 1.0, 0.05
+    together = np.full((len(caps), 2, 60 // STEP + 1), -1.0)
+    trace_misses(scores, products, np.array(caps), 3, states.copy(), together)
+    for cap, traced in zip(caps, together, strict=True):
+        alone = np.full((1, 2, 60 // STEP + 1), -1.0)
+        cut = np.ascontiguousarray(scores[:, :cap]), np.ascontiguousarray(products[:, :cap])
+        trace_misses(*cut, np.array([cap]), 3, states.copy(), alone)
+        np.testing.assert_array_equal(traced, alone[0])
 
 
 @given(some.seeds, st.integers(1, 8))
@@ -229,7 +245,7 @@ def test_lower_products_of_the_rest_mean_fewer_expected_misses(seed: int, k: int
         states = np.zeros((1, STATE))
         states[:, SLOPE], states[:, VARIANCE] = 1.0, 0.05
         expected = np.zeros((1, 11))
-        trace_misses(scores[:, :20], own, k, states, expected)
+        trace_misses(scores[:, :20], own, np.array([40]), k, states, expected[np.newaxis])
         results.append(expected[0])
     assert (results[1] <= results[0] + 1e-12).all()
 

@@ -184,6 +184,10 @@ CHANGES = st.lists(
 )
 
 
+# Occurrences of two words in a text, and its number of words.
+LENGTHS = [(1, 2), (3, 127), (2, 128), (50, 16_383), (7, 16_384), (1, 3)]
+
+
 @given(CHANGES, st.lists(VOCABULARY, min_size=1, max_size=4).map(" ".join))
 def test_kept_scores_of_words_are_those_of_one_statement(
     changes: list[dict[int, str | None]], query: str
@@ -198,6 +202,43 @@ def test_kept_scores_of_words_are_those_of_one_statement(
     database.close()
 
 
+def test_scores_of_words_have_the_bits_of_sqlite(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("muvera.texts.words._STEP", 2)
+    database = DocumentDatabase()
+    # The lengths have one, two and three bytes in SQLite.
+    texts = [" ".join(["one", "two"] * n + ["x"] * (length - 2 * n)) for n, length in LENGTHS]
+    database.put(range(len(texts)), texts, [{}] * len(texts))
+    for query in ("one", "x", "two x", "one zero two"):
+        assert database.match_words(query, 9) == database.match_words(query, 9, ids=range(9))
+    # A new text gets the row of the last one.
+    database.put([len(texts) - 1], ["one two two"], [{}])
+    assert database.match_words("two", 9) == database.match_words("two", 9, ids=range(9))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM words_docsize",
+        "DELETE FROM words_docsize WHERE id = 3",
+        "UPDATE words_docsize SET sz = x'81'",
+        "UPDATE words_data SET block = x'00' WHERE id = 1",
+        "UPDATE words_data SET block = x'0100' WHERE id = 1",
+        "DELETE FROM words_data WHERE id = 1",
+    ],
+)
+def test_damaged_numbers_of_words(database: DocumentDatabase, tmp_path: Path, statement: str) -> None:
+    path = tmp_path / "texts.sqlite"
+    database.change([], checked_rows(["d"], ["drei"], [{}]))
+    database.save(path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executescript(statement)
+    with (
+        closing(DocumentDatabase.open(path)) as opened,
+        pytest.raises(ValueError, match=r"damaged|malformed"),
+    ):
+        opened.match_words("drei", 3)
+
+
 def test_scores_of_words_are_kept_up_to_a_limit(
     database: DocumentDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,6 +247,16 @@ def test_scores_of_words_are_kept_up_to_a_limit(
     for _ in range(2):
         assert [database.match_words(text, 3) for text in ("one", "two drei", "one two")] == expected
         assert database._words._kept <= 2
+
+
+def test_counts_of_words_are_kept_up_to_a_limit(
+    database: DocumentDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("muvera.texts.words._KEPT_WORDS", 3)
+    for text in ("one two drei", "zero four", "one five", "two six drei"):
+        expected = database.match_words(text, 3, ids=["a", "b", "c"])
+        assert database.match_words(text, 3) == expected
+        assert len(database._words._counts) <= 3
 
 
 @given(st.lists(METADATA, max_size=5), CONDITIONS)

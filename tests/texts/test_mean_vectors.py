@@ -108,7 +108,7 @@ def test_deleted_and_replaced_texts_leave_no_means() -> None:
     index.update(["other", " "], ids=[0, 1])
     index.delete([2])
     database: DocumentDatabase = index._texts.database  # type: ignore[attr-defined]
-    means = database.means(range(6), 8)
+    means = dict(zip(*database.means(range(6), 8), strict=True))
     assert set(means) == {0, 3, 4}
     assert database._read("SELECT count(*) FROM means") == [(3,)]
     expected = oracle_means(HashEncoder(8).encode_documents(["other"]))[0]

@@ -74,7 +74,9 @@ class StaticEncoder(ModelEncoder):
         list of float32 (tokens, 256)
             One array for each text, in order.
         """
-        encodings = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+        # Without positions in the text, which tokenizers before 0.20 cannot leave out.
+        encode = getattr(self._tokenizer, "encode_batch_fast", self._tokenizer.encode_batch)
+        encodings = encode(texts, add_special_tokens=False)
         most = _QUERY_TOKENS if side == "query" else None
         return [self._rows[side][np.asarray(encoding.ids[:most], np.int64)] for encoding in encodings]
 
