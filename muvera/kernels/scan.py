@@ -40,6 +40,7 @@ from .jit import (
     store_vector,
     times,
 )
+from .nearest import lowest_bit
 from .rows import fetch
 from .selection import select_best
 
@@ -61,12 +62,15 @@ CENTROIDS = 16
 #: Number of blocks that all queries scan while the codes are in the cache.
 TILE = 64
 
-#: Additional size of the result buffer of a scan, so that the best rows are selected
-#: rarely.
-ROOM = 32 * BLOCK
+#: Additional size of the result buffer of a scan.  With less, the best rows are
+#: selected more often; with more, the first bound comes later.
+ROOM = 8 * BLOCK
 
 # Distance of prefetched rows from the current row.
 _AHEAD = 12
+
+# Sums that are counted together; their number fits 16 bits.
+_COUNTED = 1 << 12
 
 # Bytes of a step's tables.
 _TABLES = STEP * CENTROIDS
@@ -141,45 +145,38 @@ def make_sums(instructions: str, queries: int) -> Intrinsic:
 _sums_of_several, _sums_of_one = make_sums(FASTEST, TOGETHER), make_sums(FASTEST, 1)
 
 
-@kernel
-def _edge_of(sums, count, wanted, counts):
-    """Return the `wanted`-th greatest of `count` sums and the number of greater sums.
-
-    `counts` is scratch memory.
-    """
-    above, prefix = 0, 0
-    for shift in (8, 0):
-        counts[:] = 0
-        for i in range(count):
-            if shift == 8:
-                counts[sums[i] >> 8] += 1
-            elif sums[i] >> 8 == prefix:
-                counts[sums[i] & 255] += 1
-        digit = 255
-        while above + counts[digit] < wanted:
-            above += counts[digit]
-            digit -= 1
-        prefix = prefix << 8 | digit
-    return prefix, above
+@helper
+def _number_reaching(sums, count, least):
+    """Return how many of the first `count` sums are at least `least`."""
+    total = 0
+    for start in range(0, count, _COUNTED):
+        part = sums[start : min(start + _COUNTED, count)]
+        reaching = np.uint16(0)  # as narrow as the sums, so that this loop is vectorized
+        for i in range(part.shape[0]):
+            reaching = np.uint16(reaching + np.uint16(part[i] >= least))
+        total += np.int64(reaching)
+    return total
 
 
 @kernel
-def keep_best(sums, rows, count, wanted, counts):
+def keep_best(sums, rows, count, wanted):
     """Move the `wanted` greatest of `count` sums to the front.
 
     Return the smallest of them.  Their order stays, and the earlier of equal sums are
-    kept.  `counts`, int64 (256,), is scratch memory.
+    kept.
     """
-    edge, above = _edge_of(sums, count, wanted, counts)
-    equal = wanted - above
+    edge = 0  # the `wanted`-th greatest sum, bit by bit
+    for shift in range(15, -1, -1):
+        if _number_reaching(sums, count, np.uint16(edge | 1 << shift)) >= wanted:
+            edge |= 1 << shift
+    equal = wanted - _number_reaching(sums, count, np.uint16(edge + 1))
     kept = 0
-    for i in range(count):
-        if sums[i] > edge or (sums[i] == edge and equal > 0):
-            if sums[i] == edge:
-                equal -= 1
-            sums[kept] = sums[i]
-            rows[kept] = rows[i]
-            kept += 1
+    for i in range(count):  # without a branch that nobody can predict
+        value, row = np.int64(sums[i]), rows[i]
+        sums[kept], rows[kept] = value, row
+        at_edge = np.int64(value == edge)
+        kept += np.int64(value > edge) + (at_edge & np.int64(equal > 0))
+        equal -= at_edge
     return edge
 
 
@@ -197,7 +194,6 @@ def scan_codes(codes, steps, tables, words, start, stop, first, wanted, bounds, 
     """
     block = np.empty(TOGETHER * BLOCK, np.uint16)
     hits = np.empty(TOGETHER, np.uint64)
-    counts = np.empty(256, np.int64)
     room = sums.shape[1] - BLOCK
     for begin in range(start, stop, TILE):
         for query in range(0, len(found), TOGETHER):
@@ -217,15 +213,14 @@ def scan_codes(codes, steps, tables, words, start, stop, first, wanted, bounds, 
                         hit = hits[i] & word
                     count = found[own]
                     while hit:
-                        lowest = hit & (~hit + np.uint64(1))
-                        j = (np.float64(lowest).view(np.int64) >> 52) - 1023  # the exponent of a power of two
-                        hit ^= lowest
+                        j = lowest_bit(hit)
+                        hit &= hit - np.uint64(1)
                         sums[own, count] = block[base + j]
                         rows[own, count] = first + number * BLOCK + j
                         count += 1
                     if count > room:
                         # Later rows lose ties, so only a greater sum can enter.
-                        bounds[own] = keep_best(sums[own], rows[own], count, wanted, counts) + 1
+                        bounds[own] = keep_best(sums[own], rows[own], count, wanted) + 1
                         count = wanted
                     found[own] = count
 
@@ -378,7 +373,7 @@ def find_best(codes, words, columns, centroids, numbers, sums, units, query, wan
     )  # fmt: skip
     count = found[0]
     if count > wanted:
-        keep_best(best_sums[0], best_rows[0], count, wanted, np.empty(256, np.int64))
+        keep_best(best_sums[0], best_rows[0], count, wanted)
         count = wanted
     halves, unit = np.zeros((2, numbers.shape[1]), np.uint8), np.empty(1, np.float32)
     split_to_bytes(query, halves, unit)
