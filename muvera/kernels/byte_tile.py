@@ -223,33 +223,58 @@ def _placing(add: Addition) -> Intrinsic:
     return write
 
 
-def _dots(add: Addition) -> Intrinsic:
-    """Return the intrinsic that multiplies vectors with both rows of a query.
+def _emit_dots(
+    builder: ir.IRBuilder,
+    add: Addition,
+    vectors: list[ir.Value],
+    depth: ir.Value,
+    queries: ir.Value,
+    query: ir.Value,
+    out: ir.Value,
+) -> None:
+    """Emit the products of VECTORS vectors, from their addresses, with a query's rows.
 
-    It takes VECTORS vectors, and first the row of high bytes.
+    The row of high bytes comes first.
     """
+    first = times(builder, query, 2)
+    rows = [builder.gep(queries, [builder.mul(i, depth)]) for i in (first, plus(builder, first, 1))]
+    starts, halves = (
+        [builder.bitcast(address, _SUMS.as_pointer()) for address in addresses]
+        for addresses in (vectors, rows)
+    )
+    sums = [new_sums(builder, _SUMS, VECTORS) for _ in halves]
+    with cgutils.for_range(builder, builder.sdiv(depth, ir.Constant(depth.type, SPAN))) as loop:
+        unsigned = [builder.load(builder.gep(half, [loop.index]), align=1) for half in halves]
+        for i, start in enumerate(starts):
+            signed = builder.load(builder.gep(start, [loop.index]), align=1)
+            for half, totals in zip(unsigned, sums, strict=True):
+                builder.store(add(builder, builder.load(totals[i]), half, signed), totals[i])
+    for i, totals in enumerate(sums):
+        dots = _sum_each(builder, [builder.load(total) for total in totals])
+        store_vector(builder, dots, builder.gep(out, [ir.Constant(query.type, i * VECTORS)]))
+
+
+def _dots(add: Addition) -> Intrinsic:
+    """Return the intrinsic that multiplies consecutive vectors with a query."""
 
     @emitted
     def write(builder, vectors, vector, last, depth, queries, query, out):
-        first = times(builder, query, 2)
-        places = tile_rows(builder, vector, last, VECTORS), [first, plus(builder, first, 1)]
-        starts, halves = (
-            [
-                builder.bitcast(builder.gep(array, [builder.mul(i, depth)]), _SUMS.as_pointer())
-                for i in numbers
-            ]
-            for array, numbers in zip((vectors, queries), places, strict=True)
-        )
-        sums = [new_sums(builder, _SUMS, VECTORS) for _ in halves]
-        with cgutils.for_range(builder, builder.sdiv(depth, ir.Constant(depth.type, SPAN))) as loop:
-            unsigned = [builder.load(builder.gep(half, [loop.index]), align=1) for half in halves]
-            for i, start in enumerate(starts):
-                signed = builder.load(builder.gep(start, [loop.index]), align=1)
-                for half, totals in zip(unsigned, sums, strict=True):
-                    builder.store(add(builder, builder.load(totals[i]), half, signed), totals[i])
-        for i, totals in enumerate(sums):
-            dots = _sum_each(builder, [builder.load(total) for total in totals])
-            store_vector(builder, dots, builder.gep(out, [ir.Constant(query.type, i * VECTORS)]))
+        places = tile_rows(builder, vector, last, VECTORS)
+        addresses = [builder.gep(vectors, [builder.mul(place, depth)]) for place in places]
+        _emit_dots(builder, add, addresses, depth, queries, query, out)
+
+    return write
+
+
+def _dots_at(add: Addition) -> Intrinsic:
+    """Return the intrinsic that multiplies vectors at chosen places with a query."""
+
+    @emitted
+    def write(builder, vectors, starts, place, last, depth, queries, query, out):
+        places = tile_rows(builder, place, last, VECTORS)
+        begins = [builder.load(builder.gep(starts, [place])) for place in places]
+        addresses = [builder.gep(vectors, [begin]) for begin in begins]
+        _emit_dots(builder, add, addresses, depth, queries, query, out)
 
     return write
 
@@ -329,14 +354,15 @@ if FEATURES.get("avx512vnni", False):
 
 
 def make_tiles(addition: str) -> tuple[Intrinsic, ...]:
-    """Return six intrinsics, made with one of the ADDITIONS.
+    """Return seven intrinsics, made with one of the ADDITIONS.
 
-    These are: sums, maxima, strip, dots, strip of half bytes, and sums in rows with
-    their maxima.
+    These are: sums, maxima, strip, dots, strip of half bytes, sums in rows with their
+    maxima, and dots of chosen vectors.
     """
     add = ADDITIONS[addition]
     strips = _storing(add, 2, STRIP), _storing(add, 2, STRIP, halves=2)
-    return _storing(add, ROWS, WIDE), _maxima(add), strips[0], _dots(add), strips[1], _placing(add)
+    tiles = _storing(add, ROWS, WIDE), _maxima(add), strips[0], _dots(add), strips[1]
+    return *tiles, _placing(add), _dots_at(add)
 
 
 #: ``byte_tile`` writes the sums (int32) of ROWS rows with WIDE panels to `out`, row by
@@ -346,5 +372,8 @@ def make_tiles(addition: str) -> tuple[Intrinsic, ...]:
 #: VECTORS vectors, which are not packed, with the two rows of a query.  ``byte_rows``
 #: writes the sums of ``byte_tile`` minus the `shifts` of their columns to rows of
 #: `stride` integers, and raises row i of `maxima` (ROWS, WIDE * LANES) to those of row
-#: i.
-byte_tile, byte_max, byte_strip, byte_dots, half_byte_strip, byte_rows = make_tiles(list(ADDITIONS)[-1])
+#: i.  ``byte_dots_at`` is ``byte_dots`` for the vectors that begin at the positions
+#: ``starts[place]`` (int64) to ``starts[last]``.
+byte_tile, byte_max, byte_strip, byte_dots, half_byte_strip, byte_rows, byte_dots_at = make_tiles(
+    list(ADDITIONS)[-1]
+)

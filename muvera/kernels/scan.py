@@ -20,7 +20,7 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from .byte_product import joined, split_to_bytes
-from .byte_tile import VECTORS, byte_dots
+from .byte_tile import VECTORS, byte_dots_at
 from .jit import (
     BYTE,
     FASTEST,
@@ -338,14 +338,17 @@ def multiply_rows_at(numbers, first, rows, sums, units, query_bytes, query_unit,
     """
     depth = query_bytes.shape[1]
     flat, halves = numbers.reshape(-1), query_bytes.reshape(-1)
-    dots = np.empty(2 * VECTORS, np.int32)
+    starts, dots = np.empty(len(rows), np.int64), np.empty(2 * VECTORS, np.int32)
     for i in range(len(rows)):
-        if i + _AHEAD < len(rows):
-            ahead = (rows[i + _AHEAD] - first) * depth
-            fetch(flat, ahead, ahead + depth)
-        row = rows[i]
-        byte_dots(flat, row - first, row - first, depth, halves, 0, dots)
-        out[i] = joined(dots[0], dots[VECTORS], sums[row], query_unit * units[row])
+        starts[i] = (rows[i] - first) * depth
+    for place in range(0, len(rows), VECTORS):
+        stop = min(place + VECTORS, len(rows))
+        for i in range(place + _AHEAD, min(stop + _AHEAD, len(rows))):
+            fetch(flat, starts[i], starts[i] + depth)
+        byte_dots_at(flat, starts, place, stop - 1, depth, halves, 0, dots)
+        for i in range(stop - place):
+            row = rows[place + i]
+            out[place + i] = joined(dots[i], dots[VECTORS + i], sums[row], query_unit * units[row])
 
 
 @kernel

@@ -223,7 +223,7 @@ def test_arrays_start_at_a_cache_line(count: int) -> None:
 
 
 #: Tiles of bytes for every way to add products, by name.
-TILES = ("tile", "maxima", "strip", "dots", "half strip", "in rows")
+TILES = ("tile", "maxima", "strip", "dots", "half strip", "in rows", "chosen dots")
 DEPTH, COLUMNS, COUNT = 3 * SPAN, 2 * STRIP * LANES - 3, ROWS - 1
 STRIDE = 2 * STRIP * LANES
 SMALLEST = -(2**31)
@@ -310,6 +310,19 @@ def test_products_of_vectors_with_a_query_are_exact(addition: str, extreme: bool
     byte_tiles(addition)["dots"](vectors.reshape(-1), 3, VECTORS + 1, DEPTH, rows.reshape(-1), 1, out)
     wanted = rows[2:4].astype(np.int64) @ vectors[3:].T
     np.testing.assert_array_equal(out.reshape(2, VECTORS)[:, : VECTORS - 1], wanted)
+
+
+@every_addition
+def test_products_of_chosen_vectors_with_a_query_are_exact(addition: str, extreme: bool) -> None:
+    rows, matrix = rows_and_matrix(extreme)
+    vectors = np.ascontiguousarray(matrix[:, : VECTORS + 2].T)
+    chosen = np.array([4, 0, 5, 1, 1])
+    out = np.empty(2 * VECTORS, np.int32)
+    byte_tiles(addition)["chosen dots"](
+        vectors.reshape(-1), chosen * DEPTH, 1, 3, DEPTH, rows.reshape(-1), 1, out
+    )
+    wanted = rows[2:4].astype(np.int64) @ vectors[chosen[1:4]].T
+    np.testing.assert_array_equal(out.reshape(2, VECTORS)[:, :3], wanted)
 
 
 @pytest.mark.parametrize("native", sorted({HAS_HALVES, False}))
