@@ -17,6 +17,7 @@ MAX_SUM.
 
 import numpy as np
 from llvmlite import ir
+from numba import types
 from numba.core import cgutils
 
 from .byte_product import joined, split_to_bytes
@@ -24,6 +25,8 @@ from .byte_tile import VECTORS, byte_dots_at
 from .jit import (
     BYTE,
     FASTEST,
+    FLOAT,
+    INT32,
     SHUFFLES,
     Intrinsic,
     broadcast,
@@ -79,6 +82,7 @@ _TABLES = STEP * CENTROIDS
 _CODES = STEP // 2 * BLOCK
 
 _WORD = ir.IntType(16)
+_PRODUCTS = ir.VectorType(FLOAT, CENTROIDS)
 
 
 def make_sums(instructions: str, queries: int) -> Intrinsic:
@@ -298,6 +302,37 @@ def encode_rows(vectors, centroids, first, steps, codes):
                     codes[position] |= nearest[i] << 4
 
 
+def _extreme(builder: ir.IRBuilder, value: ir.Value, order: str) -> ir.Value:
+    """Emit copies of the least lane (`order` is "<") or of the greatest one (">")."""
+    lanes = half = value.type.count
+    while half > 1:
+        half //= 2
+        turned = shuffle(builder, value, value, [(j + half) % lanes for j in range(lanes)])
+        value = builder.select(builder.fcmp_ordered(order, turned, value), turned, value)
+    return value
+
+
+def _pair_products(
+    builder: ir.IRBuilder, query: ir.Value, centroids: ir.Value, pair: ir.Value, out: ir.Value
+) -> ir.Value:
+    parts = []
+    for i in range(2):
+        column = plus(builder, times(builder, pair, 2), i)
+        entry = broadcast(builder, builder.load(builder.gep(query, [column])), CENTROIDS)
+        start = builder.gep(centroids, [times(builder, column, CENTROIDS)])
+        parts.append(builder.fmul(entry, load_vector(builder, start, _PRODUCTS)))
+    products = builder.fadd(*parts)
+    least, most = _extreme(builder, products, "<"), _extreme(builder, products, ">")
+    target = builder.gep(out, [times(builder, pair, CENTROIDS)])
+    store_vector(builder, builder.fsub(products, least), target)
+    return builder.extract_element(builder.fsub(most, least), ir.Constant(INT32, 0))
+
+
+# Write the products of a pair of columns with its centroids, minus the least one, and
+# return the greatest of these differences.
+_pair_products_of = emitted(_pair_products, types.float32)
+
+
 @kernel
 def make_tables(query, centroids, products, tables):
     """Write the table of a query, float32 (2 pairs,).
@@ -306,27 +341,19 @@ def make_tables(query, centroids, products, tables):
     the product of the query with a centroid minus the smallest one of its pair, in a
     unit that all pairs share.  `products` float32 (pairs, CENTROIDS) is scratch memory.
     """
+    flat, above = centroids.reshape(-1), products.reshape(-1)
     widest, total = np.float32(0), np.float32(0)
     for first in range(0, len(centroids), STEP):
         width = np.float32(0)
         for pair in range(first, first + STEP):
-            x, y = query[2 * pair], query[2 * pair + 1]
-            least, most = np.float32(np.inf), np.float32(-np.inf)
-            for j in range(CENTROIDS):
-                product = x * centroids[pair, 0, j] + y * centroids[pair, 1, j]
-                products[pair, j] = product
-                least, most = min(least, product), max(most, product)
-            width += most - least
-            for j in range(CENTROIDS):
-                products[pair, j] -= least
+            width += _pair_products_of(query, flat, pair, above)
         widest, total = max(widest, width), total + width
     # Rounding can add half to each entry.
     scale = np.float32(0)
     if widest > 0:
         scale = min(np.float32(255 - STEP // 2) / widest, np.float32(MAX_SUM - len(centroids)) / total)
-    for pair in range(len(centroids)):
-        for j in range(CENTROIDS):
-            tables[pair * CENTROIDS + j] = np.uint8(np.rint(products[pair, j] * scale))
+    for i in range(above.shape[0]):
+        tables[i] = np.uint8(np.int32(np.rint(above[i] * scale)))
 
 
 @kernel
