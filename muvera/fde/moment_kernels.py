@@ -309,7 +309,7 @@ def query_moments(
         write_triangles(tokens, first, last, at, directions, metric.packed, metric.units[1], out)
 
 
-@kernel
+@helper
 def project_query_moments(tokens, first, last, directions, metric, triangle_map, sum_map, out):
     """Write the products of :func:`query_moments` with two maps.
 
