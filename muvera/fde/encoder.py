@@ -32,11 +32,10 @@ from ..utils.parallel import stage
 from .arrays import EncoderArrays, write_encoder_arrays
 from .config import FDEConfig
 from .count_sketch import FinalSketch, draw_final_sketch
-from .landmark_kernels import project_landmark_queries
 from .landmarks import Landmarks, learn_landmarks
 from .learned_projection import LearnedProjection, fit_maps, sample_windows, window_similarities
-from .moment_kernels import project_query_moments
 from .moments import SAMPLE_DOCUMENTS, MomentBlocks, fit_blocks
+from .query_kernels import project_moments, project_queries
 from .simhash import MeanToken, SimHashCells, SimHashMatrices, draw_matrices
 from .tasks import TASK_TOKENS, Side, Tokens, new_rows, run_tasks
 
@@ -413,16 +412,13 @@ class FDEEncoder:
     ) -> None:
         """Write projected queries without building the unprojected vectors."""
         blocks, landmarks = cast(MomentBlocks, self.blocks), self.landmarks
-        project_query_moments(
-            tokens, start, stop, blocks.packed_directions, blocks.query_metric,
-            learned.triangle_map, learned.sum_map, out,
-        )  # fmt: skip
+        moments = *blocks.packed_directions, *blocks.query_metric, *learned.triangle_map, *learned.sum_map
         if landmarks is not None:
-            project_landmark_queries(
-                tokens, start, stop, landmarks.directions, self.config.landmark_sharpness,
-                learned.cell_rows, out,
-            )  # fmt: skip
-        elif self.config.partition == "simhash":
+            landmark_cells = *landmarks.directions, self.config.landmark_sharpness, *learned.cell_rows
+            project_queries(tuple(tokens), start, stop, moments, landmark_cells, out)
+            return
+        project_moments(tuple(tokens), start, stop, moments, out)
+        if self.config.partition == "simhash":
             cells = np.empty((stop - start, self._cell_columns), np.float32)
             self._simhash_cells.write("queries", 1.0, tokens, start, stop, cells)
             products = np.empty_like(out)

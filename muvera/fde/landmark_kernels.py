@@ -354,7 +354,7 @@ def _sum_rows(rows, numbers, shares, count, total):
             total[j] += shares[i] * np.float32(rows[numbers[i], j])
 
 
-@kernel
+@helper
 def project_landmark_queries(tokens, first, last, landmarks, sharpness, cell_map, out):
     """Add the product of :func:`landmark_queries`, minus each row's mean, with a map.
 

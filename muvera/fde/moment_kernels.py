@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..kernels.byte_product import multiply_by_bytes, multiply_by_half_bytes
 from ..kernels.jit import helper, kernel
 from ..kernels.rows import add_product, empty_floats, load_rows, longest_text, set_scaled, tree_sum
-from ..kernels.tile import LANES, ROWS, tile_dot_below, tile_outer
+from ..kernels.tile import LANES, ROWS, outer_triangle, tile_dot_below, tile_outer
 from .kernels import Tokens
 
 # Tokens that are turned together: few enough to stay in the cache.
@@ -161,23 +161,21 @@ def _write_triangle(rows, weighted, count, width, depth, scale, out, at):
     The rows y_t, `weighted`, are those of :func:`_weigh_rows`.
     """
     root = np.float32(math.sqrt(2.0)) * scale
+    whole = depth // LANES * LANES
+    # Tiles at the diagonal also write to the end of the row before theirs, which is
+    # written after them.
+    for first in range(0, whole, LANES):
+        for row in range(first + LANES - ROWS, -1, -ROWS):
+            start = at + row * depth - row * (row - 1) // 2 - row
+            outer_triangle(weighted, row, rows, first, width, count, scale, root, out, start, depth - row)
     tile = empty_floats(ROWS * LANES)
-    for first in range(0, depth, LANES):
-        last = min(first + LANES, depth)
-        for row in range(0, last, ROWS):
-            tile_outer(weighted, row, rows, first, width, count, tile)
-            for i in range(row, min(row + ROWS, last)):
-                start = at + i * depth - i * (i - 1) // 2 - i
-                if i < first and last - first == LANES:
-                    set_scaled(tile, (i - row) * LANES, LANES, root, out, start + first)
-                    continue
-                begin = max(first, i)
-                entries = tile[(i - row) * LANES + begin - first : (i - row) * LANES + last - first]
-                target = out[start + begin : start + last]
-                for j in range(target.shape[0]):
-                    target[j] = entries[j] * root
-                if i >= first:
-                    target[0] = entries[0] * scale
+    for row in range(0, depth if whole < depth else 0, ROWS):
+        tile_outer(weighted, row, rows, whole, width, count, tile)
+        for i in range(row, min(row + ROWS, depth)):
+            start = at + i * depth - i * (i - 1) // 2 - i
+            for j in range(max(whole, i), depth):
+                entry = tile[(i - row) * LANES + j - whole]
+                out[start + j] = entry * (scale if i == j else root)
 
 
 @helper
@@ -311,7 +309,7 @@ def query_moments(
         write_triangles(tokens, first, last, at, directions, metric.packed, metric.units[1], out)
 
 
-@kernel
+@helper
 def project_query_moments(tokens, first, last, directions, metric, triangle_map, sum_map, out):
     """Write the products of :func:`query_moments` with two maps.
 

@@ -16,6 +16,7 @@ halves.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -265,33 +266,58 @@ def _placing(add: Addition) -> Intrinsic:
     return write
 
 
-def _dots(add: Addition) -> Intrinsic:
-    """Return the intrinsic that multiplies vectors with both rows of a query.
+def _emit_dots(
+    builder: ir.IRBuilder,
+    add: Addition,
+    vectors: list[ir.Value],
+    depth: ir.Value,
+    queries: ir.Value,
+    query: ir.Value,
+    out: ir.Value,
+) -> None:
+    """Emit the products of VECTORS vectors, from their addresses, with a query's rows.
 
-    It takes VECTORS vectors, and first the row of high bytes.
+    The row of high bytes comes first.
     """
+    first = times(builder, query, 2)
+    rows = [builder.gep(queries, [builder.mul(i, depth)]) for i in (first, plus(builder, first, 1))]
+    starts, halves = (
+        [builder.bitcast(address, _SUMS.as_pointer()) for address in addresses]
+        for addresses in (vectors, rows)
+    )
+    sums = [new_sums(builder, _SUMS, VECTORS) for _ in halves]
+    with cgutils.for_range(builder, builder.sdiv(depth, ir.Constant(depth.type, SPAN))) as loop:
+        unsigned = [builder.load(builder.gep(half, [loop.index]), align=1) for half in halves]
+        for i, start in enumerate(starts):
+            signed = builder.load(builder.gep(start, [loop.index]), align=1)
+            for half, totals in zip(unsigned, sums, strict=True):
+                builder.store(add(builder, builder.load(totals[i]), half, signed), totals[i])
+    for i, totals in enumerate(sums):
+        dots = _sum_each(builder, [builder.load(total) for total in totals])
+        store_vector(builder, dots, builder.gep(out, [ir.Constant(query.type, i * VECTORS)]))
+
+
+def _dots(add: Addition) -> Intrinsic:
+    """Return the intrinsic that multiplies consecutive vectors with a query."""
 
     @emitted
     def write(builder, vectors, vector, last, depth, queries, query, out):
-        first = times(builder, query, 2)
-        places = tile_rows(builder, vector, last, VECTORS), [first, plus(builder, first, 1)]
-        starts, halves = (
-            [
-                builder.bitcast(builder.gep(array, [builder.mul(i, depth)]), _SUMS.as_pointer())
-                for i in numbers
-            ]
-            for array, numbers in zip((vectors, queries), places, strict=True)
-        )
-        sums = [new_sums(builder, _SUMS, VECTORS) for _ in halves]
-        with cgutils.for_range(builder, builder.sdiv(depth, ir.Constant(depth.type, SPAN))) as loop:
-            unsigned = [builder.load(builder.gep(half, [loop.index]), align=1) for half in halves]
-            for i, start in enumerate(starts):
-                signed = builder.load(builder.gep(start, [loop.index]), align=1)
-                for half, totals in zip(unsigned, sums, strict=True):
-                    builder.store(add(builder, builder.load(totals[i]), half, signed), totals[i])
-        for i, totals in enumerate(sums):
-            dots = _sum_each(builder, [builder.load(total) for total in totals])
-            store_vector(builder, dots, builder.gep(out, [ir.Constant(query.type, i * VECTORS)]))
+        places = tile_rows(builder, vector, last, VECTORS)
+        addresses = [builder.gep(vectors, [builder.mul(place, depth)]) for place in places]
+        _emit_dots(builder, add, addresses, depth, queries, query, out)
+
+    return write
+
+
+def _dots_at(add: Addition) -> Intrinsic:
+    """Return the intrinsic that multiplies vectors at chosen places with a query."""
+
+    @emitted
+    def write(builder, vectors, starts, place, last, depth, queries, query, out):
+        places = tile_rows(builder, place, last, VECTORS)
+        begins = [builder.load(builder.gep(starts, [place])) for place in places]
+        addresses = [builder.gep(vectors, [begin]) for begin in begins]
+        _emit_dots(builder, add, addresses, depth, queries, query, out)
 
     return write
 
@@ -370,28 +396,54 @@ if FEATURES.get("avx512vnni", False):
     ADDITIONS["vnni"] = _add_vnni
 
 
-def make_tiles(addition: str) -> tuple[Intrinsic, ...]:
-    """Return seven intrinsics, made with one of the ADDITIONS.
+class ByteTiles(NamedTuple):
+    """The intrinsics that are made with one of the ADDITIONS."""
 
-    These are: sums, maxima, strip, dots, strip of half bytes, sums in rows with their
-    maxima, and maxima with prefetches.
-    """
+    #: Write the sums (int32) of ROWS rows with WIDE panels to `out`, row by row.
+    tile: Intrinsic
+    #: Raise the integers ``out[: WIDE * LANES]`` to the maxima of these sums over the
+    #: rows.
+    max: Intrinsic
+    #: The same with prefetches, see :func:`_maxima_ahead`.
+    max_ahead: Intrinsic
+    #: Write the sums of two rows with STRIP panels, row by row.
+    strip: Intrinsic
+    #: The same with panels of half bytes.
+    half_strip: Intrinsic
+    #: Write the sums of `tile` minus the `shifts` of their columns to rows of `stride`
+    #: integers, and raise row i of `maxima` (ROWS, WIDE * LANES) to those of row i.
+    rows: Intrinsic
+    #: Write the products of VECTORS vectors, which are not packed, with the two rows of
+    #: a query.
+    dots: Intrinsic
+    #: The same for the vectors that begin at the positions ``starts[place]`` (int64) to
+    #: ``starts[last]``.
+    dots_at: Intrinsic
+
+
+def make_tiles(addition: str) -> ByteTiles:
+    """Return the intrinsics that are made with one of the ADDITIONS."""
     add = ADDITIONS[addition]
-    strips = _storing(add, 2, STRIP), _storing(add, 2, STRIP, halves=2)
-    return (
-        _storing(add, ROWS, WIDE), _maxima(add), strips[0], _dots(add), strips[1], _placing(add),
-        _maxima_ahead(add),
-    )  # fmt: skip
+    return ByteTiles(
+        tile=_storing(add, ROWS, WIDE),
+        max=_maxima(add),
+        max_ahead=_maxima_ahead(add),
+        strip=_storing(add, 2, STRIP),
+        half_strip=_storing(add, 2, STRIP, halves=2),
+        rows=_placing(add),
+        dots=_dots(add),
+        dots_at=_dots_at(add),
+    )
 
 
-#: ``byte_tile`` writes the sums (int32) of ROWS rows with WIDE panels to `out`, row by
-#: row; ``byte_max`` raises the integers ``out[: WIDE * LANES]`` to their maxima over
-#: the rows.  ``byte_strip`` writes the sums of two rows with STRIP panels, row by row;
-#: ``half_byte_strip`` reads panels of half bytes.  ``byte_dots`` writes the products of
-#: VECTORS vectors, which are not packed, with the two rows of a query.  ``byte_rows``
-#: writes the sums of ``byte_tile`` minus the `shifts` of their columns to rows of
-#: `stride` integers, and raises row i of `maxima` (ROWS, WIDE * LANES) to those of row
-#: i.  ``byte_max_ahead`` is ``byte_max`` with prefetches.
-byte_tile, byte_max, byte_strip, byte_dots, half_byte_strip, byte_rows, byte_max_ahead = make_tiles(
-    list(ADDITIONS)[-1]
-)
+_FASTEST = make_tiles(list(ADDITIONS)[-1])
+
+# The intrinsics of this processor; see :class:`ByteTiles`.
+byte_tile = _FASTEST.tile
+byte_max = _FASTEST.max
+byte_max_ahead = _FASTEST.max_ahead
+byte_strip = _FASTEST.strip
+half_byte_strip = _FASTEST.half_strip
+byte_rows = _FASTEST.rows
+byte_dots = _FASTEST.dots
+byte_dots_at = _FASTEST.dots_at

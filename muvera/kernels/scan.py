@@ -17,13 +17,16 @@ MAX_SUM.
 
 import numpy as np
 from llvmlite import ir
+from numba import types
 from numba.core import cgutils
 
 from .byte_product import joined, split_to_bytes
-from .byte_tile import VECTORS, byte_dots
+from .byte_tile import VECTORS, byte_dots_at
 from .jit import (
     BYTE,
     FASTEST,
+    FLOAT,
+    INT32,
     SHUFFLES,
     Intrinsic,
     broadcast,
@@ -40,6 +43,7 @@ from .jit import (
     store_vector,
     times,
 )
+from .nearest import lowest_bit
 from .rows import fetch
 from .selection import select_best
 
@@ -61,12 +65,15 @@ CENTROIDS = 16
 #: Number of blocks that all queries scan while the codes are in the cache.
 TILE = 64
 
-#: Additional size of the result buffer of a scan, so that the best rows are selected
-#: rarely.
-ROOM = 32 * BLOCK
+#: Additional size of the result buffer of a scan.  With less, the best rows are
+#: selected more often; with more, the first bound comes later.
+ROOM = 8 * BLOCK
 
 # Distance of prefetched rows from the current row.
 _AHEAD = 12
+
+# Sums that are counted together; their number fits 16 bits.
+_COUNTED = 1 << 12
 
 # Bytes of a step's tables.
 _TABLES = STEP * CENTROIDS
@@ -75,6 +82,7 @@ _TABLES = STEP * CENTROIDS
 _CODES = STEP // 2 * BLOCK
 
 _WORD = ir.IntType(16)
+_PRODUCTS = ir.VectorType(FLOAT, CENTROIDS)
 
 
 def make_sums(instructions: str, queries: int) -> Intrinsic:
@@ -141,45 +149,38 @@ def make_sums(instructions: str, queries: int) -> Intrinsic:
 _sums_of_several, _sums_of_one = make_sums(FASTEST, TOGETHER), make_sums(FASTEST, 1)
 
 
-@kernel
-def _edge_of(sums, count, wanted, counts):
-    """Return the `wanted`-th greatest of `count` sums and the number of greater sums.
-
-    `counts` is scratch memory.
-    """
-    above, prefix = 0, 0
-    for shift in (8, 0):
-        counts[:] = 0
-        for i in range(count):
-            if shift == 8:
-                counts[sums[i] >> 8] += 1
-            elif sums[i] >> 8 == prefix:
-                counts[sums[i] & 255] += 1
-        digit = 255
-        while above + counts[digit] < wanted:
-            above += counts[digit]
-            digit -= 1
-        prefix = prefix << 8 | digit
-    return prefix, above
+@helper
+def _number_reaching(sums, count, least):
+    """Return how many of the first `count` sums are at least `least`."""
+    total = 0
+    for start in range(0, count, _COUNTED):
+        part = sums[start : min(start + _COUNTED, count)]
+        reaching = np.uint16(0)  # as narrow as the sums, so that this loop is vectorized
+        for i in range(part.shape[0]):
+            reaching = np.uint16(reaching + np.uint16(part[i] >= least))
+        total += np.int64(reaching)
+    return total
 
 
 @kernel
-def keep_best(sums, rows, count, wanted, counts):
+def keep_best(sums, rows, count, wanted):
     """Move the `wanted` greatest of `count` sums to the front.
 
     Return the smallest of them.  Their order stays, and the earlier of equal sums are
-    kept.  `counts`, int64 (256,), is scratch memory.
+    kept.
     """
-    edge, above = _edge_of(sums, count, wanted, counts)
-    equal = wanted - above
+    edge = 0  # the `wanted`-th greatest sum, bit by bit
+    for shift in range(15, -1, -1):
+        if _number_reaching(sums, count, np.uint16(edge | 1 << shift)) >= wanted:
+            edge |= 1 << shift
+    equal = wanted - _number_reaching(sums, count, np.uint16(edge + 1))
     kept = 0
-    for i in range(count):
-        if sums[i] > edge or (sums[i] == edge and equal > 0):
-            if sums[i] == edge:
-                equal -= 1
-            sums[kept] = sums[i]
-            rows[kept] = rows[i]
-            kept += 1
+    for i in range(count):  # without a branch that nobody can predict
+        value, row = np.int64(sums[i]), rows[i]
+        sums[kept], rows[kept] = value, row
+        at_edge = np.int64(value == edge)
+        kept += np.int64(value > edge) + (at_edge & np.int64(equal > 0))
+        equal -= at_edge
     return edge
 
 
@@ -197,7 +198,6 @@ def scan_codes(codes, steps, tables, words, start, stop, first, wanted, bounds, 
     """
     block = np.empty(TOGETHER * BLOCK, np.uint16)
     hits = np.empty(TOGETHER, np.uint64)
-    counts = np.empty(256, np.int64)
     room = sums.shape[1] - BLOCK
     for begin in range(start, stop, TILE):
         for query in range(0, len(found), TOGETHER):
@@ -217,15 +217,14 @@ def scan_codes(codes, steps, tables, words, start, stop, first, wanted, bounds, 
                         hit = hits[i] & word
                     count = found[own]
                     while hit:
-                        lowest = hit & (~hit + np.uint64(1))
-                        j = (np.float64(lowest).view(np.int64) >> 52) - 1023  # the exponent of a power of two
-                        hit ^= lowest
+                        j = lowest_bit(hit)
+                        hit &= hit - np.uint64(1)
                         sums[own, count] = block[base + j]
                         rows[own, count] = first + number * BLOCK + j
                         count += 1
                     if count > room:
                         # Later rows lose ties, so only a greater sum can enter.
-                        bounds[own] = keep_best(sums[own], rows[own], count, wanted, counts) + 1
+                        bounds[own] = keep_best(sums[own], rows[own], count, wanted) + 1
                         count = wanted
                     found[own] = count
 
@@ -303,6 +302,37 @@ def encode_rows(vectors, centroids, first, steps, codes):
                     codes[position] |= nearest[i] << 4
 
 
+def _extreme(builder: ir.IRBuilder, value: ir.Value, order: str) -> ir.Value:
+    """Emit copies of the least lane (`order` is "<") or of the greatest one (">")."""
+    lanes = half = value.type.count
+    while half > 1:
+        half //= 2
+        turned = shuffle(builder, value, value, [(j + half) % lanes for j in range(lanes)])
+        value = builder.select(builder.fcmp_ordered(order, turned, value), turned, value)
+    return value
+
+
+def _pair_products(
+    builder: ir.IRBuilder, query: ir.Value, centroids: ir.Value, pair: ir.Value, out: ir.Value
+) -> ir.Value:
+    parts = []
+    for i in range(2):
+        column = plus(builder, times(builder, pair, 2), i)
+        entry = broadcast(builder, builder.load(builder.gep(query, [column])), CENTROIDS)
+        start = builder.gep(centroids, [times(builder, column, CENTROIDS)])
+        parts.append(builder.fmul(entry, load_vector(builder, start, _PRODUCTS)))
+    products = builder.fadd(*parts)
+    least, most = _extreme(builder, products, "<"), _extreme(builder, products, ">")
+    target = builder.gep(out, [times(builder, pair, CENTROIDS)])
+    store_vector(builder, builder.fsub(products, least), target)
+    return builder.extract_element(builder.fsub(most, least), ir.Constant(INT32, 0))
+
+
+# Write the products of a pair of columns with its centroids, minus the least one, and
+# return the greatest of these differences.
+_pair_products_of = emitted(_pair_products, types.float32)
+
+
 @kernel
 def make_tables(query, centroids, products, tables):
     """Write the table of a query, float32 (2 pairs,).
@@ -311,27 +341,19 @@ def make_tables(query, centroids, products, tables):
     the product of the query with a centroid minus the smallest one of its pair, in a
     unit that all pairs share.  `products` float32 (pairs, CENTROIDS) is scratch memory.
     """
+    flat, above = centroids.reshape(-1), products.reshape(-1)
     widest, total = np.float32(0), np.float32(0)
     for first in range(0, len(centroids), STEP):
         width = np.float32(0)
         for pair in range(first, first + STEP):
-            x, y = query[2 * pair], query[2 * pair + 1]
-            least, most = np.float32(np.inf), np.float32(-np.inf)
-            for j in range(CENTROIDS):
-                product = x * centroids[pair, 0, j] + y * centroids[pair, 1, j]
-                products[pair, j] = product
-                least, most = min(least, product), max(most, product)
-            width += most - least
-            for j in range(CENTROIDS):
-                products[pair, j] -= least
+            width += _pair_products_of(query, flat, pair, above)
         widest, total = max(widest, width), total + width
     # Rounding can add half to each entry.
     scale = np.float32(0)
     if widest > 0:
         scale = min(np.float32(255 - STEP // 2) / widest, np.float32(MAX_SUM - len(centroids)) / total)
-    for pair in range(len(centroids)):
-        for j in range(CENTROIDS):
-            tables[pair * CENTROIDS + j] = np.uint8(np.rint(products[pair, j] * scale))
+    for i in range(above.shape[0]):
+        tables[i] = np.uint8(np.int32(np.rint(above[i] * scale)))
 
 
 @kernel
@@ -343,14 +365,17 @@ def multiply_rows_at(numbers, first, rows, sums, units, query_bytes, query_unit,
     """
     depth = query_bytes.shape[1]
     flat, halves = numbers.reshape(-1), query_bytes.reshape(-1)
-    dots = np.empty(2 * VECTORS, np.int32)
+    starts, dots = np.empty(len(rows), np.int64), np.empty(2 * VECTORS, np.int32)
     for i in range(len(rows)):
-        if i + _AHEAD < len(rows):
-            ahead = (rows[i + _AHEAD] - first) * depth
-            fetch(flat, ahead, ahead + depth)
-        row = rows[i]
-        byte_dots(flat, row - first, row - first, depth, halves, 0, dots)
-        out[i] = joined(dots[0], dots[VECTORS], sums[row], query_unit * units[row])
+        starts[i] = (rows[i] - first) * depth
+    for place in range(0, len(rows), VECTORS):
+        stop = min(place + VECTORS, len(rows))
+        for i in range(place + _AHEAD, min(stop + _AHEAD, len(rows))):
+            fetch(flat, starts[i], starts[i] + depth)
+        byte_dots_at(flat, starts, place, stop - 1, depth, halves, 0, dots)
+        for i in range(stop - place):
+            row = rows[place + i]
+            out[place + i] = joined(dots[i], dots[VECTORS + i], sums[row], query_unit * units[row])
 
 
 @kernel
@@ -378,7 +403,7 @@ def find_best(codes, words, columns, centroids, numbers, sums, units, query, wan
     )  # fmt: skip
     count = found[0]
     if count > wanted:
-        keep_best(best_sums[0], best_rows[0], count, wanted, np.empty(256, np.int64))
+        keep_best(best_sums[0], best_rows[0], count, wanted)
         count = wanted
     halves, unit = np.zeros((2, numbers.shape[1]), np.uint8), np.empty(1, np.float32)
     split_to_bytes(query, halves, unit)

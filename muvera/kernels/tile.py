@@ -22,6 +22,7 @@ from numba.core import cgutils
 from .jit import (
     FEATURES,
     FLOAT,
+    INT32,
     Intrinsic,
     broadcast,
     constant,
@@ -152,9 +153,16 @@ def tile_dot_below(builder, rows, row, last, depth, packed, panel, out):
         store_vector(builder, total, builder.gep(out, [ir.Constant(row.type, i * LANES)]))
 
 
-@emitted
-def tile_outer(builder, left, row, right, column, width, count, out):
-    """Write ROWS * LANES sums of products of columns to `out`.
+def _emit_outer(
+    builder: ir.IRBuilder,
+    left: ir.Value,
+    row: ir.Value,
+    right: ir.Value,
+    column: ir.Value,
+    width: ir.Value,
+    count: ir.Value,
+) -> list[ir.Value]:
+    """Emit ROWS vectors of sums of products of columns.
 
     The sums run over `count` rows of `width` floats.  Columns ``row + i`` of `left` are
     multiplied by the LANES columns of `right` from `column` on.
@@ -168,8 +176,36 @@ def tile_outer(builder, left, row, right, column, width, count, out):
             address = builder.gep(begin, [ir.Constant(row.type, i)])
             value = broadcast(builder, builder.load(address), LANES)
             builder.store(fused_multiply_add(builder, value, factor, builder.load(total)), total)
-    for i, total in enumerate(sums):
-        store_vector(builder, builder.load(total), builder.gep(out, [ir.Constant(row.type, i * LANES)]))
+    return [builder.load(total) for total in sums]
+
+
+@emitted
+def tile_outer(builder, left, row, right, column, width, count, out):
+    """Write the ROWS * LANES sums of :func:`_emit_outer` to `out`."""
+    for i, total in enumerate(_emit_outer(builder, left, row, right, column, width, count)):
+        store_vector(builder, total, builder.gep(out, [ir.Constant(row.type, i * LANES)]))
+
+
+@emitted
+def outer_triangle(builder, left, row, right, column, width, count, diagonal, other, out, start, length):
+    """Write the sums of `tile_outer` to rows of an upper triangle.
+
+    Column j of `row` goes to ``out[start + j]``; `row` has `length` entries from the
+    diagonal on, and each following row has one entry less.  Entries are multiplied by
+    `diagonal` or, off the diagonal, by `other`.  A tile at the diagonal also writes to
+    the end of the row before its own.  So rows are written in descending order, and the
+    caller writes the rows and columns before which a tile lies after it.
+    """
+    factors = broadcast(builder, other, LANES)
+    lanes = ir.Constant(ir.VectorType(INT32, LANES), list(range(LANES)))
+    totals = _emit_outer(builder, left, row, right, column, width, count)
+    for i in reversed(range(ROWS)):
+        lane = builder.trunc(builder.sub(plus(builder, row, i), column), INT32)
+        here = builder.icmp_signed("==", lanes, broadcast(builder, lane, LANES))
+        own = builder.select(here, broadcast(builder, diagonal, LANES), factors)
+        begin = plus(builder, builder.add(start, times(builder, length, i)), -i * (i + 1) // 2)
+        address = builder.gep(out, [builder.add(begin, column)])
+        store_vector(builder, builder.fmul(totals[i], own), address)
 
 
 @emitted

@@ -224,8 +224,9 @@ class VectorSearch(ABC):
             If the queries have another shape or numbers that are not finite.
         """
         rows = checked_vectors(queries, self.dimension, "queries")
-        labels = np.full((len(rows), k), -1)
-        scores = np.full((len(rows), k), -np.inf, np.float32)
+        labels, scores = np.empty((len(rows), k), np.int64), np.empty((len(rows), k), np.float32)
+        labels.fill(-1)
+        scores.fill(-np.inf)
         if len(rows) and len(self):
             possible = slice(len(self))
             self._search(rows, (labels[:, possible], scores[:, possible]), allowed, threads, ef)
@@ -385,11 +386,15 @@ def checked_vectors(vectors: ArrayLike, dimension: int, name: str = "vectors") -
     array = np.asarray(vectors)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must be numbers, got dtype {array.dtype}.")
-    with np.errstate(over="ignore"):  # the check below refuses the infinities
-        array = np.ascontiguousarray(array, dtype=np.float32)
+    if array.dtype != np.float32:
+        with np.errstate(over="ignore"):  # the check below refuses the infinities
+            array = array.astype(np.float32)
+    array = np.ascontiguousarray(array)
     if array.ndim != 2 or array.shape[1] != dimension:
         raise ValueError(f"{name} must have shape (n, {dimension}), got {array.shape}.")
-    wrong = first_beyond(read_only_view(array).reshape(-1).view(np.uint32), *_FINITE)
+    bits = array.reshape(-1).view(np.uint32)
+    bits.flags.writeable = False  # as in all calls of this kernel, which is compiled once
+    wrong = first_beyond(bits, *_FINITE)
     if wrong >= 0:
         raise ValueError(f"{name}[{wrong // dimension}] has a NaN or an infinity.")
     return array

@@ -486,13 +486,12 @@ class ScanSearch(VectorSearch):
         lookups = len(self._labels) * codebook.pairs * len(queries)
         run_in_ranges(work, split_by_count(len(tasks), 1), threads, lookups // _PER_MULTIPLICATION)
         results = []
-        counts = np.empty(256, np.int64)
         for q in range(len(queries)):
             ends = list(enumerate(found[:, q]))
             own_sums = np.concatenate([sums[i, q, :end] for i, end in ends])
             own_rows = np.concatenate([rows[i, q, :end] for i, end in ends])
             if len(own_rows) > wanted:
-                keep_best(own_sums, own_rows, len(own_rows), wanted, counts)
+                keep_best(own_sums, own_rows, len(own_rows), wanted)
             results.append(own_rows[:wanted])
         return results
 

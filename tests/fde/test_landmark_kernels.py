@@ -14,9 +14,9 @@ from muvera.fde.landmark_kernels import (
     NEAREST,
     CellMap,
     landmark_queries,
-    project_landmark_queries,
 )
 from muvera.fde.landmark_kernels import nearest_cells as nearest_cells_of
+from muvera.fde.landmark_kernels import project_landmark_queries as project_landmark_queries_of
 from muvera.fde.landmarks import Landmarks
 from muvera.fde.linear_algebra import quantize_columns
 from muvera.fde.tasks import Tokens
@@ -52,6 +52,13 @@ def bound_from(maxima: Any, position: Any, wanted: Any) -> Any:
 @numba.njit
 def nearest_cells(tokens: Any, landmarks: Any, rows: Any, numbers: Any, weights: Any) -> None:
     nearest_cells_of(tokens, 0, numbers.shape[0], landmarks, SHARPNESS, rows, numbers, weights)
+
+
+@numba.njit
+def project_landmark_queries(
+    tokens: Any, first: Any, last: Any, landmarks: Any, cell_map: Any, out: Any
+) -> None:
+    project_landmark_queries_of(tokens, first, last, landmarks, SHARPNESS, cell_map, out)
 
 
 def normals(*shape: int, seed: int = 0) -> NDArray[np.float32]:
@@ -176,10 +183,10 @@ def test_bits_depend_on_no_other_query(dtype: Any, width: int) -> None:
     cell_map = CellMap(rows, rng.random(width, np.float32), rows.sum(axis=0).astype(np.float32))
     tokens = kernel_tokens(texts)
     together = np.zeros((len(texts), width), np.float32)
-    project_landmark_queries(tokens, 0, len(texts), landmarks.directions, SHARPNESS, cell_map, together)
+    project_landmark_queries(tokens, 0, len(texts), landmarks.directions, cell_map, together)
     for i in range(len(texts)):
         alone = np.zeros((1, width), np.float32)
-        project_landmark_queries(tokens, i, i + 1, landmarks.directions, SHARPNESS, cell_map, alone)
+        project_landmark_queries(tokens, i, i + 1, landmarks.directions, cell_map, alone)
         np.testing.assert_array_equal(alone[0], together[i])
 
     cells = np.empty((len(texts), 150), np.float32)

@@ -109,7 +109,7 @@ def test_a_build_with_defaults_compiles_each_kernel_once() -> None:
     """Read-only arrays, layouts and literal numbers make no second signature."""
     counts = signatures(300, "exact_tokens=0")
     assert {name for name, count in counts.items() if count > 1} <= _TWO_WIDTHS
-    assert "muvera.fde.landmark_kernels.project_landmark_queries" in counts
+    assert "muvera.fde.query_kernels.project_queries" in counts
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="POSIX")

@@ -222,8 +222,6 @@ def test_arrays_start_at_a_cache_line(count: int) -> None:
     np.testing.assert_array_equal(copy, values.reshape(-1))
 
 
-#: Tiles of bytes for every way to add products, by name.
-TILES = ("tile", "maxima", "strip", "dots", "half strip", "in rows", "maxima ahead")
 DEPTH, COLUMNS, COUNT = 3 * SPAN, 2 * STRIP * LANES - 3, ROWS - 1
 STRIDE = 2 * STRIP * LANES
 SMALLEST = -(2**31)
@@ -231,7 +229,7 @@ SMALLEST = -(2**31)
 
 @cache
 def byte_tiles(addition: str) -> dict[str, Any]:
-    return dict(zip(TILES, map(compiled, make_tiles(addition)), strict=True))
+    return {name: compiled(tile) for name, tile in make_tiles(addition)._asdict().items()}
 
 
 def rows_and_matrix(extreme: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -272,10 +270,10 @@ def test_maxima_of_products_of_bytes_are_exact(addition: str, extreme: bool, sta
         own = exact[:, panel * LANES : (panel + WIDE) * LANES]
         best = np.full(WIDE * LANES, start, np.int32)
         ahead, tile = best.copy(), (rows.reshape(-1), 0, COUNT - 1, DEPTH, packed, panel)
-        byte_tiles(addition)["maxima"](*tile, best)
+        byte_tiles(addition)["max"](*tile, best)
         np.testing.assert_array_equal(best[: own.shape[1]], np.maximum(own.max(axis=0), start))
         address = rows.ctypes.data
-        byte_tiles(addition)["maxima ahead"](*tile, ahead, address, 64, address + rows.nbytes - 1)
+        byte_tiles(addition)["max_ahead"](*tile, ahead, address, 64, address + rows.nbytes - 1)
         np.testing.assert_array_equal(ahead, best)
 
 
@@ -286,7 +284,7 @@ def test_shifted_products_of_bytes_and_their_maxima_are_exact(addition: str, ext
     shifts = np.random.default_rng(1).integers(-1000, 1000, STRIDE).astype(np.int32)
     sums, lanes = np.zeros((ROWS, STRIDE), np.int32), np.full((ROWS, WIDE * LANES), SMALLEST, np.int32)
     for panel in range(0, 2 * STRIP, WIDE):
-        byte_tiles(addition)["in rows"](
+        byte_tiles(addition)["rows"](
             rows.reshape(-1), 0, COUNT - 1, DEPTH, packed, panel, shifts, sums.reshape(-1), STRIDE,
             lanes.reshape(-1),
         )  # fmt: skip
@@ -294,7 +292,7 @@ def test_shifted_products_of_bytes_and_their_maxima_are_exact(addition: str, ext
     np.testing.assert_array_equal(lanes, sums.reshape(ROWS, -1, WIDE * LANES).max(axis=1))
 
 
-@pytest.mark.parametrize("name", ["strip", "half strip"])
+@pytest.mark.parametrize("name", ["strip", "half_strip"])
 @every_addition
 def test_strips_of_products_of_bytes_are_exact(addition: str, extreme: bool, name: str) -> None:
     rows, matrix = rows_and_matrix(extreme)
@@ -314,6 +312,19 @@ def test_products_of_vectors_with_a_query_are_exact(addition: str, extreme: bool
     byte_tiles(addition)["dots"](vectors.reshape(-1), 3, VECTORS + 1, DEPTH, rows.reshape(-1), 1, out)
     wanted = rows[2:4].astype(np.int64) @ vectors[3:].T
     np.testing.assert_array_equal(out.reshape(2, VECTORS)[:, : VECTORS - 1], wanted)
+
+
+@every_addition
+def test_products_of_chosen_vectors_with_a_query_are_exact(addition: str, extreme: bool) -> None:
+    rows, matrix = rows_and_matrix(extreme)
+    vectors = np.ascontiguousarray(matrix[:, : VECTORS + 2].T)
+    chosen = np.array([4, 0, 5, 1, 1])
+    out = np.empty(2 * VECTORS, np.int32)
+    byte_tiles(addition)["dots_at"](
+        vectors.reshape(-1), chosen * DEPTH, 1, 3, DEPTH, rows.reshape(-1), 1, out
+    )
+    wanted = rows[2:4].astype(np.int64) @ vectors[chosen[1:4]].T
+    np.testing.assert_array_equal(out.reshape(2, VECTORS)[:, :3], wanted)
 
 
 @pytest.mark.parametrize("native", sorted({HAS_HALVES, False}))

@@ -62,7 +62,7 @@ def test_scan_keeps_the_best_and_the_earlier_of_equal_rows(
     shown = shown[mask[shown]]
     for q, count in enumerate(found):
         if count > wanted:
-            scan.keep_best(sums[q], rows[q], count, wanted, np.empty(256, np.int64))
+            scan.keep_best(sums[q], rows[q], count, wanted)
         kept = min(count, wanted)
         expected = np.sort(shown[np.argsort(-every[q, shown], kind="stable")[:wanted]])
         np.testing.assert_array_equal(rows[q, :kept], expected + 1000)

@@ -138,7 +138,7 @@ def test_any_division_into_calls_keeps_the_best_rows(
     shown = np.flatnonzero(mask)
     for q, count in enumerate(found):
         if count > wanted:
-            scan.keep_best(own_sums[q], rows[q], count, wanted, np.empty(256, np.int64))
+            scan.keep_best(own_sums[q], rows[q], count, wanted)
         best = np.sort(shown[np.argsort(-sums[q, shown], kind="stable")[:wanted]])
         np.testing.assert_array_equal(rows[q, : min(count, wanted)], best + 9)
 

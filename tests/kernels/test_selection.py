@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from muvera.kernels.byte_product import Bounds, bound_products, multiply_possible
 from muvera.kernels.jit import kernel
 from muvera.kernels.rows import inner_products, inner_products_at
-from muvera.kernels.scan import keep_best
+from muvera.kernels.scan import MAX_SUM, keep_best
 from muvera.kernels.selection import (
     FIRST_CHECK,
     SLOPE,
@@ -52,11 +52,21 @@ def test_the_greatest_sums_are_kept_in_order(numbers: list[int], data: st.DataOb
     """
     wanted = data.draw(st.integers(1, len(numbers)))
     sums, rows = np.array(numbers, np.uint16), np.arange(5, 5 + len(numbers))
-    edge = keep_best(sums, rows, len(sums), wanted, np.empty(256, np.int64))
+    edge = keep_best(sums, rows, len(sums), wanted)
     order = sorted(sorted(range(len(numbers)), key=lambda i: -numbers[i])[:wanted])
     assert rows[:wanted].tolist() == [5 + i for i in order]
     assert sums[:wanted].tolist() == [numbers[i] for i in order]
     assert edge == min(numbers[i] for i in order)
+
+
+@pytest.mark.parametrize("most", [3, MAX_SUM])  # up to 3, thousands of sums are equal
+def test_the_greatest_of_many_sums_are_kept(most: int) -> None:
+    numbers = np.random.default_rng(0).integers(0, most + 1, 10_000).astype(np.uint16)
+    sums, rows = numbers.copy(), np.arange(len(numbers))
+    edge = keep_best(sums, rows, len(sums), 4500)
+    order = np.sort(np.argsort(-numbers.astype(int), kind="stable")[:4500])
+    np.testing.assert_array_equal(rows[:4500], order)
+    assert edge == numbers[order].min()
 
 
 def uncertain(seed: int, count: int, queries: int = 2) -> Any:

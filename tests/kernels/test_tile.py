@@ -12,6 +12,7 @@ from muvera.kernels.jit import kernel
 from muvera.kernels.tile import (
     LANES,
     ROWS,
+    outer_triangle,
     pack_columns,
     tile_dot,
     tile_dot_below,
@@ -43,6 +44,16 @@ def _dot_below(rows: Any, last: Any, depth: Any, packed: Any, panel: Any, out: A
 @kernel
 def _outer(left: Any, row: Any, right: Any, column: Any, width: Any, count: Any, out: Any) -> None:
     tile_outer(left, row, right, column, width, count, out)
+
+
+@kernel
+def _triangle(left: Any, right: Any, depth: Any, count: Any, diagonal: Any, other: Any, out: Any) -> None:
+    for first in range(0, depth, LANES):
+        for row in range(first + LANES - ROWS, -1, -ROWS):
+            start = 1 + row * depth - row * (row + 1) // 2
+            outer_triangle(
+                left, row, right, first, depth, count, diagonal, other, out, start, depth - row
+            )  # fmt: skip
 
 
 @kernel
@@ -143,6 +154,18 @@ def test_products_of_columns_are_sums_over_the_rows(
     expected = left[:, row : row + ROWS].T @ right[:, column : column + LANES]
     np.testing.assert_array_equal(out[:-1].reshape(ROWS, LANES), expected)
     assert out[-1] == 7
+
+
+@given(some.seeds, st.integers(0, 5), st.integers(1, 4))
+def test_tiles_of_columns_fill_an_upper_triangle(seed: int, count: int, panels: int) -> None:
+    """Entries left of the diagonal are overwritten, and none is outside."""
+    rng, depth = np.random.default_rng(seed), panels * LANES
+    left, right = (rng.integers(-9, 10, (count, depth)).astype(np.float32) for _ in range(2))
+    out = np.full(depth * (depth + 1) // 2 + 2, 7, np.float32)
+    _triangle(left.reshape(-1), right.reshape(-1), depth, count, np.float32(3), np.float32(5), out)
+    every = (left.T @ right) * np.where(np.eye(depth), 3, 5)
+    np.testing.assert_array_equal(out[1:-1], every[np.triu_indices(depth)])
+    assert out[0] == out[-1] == 7
 
 
 @given(some.seeds, some.dimensions, st.integers(1, ROWS), st.sampled_from([-np.inf, 0.0, 5.0]))
