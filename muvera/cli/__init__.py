@@ -89,8 +89,9 @@ app.add_typer(pages.pages, name="pages", cls=Commands)
 def main() -> None:
     """Run the command line."""
     warnings.showwarning = lambda message, *_, **__: warn(str(message))
-    # Imports make many objects that stay.  Python would search them for garbage after
-    # each 700 new ones, and at the end, which would take longer than most searches.
+    # Imports make many objects that stay.  Python would look for garbage among them
+    # after every 700 to 2,000 new objects, and again at exit, which takes longer than
+    # most searches.
     gc.set_threshold(10_000)
     atexit.register(gc.freeze)
     app(prog_name="muvera")

@@ -109,7 +109,7 @@ def demo() -> None:
 
 def _compare(sample: DemoSample) -> None:
     """Print a table of the ways to search, each row as soon as it is measured."""
-    note("\nComparing exact search with two FDEs. The first time, more loops are compiled.")
+    note("\nComparing exact search with two FDEs. The first run also compiles code for each.")
     typer.echo(
         wrapped(
             "\nMUVERA: token vectors -> FDE, one vector per text -> search -> candidates -> exact Chamfer "

@@ -88,7 +88,8 @@ _ROUND = 16
 # The cap is at least this many times k, as in a search.
 _LEAST = 3
 
-# Expected misses of this many checks are traced together: 4 MiB.
+# Largest number of expected misses (levels x queries x checks) that are traced
+# together: 4 MiB.
 _TRACED = 1 << 19
 
 
@@ -474,7 +475,7 @@ def _level(
 ) -> Level:
     """Return the level with the largest limit that keeps the mean recall.
 
-    The `recall` among the candidates must be at least ``target / within``.  Column j of
+    `recall` is ``target / within``: what the candidates must reach.  Column j of
     `expected` has the misses that are expected after ``STEP * j`` candidates.
     """
     count = len(best)

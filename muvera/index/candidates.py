@@ -176,7 +176,8 @@ class CandidateSearch:
         vectors = self.encoder.encode_queries(queries, threads=threads)
         most = max(1, len(self.search))
         labels, products = self.search.search(vectors, min(count, most), allowed, threads, ef=ef)
-        found = [np.count_nonzero(row) for row in labels >= 0]  # unused places have label -1
+        # Unused places have the label -1.
+        found = [np.count_nonzero(row) for row in labels >= 0]
         return [(labels[q, :number], products[q, :number]) for q, number in enumerate(found)]
 
     def dial(self, recall: float, k: int) -> Dial | None:

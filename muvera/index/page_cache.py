@@ -19,9 +19,10 @@ _REQUESTS = 64
 # Rows of each file that such a check looks at.
 _CHECKED = 32
 
-# Nothing is prefetched if at most this share of the checked rows is missing.  To ask
-# for 20 documents takes 70 us, as long as about one page fault of an SSD.  A file that
-# was read by searches only is rarely in memory completely.
+# Nothing is prefetched if at most this share of the checked rows is missing.  To
+# prefetch 20 documents takes 70 us, about as long as one page fault on an SSD.  The
+# share is above 0 because a file that only searches have read is rarely in memory
+# completely.
 _MISSING = 1 / 16
 
 # Bytes of mapped files that this process may hold before it releases them: a quarter of
@@ -94,7 +95,10 @@ class PageCache:
 
 
 def _are_resident(files: Sequence[MappedTokens], rows: NDArray[np.int64]) -> bool:
-    """Return True if most of `rows` are in memory: their first tokens are checked."""
+    """Return True if nearly all of `rows` are in memory.
+
+    The first tokens of up to 32 rows of each file are checked.
+    """
     for file, starts, stops in _token_ranges(files, rows):
         filled = starts[stops > starts]
         checked = filled[np.linspace(0, len(filled) - 1, min(len(filled), _CHECKED)).astype(np.int64)]

@@ -44,7 +44,8 @@ _AHEAD = 4
 # Largest number of queries per task that searches vectors: they share what they read.
 _TOGETHER = 16
 
-# Smallest number of these queries: fewer take less time than another thread to begin.
+# Smallest number of these queries: searching for fewer takes less time than starting
+# another thread.
 _FEW = 8
 
 # Pairs of a short query and a candidate that are ranked together.

@@ -113,10 +113,10 @@ def emit_sums(
 ) -> list[list[ir.Value]]:
     """Emit the sums of rows with panels, from their addresses.
 
-    Return a list of sums for each panel.  `add` emits one step, and `begin_step` what
-    comes before the step of a number.  A byte of a panel has one entry, or two entries
-    if `halves` is 2.  Loading the rows limits the speed of one panel, so several panels
-    share these loads.
+    Return a list of sums for each panel.  `add` emits one step.  `begin_step`, if
+    given, gets the number of a step and emits what comes before it.  A byte of a panel
+    has one entry, or two entries if `halves` is 2.  Loading the rows limits the speed
+    of one panel, so several panels share these loads.
     """
     starts = [builder.bitcast(address, INT32.as_pointer()) for address in rows]
     panels = [builder.bitcast(address, _SUMS.as_pointer()) for address in columns]
@@ -224,9 +224,9 @@ def _maxima(add: Addition) -> Intrinsic:
 def _maxima_ahead(add: Addition) -> Intrinsic:
     """Return the intrinsic of `_maxima` that also prefetches memory.
 
-    Each step of STEP bytes prefetches the line at the next `pace` bytes from the
-    address `place` on, but not beyond `end`.  Many prefetches at once would fill the
-    queue of cache misses, and the sums would wait for them.
+    Step i, of STEP bytes, prefetches the cache line at the address
+    ``min(place + i * pace, end)``.  Many prefetches at once would fill the queue of
+    cache misses, and the sums would wait for them.
     """
 
     @emitted

@@ -177,7 +177,8 @@ def score_rounded(floats, halves, offsets, documents, query, stop_at, heap, out)
     flat, bits = floats.reshape(-1), halves.reshape(-1)
     rows = np.zeros(_ROUNDED * stride, np.uint8)
     best = np.empty(biases.shape[0], np.int32)
-    # Of float32 rows, every second line is prefetched: the processor reads pairs.
+    # A tile prefetches as many rows as it has.  Of 8 float32 rows, every second cache
+    # line is prefetched: the processor reads lines in pairs.
     entry_bytes = 2 if bits.shape[0] > 0 else 4
     base = np.int64(bits.ctypes.data) if bits.shape[0] > 0 else np.int64(flat.ctypes.data)
     pace = STEP * ROWS * entry_bytes

@@ -155,7 +155,8 @@ def _number_reaching(sums, count, least):
     total = 0
     for start in range(0, count, _COUNTED):
         part = sums[start : min(start + _COUNTED, count)]
-        reaching = np.uint16(0)  # as narrow as the sums, so that this loop is vectorized
+        # As narrow as the sums, so that this loop is vectorized.
+        reaching = np.uint16(0)
         for i in range(part.shape[0]):
             reaching = np.uint16(reaching + np.uint16(part[i] >= least))
         total += np.int64(reaching)
@@ -175,7 +176,8 @@ def keep_best(sums, rows, count, wanted):
             edge |= 1 << shift
     equal = wanted - _number_reaching(sums, count, np.uint16(edge + 1))
     kept = 0
-    for i in range(count):  # without a branch that nobody can predict
+    # Without a branch, which would be unpredictable.
+    for i in range(count):
         value, row = np.int64(sums[i]), rows[i]
         sums[kept], rows[kept] = value, row
         at_edge = np.int64(value == edge)

@@ -143,10 +143,11 @@ def enter(heap, score):
 def trace_misses(scores, products, caps, k, states, expected):
     """Write the expected misses at every check of a ranking, for several caps.
 
-    Candidates are in the order of `products` (n, c).  Column j of ``expected[l]``,
-    float64 (n, c // STEP + 1), receives those after ``STEP * j`` candidates among the
-    first ``caps[l]``; entries without a check stay unchanged.  `caps` are ascending, so
-    that one sum serves all of them.  `states`, float64 (n, STATE), are updated.
+    Candidates are in the order of `products` (n, c).  ``expected[l, q, j]`` receives
+    the misses of query q that are expected after ``STEP * j`` candidates, if only the
+    first ``caps[l]`` can be ranked.  `expected` is float64 (levels, n, c // STEP + 1),
+    and entries without a check stay unchanged.  `caps` are ascending, so that one sum
+    serves all of them.  `states`, float64 (n, STATE), are updated.
     """
     heap = np.empty(k, np.float32)
     for q in range(scores.shape[0]):

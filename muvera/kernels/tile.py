@@ -193,8 +193,9 @@ def outer_triangle(builder, left, row, right, column, width, count, diagonal, ot
     Column j of `row` goes to ``out[start + j]``; `row` has `length` entries from the
     diagonal on, and each following row has one entry less.  Entries are multiplied by
     `diagonal` or, off the diagonal, by `other`.  A tile at the diagonal also writes to
-    the end of the row before its own.  So rows are written in descending order, and the
-    caller writes the rows and columns before which a tile lies after it.
+    the end of the row before its own.  Later writes replace these entries: the rows of
+    a tile are written from the last to the first, and the caller takes the columns in
+    ascending order and, for each, the rows in descending order.
     """
     factors = broadcast(builder, other, LANES)
     lanes = ir.Constant(ir.VectorType(INT32, LANES), list(range(LANES)))

@@ -393,7 +393,8 @@ def checked_vectors(vectors: ArrayLike, dimension: int, name: str = "vectors") -
     if array.ndim != 2 or array.shape[1] != dimension:
         raise ValueError(f"{name} must have shape (n, {dimension}), got {array.shape}.")
     bits = array.reshape(-1).view(np.uint32)
-    bits.flags.writeable = False  # as in all calls of this kernel, which is compiled once
+    # As in all calls of this kernel, which is compiled once.
+    bits.flags.writeable = False
     wrong = first_beyond(bits, *_FINITE)
     if wrong >= 0:
         raise ValueError(f"{name}[{wrong // dimension}] has a NaN or an infinity.")

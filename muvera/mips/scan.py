@@ -63,28 +63,27 @@ _ITERATIONS = 10
 # factor, until a full sample was used.
 _GROWTH = 4
 
-# From this number of vectors on, a part of the columns makes the codes: a scan then
-# takes as long as reading them, and saves more time than the lost recall costs.
+# From this number of vectors on, columns with little variance get no codes.  Reading
+# the codes then takes most of the time, and the saved time outweighs the lost recall.
 _MANY = 262_144
 
-# Share of all squared variances that this part has.  The products of vectors that are
-# distributed like queries then vary nearly as with all columns.
+# Share of the sum of squared variances that the coded columns must have.  Inner
+# products then vary nearly as much as with all columns.
 _SHARE = 0.97
 
 # Number of vectors to order by bytes per requested vector of 256 floats.  Shorter
 # vectors get more, because their codes are less accurate.
 _BY_BYTES = 2
 
-# This number is multiplied by this factor if a part of the columns makes the codes.  On
-# Debian's descriptions by `static`, 43,844 texts, 4 loses .003 of the recall at 500
-# candidates.
+# _BY_BYTES is multiplied by this factor if only some columns are coded.  On Debian's
+# descriptions by `static`, 43,844 texts, 4 loses .003 of the recall at 500 candidates.
 _BY_BYTES_OF_PART = 6
 
 # Smallest number of vectors to order by bytes.
 _MIN_BY_BYTES = 256
 
-# The same if a part of the columns makes the codes.  With 256, the same texts lose .019
-# of the recall at 50 candidates.
+# The same if only some columns are coded.  With 256, the same texts lose .019 of the
+# recall at 50 candidates.
 _MIN_BY_BYTES_OF_PART = 2048
 
 # Maximum number of queries per pass over the codes.
@@ -96,8 +95,8 @@ _BLOCKS_PER_TASK = 1 << 12
 # Table lookups that take as long as one multiplication and addition.
 _PER_MULTIPLICATION = 2
 
-# Bytes of codes that stay in the cache: reading them once for several queries saves
-# nothing.
+# Codes of at most this many bytes stay in the cache, so reading them once for several
+# queries saves nothing.
 _CACHED = 1 << 20
 
 # Up to this many rows, all rows are ordered by bytes.
@@ -141,8 +140,9 @@ class Codebook:
         sample : float32 (n, dimension)
             At least one vector.
         many : bool
-            Leave out half of the columns as long as the others have nearly all of the
-            variance.  Then the codes are shorter and less accurate.
+            Drop the half of the columns with the smallest variances, repeatedly, while
+            the others keep 97% of the squared variances.  The codes are then shorter
+            and less accurate.
 
         Returns
         -------
@@ -270,8 +270,8 @@ class ScanSearch(VectorSearch):
     are reordered by their int8 vectors.  Results are bit-identical for any number of
     threads.  The centroids are fitted again each time the number of vectors has
     quadrupled, until they were fitted on 16,384, and once there are 262,144; all
-    vectors then get new codes.  From 262,144 vectors on, the columns that have nearly
-    all of the variance make the codes: half of the columns, a quarter, or fewer.
+    vectors then get new codes.  From 262,144 vectors on, only half of the columns (or a
+    quarter, and so on) are coded, if these have 97% of the squared variances.
     Otherwise, adding and removing vectors is cheap.  A save writes new codes and bytes,
     and 16 bytes per stored vector.
     """
@@ -400,7 +400,7 @@ class ScanSearch(VectorSearch):
         run_in_ranges(work, split_by_count(len(queries), _TOGETHER), threads, products_of)
 
     def _is_one_task(self, queries: Floats, searched: _Searched, threads: int | None) -> bool:
-        """Return True for one part whose codes are cached, and too little for threads.
+        """Return True for one part with codes in the cache, and enough for one thread.
 
         One query reads the codes only once, so they need not be cached.
         """
@@ -546,7 +546,9 @@ class ScanSearch(VectorSearch):
         self._labels = checked_labels(labels, len(labels))
         columns = load_npy(folder / COLUMNS, mmap=False)
         if not _are_columns(columns, self.dimension):
-            raise ValueError(f"{folder / COLUMNS} must be different columns of {self.dimension}.")
+            raise ValueError(
+                f"{folder / COLUMNS} must have column numbers from 0 to {self.dimension - 1}, each once."
+            )
         centroids = _read_array(folder / CENTROID_FILE, Codebook.empty(len(columns)).centroids)
         self.codebook = Codebook(columns, centroids)
         counts = saved.state["parts"]
@@ -586,7 +588,8 @@ def _coded_columns(spreads: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return the columns that make codes, ascending.
 
     Half of the columns, those with the smallest `spreads` (variances), are left out as
-    long as the others have the share _SHARE of all squared spreads and fill steps.
+    long as the others have the share _SHARE of the sum of squared spreads, and their
+    number is a multiple of ``2 * STEP``.
     """
     order = np.argsort(-spreads, kind="stable")
     squares = np.square(spreads[order])
@@ -597,7 +600,7 @@ def _coded_columns(spreads: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def _are_columns(columns: NDArray[Any], dimension: int) -> bool:
-    """Return True for an array of different columns: all, a half, a quarter, ..."""
+    """Return True for different column numbers whose count divides `dimension`."""
     if columns.dtype != np.int64 or columns.ndim != 1 or not len(columns) or dimension % len(columns):
         return False
     ordered = np.sort(columns)

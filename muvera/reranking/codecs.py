@@ -308,7 +308,8 @@ class Int8Codec(TokenCodec):
         return cls(center, _power_of_two(float(np.median(peaks)) / _STEPS))
 
     def _encode(self, tokens: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
-        # Two arrays that stay in the cache: new ones take most of the time.
+        # Two arrays that stay in the cache: allocating new ones would take most of the
+        # time.
         buffers = np.empty((2, min(_ROUNDED, len(tokens)), self.dimension), np.float32)
         for start in range(0, len(tokens), _ROUNDED):
             rows = slice(start, start + _ROUNDED)

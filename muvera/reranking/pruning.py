@@ -34,7 +34,7 @@ _TASKS = 8
 # Largest number of pairs of a short query and a candidate per task.
 _PAIRS = 1024
 
-# Smallest number of them: fewer take less time than another thread to begin.
+# Smallest number of them: ranking fewer takes less time than starting another thread.
 _FEW_PAIRS = 128
 
 #: Documents of a segment, and positions in them of candidates that follow each other.

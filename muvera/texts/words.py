@@ -102,10 +102,10 @@ def as_match(words: Sequence[str]) -> str:
 
 
 class _Averages(NamedTuple):
-    """What BM25 needs to know of all documents."""
+    """The number of documents, and their mean number of words, for BM25."""
 
     documents: int
-    length: float  #: words per document
+    length: float
 
 
 class WordScores:
@@ -122,15 +122,17 @@ class WordScores:
     """
 
     def __init__(self) -> None:
-        # The number of words of each document, by row; 0 for a row without a document.
+        # The number of words of each document, by row.  A row without a document has 0
+        # or an old number, and is never looked up.
         self._lengths = np.empty(0, np.int32)
         # The ids of documents by row.
         self._ids: dict[int, int | str] = {}
-        self._last_row = 0  # of these
+        # No key of `_ids` is larger.
+        self._last_row = 0
         self.clear()
 
     def clear(self) -> None:
-        """Forget all words."""
+        """Forget the counts and scores of words, but not lengths and ids."""
         self._counts: dict[str, int] = {}
         self._terms: dict[str, bytes | None] = {}
         self._scores: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
@@ -322,4 +324,4 @@ def _decoded(content: bytes, count: int) -> NDArray[np.int64]:
 
 
 def _damage() -> sqlite3.DatabaseError:
-    return sqlite3.DatabaseError("the numbers of words are damaged")
+    return sqlite3.DatabaseError("its word index is damaged")

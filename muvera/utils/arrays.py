@@ -284,7 +284,7 @@ def resident_share(array: NDArray[np.generic], places: NDArray[np.int64]) -> flo
     array : numpy.ndarray
         Memory-mapped array.
     places : int64 (n,)
-        Offsets of the bytes from the array's first one, at least one.
+        Offsets in bytes from the start of the array; at least one offset.
 
     Returns
     -------

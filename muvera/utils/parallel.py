@@ -34,8 +34,8 @@ _GAIN = 4 / 3
 # Share of the wall time that threads must have waited for a core: less is uneven work.
 _WAITED = 1 / 4
 
-# If threads were kept waiting for w seconds, short work stays on one thread for this
-# many times w seconds.  So waiting takes at most 3% of the time.
+# After work of w seconds whose threads waited for cores, short work stays on one thread
+# for this many times w seconds.  So at most 3% of the time is spent on such work.
 _ALONE = 30
 
 # Until this time, short work stays on one thread.
@@ -126,15 +126,16 @@ def split_by_count(count: int, size: int) -> list[tuple[int, int]]:
 
 
 def split_for_threads(count: int, least: int, most: int, threads: int | None) -> list[tuple[int, int]]:
-    """Split 0..count into ranges of about one size, and as many for each thread.
+    """Split 0..count into ranges of nearly equal size, as many for each thread.
 
     Parameters
     ----------
     count : int
         Number of items.
     least, most : int
-        Smallest and largest number of items that threads divide, at least 1.  With
-        fewer than ``2 * least`` items, there is one range.
+        Smallest and largest size of a range, at least 1; the last range may be
+        smaller.  `most` should be at least ``2 * least``.  Fewer than ``2 * least``
+        items then make one range.
     threads : int or None
         None: all usable cores.
 
@@ -207,7 +208,8 @@ def run_in_ranges(
             work(start, stop)
         return
     left = deque(ranges)
-    spans: list[tuple[float, float]] = []  # of each thread: seconds at work, and on a core
+    # Of each thread: seconds at work, and on a core.
+    spans: list[tuple[float, float]] = []
 
     def drain() -> None:
         begun, ran = perf_counter(), thread_time()

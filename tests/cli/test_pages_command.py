@@ -62,7 +62,7 @@ def test_a_deleted_document_is_encoded_again(index: Path, tmp_path: Path) -> Non
 
 def test_an_unknown_document_deletes_nothing(index: Path) -> None:
     code, _, err = muvera("pages", "delete", index, "2024.pdf", "2023.pdf")
-    assert code == 2 and "has no document and no page '2023.pdf'" in " ".join(err.split())
+    assert code == 2 and "has no document or page named '2023.pdf'" in " ".join(err.split())
     assert len(PageIndex.load(index)) == 2
 
 

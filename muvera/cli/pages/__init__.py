@@ -1,4 +1,4 @@
-"""``muvera pages``: index, search, delete and serve the pages of PDFs and pictures."""
+"""``muvera pages``: index pages of PDFs and pictures; search and change the index."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pages = typer.Typer(rich_markup_mode=None)
 
 @pages.callback()
 def start() -> None:
-    """Index, search, delete and serve the pages of PDFs and pictures.
+    """Index pages of PDFs and pictures; search, serve and change the index.
 
     \b
     Example:

@@ -15,14 +15,17 @@ def delete(
     index: IndexArgument,
     names: Annotated[
         list[str],
-        Argument(metavar="NAME", help="Documents, as 2024.pdf, or single pages, as 2024.pdf:3."),
+        Argument(
+            metavar="NAME", help="Names of documents, such as 2024.pdf, or of pages, such as 2024.pdf:3."
+        ),
     ],
     json_: JsonOption = False,
 ) -> None:
     """Delete documents, or single pages, from a page index.
 
-    The files stay. If a document has changed, delete it and run muvera pages index
-    again, which encodes its pages.
+    The source files are not deleted: the next muvera pages index adds their pages
+    again. Use this to encode a changed document again. To remove a document for good,
+    delete its file, too.
 
     \b
     Example:
@@ -36,7 +39,10 @@ def delete(
     for name in names:
         found = loaded.pages_of(name) or ([name] if name in loaded else [])
         if not found:
-            raise KeyError(f"{index} has no document and no page {name!r}. `muvera pages search` names them.")
+            raise KeyError(
+                f"{index} has no document or page named {name!r}. Use a name as in the hits of muvera pages "
+                "search, such as 2024.pdf or 2024.pdf:3."
+            )
         ids.update(found)
     loaded.delete(ids)
     loaded.save()
