@@ -1,4 +1,4 @@
-"""``muvera pages``: index pages of PDFs and pictures; search and change the index."""
+"""``muvera pages``: index pages of PDFs and pictures, and search them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pages = typer.Typer(rich_markup_mode=None)
 
 @pages.callback()
 def start() -> None:
-    """Index pages of PDFs and pictures; search, serve and change the index.
+    """Index pages of PDFs and pictures, and search them.
 
     \b
     Example:
