@@ -140,7 +140,8 @@ class Sandbox:
         path = self.root / mutant.file
         path.write_text(mutant.mutated(path.read_text(encoding="utf-8")), encoding="utf-8")
         shutil.rmtree(self.cache)
-        changed = dependents(mutant.file, self.root) if "kernels" in path.parts else set()
+        # Kernels are in muvera/kernels, and in modules such as fde/landmark_kernels.py.
+        changed = dependents(mutant.file, self.root) if "kernels" in mutant.file else set()
         for compiled in sorted(warm.cache.rglob("*.nb[ic]")):
             source = warm.source_folder(compiled.parent.name)
             # Tests compile kernels, too, which may use any of the package's.

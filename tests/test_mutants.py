@@ -29,6 +29,7 @@ def test_kernels_depend_on_what_they_import() -> None:
     assert {"rows", "chamfer", "byte_product", "scan"} <= dependents("muvera/kernels/rows.py")
     assert "tile" not in dependents("muvera/kernels/selection.py")
     assert {"tile", "rows", "selection"} <= dependents("muvera/kernels/jit.py")
+    assert "query_kernels" in dependents("muvera/fde/landmark_kernels.py")
 
 
 def test_a_snippet_is_replaced() -> None:
