@@ -5,11 +5,20 @@ Passing these themselves takes three times as long, and a single query is encode
 less than 100 microseconds.
 """
 
-from ..kernels.jit import kernel
+from ..kernels.jit import helper, kernel
 from .kernels import Tokens
 from .landmark_kernels import CellMap, project_landmark_queries
 from .landmark_kernels import Directions as LandmarkDirections
 from .moment_kernels import ByteMap, Directions, QueryMetric, project_query_moments
+
+
+@helper
+def _write_moments(tokens, first, last, moments, out):
+    """Write the vectors of :func:`project_moments`, which has the same arguments."""
+    project_query_moments(
+        Tokens(*tokens), first, last, Directions(*moments[:2]), QueryMetric(*moments[2:4]),
+        ByteMap(*moments[4:7]), ByteMap(*moments[7:]), out,
+    )  # fmt: skip
 
 
 @kernel
@@ -27,10 +36,7 @@ def project_moments(tokens, first, last, moments, out):
     out : numpy.ndarray
         float32 (last - first, D).
     """
-    project_query_moments(
-        Tokens(*tokens), first, last, Directions(*moments[:2]), QueryMetric(*moments[2:4]),
-        ByteMap(*moments[4:7]), ByteMap(*moments[7:]), out,
-    )  # fmt: skip
+    _write_moments(tokens, first, last, moments, out)
 
 
 @kernel
@@ -47,10 +53,7 @@ def project_queries(tokens, first, last, moments, cells, out):
     out : numpy.ndarray
         float32 (last - first, D).
     """
-    project_query_moments(
-        Tokens(*tokens), first, last, Directions(*moments[:2]), QueryMetric(*moments[2:4]),
-        ByteMap(*moments[4:7]), ByteMap(*moments[7:]), out,
-    )  # fmt: skip
+    _write_moments(tokens, first, last, moments, out)
     project_landmark_queries(
         Tokens(*tokens), first, last, LandmarkDirections(*cells[:5]), cells[5], CellMap(*cells[6:]), out
     )

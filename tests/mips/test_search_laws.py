@@ -18,9 +18,10 @@ import muvera.mips.base as base
 import muvera.mips.exact as exact_module
 import muvera.mips.scan as scan_module
 from muvera.kernels.scan import make_tables
+from muvera.mips.codebook import paired_columns
 from muvera.mips.exact import ExactSearch, rounded
 from muvera.mips.hnsw import HNSWSearch
-from muvera.mips.scan import ScanSearch, _paired_columns
+from muvera.mips.scan import ScanSearch
 from muvera.mips.settings import HNSWSettings
 
 DIM = 20
@@ -315,7 +316,7 @@ def test_pairs_are_a_permutation_of_large_and_small_spreads(spreads: list[float]
 
     Steps have equal sums of ranks.
     """
-    columns = _paired_columns(np.array(spreads))
+    columns = paired_columns(np.array(spreads))
     assert sorted(columns.tolist()) == list(range(len(spreads)))
     ranks = np.argsort(np.argsort(-np.array(spreads), kind="stable"), kind="stable")[columns]
     whole = len(spreads) // 2 * 2
