@@ -209,7 +209,7 @@ def part(experiment: Experiment, **turns: str) -> Part:
 def test_speed_at_a_recall_is_interpolated_and_compared(tmp_path: Path) -> None:
     sweep = {"candidates": [20, 30, 50]}
     systems = [{"system": "muvera", "label": label, "sweep": sweep} for label in ("ours", "theirs")]
-    content: dict[str, Any] = {"timed": True, "metrics": ["10-recall@10"], "systems": systems}
+    content: dict[str, Any] = {"k": 10, "timed": True, "metrics": ["10-recall@10"], "systems": systems}
     content["tables"] = ["speed_at_recall"]
     (experiment,) = load_experiments([configured(tmp_path, **content)])
     (speed,) = result_tables([part(experiment, ours="1", theirs="1")])
