@@ -216,7 +216,7 @@ def test_a_folder_of_qdrants_local_mode_is_exact_already(place: str, tmp_path: P
 def test_a_folder_that_is_no_shard_is_named(tmp_path: Path) -> None:
     skip_without("qdrant-edge")
     (tmp_path / "docs").mkdir()
-    with pytest.raises(ValueError, match="docs is not a shard of Qdrant Edge.*no edge_config.json"):
+    with pytest.raises(ValueError, match=r"docs is not a shard of Qdrant Edge.*no edge_config\.json"):
         audit(f"qdrant-edge:{tmp_path}#docs", QUERIES)
     with pytest.raises(ValueError, match="other does not exist"):
         audit(f"qdrant-edge:{tmp_path}#other", QUERIES)
