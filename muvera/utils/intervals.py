@@ -33,4 +33,5 @@ def _wilson(mean: float, count: int) -> tuple[float, float]:
     square = _Z**2 / count
     center = (mean + square / 2) / (1 + square)
     half = _Z * math.sqrt(mean * (1 - mean) / count + square / (4 * count)) / (1 + square)
-    return max(0.0, center - half), min(1.0, center + half)
+    # The mean is an end of its interval if it is 0 or 1, but for rounding.
+    return min(mean, max(0.0, center - half)), max(mean, min(1.0, center + half))
