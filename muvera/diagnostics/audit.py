@@ -26,6 +26,7 @@ from ..engines.foreign import ForeignCollection, open_foreign
 from ..reranking.chamfer import chamfer_matrix, top_k
 from ..utils.checks import as_path, counted, given, require_int
 from ..utils.hints import Argument, Message
+from ..utils.intervals import share_interval
 
 #: A recall from here on needs no fix.
 ENOUGH = 0.95
@@ -47,9 +48,6 @@ _MISSING = 5
 
 # Relative difference of scores that are equal but for rounding.
 _ROUNDING = 1e-5
-
-# Standard errors in half of a 95% interval.
-_Z = 1.96
 
 Shares = NDArray[np.float64]
 
@@ -105,7 +103,8 @@ class Audit:
     recall : float
         Mean share of the exact best among the first `k` ids of an answer.
     interval : tuple of float
-        95% interval of the recall for other queries of the same kind (Wilson).
+        95% interval of the recall for other queries of the same kind (bootstrap; if all
+        queries have the same recall, Wilson's).
     milliseconds : dict of str to float, optional
         "p50" and "p95" of a search, one after another.  None for a run.
     failing : tuple of FailingQuery
@@ -403,7 +402,7 @@ class _Truth:
             queries=len(self.asked),
             k=self._k,
             recall=float(shares.mean()),
-            interval=_interval(float(shares.mean()), len(shares)),
+            interval=share_interval(shares),
             milliseconds=milliseconds,
             failing=tuple(listed),
             num_failing=len(failing),
@@ -418,14 +417,6 @@ def _evidence(what: str, shares: Shares, before: Shares) -> Evidence:
     gains = shares - before
     error = float(gains.std()) / math.sqrt(len(gains))
     return Evidence(what, float(shares.mean()), bool(gains.mean() > max(_GAIN, 2 * error)))
-
-
-def _interval(recall: float, count: int) -> tuple[float, float]:
-    """Return Wilson's interval; shares vary less than the outcomes that it is for."""
-    square = _Z**2 / count
-    center = (recall + square / 2) / (1 + square)
-    half = _Z * math.sqrt(recall * (1 - recall) / count + square / (4 * count)) / (1 + square)
-    return max(0.0, center - half), min(1.0, center + half)
 
 
 def _unit(texts: MultiVectors) -> MultiVectors:

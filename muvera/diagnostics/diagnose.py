@@ -172,7 +172,8 @@ class Diagnosis:
         missing.
     recommended : MeasuredEncoder
         The smallest vectors whose recall at 50 candidates is within .02 of the highest;
-        "fde" if the sample is too small to measure this recall.
+        of equally small ones, those with the highest recall.  "fde" if the sample is
+        too small to measure this recall.
     exact_search : bool
         True if the collection is so small that an index reads all tokens and needs no
         vectors.
@@ -447,8 +448,9 @@ def _effective_rank(moments: NDArray[np.float64]) -> float:
 
 
 def _recommended(measured: list[MeasuredEncoder], dimension: int) -> MeasuredEncoder:
-    """Return the smallest encoder within .02 of the best recall.
+    """Return the smallest encoder within .02 of the best recall at 50 candidates.
 
+    Of several with equally small vectors, return the one with the highest recall.
     "fde" if recall was not measured.
     """
     recalls = [(row, row.recall[_DECISIVE]) for row in measured if row.name != "paper"]
@@ -456,7 +458,15 @@ def _recommended(measured: list[MeasuredEncoder], dimension: int) -> MeasuredEnc
     if not known:
         return MeasuredEncoder("fde", FDEConfig.preset("fde", dimension), dict.fromkeys(_CUTOFFS))
     least = max(recall for _, recall in known) - _NEARLY_BEST
-    return min((row for row, recall in known if recall >= least), key=lambda row: row.config.vector_dimension)
+    good = [row for row, recall in known if recall >= least]
+    smallest = min(row.config.vector_dimension for row in good)
+    return max((row for row in good if row.config.vector_dimension == smallest), key=_recalls_decisive_first)
+
+
+def _recalls_decisive_first(row: MeasuredEncoder) -> list[float]:
+    """Return the measured recalls, first the one that decides the recommendation."""
+    cutoffs = sorted(_CUTOFFS, key=lambda cutoff: cutoff != _DECISIVE)
+    return [recall for recall in map(row.recall.get, cutoffs) if recall is not None]
 
 
 # -- the sample ------------------------------------------------------------------

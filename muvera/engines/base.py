@@ -443,10 +443,14 @@ class Engine(ABC):
 
         Raise EngineError if it belongs to something else.
         """
-        ours = self._has_collection(self._encoder_name)
+        ours = self.is_filled_by_muvera()
         if not ours and self._has_collection(self.name):
             raise EngineError(f"{self.location} was not made by muvera. Give another name.")
         return ours
+
+    def is_filled_by_muvera(self) -> bool:
+        """Return True if the encoder that muvera stores beside documents exists."""
+        return self._has_collection(self._encoder_name)
 
     @abstractmethod
     def _has_collection(self, name: str) -> bool:

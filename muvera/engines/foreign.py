@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 from urllib.parse import unquote
@@ -19,7 +20,7 @@ from ..data.multivectors import MultiVectors
 from ..reranking.chamfer import chamfer_matrix
 from ..utils.atomic_files import read_json
 from ..utils.checks import import_extra
-from .base import SCHEMES, EngineError
+from .base import SCHEMES, Engine, EngineError
 from .lancedb import LanceDBEngine
 from .milvus import MilvusEngine
 from .pgvector import PgVectorEngine
@@ -112,6 +113,7 @@ class ForeignQdrant(ForeignCollection, QdrantEngine):
     def __init__(self, url: str, client: Any = None) -> None:
         super().__init__(url, client)
         with self._errors("cannot be read"):
+            _require_foreign(self)
             self._prepare()
 
     def _prepare(self) -> None:
@@ -201,9 +203,10 @@ class ForeignQdrantEdge(ForeignQdrant, QdrantEdgeEngine):
 
     def _prepare(self) -> None:
         edge = import_extra("qdrant_edge", "qdrant-edge", "Qdrant Edge")
-        if not self._folder.is_dir():
-            raise EngineError(f"{self._folder} does not exist. Give qdrant-edge:FOLDER#NAME.")
-        config = read_json(self._folder / "edge_config.json")
+        file = self._folder / "edge_config.json"
+        if not file.is_file():
+            raise EngineError(_why_no_shard(self._folder))
+        config = read_json(file)
         vectors = config.get("vectors", {})
         found = self._choose({name: one.get("multivector_config") for name, one in vectors.items()})
         self.cosine = vectors[found]["distance"] == "Cosine"
@@ -240,6 +243,7 @@ class ForeignLanceDB(ForeignCollection, LanceDBEngine):
 
     def _open_table(self) -> None:
         with self._errors("cannot be read"):
+            _require_foreign(self)
             if not self._has_collection(self.name):
                 raise EngineError(f"{self.location} does not exist. Give lancedb:FOLDER#TABLE.")
             self._open()
@@ -307,6 +311,7 @@ class ForeignMilvus(ForeignCollection, MilvusEngine):
     def __init__(self, url: str) -> None:
         super().__init__(url)
         with self._errors("cannot be read"):
+            _require_foreign(self)
             if not self._has_collection(self.name):
                 raise EngineError(f"{self.location} does not exist. Give milvus:FILE.db#NAME.")
             fields = {field["name"]: field for field in self._client.describe_collection(self.name)["fields"]}
@@ -399,6 +404,7 @@ class ForeignPgVector(ForeignCollection, PgVectorEngine):
     def __init__(self, url: str) -> None:
         super().__init__(url)
         with self._errors("cannot be read"):
+            _require_foreign(self)
             columns = self._rows_of(
                 "SELECT column_name, udt_name FROM information_schema.columns WHERE table_name = %s "
                 "AND table_schema = ANY (current_schemas(false))",
@@ -486,6 +492,32 @@ class ForeignPgVector(ForeignCollection, PgVectorEngine):
     def end(self) -> None:
         """Close the connection."""
         self._close()
+
+
+def _require_foreign(engine: Engine) -> None:
+    """Raise EngineError if muvera filled the collection, because it has FDEs then."""
+    if engine.is_filled_by_muvera():
+        raise EngineError(
+            f"{engine.location} was filled by muvera, which finds its documents by FDEs. In Python, measure "
+            "their recall with EngineIndex(url).measure_recall(queries)."
+        )
+
+
+def _why_no_shard(folder: Path) -> str:
+    """Return why a folder is not a shard of Qdrant Edge, and what to do instead."""
+    # The client keeps meta.json and collection/NAME/storage.sqlite.
+    places = (folder, folder.parent, folder.parent.parent)
+    if any((place / "meta.json").is_file() and (place / "collection").is_dir() for place in places):
+        return (
+            f"{folder} belongs to Qdrant's client in local mode, which compares a query with every point: "
+            "its recall is 1. Give the collection of a server, qdrant://HOST:PORT#NAME."
+        )
+    if not folder.is_dir():
+        return f"{folder} does not exist. Give qdrant-edge:FOLDER#NAME."
+    return (
+        f"{folder} is not a shard of Qdrant Edge, because it has no edge_config.json. Give "
+        "qdrant-edge:FOLDER#NAME for the shard in FOLDER/NAME."
+    )
 
 
 def _collected(location: str, arrays: list[Any], ids: list[Any]) -> MultiVectors:

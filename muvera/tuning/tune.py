@@ -24,6 +24,7 @@ from ..mips import make_search
 from ..utils.atomic_files import write_json
 from ..utils.checks import require_int
 from ..utils.hints import Argument, Message
+from ..utils.intervals import share_interval
 
 #: Smallest number of documents with tokens.
 MIN_DOCUMENTS = 50
@@ -326,7 +327,7 @@ def tune(
         half = _mean_share(ranks[selection], max(K, candidates // 2))
         shares = (ranks[held_out] < candidates).mean(axis=1)
         held = float(shares.mean())
-        interval = _interval(shares, seed)
+        interval = share_interval(shares, seed)
         rows.append(TunedRow(name, config, size_in_bytes, recall, (recall + half) / 2, held, interval))
         advance(1)
     rows.sort(key=lambda row: (row.bytes, row.config.vector_dimension))
@@ -398,10 +399,3 @@ def _within(
 def _mean_share(ranks: NDArray[np.int64], candidates: int) -> float:
     """Return the mean share of the exact best that are among so many candidates."""
     return float((ranks < candidates).mean())
-
-
-def _interval(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
-    """Return the 95% confidence interval of the mean, by 1000 bootstrap samples."""
-    draws = np.random.default_rng(seed).integers(0, len(values), (1000, len(values)))
-    low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)

@@ -333,28 +333,23 @@ class RAGMultiModalModel:
         if used:
             raise ValueError(f"Document {min(used)} is in the index. Give another doc_id.")
         pages: list[Page] = []
-        for item, number, own in zip(items, numbers, values, strict=True):
+        files: dict[int, str] = {}
+        for item, number, values_of in zip(items, numbers, values, strict=True):
             name = str(Path(item).absolute()) if isinstance(item, (str, os.PathLike)) else _IN_MEMORY
             try:
-                for page, content in enumerate(_contents(item), 1):
-                    vectors, grid, special = self._encoder.encode_page(content.picture)
-                    pages.append(
-                        Page(
-                            vectors, name, page, grid, special, text=content.text, lines=content.lines,
-                            size=content.size, metadata=own, id=f"{number}:{page}",
-                        )
-                    )  # fmt: skip
-            except (ValueError, OSError) as error:
+                pages += self._pages(item, name, number, values_of)
+            except _UnreadableError as error:
                 if len(items) == 1:
-                    raise
-                warnings.warn(str(error), stacklevel=3)
+                    raise error.reason from None
+                warnings.warn(str(error.reason), stacklevel=3)
                 continue
-            self._files[number] = str(item) if name != _IN_MEMORY else name
+            files[number] = str(item) if name != _IN_MEMORY else name
         if self.page_index is None:
             if not pages:
                 raise ValueError("No page could be read. Give PDFs or pictures.")
             self.page_index = PageIndex(pages[0].vectors.shape[1], self._encoder)
         self.page_index.add(pages)
+        self._files |= files
         self._folder.mkdir(parents=True, exist_ok=True)
         self.page_index.save(self._folder / _INDEX, overwrite=overwrite)
         facts = {
@@ -362,6 +357,25 @@ class RAGMultiModalModel:
             "files": {str(number): file for number, file in self._files.items()},
         }  # fmt: skip
         write_json(self._folder / _FACTS, facts)
+
+    def _pages(self, item: Any, name: str, number: int, metadata: Mapping[str, Any]) -> list[Page]:
+        """Return the pages of a document; errors of the encoder are not caught."""
+        contents = enumerate(_contents(item), 1)
+        pages = []
+        while True:
+            try:
+                page, content = next(contents)
+            except StopIteration:
+                return pages
+            except (ValueError, OSError) as error:
+                raise _UnreadableError(error) from error
+            vectors, grid, special = self._encoder.encode_page(content.picture)
+            pages.append(
+                Page(
+                    vectors, name, page, grid, special, text=content.text, lines=content.lines,
+                    size=content.size, metadata=metadata, id=f"{number}:{page}",
+                )
+            )  # fmt: skip
 
     def search(
         self,
@@ -412,6 +426,14 @@ class RAGMultiModalModel:
         dict
         """
         return dict(self._files)
+
+
+class _UnreadableError(Exception):
+    """Error for a document that cannot be read."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
 
 
 def _encoder_of(model: str | os.PathLike[str] | PageEncoder) -> tuple[PageEncoder, str]:

@@ -295,10 +295,11 @@ class RAGPretrainedModel:
         split = document_splitter_fn if split_documents else None
         texts, metadata = self._split(collection, document_ids, document_metadatas, split, preprocessing_fn)
         folder.mkdir(parents=True, exist_ok=True)
-        self._write_facts(folder)
         self.text_index = TextIndex.build(
             texts, self.encoder, metadata=metadata, path=folder / _INDEX, overwrite=True
         )
+        # Last: if the encoder fails, the facts of an earlier index still fit it.
+        self._write_facts(folder)
         self._folder = folder
         return str(folder)
 
