@@ -39,7 +39,7 @@ _CUTOFFS = (10, 50, 100)
 _DECISIVE = 50
 
 # A preset with smaller vectors is recommended if its recall is at most this much below
-# the best one.  Recall measured with windows can be as much too low.
+# the best preset.  Recall measured with windows can be as much too low.
 _NEARLY_BEST = 0.02
 
 # Levels of anisotropy.
@@ -100,10 +100,7 @@ class TokenGeometry:
 class MaxSimSpread:
     """Exact Chamfer similarity per query token, mean of all queries.
 
-    Parameters
-    ----------
-    best, tenth, median : float
-        Similarity of the best, the tenth best and the median document.
+    It is given for the best, the tenth best and the median document.
     """
 
     best: float
@@ -131,12 +128,7 @@ class MeasuredEncoder:
     recall: dict[int, float | None]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON.
-
-        Returns
-        -------
-        dict
-        """
+        """Return plain values, ready for JSON."""
         recall = {str(cutoff): value for cutoff, value in self.recall.items()}
         floats = self.config.vector_dimension
         config = self.config.to_dict()
@@ -308,7 +300,7 @@ def diagnose(
     queries : the same, optional
         Real queries of the same model; up to 200 are used.  Default: windows of 32
         document tokens, each without its source document.  On three collections their
-        recall at 50 candidates was between .02 lower and .05 higher than that of real
+        recall at 50 candidates was between .02 lower and .05 higher than with real
         queries.
     sample : int
         Documents to measure.  Time grows in proportion.  Larger samples are more
@@ -397,24 +389,11 @@ def _recall(config: FDEConfig, drawn: Sample) -> dict[int, float | None]:
 
 
 def token_geometry(tokens: NDArray[np.floating]) -> TokenGeometry:
-    """Return the geometry of token vectors.
+    """Return the geometry of token vectors (n, dimension).
 
     With the unit vectors u, the cosines of all pairs sum to ``|sum u|**2 - n``, and
-    their squares to ``|sum u u^T|**2 - n`` (Frobenius norm).
-
-    Parameters
-    ----------
-    tokens : array_like (n, dimension)
-        Tokens of one or several texts.
-
-    Returns
-    -------
-    TokenGeometry
-
-    Raises
-    ------
-    ValueError
-        If fewer than 2 rows are nonzero.
+    their squares to ``|sum u u^T|**2 - n`` (Frobenius norm).  Raise ValueError if fewer
+    than 2 rows are nonzero.
     """
     rows = as_array(tokens, "tokens").astype(np.float64, copy=False)
     lengths = np.linalg.norm(rows, axis=1)
@@ -504,15 +483,7 @@ class Sample:
     def ranks(self, config: FDEConfig) -> NDArray[np.int64]:
         """Return the ranks of each query's exact ten best by an encoder's vectors.
 
-        Parameters
-        ----------
-        config : FDEConfig
-            Configuration of the encoder, which is fitted here.
-
-        Returns
-        -------
-        int64 (n_queries, 10)
-            Ranks from 0.
+        Ranks start at 0, and the shape is (n_queries, 10).  The encoder is fitted here.
         """
         encoder = FDEEncoder(config).fit(self.documents[self.fitting], threads=self.threads)
         documents = encoder.encode_documents(self.documents, threads=self.threads)
@@ -608,21 +579,9 @@ def _with_tokens(texts: MultiVectors, name: str, least: int) -> NDArray[np.int64
 
 
 def bullets(sentences: Iterable[str], pseudo_queries: bool) -> list[str]:
-    """Return the lines of a list of sentences.
+    """Return a list of sentences as lines of at most 79 columns.
 
-    The last one is a warning if there are no real queries.
-
-    Parameters
-    ----------
-    sentences : iterable of str
-        A point each.
-    pseudo_queries : bool
-        True if there are no real queries.
-
-    Returns
-    -------
-    list of str
-        Lines of at most 79 columns.
+    Without real queries (`pseudo_queries`), the last one is a warning.
     """
     warning = "Real queries can be harder than windows of documents. Pass real queries to be sure."
     lines: list[str] = []

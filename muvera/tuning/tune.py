@@ -73,12 +73,7 @@ class TunedRow:
     interval: tuple[float, float]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON.
-
-        Returns
-        -------
-        dict
-        """
+        """Return plain values, ready for JSON."""
         return {**vars(self), "config": self.config.to_dict(), "floats": self.config.vector_dimension}
 
 
@@ -117,7 +112,7 @@ class Tuning:
 
     @property
     def choice(self) -> TunedRow:
-        """The smallest row that reaches the target, or else the best one.
+        """The smallest row that reaches the target, or else the best row.
 
         Rows are compared by `mean_recall`, then by bytes and dimension.
         """
@@ -343,17 +338,9 @@ def tune(
 
 
 def encoder_configs(dimension: int) -> dict[str, FDEConfig]:
-    """Return the configurations to measure.
+    """Return the configurations to measure, by names such as "mean 129".
 
-    Parameters
-    ----------
-    dimension : int
-        Number of columns of a token.
-
-    Returns
-    -------
-    dict of FDEConfig
-        By names such as "mean 129".
+    `dimension` is the number of columns of a token.
     """
     sized = [("mean", FDEConfig.preset("mean", dimension))]
     for preset, sizes in (("moments", (128, 256, 512)), ("fde", (128, 256, 512, 1024, 2048))):
