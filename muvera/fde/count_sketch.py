@@ -45,17 +45,9 @@ class FinalSketch(EncoderArrays):
 
 
 def draw_final_sketch(config: FDEConfig) -> FinalSketch:
-    """Draw the final projection of a configuration.
+    """Draw the final projection of a configuration, always the same one.
 
-    Parameters
-    ----------
-    config : FDEConfig
-        With ``final_projection="count_sketch"``.
-
-    Returns
-    -------
-    FinalSketch
-        Always the same for one configuration.
+    The configuration has ``final_projection="count_sketch"``.
     """
     draws = reference if config.dialect == "reference" else projection
     assert config.final_projection_dimension is not None

@@ -92,21 +92,11 @@ class MeanToken(EncoderArrays):
 
 
 def draw_matrices(config: FDEConfig) -> SimHashMatrices:
-    """Draw the matrices of a configuration.
+    """Draw the matrices of a configuration with ``partition="simhash"``.
 
-    Every purpose of random draws has its own child of one ``SeedSequence``.  So does
-    every repetition, or every group of repetitions that share a rotation.  So
-    repetition r does not depend on the number of repetitions, up to rounding.
-
-    Parameters
-    ----------
-    config : FDEConfig
-        With ``partition="simhash"``.
-
-    Returns
-    -------
-    SimHashMatrices
-        Always the same for one configuration.
+    Every purpose of random draws has its child of one ``SeedSequence``.  So does every
+    repetition, or every group of repetitions that share a rotation.  So repetition r
+    does not depend on the number of repetitions, up to rounding.
     """
     draws = reference if config.dialect == "reference" else partition
     planes = draws.draw_hyperplanes(
@@ -129,12 +119,7 @@ def cell_positions(config: FDEConfig) -> NDArray[np.int64]:
 class SimHashCells:
     """The SimHash cells of one encoder, ready for kernels.
 
-    Parameters
-    ----------
-    config : FDEConfig
-    matrices : SimHashMatrices
-    mean_token : MeanToken or None
-        None without ``center``.
+    `mean_token` is None without ``center``.
     """
 
     def __init__(self, config: FDEConfig, matrices: SimHashMatrices, mean_token: MeanToken | None) -> None:
@@ -156,20 +141,9 @@ class SimHashCells:
     def write(
         self, side: Side, weight: float, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]
     ) -> None:
-        """Write `weight` times the cells of texts to the first columns.
+        """Write `weight` times the cells of texts start..stop.
 
-        Parameters
-        ----------
-        side : {"documents", "queries"}
-            Which side the texts are on.
-        weight : float
-            Factor of all cells.
-        tokens : Tokens
-            Tokens of all texts.
-        start, stop : int
-            First text, and the first one after the last.
-        out : float32 (stop - start, width)
-            A row per text.
+        The first columns of `out` receive them.
         """
         if side == "documents":
             factor = np.float32(weight * self._share)
