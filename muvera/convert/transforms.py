@@ -150,8 +150,8 @@ def _ward_clusters(tokens: NDArray[Any], limit: int, rows_as_points: bool) -> ND
 def unit(documents: MultiVectors, first: int | None = None) -> MultiVectors:
     """Return documents whose tokens are scaled to unit length.
 
-    Zero tokens stay zero, or raise ValueError if `first` is given: the number of
-    preceding documents, which makes the message name the right one.
+    Zero tokens stay zero.  If `first`, the number of preceding documents, is given,
+    they raise ValueError, which names their document.
     """
     rows = np.array(documents.tokens, np.float32, order="C")
     zero = int(normalize_rows(rows))

@@ -73,7 +73,7 @@ class TokenGeometry:
     zero_tokens : int
         Number of zero vectors, which are not measured.
     dimension : int
-        Number of columns.
+        Number of columns of a vector.
     mean_cosine, cosine_deviation : float
         Mean and standard deviation of the cosines of all pairs.  Uniform directions
         have the mean 0 and the deviation 1 / sqrt(dimension).
@@ -117,7 +117,7 @@ class MeasuredEncoder:
     name : str
         Name of the preset.
     config : FDEConfig
-        Its configuration.
+        The configuration of the preset.
     recall : dict of float
         Share of the exact ten best among 10, 50 and 100 candidates.  None if the
         sample has fewer than twice as many documents.
@@ -142,7 +142,7 @@ class Diagnosis:
     Parameters
     ----------
     documents, empty_documents, sampled_documents : int
-        All documents, those without tokens, and those measured.
+        Numbers of all documents, of documents without tokens, and of measured ones.
     tokens : int
         Tokens of all documents.
     tokens_per_document : dict
@@ -160,8 +160,8 @@ class Diagnosis:
     maxsim : MaxSimSpread
         Chamfer similarity of good and of median documents.
     encoders : tuple of MeasuredEncoder
-        The presets.  Without 256 documents to fit on, those that need a fit are
-        missing.
+        The presets.  Without 256 documents to fit on, presets that need a fit
+        are missing.
     recommended : MeasuredEncoder
         The smallest vectors whose recall at 50 candidates is within .02 of the highest;
         "fde" if the sample is too small to measure this recall.
@@ -276,7 +276,7 @@ class Diagnosis:
         if not self.exact_search and not any(row.config.needs_fit_sample for row in self.encoders):
             yield (
                 f"fde and moments were not measured: fitting them needs {MIN_FIT_DOCUMENTS} documents "
-                "besides those reserved for queries. Give more documents, or raise sample=."
+                "besides the documents reserved for queries. Give more documents, or raise sample=."
             )
 
 
@@ -443,33 +443,22 @@ def _recommended(measured: list[MeasuredEncoder], dimension: int) -> MeasuredEnc
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Sampled documents and queries.
+    """Sampled documents and queries."""
 
-    Parameters
-    ----------
-    collection : MultiVectors
-        All documents.
-    population : int
-        Number of documents with tokens in the collection.
-    documents : MultiVectors
-        Sampled documents.
-    fitting : int64 (f,)
-        Positions of the documents that encoders are fitted to.
-    queries : MultiVectors
-        Real queries, or windows of documents.
-    sources : int64 (n_queries,)
-        Position of each window's document, with which its score is -inf; -1 for a real
-        query.
-    threads : int or None
-        Default: all usable cores.
-    """
-
+    #: All documents.
     collection: MultiVectors
+    #: Number of documents with tokens in the collection.
     population: int
+    #: Sampled documents.
     documents: MultiVectors
+    #: Positions (f,) of the documents that encoders are fitted to.
     fitting: NDArray[np.int64]
+    #: Real queries, or windows of documents.
     queries: MultiVectors
+    #: Position of each window's document, with which its score is -inf; -1 for a real
+    #: query: (n_queries,).
     sources: NDArray[np.int64]
+    #: None: all usable cores.
     threads: int | None
 
     @cached_property

@@ -246,7 +246,7 @@ class RayIndex:
     def _ask(
         self, texts: MultiVectors, how: tuple[Any, ...], on_failure: OnFailure
     ) -> tuple[dict[str, list[Ranking]], dict[str, str]]:
-        """Return the answer of each shard, and the reasons of those without one.
+        """Return the answer of each shard, and the reasons why shards did not answer.
 
         `how`: further arguments of :meth:`ShardActor.search`.
         """

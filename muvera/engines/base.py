@@ -517,7 +517,7 @@ class Engine(ABC):
 
     @abstractmethod
     def _write(self, rows: list[EngineRow]) -> None:
-        """Store documents and replace those with the same ids, all of them or none."""
+        """Store documents and replace documents with the same ids, all or none."""
 
     @abstractmethod
     def _delete(self, ids: list[Any]) -> None:

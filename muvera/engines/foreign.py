@@ -216,7 +216,7 @@ class ForeignQdrantEdge(ForeignQdrant, QdrantEdgeEngine):
 
 
 class ForeignLanceDB(ForeignCollection, LanceDBEngine):
-    """A table with a column of lists of vectors, which LanceDB compares by cosine."""
+    """A table with a column of vector lists, which LanceDB compares by cosine."""
 
     cosine = True
     usual: ClassVar[Mapping[str, Any]] = {"nprobes": None, "refine_factor": None, "exact": False}

@@ -221,7 +221,7 @@ class _Tools:
         Parameters
         ----------
         ids : list of int or of str
-            At most 50.
+            The ids of at most 50 texts.
         start : int
             First character to return of each text, from 0.
         characters : int

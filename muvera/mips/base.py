@@ -171,7 +171,7 @@ class VectorSearch(ABC):
         Parameters
         ----------
         queries : float32 (m, dimension)
-            Finite numbers.
+            Query vectors of finite numbers.
         k : int
             Number of vectors per query.
         allowed : int64 (a,), optional

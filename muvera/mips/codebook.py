@@ -113,7 +113,7 @@ def are_columns(columns: NDArray[Any], dimension: int) -> bool:
 def _coded_columns(spreads: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return the columns that make codes, ascending.
 
-    Half of the columns, those with the smallest `spreads` (variances), are left out as
+    The half of the columns with the smallest `spreads` (variances) is left out as
     long as the others have the share _SHARE of the sum of squared spreads, and their
     number is a multiple of ``2 * STEP``.
     """

@@ -50,7 +50,7 @@ class TunedRow:
     name : str
         Name in the table, such as "fde 1,024".
     config : FDEConfig
-        Its configuration.
+        The configuration of the encoder.
     bytes : int
         Bytes of a document's vector in the index.
     recall : float
@@ -84,7 +84,7 @@ class Tuning:
     Parameters
     ----------
     documents, sampled_documents : int
-        Documents with tokens, and those measured.
+        Numbers of documents with tokens, and of measured documents.
     queries, held_out_queries : int
         Number of selection queries, and of held-out queries.
     pseudo_queries : bool

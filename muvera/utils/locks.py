@@ -14,7 +14,7 @@ from typing import Any
 from weakref import WeakSet
 
 _OWNERS: WeakSet[Any] = WeakSet()
-#: Owners of locks that a fork acquires, and of locks that it acquires after those.
+#: Owners of locks that a fork acquires, and of locks that it acquires after them.
 _FIRST: WeakSet[Any] = WeakSet()
 _LAST: WeakSet[Any] = WeakSet()
 _held: list[Any] = []

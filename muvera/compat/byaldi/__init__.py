@@ -49,7 +49,7 @@ class Result:
     page_num : int
         The page in it, from 1 on.
     score : float
-        Higher is better.
+        Similarity to the query; higher is better.
     metadata : dict
         Metadata of the document.
     base64 : str, optional

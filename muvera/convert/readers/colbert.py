@@ -58,7 +58,7 @@ class Codec:
     Raises
     ------
     ValueError
-        If `nbits` is none of these numbers, or an array has another shape.
+        If `nbits` is another number, or an array has another shape.
     """
 
     def __init__(
