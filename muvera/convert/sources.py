@@ -282,7 +282,7 @@ def choose(
     """Return `wanted` if it is available.
 
     None means the only available name, or else the only one that is among `usual`.
-    Messages say what is chosen, `kind`, such as "table", and by which `option`. Raise
+    Messages say what is chosen, `kind`, such as "table", and by which `option`.  Raise
     ReadError if `wanted` is not available, or the choice is not clear.
     """
     names = sorted(available)

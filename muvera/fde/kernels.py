@@ -480,7 +480,7 @@ def encode_queries(tokens, first, last, partition, projection, softness, weight,
 
     `softness` is tau of soft cells, which are not in the paper: a token at distance m
     from its nearest hyperplane is in the cell across it with weight exp(-m / tau) / 2,
-    and in its nearest cell with the rest.  0 turns them off.
+    and in the token's cell with the rest.  0 turns them off.
 
     `out` is as for :func:`encode_documents`.
     """

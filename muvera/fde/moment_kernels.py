@@ -293,7 +293,7 @@ def project_query_moments(tokens, first, last, directions, metric, triangle_map,
     """Write the products of :func:`query_moments` with two maps.
 
     `triangle_map` has half bytes; `sum_map` has bytes, and belongs to the other
-    columns. `out` is float32 (last - first, D).
+    columns.  `out` is float32 (last - first, D).
     """
     count = last - first
     depth = max(tokens.floats.shape[1], tokens.halves.shape[1])
@@ -315,8 +315,8 @@ def weigh_moments(offsets, first, last, at, weights, out):
     """Turn the moments of documents first..last into their blocks: zero without tokens.
 
     Moments are a triangle, the mean token m and one more float.  With n tokens they
-    become ``c0 * triangle``, ``c1 m + c2 m / |m|`` and ``c3 |m| + c4 |m|**2 + c5 log
-    n``, all minus the center and times the block's unit.
+    become ``c0 * triangle``, ``c1 m + c2 m / |m|`` and
+    ``c3 |m| + c4 |m|**2 + c5 log n``, all minus the center and times the block's unit.
 
     `offsets` (texts + 1,) are of the texts' tokens.  The moments begin in column `at`
     of `out`, float32 (last - first, at least at + triangle + d + 1).

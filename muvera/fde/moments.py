@@ -232,9 +232,10 @@ def fit_blocks(
 ) -> MomentBlocks:
     """Fit the blocks to documents, all of which have tokens.
 
-    Without queries, windows of the documents' tokens are the queries.  ``cells(texts,
-    side)`` returns the cells beside the blocks, (n, any), whose products approximate
-    Chamfer.  :data:`Units` describes `units`.  The result does not depend on `threads`.
+    Without queries, windows of the documents' tokens are the queries.  `cells` returns
+    the cells beside the blocks, (n, any), of texts on a side.  Their products
+    approximate Chamfer.  :data:`Units` describes `units`.  The result does not depend
+    on `threads`.
     """
     defaults = default_blocks(config, _directions(documents, config, threads))
     rng = random_stream(config.seed, _PICKING)

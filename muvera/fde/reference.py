@@ -119,9 +119,9 @@ def count_sketch(seed: int, rows: int, size: int) -> tuple[NDArray[np.int64], ND
     """Draw the targets, below `size`, and the signs, +1 or -1, of a count sketch.
 
     A fresh ``std::mt19937(seed)`` draws a pair per row: the target from
-    ``uniform_int_distribution(0, size - 1)``, then the sign as ``2 *
-    bernoulli_distribution(0.5) - 1``.  The seed is taken modulo 2**32, and `size` is at
-    most 2**31.
+    ``uniform_int_distribution(0, size - 1)``, then the sign as
+    ``2 * bernoulli_distribution(0.5) - 1``.  The seed is taken modulo 2**32, and `size`
+    is at most 2**31.
     """
     engine = _engine(seed)
     drawn = words(engine, 3 * rows)

@@ -92,7 +92,7 @@ class Codec:
         """Return the vectors (n, dimension) of codes and residuals.
 
         Codes (n,) are centroid numbers; residuals are uint8 (n, dimension * nbits //
-        8). Raise ValueError if the arrays have other shapes or dtypes, or a centroid
+        8).  Raise ValueError if the arrays have other shapes or dtypes, or a centroid
         does not exist.
         """
         shapes = codes.shape[:1], (len(codes), self.dimension * self.nbits // 8)
