@@ -1,7 +1,7 @@
-"""Collections of token vectors that other programs made, and how these search them.
+"""Collections of token vectors that other programs made, and their engines' searches.
 
-Each class reads the token vectors, and runs the engine's own search with the engine's
-own settings.  Nothing is written.
+Each class reads the token vectors, and runs the search of the engine with the settings
+of the engine.  Nothing is written.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class ForeignCollection(ABC):
     cosine : bool
         True if the engine compares tokens by cosine, False by inner product.
     usual : dict
-        Settings of a search, with the engine's defaults or those of its tutorial.
+        Settings of a search, with the defaults of the engine or of its tutorial.
     """
 
     location: str
@@ -66,12 +66,8 @@ class ForeignCollection(ABC):
     def find(self, query: NDArray[np.float32], k: int, settings: Mapping[str, Any]) -> list[Any]:
         """Return the ids of the engine's `k` best documents, best first.
 
-        Parameters
-        ----------
-        query : float32 (tokens, dimension)
-        k : int
-        settings : mapping
-            As :attr:`usual`, and those of a remedy.
+        `query` has the shape (tokens, dimension).  `settings` has the names of
+        :attr:`usual` and of the remedies.
         """
 
     @abstractmethod
@@ -83,12 +79,9 @@ class ForeignCollection(ABC):
         """Close the connection."""
 
     def with_settings(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the usual settings with changes; raise ValueError for another name.
+        """Return the usual settings with changes, such as ``{"hnsw_ef": 64}``.
 
-        Parameters
-        ----------
-        settings : mapping
-            Such as ``{"hnsw_ef": 64}``.
+        Raise ValueError for an unknown name.
         """
         known = {**self.usual, **{key: None for remedy in self.remedies() for key in remedy.settings}}
         for name in settings:
@@ -120,7 +113,7 @@ class ForeignQdrant(ForeignCollection, QdrantEngine):
         parameters = self._client.get_collection(self.name).config
         vectors = parameters.params.vectors
         named = vectors if isinstance(vectors, dict) else {"": vectors}
-        found = self._choose({name: one.multivector_config for name, one in named.items()})
+        found = self._choose({name: params.multivector_config for name, params in named.items()})
         self.cosine = "cosine" in str(named[found].distance).lower()
         self._quantized = bool(parameters.quantization_config or named[found].quantization_config)
 
@@ -156,13 +149,7 @@ class ForeignQdrant(ForeignCollection, QdrantEngine):
                 return
 
     def find(self, query: NDArray[np.float32], k: int, settings: Mapping[str, Any]) -> list[Any]:
-        """Return the ids of the engine's `k` best documents, best first.
-
-        Parameters
-        ----------
-        query, k, settings
-            As for :meth:`ForeignCollection.find`.
-        """
+        """Search with ``query_points``, see :meth:`ForeignCollection.find`."""
         models = self.models
         quantization = None
         if settings["rescore"] is not None or settings["oversampling"] is not None:
@@ -208,7 +195,7 @@ class ForeignQdrantEdge(ForeignQdrant, QdrantEdgeEngine):
             raise EngineError(_why_no_shard(self._folder))
         config = read_json(file)
         vectors = config.get("vectors", {})
-        found = self._choose({name: one.get("multivector_config") for name, one in vectors.items()})
+        found = self._choose({name: params.get("multivector_config") for name, params in vectors.items()})
         self.cosine = vectors[found]["distance"] == "Cosine"
         self._quantized = bool(config.get("quantization_config") or vectors[found].get("quantization_config"))
         self._shard = edge.EdgeShard.load(str(self._folder))
@@ -232,7 +219,7 @@ class ForeignQdrantEdge(ForeignQdrant, QdrantEdgeEngine):
 
 
 class ForeignLanceDB(ForeignCollection, LanceDBEngine):
-    """A table with a column of lists of vectors, which LanceDB compares by cosine."""
+    """A table with a column of vector lists, which LanceDB compares by cosine."""
 
     cosine = True
     usual: ClassVar[Mapping[str, Any]] = {"nprobes": None, "refine_factor": None, "exact": False}
@@ -265,13 +252,7 @@ class ForeignLanceDB(ForeignCollection, LanceDBEngine):
         return MultiVectors.from_arrow(table[self._column], ids)
 
     def find(self, query: NDArray[np.float32], k: int, settings: Mapping[str, Any]) -> list[Any]:
-        """Return the ids of the engine's `k` best documents, best first.
-
-        Parameters
-        ----------
-        query, k, settings
-            As for :meth:`ForeignCollection.find`.
-        """
+        """Search the column of vector lists, see :meth:`ForeignCollection.find`."""
         with self._errors("cannot be searched"):
             search = self._table.search(query, vector_column_name=self._column).distance_type("cosine")
             if settings["exact"]:
@@ -302,8 +283,8 @@ class ForeignLanceDB(ForeignCollection, LanceDBEngine):
 class ForeignMilvus(ForeignCollection, MilvusEngine):
     """A collection with a row for each token, and a field that names its document.
 
-    Milvus's own tutorial searches it so: each query token finds its nearest rows, and
-    the documents of these are ranked by all of their tokens.
+    Milvus's tutorial searches it like this: each query token finds its nearest rows,
+    and the documents of these rows are ranked by all of their tokens.
     """
 
     usual: ClassVar[Mapping[str, Any]] = {"rows": 50, "rescore": True, "ef": None, "nprobe": None}
@@ -322,8 +303,8 @@ class ForeignMilvus(ForeignCollection, MilvusEngine):
             self._document = _only(documents[:1], f"a field {' or '.join(_DOCUMENT)}", self.location)
             names = self._client.list_indexes(self.name)
             indexes = [self._client.describe_index(self.name, name) for name in names]
-            own = [index for index in indexes if index and index.get("field_name") == self._vector]
-            self._metric = own[0]["metric_type"] if own else "COSINE"
+            of_vector = [index for index in indexes if index and index.get("field_name") == self._vector]
+            self._metric = of_vector[0]["metric_type"] if of_vector else "COSINE"
         self.cosine = self._metric == "COSINE"
         self._tokens: MultiVectors | None = None
 
@@ -345,13 +326,7 @@ class ForeignMilvus(ForeignCollection, MilvusEngine):
         return self._tokens
 
     def find(self, query: NDArray[np.float32], k: int, settings: Mapping[str, Any]) -> list[Any]:
-        """Return the ids of the engine's `k` best documents, best first.
-
-        Parameters
-        ----------
-        query, k, settings
-            As for :meth:`ForeignCollection.find`.
-        """
+        """Search as in Milvus's tutorial, see :meth:`ForeignCollection.find`."""
         params = {name: settings[name] for name in ("ef", "nprobe") if settings[name] is not None}
         with self._errors("cannot be searched"):
             found = self._client.search(
@@ -365,9 +340,9 @@ class ForeignMilvus(ForeignCollection, MilvusEngine):
         best: dict[Any, dict[int, float]] = {}
         for token, hits in enumerate(found):
             for hit in hits:
-                own = best.setdefault(hit["entity"][self._document], {})
-                own[token] = max(own.get(token, -np.inf), hit["distance"])
-        scores = {id: sum(own.values()) for id, own in best.items()}
+                by_token = best.setdefault(hit["entity"][self._document], {})
+                by_token[token] = max(by_token.get(token, -np.inf), hit["distance"])
+        scores = {id: sum(by_token.values()) for id, by_token in best.items()}
         if settings["rescore"] and scores:
             documents = self.documents()
             position = {id: row for row, id in enumerate(documents.ids.tolist())}
@@ -428,7 +403,7 @@ class ForeignPgVector(ForeignCollection, PgVectorEngine):
         self._id = _quoted(self._id)
 
     def _rows_of(self, sql: str, values: Any, local: Mapping[str, Any] = MappingProxyType({})) -> list[Any]:
-        """Return the rows of a query that changes nothing, with settings of its own."""
+        """Return the rows of a query that changes nothing, with its settings."""
         with self._transaction() as cursor:
             cursor.execute("SET TRANSACTION READ ONLY")
             for name, value in local.items():
@@ -449,13 +424,10 @@ class ForeignPgVector(ForeignCollection, PgVectorEngine):
         return _collected(self.location, arrays, ids)
 
     def find(self, query: NDArray[np.float32], k: int, settings: Mapping[str, Any]) -> list[Any]:
-        """Return the ids of the engine's `k` best documents, best first.
+        """Search with SQL, see :meth:`ForeignCollection.find`.
 
-        Parameters
-        ----------
-        query, k, settings
-            As for :meth:`ForeignCollection.find`.  "sql" has the places %(query)s (an
-            array of vectors), %(mean)s (their mean) and %(k)s.
+        The setting "sql" has the places %(query)s (an array of vectors), %(mean)s
+        (their mean) and %(k)s.
         """
         sql = settings["sql"]
         if sql is None and self._function is None:
@@ -559,18 +531,9 @@ _CLASSES: dict[str, type[Any]] = {
 def open_foreign(url: str) -> ForeignCollection:
     """Open a collection of token vectors that another program made.
 
-    Parameters
-    ----------
-    url : str
-        As for :func:`muvera.engines.open_engine`.  ``qdrant-edge:FOLDER#NAME`` is the
-        shard in ``FOLDER/NAME``.
-
-    Raises
-    ------
-    ValueError
-        For any other URL, or a collection without token vectors.
-    ImportError
-        If the engine's client is not installed.
+    :func:`muvera.engines.open_engine` describes the URL.  ``qdrant-edge:FOLDER#NAME``
+    is the shard in ``FOLDER/NAME``.  Raise ValueError for any other URL or a collection
+    without token vectors, and ImportError if the engine's client is not installed.
     """
     scheme, colon, _ = unquote(url).partition(":")
     if not colon or scheme not in SCHEMES:

@@ -31,7 +31,7 @@ _DOCUMENT = "document"
 class MuveraDocumentStore:
     """A :class:`muvera.TextIndex` as Haystack's document store.
 
-    Haystack evaluates its own filters, one document after another.
+    Haystack evaluates filters itself, one document after another.
 
     Parameters
     ----------
@@ -128,7 +128,9 @@ class MuveraDocumentStore:
             In the order in which they were written.
         """
         documents = map(_document, self.index)
-        return [one for one in documents if not filters or document_matches_filter(filters, one)]
+        return [
+            document for document in documents if not filters or document_matches_filter(filters, document)
+        ]
 
     def write_documents(
         self, documents: list[Document], policy: DuplicatePolicy = DuplicatePolicy.NONE
@@ -154,7 +156,9 @@ class MuveraDocumentStore:
         ValueError
             If `documents` is not a list of Haystack documents.
         """
-        if not isinstance(documents, list) or not all(isinstance(one, Document) for one in documents):
+        if not isinstance(documents, list) or not all(
+            isinstance(document, Document) for document in documents
+        ):
             raise ValueError("documents must be a list of haystack Documents.")
         last = {document.id: document for document in documents}
         used = {str(id) for id in _ids_in(self.index, last) if id in self.index}
@@ -166,7 +170,7 @@ class MuveraDocumentStore:
         if policy == DuplicatePolicy.SKIP:
             last = {id: document for id, document in last.items() if id not in used}
         texts = [document.content or "" for document in last.values()]
-        metadata = [{_DOCUMENT: json.dumps(one.to_dict(flatten=False))} for one in last.values()]
+        metadata = [{_DOCUMENT: json.dumps(document.to_dict(flatten=False))} for document in last.values()]
         known = _ids_in(self.index, last)
         self.index.update(texts, ids=known if len(known) == len(last) else list(last), metadata=metadata)
         return len(last)

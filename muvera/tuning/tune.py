@@ -52,7 +52,7 @@ class TunedRow:
     name : str
         Name in the table, such as "fde 1,024".
     config : FDEConfig
-        Its configuration.
+        The configuration of the encoder.
     bytes : int
         Bytes of a document's vector in the index.
     recall : float
@@ -75,12 +75,7 @@ class TunedRow:
     interval: tuple[float, float]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON.
-
-        Returns
-        -------
-        dict
-        """
+        """Return plain values, ready for JSON."""
         return {**vars(self), "config": self.config.to_dict(), "floats": self.config.vector_dimension}
 
 
@@ -91,7 +86,7 @@ class Tuning:
     Parameters
     ----------
     documents, sampled_documents : int
-        Documents with tokens, and those measured.
+        Numbers of documents with tokens, and of measured documents.
     queries, held_out_queries : int
         Number of selection queries, and of held-out queries.
     pseudo_queries : bool
@@ -119,7 +114,7 @@ class Tuning:
 
     @property
     def choice(self) -> TunedRow:
-        """The smallest row that reaches the target, or else the best one.
+        """The smallest row that reaches the target, or else the best row.
 
         Rows are compared by `mean_recall`, then by bytes and dimension.
         """
@@ -345,17 +340,9 @@ def tune(
 
 
 def encoder_configs(dimension: int) -> dict[str, FDEConfig]:
-    """Return the configurations to measure.
+    """Return the configurations to measure, by names such as "mean 129".
 
-    Parameters
-    ----------
-    dimension : int
-        Number of columns of a token.
-
-    Returns
-    -------
-    dict of FDEConfig
-        By names such as "mean 129".
+    `dimension` is the number of columns of a token.
     """
     sized = [("mean", FDEConfig.preset("mean", dimension))]
     for preset, sizes in (("moments", (128, 256, 512)), ("fde", (128, 256, 512, 1024, 2048))):

@@ -112,7 +112,7 @@ def test_runs_are_read_from_files(form: str, tmp_path: Path) -> None:
         ("1 Q0 d", "line 1.*six columns"),
         ('{"a": 1}', "list of ids"),
         ("[1, 2]", "list of ids"),
-        ("\xff", "run is no run: it is not UTF-8"),
+        ("\xff", "run is not a run: it is not UTF-8"),
     ],
 )
 def test_files_that_are_no_runs_are_refused(text: str, part: str, tmp_path: Path) -> None:

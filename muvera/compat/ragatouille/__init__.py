@@ -662,7 +662,7 @@ def _results(best: list[list[Hit]], key: str, zero: bool) -> Any:
 def _metadata_of(texts: list[str], values: Sequence[dict[str, Any] | None] | None) -> list[dict[str, Any]]:
     """Return the metadata to store for each text; None is not stored."""
     values = [None] * len(texts) if values is None else values
-    return [{} if one is None else {"document_metadata": one} for one in values]
+    return [{} if value is None else {"document_metadata": value} for value in values]
 
 
 def _of_documents(ids: Sequence[str]) -> dict[str, Any]:
