@@ -19,6 +19,7 @@ import math
 import struct
 from collections import namedtuple
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -422,7 +423,10 @@ def _vector_type(dimension: int, m: int) -> np.dtype[Any]:
 
 def _new_index(dimension: int) -> Any:
     """Return an object of hnswlib that has no graph yet."""
-    library = import_extra("hnswlib", "hnsw", "Backend 'hnsw'")
+    # In another thread, which Ctrl-C does not interrupt: after half an import, a
+    # process cannot import hnswlib again.
+    with ThreadPoolExecutor(1) as thread:
+        library = thread.submit(import_extra, "hnswlib", "hnsw", "Backend 'hnsw'").result()
     _require_hnswlib(library)
     return library.Index(space="ip", dim=dimension + _FILLING)
 

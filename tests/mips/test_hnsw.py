@@ -3,7 +3,9 @@
 hnswlib lacks these checks.
 """
 
+import os
 import struct
+import subprocess
 import sys
 import types
 from collections.abc import Callable
@@ -303,3 +305,42 @@ def test_a_full_disk(saved: tuple[Path, HNSWSearch], tmp_path: Path) -> None:
     saved[1]._graph.index = Wrapped(index, save_index=lambda path: Path(path).write_bytes(b"part"))
     with pytest.raises(OSError, match=r"only 4 of \d+ bytes\. Is the disk full\?"):
         saved[1].save(tmp_path, lambda path: None)
+
+
+_INTERRUPTED = """
+import os, signal, sys, time
+import numpy
+from muvera.mips.hnsw import HNSWSearch
+
+def interrupted(delay):
+    signal.setitimer(signal.ITIMER_REAL, delay)
+    try:
+        HNSWSearch(8)
+    except KeyboardInterrupt:
+        pass
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    HNSWSearch(8)
+
+def child(work):
+    process = os.fork()
+    if not process:
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        try:
+            work()
+        except BaseException as error:
+            print(repr(error), flush=True)
+        os._exit(0)
+    os.waitpid(process, 0)
+
+begun = time.perf_counter()
+child(lambda: HNSWSearch(8))
+seconds = time.perf_counter() - begun
+for i in range(30):
+    child(lambda: interrupted(seconds * (i + 1) / 20))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_an_interrupt_of_the_import_leaves_the_backend_usable() -> None:
+    done = subprocess.run([sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("", "")
