@@ -141,6 +141,11 @@ class Change:
 
         It may be called several times, and after the block: a text index calls it again
         if it was interrupted after the texts were changed.
+
+        Returns
+        -------
+        callable
+            Has no parameters.
         """
         self._require_open()
         return partial(self._publish, self.before, self.contents)

@@ -262,7 +262,7 @@ class PageHit:
 def boxes_of(
     heat: NDArray[np.float32], lines: Sequence[Line], n: int
 ) -> list[tuple[float, float, float, float, float]]:
-    """Return the best regions of a map in parts of the page, see :meth:`PageHit.boxes`."""
+    """Return the best regions of a map in parts of the page, best first."""
     from scipy.ndimage import find_objects, label
 
     level = heat.mean() + _REGION * (heat.max() - heat.mean())

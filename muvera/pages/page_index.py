@@ -293,7 +293,8 @@ class PageIndex:
         whole = checked_texts([page.vectors for page in added], "pages", self.dimension, "this index")
         pooled = MultiVectors.from_arrays([page.pooled(self._factor) for page in added]).with_ids(ids)
         with self._changing, self._patches.change() as change:
-            # The next integers: a number is used once, so no reader takes it for another page's.
+            # The next integers: each number is used once, so that no reader takes it
+            # for the number of another page.
             numbers: list[int] = change.add(whole, threads=threads).tolist()
             change.commit()  # without a page that names them, they are never read
             facts = [page.stored_metadata(number) for page, number in zip(added, numbers, strict=True)]

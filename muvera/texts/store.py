@@ -161,7 +161,7 @@ class TextStore:
         else:
             if self._vectors.contents is before:
                 return result
-        with self.changing, self.vectors.change():
+        with self.changing:
             return read()
 
     def rank(self, queries: list[str], encoded: MultiVectors, options: SearchOptions) -> list[Parts]:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from muvera import MultiVectors, MuveraIndex, PageIndex, chamfer
 from muvera.index.generations import IndexFolderError
 from muvera.pages import Page, folder
+from muvera.texts.store import read_folder
 
 PATCHES = GRID[0] * GRID[1]
 
@@ -238,7 +239,7 @@ def test_a_reader_between_two_saves_takes_no_page_for_another(
     vectors = page_vectors(2, seed=5)
     writer = small_index(2)
     writer.save(tmp_path / "index")
-    load = folder.read_folder
+    load = read_folder
 
     def save_before(path: Path) -> Any:
         if len(writer) == 2:  # after the reader has loaded the patches
@@ -272,7 +273,7 @@ def test_damaged_facts_of_a_page_are_named(tmp_path: Path) -> None:
     for facts in ([[1, 2, 6, 4], [1]], [[1, 2, 6], []], [], [["1", 2, 6, 4], []], [[1, 2, 6, 4], [], [1, 2]]):
         index._pages.put_metadata(stored, [{**stored[0].metadata, "_page": facts}])
         index.save()
-        with pytest.raises(IndexFolderError, match="page 'report.pdf:2' has damaged facts"):
+        with pytest.raises(IndexFolderError, match=r"page 'report\.pdf:2' has damaged facts"):
             PageIndex.load(tmp_path / "index")
 
 

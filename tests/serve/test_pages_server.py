@@ -117,9 +117,14 @@ def test_an_index_does_not_choose_the_folder_of_the_pictures(tmp_path: Path) -> 
 def test_a_search_reads_each_page_once_for_its_maps(
     address: str, index: PageIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[str] = []
+    made: list[Any] = []
     token_maps = PageHit.token_maps
-    monkeypatch.setattr(PageHit, "token_maps", lambda hit: made.append(hit.id) or token_maps(hit))
+
+    def counted(hit: PageHit) -> Any:
+        made.append(hit.id)
+        return token_maps(hit)
+
+    monkeypatch.setattr(PageHit, "token_maps", counted)
     status, answer = ask(f"{address}/search", {"query": " ".join("abcdefgh"), "k": 3})
     assert status == 200 and len(answer["results"][0]["word_maps"]) == 8
     assert sorted(made) == sorted(hit["id"] for hit in answer["results"])

@@ -18,8 +18,8 @@ def serve(
     """Serve a page index over HTTP, with maps of each word.
 
     The server answers /search, /picture, /info, /health and /openapi.json; the page is
-    at /. Pictures of pages are shown with --root FOLDER, from that folder only. Set MUVERA_READ_TOKEN to
-    require a token for reading.
+    at /. Pictures of pages are shown with --root FOLDER, from that folder only. Set
+    MUVERA_READ_TOKEN to require a token for reading.
 
     \b
     Example:
