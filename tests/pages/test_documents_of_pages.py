@@ -114,7 +114,7 @@ def test_a_pdf_that_says_it_has_many_pages_costs_little(tmp_path: Path) -> None:
         (tmp_path / "a.pdf").write_bytes(content.replace(b"/Count 1 ", b"/Count %d " % count))
         sentences: list[str] = []
         states: list[Progress] = []
-        calls = {"progress": states.append, "skipped": sentences.append}
+        calls: dict[str, Any] = {"progress": states.append, "skipped": sentences.append}
         if total:
             index = index_documents(tmp_path, tmp_path / "index", GreyEncoder(), **calls)
             assert index.ids == ["a.pdf:1"] and len(sentences) == 21
