@@ -200,7 +200,7 @@ class ChangedEncoder(HashEncoder):
     def _changed(self, encoded: MultiVectors, side: str) -> MultiVectors:
         if side != self._side:
             return encoded
-        tokens = np.array(encoded.tokens)
+        tokens = np.array(encoded.tokens, np.float32)
         if self._fault == "nan":
             tokens[0, 0] = np.nan
         else:

@@ -489,7 +489,7 @@ def test_one_string_is_no_collection_to_rank() -> None:
 def test_an_unknown_argument_of_sentences_names_the_method() -> None:
     index = TextIndex.build(["a cat"], HashEncoder())
     with pytest.raises(TypeError, match=r"search_sentences\(\) has no argument 'bar'"):
-        index.search_sentences("cat", bar=1)  # type: ignore[call-arg]
+        index.search_sentences("cat", bar=1)  # type: ignore[call-overload]
 
 
 def test_ids_that_no_database_stores_are_unknown() -> None:
