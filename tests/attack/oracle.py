@@ -32,6 +32,12 @@ VECTORS: dict[str, dict[str, Any]] = {
 #: Names of all models.
 MODELS = (*VECTORS, "texts", "open texts", "pages")
 
+#: Models with each backend and each codec once.
+SOME = (
+    "auto 1bit", "exact 4bit", "scan int8", "hnsw floats", "hnsw 2bit", "exact 2bit and exact",
+    "texts", "open texts", "pages",
+)  # fmt: skip
+
 # Documents from which on deletions become more frequent than additions.
 _MANY = 60
 
