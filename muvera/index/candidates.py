@@ -278,7 +278,7 @@ class CandidateSearch:
         settings : IndexSettings
         state : dict
         live : ndarray (n,), int64
-            Rows of documents with tokens that are not deleted; only these are found.
+            Rows of documents that are not deleted; only these are found.
 
         Raises
         ------

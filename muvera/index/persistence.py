@@ -263,11 +263,7 @@ def _contents(folder: Path, manifest: dict[str, Any]) -> IndexContents:
             raise IndexFolderError(
                 f"{folder} has vectors, but not the encoder that made them. Restore the folder from a copy."
             )
-        # A graph may have a vector of an abandoned change in the row of a document
-        # without tokens.
-        stored = ids.live[ids.live < len(tokens)]  # all of them, unless the folder is damaged
-        filled = stored[tokens.lengths[stored] > 0]
-        candidates = CandidateSearch.load(files, encoder, settings, manifest["candidates"], filled)
+        candidates = CandidateSearch.load(files, encoder, settings, manifest["candidates"], ids.live)
     loaded = IndexContents(
         config, settings, ids, tokens, encoder, candidates, generations={folder: Generation.of(manifest)}
     )

@@ -362,12 +362,11 @@ class HNSWSearch(VectorSearch):
         # A failed addition may have left a removed vector in the graph with the label
         # of an added one.
         live = np.setdiff1d(live, added)
+        # Or with the label of a document that has no tokens, and so no vector.
+        live = np.setdiff1d(live, labels[marked])
         self._load_norms(folder, path, labels, live)
         if not len(labels):
             return
-        wrong = np.intersect1d(labels[marked], live)
-        if len(wrong):
-            raise ValueError(f"{path} has vector {wrong[0]} marked as removed, but it is in use.")
         index = _new_index(self.dimension)
         try:
             index.load_index(str(path), max_elements=len(labels))
