@@ -172,6 +172,8 @@ def needing(library: str, extra: str, purpose: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # compiled modules hide it
+            raise KeyboardInterrupt from error
         raise missing_extra(library, extra, purpose, f"importing it fails ({error})") from error
 
 
