@@ -112,9 +112,17 @@ def encode(
 
 
 def _require_free(*paths: Path | None, overwrite: bool) -> None:
-    """Raise FileExistsError if a file, or a folder with files, would be replaced."""
+    """Raise FileExistsError if a file, or a folder with files, would be replaced.
+
+    Raise ValueError for a URL.
+    """
+    from ..utils.checks import as_path
+
     for path in paths:
-        if path is not None and not overwrite and path.exists() and (path.is_file() or any(path.iterdir())):
+        if path is None:
+            continue
+        as_path(path, "OUT", "folder or file")
+        if not overwrite and path.exists() and (path.is_file() or any(path.iterdir())):
             raise FileExistsError(f"{path} exists. Give another name, or --overwrite to replace it.")
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,7 +18,7 @@ from ..data.batches import CodedSource, coded_source
 from ..data.multivectors import MULTIVECTORS_FILES, MultiVectors
 from ..data.validation import read_only_view
 from ..kernels.rows import measure_rows
-from ..utils.checks import counted, require_choice
+from ..utils.checks import as_path, counted, require_choice
 from ..utils.hints import Argument, Message
 from .plaid_writer import PLAID_FILES, write_codes, write_plaid
 from .registry import IsolationLimits, open_source
@@ -184,7 +183,7 @@ def convert(
     ChildProcessError
         As for :func:`read`; also an OSError if the target cannot be written.
     """
-    destination = Path(target).expanduser()
+    destination = as_path(target, "target", "folder or file").expanduser()
     require_choice("to", to, WRITERS)
     named = destination.suffix[1:].lower()
     if named in WRITERS and named != to:
