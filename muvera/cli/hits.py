@@ -27,28 +27,32 @@ _INDENT = "    "
 
 
 def hits_text(hits: Iterable[Hit], explain: bool, strong: bool = False) -> str:
-    """Return the rank, title, score and best passage of each text.
+    """Return the rank, title and score of each text, and its best passage.
+
+    Without a terminal, return the whole text in place of the passage.
 
     With `explain`, also return the parts of the score and the matches of the words; if
     `strong`, only matches of marked words.
     """
-    lines = []
+    lines, width = [], columns()
     for rank, hit in enumerate(hits, 1):
         title, body = _title(hit.id, hit.metadata), hit.text
         end = f"  {hit.score:.3f}"
-        space = max(10, columns() - 4 - len(end))
+        space = None if width is None else max(10, width - 4 - len(end))
         shown = shortened(title, space)
-        padding = " " * (space - display_width(shown))
+        padding = " " * (0 if space is None else space - display_width(shown))
         lines.append(f"{rank:2d}  {typer.style(shown + padding, bold=True)}{end}")
         if title != str(hit.id):
             lines.append(f"    {hit.id}")
             body = body.removeprefix(title).lstrip()
         reason = hit.explanation
-        if reason is not None and hit.span is None:
+        if width is not None and reason is not None and hit.span is None:
             best = max(reason.sentences, key=lambda sentence: sentence.score, default=None)
             if best is not None and best.stop > _PASSAGE:  # start with the best sentence
                 body = f"... {reason.text[best.start :].removeprefix(title).lstrip()}"
-        passage = wrapped(textwrap.shorten(body, _PASSAGE, placeholder=" ..."), _INDENT, _INDENT)
+        if width is not None:
+            body = textwrap.shorten(body, _PASSAGE, placeholder=" ...")
+        passage = wrapped(body.rstrip(), _INDENT, _INDENT)
         lines.append(passage if reason is None else _marked(passage, reason))
         if explain and reason is not None:
             parts = " + ".join(f"{name} {value:.3f}" for name, value in hit.parts.items())
@@ -114,7 +118,8 @@ def document_text(document: TextDocument) -> str:
 
 
 def document_line(document: TextDocument) -> str:
-    """Return the id of a text, and the start of its title or text, on one line."""
+    """Return the id of a text, and its title or text, on one line."""
     title, start = _title(document.id, document.metadata), f"{document.id}  "
-    space = max(10, columns() - display_width(start))
+    width = columns()
+    space = None if width is None else max(10, width - display_width(start))
     return start + shortened(document.text if title == str(document.id) else title, space)

@@ -45,7 +45,9 @@ def info(
         described = _Described("encoder", {"encoder": values})
     else:
         described = _embeddings(path, format, option, full)
-    text = "\n".join([f"{path}: {described.kind}", *_fact_lines(described.shown()), *described.lines])
+    text = "\n".join(
+        [f"{path}: {described.kind}", *map(_fitted, _fact_lines(described.shown())), *described.lines]
+    )
     facts = {"path": str(path), "kind": described.kind, **described.facts}
     show(json_, facts, text, *described.remarks)
 
@@ -106,6 +108,12 @@ def _embeddings(path: Path, format: str | None, option: list[Any] | None, full: 
     return _Described(
         "embeddings", facts, remarks=("--full counts documents and tokens.",) if unknown else ()
     )
+
+
+def _fitted(line: str) -> str:
+    """Wrap a fact on a terminal; its value stays in its column."""
+    indent = line[: len(line) - len(line.lstrip())]
+    return wrapped(line.lstrip(), indent, " " * 26)
 
 
 def _fact_lines(facts: dict[str, Any], indent: int = 0) -> Iterator[str]:

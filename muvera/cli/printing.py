@@ -98,9 +98,12 @@ def progress_bar(total: int | None, unit: str, title: str) -> Iterator[Callable[
             thread.join()
 
 
-def columns() -> int:
-    """Return the width of printed text: that of the terminal, at most 100."""
-    return min(100, shutil.get_terminal_size((80, 24)).columns)
+def columns() -> int | None:
+    """Return the width of printed text: that of the terminal, at most 100.
+
+    None without a terminal: a file or another program gets each line whole.
+    """
+    return min(100, shutil.get_terminal_size((80, 24)).columns) if sys.stdout.isatty() else None
 
 
 def megabytes(size: float) -> str:
@@ -129,23 +132,24 @@ def display_width(text: str) -> int:
     return sum(widths)
 
 
-def shortened(text: str, width: int) -> str:
-    """Return a text as one line of at most `width` columns, cut between words."""
+def shortened(text: str, width: int | None) -> str:
+    """Return a text as one line, cut between words to at most `width` columns."""
+    if width is None:
+        return " ".join(text.split())
     text = " ".join(text[: 20 * width].split())
     return text if display_width(text) <= width else f"{_lines(text, width - 4)[0][: width - 4]} ..."
 
 
 def wrapped(text: str, first: str = "", later: str = "  ") -> str:
-    """Wrap each line of a text to at most :func:`columns`.
+    """Wrap each line of a text to at most :func:`columns`, if that is a number.
 
-    Parameters
-    ----------
-    text : str
-        One or more lines.
-    first, later : str
-        Indents of the first and of the following lines that one line becomes.
+    The first of the lines that one line becomes is indented by `first`, the others by
+    `later`.
     """
-    return "\n".join("\n".join(_lines(line, columns(), first, later)) for line in text.split("\n"))
+    width, lines = columns(), text.split("\n")
+    if width is None:
+        return "\n".join(first + line if line else line for line in lines)
+    return "\n".join("\n".join(_lines(line, width, first, later)) for line in lines)
 
 
 def _lines(text: str, width: int, first: str = "", later: str = "") -> list[str]:

@@ -4,6 +4,7 @@ import atexit
 import errno
 import gc
 import os
+import struct
 import subprocess
 import sys
 import time
@@ -126,6 +127,27 @@ def test_errors_and_their_tracebacks(monkeypatch: pytest.MonkeyPatch) -> None:
 )  # fmt: skip
 def test_errors_name_options(error: Exception, line: str) -> None:
     assert one_line(error, {"max_bytes": "--max-bytes", "k": "--k", "option": "--option"}) == line
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_output_fits_the_terminal_and_is_whole_in_a_pipe() -> None:
+    import fcntl
+    import pty
+    import termios
+
+    program = "from muvera.cli.printing import wrapped; print(wrapped('word ' * 40))"
+    reader, writer = pty.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    environment["PYTHONPATH"] = str(ROOT)
+    command = [sys.executable, "-c", program]
+    subprocess.run(command, check=True, stdout=writer, stderr=writer, env=environment)
+    shown = os.read(reader, 4096).decode().split("\r\n")
+    os.close(reader)
+    os.close(writer)
+    assert len(shown) > 3 and max(map(len, shown)) <= 60
+    piped = subprocess.run(command, check=True, stdout=subprocess.PIPE, env={**environment, "COLUMNS": "60"})
+    assert piped.stdout.decode().count("\n") == 1
 
 
 def test_a_progress_bar_moves_during_a_long_step(

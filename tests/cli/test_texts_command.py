@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from builders.command_line import answer, fails, muvera, some_texts
+from builders.command_line import answer, fails, muvera, set_terminal, some_texts
 from builders.text_encoders import LIMIT, HashEncoder, ShortModel
 from typer.testing import CliRunner
 
@@ -75,7 +75,44 @@ def test_search_of_sentences(index: Path) -> None:
     assert hit["id"] == "b" and set(hit["parts"]) == {"maxsim", "text"}
 
 
-def test_search_explains_within_80_columns(index: Path) -> None:
+LONG = "/".join(["a-folder-with-a-long-name"] * 5) + "?title=All the words of a rather long path"
+
+
+@pytest.mark.parametrize("width", [20, 80, 300])
+def test_without_a_terminal_no_line_is_wrapped_or_cut(
+    width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For any width in the environment, also of code and of long texts."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    text = "def f():\n    return {}  # two  spaces\n\n" + "many words " * 100 + "end"
+    row = {"id": "p", "title": LONG, "text": text, "place": LONG}
+    source, folder = tmp_path / "p.json", tmp_path / LONG.replace("/", "-")
+    source.write_text(json.dumps([row]))
+    assert muvera("texts", "index", source, folder, "--text", "text", *HASH)[1].count("\n") == 1
+    found, got, listed = (
+        muvera("texts", *arguments)[1]
+        for arguments in (("search", folder, "many", *HASH), ("get", folder, "p"), ("list", folder))
+    )
+    whole = "\n".join(line and f"    {line}" for line in text.splitlines())
+    assert whole in found and found.startswith(f" 1  {LONG}  ")
+    assert f"\n    place: {LONG}\n{whole}\n" in got
+    assert listed == f"p  {LONG}\n"
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_on_a_terminal_every_line_fits(index: Path, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    set_terminal(monkeypatch, width)
+    for arguments in (
+        ("search", index, "red apple", *HASH, "--explain"),
+        ("get", index, "a"),
+        ("list", index),
+    ):
+        lines = muvera("texts", *arguments)[1].splitlines()
+        assert lines and max(len(line) for line in lines) <= width
+
+
+def test_search_explains_within_80_columns(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_terminal(monkeypatch, 80)
     code, out, _ = muvera("texts", "search", index, "red apple", *HASH, "--explain")
     assert code == 0 and "red=red 1.00, apple=apple 1.00" in " ".join(out.split())
     assert max(map(len, out.splitlines())) <= 80
@@ -131,7 +168,10 @@ def test_a_condition_that_cannot_match_is_explained(index: Path, tmp_path: Path)
     )
 
 
-def test_wide_characters_fill_two_columns(index: Path, tmp_path: Path) -> None:
+def test_wide_characters_fill_two_columns(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_terminal(monkeypatch, 80)
     title, text = "\u679c\u7269" * 60, "\u308a\u3093\u3054" * 50
     (tmp_path / "wide.json").write_text(json.dumps([{"id": "w", "title": title, "text": text}]), "utf-8")
     assert muvera("texts", "add", index, tmp_path / "wide.json", *HASH)[0] == 0
