@@ -54,7 +54,7 @@ def binaries() -> Path | None:
 
 
 def readable_by_all(programs: Path, folder: Path) -> Path:
-    """Copy the wheel's programs and libraries, whose environment may be root's alone."""
+    """Copy the wheel's programs and libraries, which only root may be able to read."""
     if WHEEL not in programs.parts:
         return programs
     installed = programs.parent
