@@ -101,8 +101,12 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
 def not_run(reasons: Iterable[str]) -> str:
     """Return a line with what was missing, and how many tests each skipped."""
     found = (MISSING.search(reason) for reason in reasons)
-    counts = Counter(match[1].capitalize() if match[1] == "chromium" else match[1] for match in found if match)
-    return f"not run: {', '.join(f'{name} ({count})' for name, count in sorted(counts.items()))}" * bool(counts)
+    counts = Counter(
+        match[1].capitalize() if match[1] == "chromium" else match[1] for match in found if match
+    )
+    return f"not run: {', '.join(f'{name} ({count})' for name, count in sorted(counts.items()))}" * bool(
+        counts
+    )
 
 
 @pytest.hookimpl(wrapper=True)

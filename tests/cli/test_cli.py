@@ -184,6 +184,16 @@ def test_a_step_of_unknown_length_shows_its_clock_alone(
     assert "fitting: [00:00]" in drawn and "texts/s" not in drawn
 
 
+def test_shells_complete_commands() -> None:
+    environment = {"_MUVERA_COMPLETE": "complete_bash", "COMP_WORDS": "muvera texts sea", "COMP_CWORD": "2"}
+    program = "from muvera.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+    )  # fmt: skip
+    assert done.stdout.split() == ["search"], done.stderr
+
+
 def test_a_program_rarely_searches_for_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
     at_end: list[object] = []
     thresholds: list[int] = []

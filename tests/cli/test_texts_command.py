@@ -132,7 +132,7 @@ def test_list(index: Path) -> None:
     assert documents(index, "--where", '{"title": "Colors"}') == {
         "b": ("Colors\nA green pear.", {"title": "Colors", "year": 2015})
     }
-    assert list(documents(index, "--limit", 1, "--offset", 1)) == ["b"]
+    assert list(documents(index, "-k", 1, "--offset", 1)) == ["b"]
     assert muvera("texts", "list", index, "--offset", 9)[2] == "0 of 3 texts\n"
 
 
@@ -337,6 +337,45 @@ def test_empty_rows_of_csv_are_counted(index: Path, tmp_path: Path) -> None:
     assert "has no column 'text'. Choose a column with --text COLUMN" in fails(
         "texts", "add", *given[:2], *HASH
     )
+
+
+def test_a_column_of_many_numbers_that_stays_text_is_named(tmp_path: Path) -> None:
+    """Otherwise conditions such as $gte find nothing, without a reason."""
+    rows = ["1999,one,001", "n/a,two,20", "2001,three,30", "2015,four,40"]
+    (tmp_path / "a.csv").write_text("\n".join(["year,text,code", *rows]))
+    code, _, err = muvera("texts", "index", tmp_path / "a.csv", tmp_path / "index", *HASH)
+    assert code == 0 and err.count("warning") == 1
+    assert "column 'year' is stored as text, because 1 of its 4 values are not numbers" in err
+    assert f"such as 'n/a' ({tmp_path / 'a.csv'}, line 3)" in err
+
+
+@pytest.mark.parametrize(
+    ("choice", "kept"), [("skip", ["one", "two", "four"]), ("last", ["two", "four", "five"])]
+)
+def test_repeated_ids_are_counted_and_can_be_left_out(choice: str, kept: list[str], tmp_path: Path) -> None:
+    rows = ["a,one", "b,two", "a,three", "c,four", "a,five"]
+    (tmp_path / "a.csv").write_text("\n".join(["id,text", *rows]))
+    given = ("texts", "index", tmp_path / "a.csv", tmp_path / "index", *HASH)
+    error = fails(*given)
+    assert "line 4 has the id 'a' of" in error and "1 other row also repeats an id" in error
+    assert "--duplicates skip or last" in error
+    assert "2 rows of" in muvera(*given, "--duplicates", choice)[2]
+    assert [text for text, _ in documents(tmp_path / "index").values()] == kept
+
+
+def test_hits_show_a_title_column_or_a_name_or_the_first_line(tmp_path: Path) -> None:
+    rows = [
+        {"id": 1, "text": "First line.\nAnd a pear.", "heading": ""},
+        {"id": 2, "text": "A pear in a garden.", "name": "Garden"},
+        {"id": 3, "text": "A pear on a table.", "name": "Other", "heading": "Table"},
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    given = ("texts", "index", tmp_path / "a.json", tmp_path / "index", *HASH, "--title", "heading")
+    assert muvera(*given)[0] == 0
+    out = muvera("texts", "search", tmp_path / "index", "pear", *HASH)[1]
+    shown = dict(re.findall(r"^ \d  (.*?)  \d.*\n    (\d)$", out, re.MULTILINE))
+    assert shown == {"First line.": "1", "Garden": "2", "Table": "3"}
+    assert documents(tmp_path / "index")[3][1] == {"name": "Other", "title": "Table"}
 
 
 def test_a_question_must_be_utf8(index: Path) -> None:

@@ -19,7 +19,15 @@ from ..options import (
     only_given,
 )
 from ..printing import megabytes, note, progress_bar, seconds, show, wrapped
-from .changes import IdColumnOption, MetadataColumnsOption, TextColumnsOption, TextsArgument, read_file
+from .changes import (
+    DuplicatesOption,
+    IdColumnOption,
+    MetadataColumnsOption,
+    TextColumnsOption,
+    TextsArgument,
+    TitleColumnOption,
+    read_file,
+)
 
 
 def index(
@@ -28,6 +36,8 @@ def index(
     text: TextColumnsOption = None,
     id: IdColumnOption = None,
     metadata: MetadataColumnsOption = None,
+    title: TitleColumnOption = None,
+    duplicates: DuplicatesOption = None,
     encoder: Annotated[
         str,
         Option(
@@ -62,7 +72,7 @@ def index(
     from ...utils.checks import as_path, counted
 
     require_place(as_path(out, "OUT"), overwrite)
-    content = read_file(source, text, id, metadata)
+    content = read_file(source, text, id, metadata, title, duplicates)
     begun = time.perf_counter()
     cache = out.with_name(f"{out.name}.encoded")
     loaded = load_text_encoder(encoder)
