@@ -7,6 +7,7 @@ import shutil
 import sys
 import textwrap
 import threading
+import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ WARNING = "muvera: warning: "
 
 # Seconds between two drawings of a bar without progress.
 _REDRAW_SECONDS = 0.5
+
+# Seconds between two lines about the progress in a log.
+_NOTE_SECONDS = 60.0
 
 
 def note(text: str) -> None:
@@ -55,47 +59,124 @@ def show(json_: bool, facts: Mapping[str, Any], text: str, *remarks: str) -> Non
 
 @contextmanager
 def progress_bar(total: int | None, unit: str, title: str) -> Iterator[Callable[[int], object]]:
-    """Show a progress bar on standard error, and yield the function that advances it.
+    """Show progress on standard error, and yield the function that advances it.
 
-    The bar appears only on a terminal, because in a log every step would be a line.
-    Its clock also runs during a long step.  Its title is the name of the stage.  A
-    complete bar is replaced by this name and the clock.
+    A terminal gets a bar whose clock also runs during a long step.  A log gets a line a
+    minute.  Both name the stage, and say if code is compiled.
 
     Parameters
     ----------
     total : int or None
-        Number of units until the bar is complete; None if it is unknown.
+        Number of units until the work is complete; None if it is unknown.
     unit : str
         Noun of the units, such as "documents".
     title : str
         Name of the first stage, such as "indexing".
     """
-    from tqdm import tqdm
-
     from ..utils.parallel import listening
 
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    clock = "{desc}[{elapsed}]"
-    options: dict[str, Any] = {"unit": f" {unit}", "unit_scale": True, "desc": f"{title}: ", "leave": False}
-    with tqdm(total=total, bar_format=None if total else clock, **options) as bar:
-        stages, ended = [""], threading.Event()
+    state = _State(total, unit, title)
+    with listening(state.stages.append), _compiling(state):
+        if sys.stderr.isatty():
+            with _bar(state) as advance:
+                yield advance
+        else:
+            with _repeated(_NOTE_SECONDS, lambda: note(state.line())):
+                yield state.advance
+
+
+class _State:
+    """How far some work is."""
+
+    def __init__(self, total: int | None, unit: str, title: str) -> None:
+        self.total, self.unit, self.title = total, unit, title
+        self.done = 0
+        self.stages = [""]
+        #: Number of functions that are being compiled: one may need others.
+        self.compiling = 0
+        self._begun = time.monotonic()
+
+    def advance(self, count: int) -> None:
+        self.done += count
+
+    @property
+    def complete(self) -> bool:
+        return self.total is not None and self.done >= self.total > 0
+
+    @property
+    def stage(self) -> str:
+        """What is done now."""
+        return (
+            "compiling"
+            if self.compiling
+            else self.stages[-1] or ("finishing" if self.complete else self.title)
+        )
+
+    def line(self) -> str:
+        """Return a line for a log."""
+        elapsed = time.monotonic() - self._begun
+        if not self.total or self.complete or not self.done:
+            return f"{self.stage}, after {clock(elapsed)}"
+        left = clock(elapsed * (self.total - self.done) / self.done)
+        return (
+            f"{self.stage}: {self.done:,} of {self.total:,} {self.unit} ({self.done / self.total:.0%}), about "
+            f"{left} left"
+        )
+
+
+@contextmanager
+def _compiling(state: _State) -> Iterator[None]:
+    """Count the functions that numba compiles."""
+    from numba.core import event
+
+    class Listener(event.Listener):  # type: ignore[misc]
+        def on_start(self, _: object) -> None:
+            state.compiling += 1
+
+        def on_end(self, _: object) -> None:
+            state.compiling -= 1
+
+    with event.install_listener("numba:compile", Listener()):
+        yield
+
+
+@contextmanager
+def _repeated(interval: float, work: Callable[[], object]) -> Iterator[None]:
+    """Call `work` every `interval` seconds in another thread."""
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.wait(interval):
+            work()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextmanager
+def _bar(state: _State) -> Iterator[Callable[[int], object]]:
+    """Draw a bar.  The stage and the clock replace a complete one."""
+    from tqdm import tqdm
+
+    total, alone = state.total, "{desc}[{elapsed}]"
+    options: dict[str, Any] = {"unit": f" {state.unit}", "unit_scale": True, "desc": f"{state.title}: "}
+    with tqdm(total=total, bar_format=None if total else alone, leave=False, **options) as bar:
+
+        def advance(count: int) -> None:
+            state.advance(count)
+            bar.update(count)
 
         def redraw() -> None:
-            while not ended.wait(_REDRAW_SECONDS):
-                complete = total is not None and bar.n >= total > 0
-                bar.bar_format = clock if complete or not (total or bar.n) else None
-                bar.set_description(stages[-1] or ("finishing" if complete else title))
+            bar.bar_format = alone if state.complete or not (total or state.done) else None
+            bar.set_description(state.stage)
 
-        thread = threading.Thread(target=redraw, daemon=True)
-        thread.start()
-        try:
-            with listening(stages.append):
-                yield bar.update
-        finally:
-            ended.set()
-            thread.join()
+        with _repeated(_REDRAW_SECONDS, redraw):
+            yield advance
 
 
 def columns() -> int | None:
@@ -119,6 +200,14 @@ def seconds(duration: float) -> str:
     if duration >= 1:
         return f"{duration:.1f} s"
     return f"{1e3 * duration:.1f} ms" if duration >= 1e-3 else f"{1e3 * duration:.2f} ms"
+
+
+def clock(duration: float) -> str:
+    """Return a duration as "2 h 5 min", "5 min" or "40 s"."""
+    if duration < 60:
+        return f"{duration:.0f} s"
+    hours, minutes = divmod(round(duration / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 def display_width(text: str) -> int:

@@ -4,6 +4,7 @@ import atexit
 import errno
 import gc
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -172,6 +173,40 @@ def test_a_progress_bar_moves_during_a_long_step(
         assert drawn("finishing")
         with stage("learning"):
             assert drawn("learning")
+
+
+def test_a_log_gets_a_line_each_interval(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(printing, "_NOTE_SECONDS", 0.05)
+
+    def logged(pattern: str) -> bool:
+        capsys.readouterr()
+        deadline, found = time.monotonic() + 20, None
+        while found is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+            found = re.search(pattern, capsys.readouterr().err, re.MULTILINE)
+        return found is not None
+
+    with progress_bar(4000, "texts", "encoding") as advance:
+        assert logged(r"^encoding, after \d+ s$")
+        advance(1000)
+        assert logged(r"^encoding: 1,000 of 4,000 texts \(25%\), about \d+ s left$")
+        advance(3000)
+        assert logged(r"^finishing, after \d+ s$")
+
+
+def test_compiling_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import numba
+
+    monkeypatch.setattr(printing, "_NOTE_SECONDS", 0.001)
+    with progress_bar(None, "texts", "encoding"):
+        numba.njit(lambda number: number + 1)(1)
+        while "compiling, after" not in capsys.readouterr().err:
+            numba.njit(lambda number: number + 1)(1)
+        capsys.readouterr()
+        time.sleep(0.05)
+        assert "encoding, after" in capsys.readouterr().err
 
 
 def test_a_step_of_unknown_length_shows_its_clock_alone(

@@ -9,7 +9,7 @@ from builders.command_line import answer, muvera
 from builders.pages import GreyEncoder, write_pdf
 
 from muvera import PageIndex
-from muvera.cli.pages.index import _clock
+from muvera.cli.printing import clock
 from muvera.pages import encoders, indexing, pictures
 
 pytest.importorskip("pypdfium2")
@@ -97,7 +97,7 @@ def test_an_interrupt_keeps_pages(index: Path, tmp_path: Path, monkeypatch: pyte
 
 
 def test_durations_are_short() -> None:
-    assert [_clock(seconds) for seconds in (40, 300, 7500)] == ["40 s", "5 min", "2 h 5 min"]
+    assert [clock(seconds) for seconds in (40, 300, 7500)] == ["40 s", "5 min", "2 h 5 min"]
 
 
 def test_info_describes_a_page_index(index: Path) -> None:
