@@ -20,6 +20,7 @@ from .bench.pipeline import pipeline
 from .bench.recall_dial import recall_dial
 from .bench.scale import scale
 from .bench.searches import dial, searches
+from .bench.server import server
 from .bench.speed import speed
 from .bench.tokens import tokens
 from .bench.vectors import vectors
@@ -58,6 +59,7 @@ for bench in (
     scale,
     adapt,
     cold,
+    server,
 ):
     app.command()(bench)
 

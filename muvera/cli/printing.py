@@ -129,7 +129,7 @@ def _compiling(state: _State) -> Iterator[None]:
     """Count the functions that numba compiles."""
     from numba.core import event
 
-    class Listener(event.Listener):  # type: ignore[misc]
+    class Listener(event.Listener):
         def on_start(self, _: object) -> None:
             state.compiling += 1
 

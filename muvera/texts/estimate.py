@@ -19,9 +19,9 @@ _SAMPLE, _BATCH = 128, 16
 # Seconds after which no more of these texts are encoded.
 _SECONDS = 2.0
 
-# Seconds for each text beside encoding: storing it, measuring recall, saving.  Only
-# encoders that are as quick as a table of vectors notice it.
-_STORING = 0.001
+# Seconds for each character beside encoding: storing it, measuring recall, saving.  It
+# matters only if an encoder is as quick as a table of vectors.
+_STORING = 2e-6
 
 
 class Estimate(NamedTuple):
@@ -43,7 +43,7 @@ def expected_seconds(texts: Sequence[str], encoder: TextEncoder) -> Estimate:
         count += _BATCH
     sample = chosen[:count]
     encoding = (time.perf_counter() - begun) * _characters(texts) / _characters(sample)
-    return Estimate(encoding + _STORING * len(texts), sample)
+    return Estimate(encoding + _STORING * _characters(texts), sample)
 
 
 def expected_bytes(
@@ -59,7 +59,8 @@ def expected_bytes(
     add: token vectors as the encoder and the settings store them, the texts, and their
     words.  Such small indexes have no vectors of the first stage, which are added.
     """
-    sizes, counts = [], []
+    sizes: list[int] = []
+    counts: list[int] = []
     tokens = dimension = 0
     with tempfile.TemporaryDirectory(prefix="muvera-") as folder:
         for part in (sample[::2], sample):
