@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import textwrap
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -168,7 +167,7 @@ class Audit:
 
     @property
     def text(self) -> str:
-        """The report, in lines of at most 79 columns."""
+        """The report, several lines."""
         low, high = self.interval
         how = " (by cosine)" if self.cosine else ""
         lines = [
@@ -183,10 +182,7 @@ class Audit:
         for query, recall, missing in self.failing:
             lines.append(f"  {query!r}: recall {recall:.2f}, without {', '.join(map(repr, missing))}")
         lines += [f"tried: {tried.what}: recall {tried.recall:.3f}" for tried in self.evidence]
-        wrapped = [row for line in lines for row in textwrap.wrap(line, 79, subsequent_indent="    ")]
-        for sentence in self.advice:
-            wrapped += textwrap.wrap(sentence, 79, initial_indent="- ", subsequent_indent="  ")
-        return "\n".join(wrapped)
+        return "\n".join([*lines, *(f"- {sentence}" for sentence in self.advice)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values.
