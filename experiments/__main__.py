@@ -19,10 +19,10 @@ from .bench.speed import speed
 from .bench.tokens import tokens
 from .bench.vectors import vectors
 from .bench.words import words
-from .commands import check, encode, machines, page, passages, quick, results, run
+from .commands import check, encode, get, machines, page, passages, quick, results, run
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
-for command in (encode, passages, run, quick, check, page, results, machines):
+for command in (get, encode, passages, run, quick, check, page, results, machines):
     app.command()(command)
 for bench in (
     speed,
