@@ -9,6 +9,7 @@ from .bench.cold import cold
 from .bench.explanations import explanations
 from .bench.first_stage import first_stage
 from .bench.growth import grow
+from .bench.landmarks import landmarks
 from .bench.long_texts import long_texts
 from .bench.pages import pages
 from .bench.pipeline import pipeline
@@ -32,6 +33,7 @@ for bench in (
     recall_dial,
     pipeline,
     vectors,
+    landmarks,
     words,
     explanations,
     long_texts,

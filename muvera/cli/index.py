@@ -96,7 +96,13 @@ def _built(facts: muvera.IndexInfo) -> str:
     if facts.vectors is None:
         return f"{text}; searches read all tokens"
     encoder, first = facts.encoder, facts.first_stage
-    text += f"; searches use FDEs of {encoder['vector_dimension']:,} floats ({facts.search})"
+    text += f"; searches use FDEs of {encoder['vector_dimension']:,} floats"
+    if "num_landmarks" in encoder:
+        covariance = "with" if encoder["moments"] == "covariance" else "without"
+        text += f", {encoder['num_landmarks']:,} landmarks {covariance} covariance"
+    text += f" ({facts.search})"
     if first is not None:
         text += f"; {first.candidates} candidates contain {first.recall:.1%} of the exact top {first.k}"
+    if facts.candidates is not None:
+        text += f", and searches rank {facts.candidates:,} by default"
     return text

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from ..utils.atomic_files import content_checksum
 from ..utils.checks import given, require_choice, require_int, require_number
@@ -64,6 +64,27 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 #: The preset that is used without `encoder`.
 DEFAULT_PRESET = "fde"
+
+
+class Size(NamedTuple):
+    """Parameters of "fde" for collections of a size."""
+
+    #: An index takes them from so many documents and tokens on.  None: only if a
+    #: smaller size has a low recall.
+    documents: int | None
+    tokens: int
+    parameters: dict[str, Any]
+
+
+# Sizes of "fde", ascending, by `python -m experiments landmarks`.  Fewer tokens than 32
+# for each landmark of the second size would not determine its landmarks.
+_LARGE: dict[str, Any] = {"num_landmarks": 4096, "moments": "mean"}
+SIZES = (
+    Size(0, 0, {}),
+    Size(2048, 1 << 17, _LARGE),
+    Size(1 << 17, 1 << 17, {**_LARGE, "final_projection_dimension": 1024}),
+    Size(None, 1 << 17, {**_LARGE, "num_landmarks": 8192, "final_projection_dimension": 2048}),
+)
 
 # Parameters that only one kind of partition has.
 _OF_PARTITION: dict[str, PartitionKind] = {
@@ -332,6 +353,58 @@ class FDEConfig:
         if name not in PRESETS:
             raise ValueError(f"There is no preset {name!r}. The presets are: {', '.join(PRESETS)}.")
         return cls.from_dict({"dimension": dimension, **PRESETS[name], **changes})
+
+    def sized(self, documents: int, tokens: int) -> FDEConfig:
+        """Return "fde" for a collection of this size, if this is a smaller "fde".
+
+        An index calls it before it fits an encoder.  Large collections get more
+        landmarks, no covariance and more floats: docs/settings.md has the table.
+
+        Parameters
+        ----------
+        documents : int
+            Number of documents with tokens.
+        tokens : int
+            Number of their tokens.
+
+        Returns
+        -------
+        FDEConfig
+            A larger one, or this one: always this one unless it is "fde", or differs
+            from it only by its size and seed.
+
+        Examples
+        --------
+        >>> default = FDEConfig(dimension=128)
+        >>> large = default.sized(documents=1_000_000, tokens=30_000_000)
+        >>> default.num_landmarks, large.num_landmarks, large.vector_dimension
+        (2048, 4096, 1024)
+        """
+        sizes = self._sizes()
+        if self not in sizes:
+            return self
+        fitting = [
+            config
+            for config, size in zip(sizes, SIZES, strict=True)
+            if size.documents is not None and documents >= size.documents and tokens >= size.tokens
+        ]
+        return max(self, fitting[-1], key=sizes.index)
+
+    def larger(self) -> FDEConfig | None:
+        """Return "fde" of the next larger size, which has a higher recall.
+
+        Returns
+        -------
+        FDEConfig or None
+            None for the largest size, and for other configurations.
+        """
+        sizes = self._sizes()
+        later = sizes[sizes.index(self) + 1 :] if self in sizes else []
+        return later[0] if later else None
+
+    def _sizes(self) -> list[FDEConfig]:
+        """Return the configurations of SIZES with this dimension and seed."""
+        return [FDEConfig(dimension=self.dimension, seed=self.seed, **size.parameters) for size in SIZES]
 
     @property
     def num_cells(self) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 from ..data.batches import MAX_FIT_DOCUMENTS
 from ..data.multivectors import MultiVectors, as_multivectors, checked_texts
 from ..data.validation import Ids
+from ..fde.config import FDEConfig
 from ..fde.encoder import FDEEncoder
 from ..mips.base import Guard, VectorSearch, at_once
 from ..reranking.coded_vectors import CodedVectors
@@ -34,7 +35,11 @@ from .measuring import (
     measured_windows,
 )
 from .persistence import write_contents
+from .settings import LOW_RECALL
 from .token_store import DocumentTokens, Rows
+
+# A larger encoder is kept if its measured recall is higher by this.
+_GAIN = 0.01
 
 
 class Change:
@@ -101,6 +106,8 @@ class Change:
         self._left_out: Rows | None = None
         #: The vectors of that fit, if the encoder was fitted again on all documents.
         self._first_fit: CandidateSearch | None = None
+        #: Number of documents at the end of a build, if it is known before.
+        self._expected = 0
 
     def warn(self, stacklevel: int) -> None:
         """Warn if added documents are found less often than the others.
@@ -231,6 +238,7 @@ class Change:
         batches: Iterable[tuple[MultiVectors, CodedVectors | None]],
         threads: int | None = None,
         progress: Callable[[int], object] | None = None,
+        expected: int | None = None,
     ) -> None:
         """Add documents in batches, and fit the encoder and the codec on them.
 
@@ -244,12 +252,16 @@ class Change:
             As for :meth:`muvera.MuveraIndex.build`.
         progress : callable, optional
             Called with the number of documents in each batch, after it.
+        expected : int, optional
+            Number of documents in all batches, if it is known: the default encoder
+            depends on it.  Without it, large collections may be encoded twice.
 
         Raises
         ------
         TypeError, ValueError
             As for :meth:`muvera.MuveraIndex.add`.
         """
+        self._expected = expected or 0
         for documents, codes in batches:
             checked = self._checked(documents, None, threads)
             self._append(self.contents.ids.new_ids(checked), checked, codes, threads)
@@ -430,6 +442,22 @@ class Change:
         if not contents.needs_vectors or (contents.needs_sample and not has_sample):
             return
         given = contents.given_encoder
+        if given is None:
+            self._set_config(self._sized())
+        self._fit_and_encode(given, threads)
+
+    def _sized(self) -> FDEConfig:
+        """Return the configuration for the documents, or for the expected ones."""
+        rows, tokens = self.contents.searchable
+        count = max(len(rows), self._expected)
+        return self.contents.config.sized(count, count * tokens // max(1, len(rows)))
+
+    def _set_config(self, config: FDEConfig) -> None:
+        self.contents = replace(self.contents, config=config)
+
+    def _fit_and_encode(self, given: FDEEncoder | None, threads: int | None) -> None:
+        """Fit an encoder unless a fitted one is given, and encode all documents."""
+        contents = self.contents
         encoder = FDEEncoder(contents.config) if given is None else given
         rows = contents.searchable[0]
         fits = encoder.needs_fit
@@ -522,6 +550,8 @@ class Change:
         """
         self._make_vectors(self.contents.has_sample, threads)
         candidates = self.contents.candidates
+        if candidates is not None and candidates.fitted_on and kept is None and self._resize(threads):
+            candidates = self.contents.candidates
         if candidates is not None and kept is not None:
             self._set_candidates(
                 replace(
@@ -535,11 +565,49 @@ class Change:
             # The encoder was fitted elsewhere, so no document is newer than its sample.
             self._set_candidates(replace(candidates, fitted_rows=len(self.contents.tokens)))
         measured = self._measure(threads)
+        if kept is None and candidates is not None and candidates.fitted_on:
+            measured = self._enlarge(threads) or measured
         self._fit_codec(threads, at_end=True)
         tokens = copy(self.contents.tokens)
         tokens.flush(self.staging)
         self.contents = replace(self.contents, tokens=tokens)
         self._calibrate(measured, threads)
+
+    def _resize(self, threads: int | None) -> bool:
+        """Fit the encoder again if there were more documents than a build expected.
+
+        Return True if it was.
+        """
+        self._expected = 0
+        config = self._sized()
+        if config == self.contents.config:
+            return False
+        self._set_config(config)
+        self._fit_and_encode(None, threads)
+        return True
+
+    def _enlarge(self, threads: int | None) -> bool:
+        """Try larger encoders while the measured recall is low, and keep the best.
+
+        Return True if there is another one now.
+        """
+        changed = False
+        while (config := self.contents.config.larger()) is not None and _recall(self.contents) < LOW_RECALL:
+            smaller = self.contents, self._growing, self._left_out, self._first_fit
+            self._set_config(config)
+            self._fit_and_encode(None, threads)
+            self._measure(threads)
+            if _recall(self.contents) < _recall(smaller[0]) + _GAIN:
+                self.contents, self._growing, self._left_out, self._first_fit = smaller
+                break
+            changed = True
+        return changed
+
+
+def _recall(contents: IndexContents) -> float:
+    """Return the measured recall of the first stage; 1 if there is none."""
+    measured = contents.first_stage.everything
+    return 1.0 if measured is None else measured.recall
 
 
 def _fits_again(contents: IndexContents) -> bool:
@@ -550,4 +618,6 @@ def _fits_again(contents: IndexContents) -> bool:
     candidates = contents.candidates
     if candidates is None:
         return False
-    return candidates.fitted_on_too_few or contents.drift_warning is not None
+    rows, tokens = contents.searchable
+    grown = candidates.fitted_on > 0 and contents.config.sized(len(rows), tokens) != contents.config
+    return grown or candidates.fitted_on_too_few or contents.drift_warning is not None

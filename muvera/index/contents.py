@@ -13,7 +13,7 @@ from ..fde.config import FDEConfig
 from ..fde.encoder import FDEEncoder
 from ..reranking.codecs import TokenCodec
 from ..utils.checks import counted
-from .calibration import FirstStage
+from .calibration import BEST, FirstStage
 from .candidates import CandidateSearch
 from .generations import Generation
 from .id_map import IdMap
@@ -163,6 +163,7 @@ class IndexContents:
             token_codec=codec,
             first_stage=first_stage,
             added=added,
+            candidates=None if self.candidates is None else self.candidates.enough(BEST),
             bytes_per_document=round(per_document + (vectors["bytes_per_vector"] if vectors else 0)),
             warnings=tuple(self._warnings()),
         )

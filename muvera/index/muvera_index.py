@@ -219,6 +219,7 @@ class MuveraIndex:
         threads: int | None = None,
         progress: Callable[[int], object] | None = None,
         before_save: Callable[[Change], object] | None = None,
+        expected: int | None = None,
     ) -> MuveraIndex:
         """Build an index from checked arguments; for :meth:`build` and a text index.
 
@@ -241,6 +242,8 @@ class MuveraIndex:
             As for :meth:`build`.
         before_save : callable, optional
             Called with the change once all documents are in it.
+        expected : int, optional
+            Number of documents in all batches, if it is known.
 
         Returns
         -------
@@ -264,7 +267,7 @@ class MuveraIndex:
             index = cls.of(IndexContents.empty(config, settings, fitted, codec))
             with index.change() as change:
                 change.staging = staging
-                change.build(chain([first], each), threads, progress)
+                change.build(chain([first], each), threads, progress, expected)
                 if before_save is not None:
                     before_save(change)
                 if destination is not None:

@@ -102,7 +102,7 @@ class TextStore:
 
         pairs = ((batch, None) for batch in batches)
         vectors = MuveraIndex.from_batches(
-            pairs, encoder, settings, destination, threads=threads, before_save=attach
+            pairs, encoder, settings, destination, threads=threads, before_save=attach, expected=len(database)
         )
         return cls(vectors, database)
 

@@ -1,0 +1,200 @@
+"""Landmarks, floats and covariance by the number of documents.
+
+This table is the reason for :data:`muvera.fde.config.SIZES`: which "fde" an index takes
+for which collection.  Recall is by exact products of vectors, so no search misses
+anything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from muvera import FDEEncoder, MultiVectors, chamfer_matrix
+from muvera.data.batches import collection_batches
+
+from ..datasets.discovery import CACHE
+from ..report.table import Column, Table
+from .plumbing import Cache, Data, Save, finish, load_collections, measured_on, progress
+
+#: Exact best documents that count.
+K = 10
+
+_DEPTHS, _TARGETS = (20, 50, 100, 200, 500, 1000), (0.9, 0.95, 0.99)
+
+# Documents that are scored at once, in tokens.
+_TOKENS = 1 << 20
+
+
+class Variant(NamedTuple):
+    """A row of the table: a preset, and what differs from it."""
+
+    preset: str
+    landmarks: int | None = None
+    floats: int | None = None
+    moments: str | None = None
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """Parameters that differ from the preset."""
+        named = {
+            "num_landmarks": self.landmarks,
+            "final_projection_dimension": self.floats,
+            "moments": self.moments,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+
+#: What is compared by default.
+VARIANTS = (
+    Variant("paper"),
+    Variant("mean"),
+    Variant("moments"),
+    *(Variant("fde", 2048, floats, "covariance") for floats in (512, 1024)),
+    *(Variant("fde", 2048, floats, "mean") for floats in (512, 1024)),
+    *(Variant("fde", 4096, floats, "covariance") for floats in (512, 1024)),
+    *(Variant("fde", 4096, floats, "mean") for floats in (256, 512, 768, 1024, 2048)),
+    *(Variant("fde", 8192, floats, "mean") for floats in (512, 1024, 2048)),
+    *(Variant("fde", 16384, floats, "mean") for floats in (1024, 2048)),
+)
+
+
+def exact_scores(queries: MultiVectors, documents: MultiVectors) -> NDArray[np.float32]:
+    """Return exact Chamfer similarities, float32 (queries, documents)."""
+    parts = [chamfer_matrix(queries, batch) for batch in collection_batches(documents, _TOKENS)]
+    return np.concatenate(parts, axis=1)
+
+
+def best_of(scores: NDArray[np.float32], count: int = K) -> NDArray[np.int64]:
+    """Return the positions of the best scores of each row, best first."""
+    some = np.argpartition(-scores, count, axis=1)[:, :count]
+    order = np.argsort(-np.take_along_axis(scores, some, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(some, order, axis=1)
+
+
+def ranks_of(products: NDArray[np.float32], best: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the rank of each of the `best` documents by products, from 0."""
+    values = np.take_along_axis(products, best, axis=1)
+    ordered = np.sort(products, axis=1)
+    count = products.shape[1]
+    ranks = [
+        count - np.searchsorted(row, own, side="right") for row, own in zip(ordered, values, strict=True)
+    ]
+    return np.array(ranks, np.int64)
+
+
+def candidates_for(ranks: NDArray[np.int64], recall: float) -> int:
+    """Return the number of candidates that contains this mean share of the best."""
+    ordered = np.sort(ranks, axis=None)
+    return int(ordered[int(np.ceil(recall * ordered.size)) - 1]) + 1
+
+
+def measure(
+    documents: MultiVectors, queries: MultiVectors, best: NDArray[np.int64], variants: list[Variant]
+) -> Iterator[dict[str, Any]]:
+    """Yield a row for each variant; one thread fits and encodes."""
+    for variant in variants:
+        encoder = FDEEncoder.preset(variant.preset, documents.dimension, **variant.changes)
+        begun = time.process_time()
+        encoder.fit(documents, threads=1)
+        fitted = time.process_time()
+        vectors = encoder.encode_documents(documents, threads=1)
+        encoded = time.process_time()
+        asked = encoder.encode_queries(queries)
+        config = encoder.config
+        row: dict[str, Any] = {"documents": f"{len(documents):,}", "FDE": variant.preset}
+        row["landmarks"] = config.num_landmarks if config.partition == "landmarks" else None
+        row["covariance"] = config.moments == "covariance"
+        row |= {"floats": config.vector_dimension, "fit": fitted - begun, "encode": encoded - fitted}
+        row["query"] = _query_time(encoder, queries)
+        ranks = np.concatenate(
+            [
+                ranks_of(asked[i : i + _TOGETHER] @ vectors.T, best[i : i + _TOGETHER])
+                for i in range(0, len(asked), _TOGETHER)
+            ]
+        )
+        row |= {f"@{depth}": float((ranks < depth).mean()) for depth in _DEPTHS}
+        row |= {f"{target:.2f}": candidates_for(ranks, target) for target in _TARGETS}
+        del vectors
+        yield row
+
+
+# Queries whose products with all documents are in memory at once.
+_TOGETHER = 50
+
+
+def _query_time(encoder: FDEEncoder, queries: MultiVectors) -> float:
+    """Return the median microseconds of encoding one query."""
+    times = []
+    for i in range(len(queries)):
+        begun = time.perf_counter()
+        encoder.encode_queries(queries[i : i + 1], threads=1)
+        times.append(time.perf_counter() - begun)
+    return 1e6 * float(np.median(times))
+
+
+def landmarks_table(rows: list[dict[str, Any]], name: str, queries: int, on: str) -> Table:
+    """Return a row for each size and variant."""
+    columns = [
+        *(Column("documents"), Column("FDE"), Column("landmarks"), Column("covariance"), Column("floats")),
+        *(Column(f"@{depth}", format="{:.3f}") for depth in _DEPTHS),
+        *(Column(f"candidates for {target}", f"{target:.2f}") for target in _TARGETS),
+        Column("fit", "fit", "{:.0f}", "s"),
+        Column("encode", "encode", "{:.1f}", "s"),
+        Column("one query", "query", "{:.0f}", "us"),
+    ]
+    caption = (
+        f"The first documents of {name}, and {queries} queries: the share of exact Chamfer's {K} best among "
+        "the first N by exact products of vectors, and how many candidates a mean recall needs. Fits on at "
+        "most 4,096 documents, encoding of all documents and of one query take one thread; processor time, "
+        f"except for a query. {on}"
+    )
+    return Table.of(f"Landmarks, floats and covariance, {name}", columns, rows, caption)
+
+
+def landmarks(
+    collection: Annotated[
+        list[str] | None, typer.Option(help="Collection; may be repeated. Default: apidocs-minilm.")
+    ] = None,
+    size: Annotated[
+        list[int] | None,
+        typer.Option(min=1000, help="Number of documents; may be repeated. Default: the collection's size."),
+    ] = None,
+    queries: Annotated[int, typer.Option(min=1, help="Number of queries.")] = 200,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Variant such as fde/4096/512/mean or paper; may be repeated. Default: all."),
+    ] = None,
+    data: Data = None,
+    cache: Cache = CACHE,
+    save: Save = False,
+) -> None:
+    """Compare landmarks, floats and covariance by the number of documents."""
+    variants = [_parsed(text) for text in only] if only else list(VARIANTS)
+    on, tables = measured_on(), []
+    with threadpool_limits(1):
+        for loaded in load_collections(collection or ["apidocs-minilm"], data, cache):
+            documents = MultiVectors(loaded.documents.tokens, loaded.documents.offsets)
+            asked = loaded.queries[:queries]
+            whole = min(len(documents), max(size or [len(documents)]))
+            scores = exact_scores(asked, documents[:whole])
+            rows = []
+            for count in sorted({min(each, whole) for each in size or [whole]}):
+                best = best_of(scores[:, :count])
+                for row in measure(documents[:count], asked, best, variants):
+                    progress(", ".join(f"{key} {value}" for key, value in row.items()))
+                    rows.append(row)
+            tables.append(landmarks_table(rows, loaded.name, len(asked), on))
+    finish("landmarks", "Landmarks, floats and covariance", tables, save)
+
+
+def _parsed(text: str) -> Variant:
+    preset, *rest = text.split("/")
+    landmarks, floats, moments = (*rest, *[""] * (3 - len(rest)))
+    return Variant(preset, int(landmarks or 0) or None, int(floats or 0) or None, moments or None)
