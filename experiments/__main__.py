@@ -16,6 +16,7 @@ from .bench.pipeline import pipeline
 from .bench.recall_dial import recall_dial
 from .bench.scale import scale
 from .bench.searches import dial, searches
+from .bench.size import size
 from .bench.speed import speed
 from .bench.tokens import tokens
 from .bench.vectors import vectors
@@ -34,6 +35,7 @@ for bench in (
     pipeline,
     vectors,
     landmarks,
+    size,
     words,
     explanations,
     long_texts,

@@ -66,7 +66,7 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "size": (
         "Which search for which size, and what does a large index cost?",
         "[Search of vectors](../settings.md#how-vectors-are-searched)",
-        ("first_stage", "growth", "scale"),
+        ("size", "landmarks", "first_stage", "growth", "scale"),
     ),
 }  # fmt: skip
 
