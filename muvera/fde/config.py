@@ -390,17 +390,22 @@ class FDEConfig:
         ]
         return max(self, fitting[-1], key=sizes.index)
 
-    def larger(self) -> FDEConfig | None:
+    def larger(self, tokens: int) -> FDEConfig | None:
         """Return "fde" of the next larger size, which has a higher recall.
+
+        Parameters
+        ----------
+        tokens : int
+            Number of tokens of all documents.
 
         Returns
         -------
         FDEConfig or None
-            None for the largest size, and for other configurations.
+            None for the largest size, for too few tokens, and if this is not "fde".
         """
         sizes = self._sizes()
-        later = sizes[sizes.index(self) + 1 :] if self in sizes else []
-        return later[0] if later else None
+        later = sizes.index(self) + 1 if self in sizes else len(sizes)
+        return sizes[later] if later < len(sizes) and tokens >= SIZES[later].tokens else None
 
     def _sizes(self) -> list[FDEConfig]:
         """Return the configurations of SIZES with this dimension and seed."""

@@ -461,6 +461,7 @@ class Change:
         encoder = FDEEncoder(contents.config) if given is None else given
         rows = contents.searchable[0]
         fits = encoder.needs_fit
+        self._left_out = self._first_fit = None
         if fits and contents.config.needs_fit_sample:
             self._left_out = left_out(contents)
             encoder = self._fitted_encoder(np.setdiff1d(rows, self._left_out), threads)
@@ -592,7 +593,10 @@ class Change:
         Return True if there is another one now.
         """
         changed = False
-        while (config := self.contents.config.larger()) is not None and _recall(self.contents) < LOW_RECALL:
+        while _recall(self.contents) < LOW_RECALL:
+            config = self.contents.config.larger(self.contents.searchable[1])
+            if config is None:
+                break
             smaller = self.contents, self._growing, self._left_out, self._first_fit
             self._set_config(config)
             self._fit_and_encode(None, threads)
