@@ -54,6 +54,7 @@ class Variant(NamedTuple):
 #: What is compared by default.
 VARIANTS = (
     Variant("paper"),
+    Variant("simhash"),
     Variant("mean"),
     Variant("moments"),
     *(Variant("fde", 2048, floats, "covariance") for floats in (512, 1024)),

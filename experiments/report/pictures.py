@@ -233,6 +233,7 @@ _PLOTS: dict[str, Callable[[Stored], Plot | None]] = {
         "Recalls and their times", ["collection, tokens"], "10-recall@10", "time, ms", by="collection, tokens"
     ),
     "pages": _columns("Pooling of patches", ["pooling"], "pooled alone", "vectors per page"),
+    "size": _columns("Real texts by size", ["system"], "query at .95, ms", "documents"),
     "first_stage": _columns(
         "Exact search, a scan of codes and a graph: 200",
         ["search"], "recall", "one query, processor ms", by="vectors",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from muvera import FDEConfig
 from muvera.utils.atomic_files import write_bytes
 
 from ..runner.provenance import machine_text
@@ -135,6 +136,7 @@ _README_MARKS = ("<!-- table: python -m experiments results -->\n", "<!-- end of
 #: and rows are skipped.
 _FDE_MARKS = ("<!-- table of FDEs: python -m experiments results -->\n", _README_MARKS[1])
 _FDE_DEPTH = "@20"
+_TOKENS_PER_TEXT = 33  # of apidocs
 _FDE_COLLECTIONS = {
     "scifact-minilm": "SciFact",
     "cosqa-minilm": "CoSQA",
@@ -305,10 +307,11 @@ def readme_table(stored: dict[str, Any]) -> str:
     return markdown(Table("", header, rows))
 
 
-def fde_table(stored: dict[str, Any]) -> str:
+def fde_table(stored: dict[str, Any], landmarks: dict[str, Any]) -> str:
     """Return the recall of the paper's FDE and of the presets on several collections.
 
-    Without results, return "".
+    With results of the bench `landmarks`, a column has the candidates for a recall of
+    .95 at its largest size.  Without results of `vectors`, return "".
     """
     tables = [table for table in stored.get("tables", []) if table["title"] == "The family of FDEs"]
     if not tables:
@@ -325,7 +328,32 @@ def fde_table(stored: dict[str, Any]) -> str:
         if own and len(own) == len(shown):
             rows.append([text, own[0][0], *(recall for _, recall in own)])
     titles = [_FDE_COLLECTIONS[collection] for collection in shown]
+    title, numbers = _candidates_at_size(landmarks)
+    if rows and all(preset in numbers for preset in _FDE_ROWS):
+        rows = [[*row, numbers[preset]] for row, preset in zip(rows, _FDE_ROWS, strict=True)]
+        titles.append(title)
     return markdown(Table("", [f"10-recall{_FDE_DEPTH}", "floats", *titles], rows)) if rows else ""
+
+
+def _candidates_at_size(stored: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    """Return a title, and the candidates for .95 of each preset at the largest size.
+
+    The default is the one that an index of this size takes.
+    """
+    table = next((one for one in stored.get("tables", []) if one["title"].endswith("apidocs-minilm")), None)
+    if table is None:
+        return "", {}
+    rows = [dict(zip(table["header"], row, strict=True)) for row in table["rows"]]
+    size = max((row["documents"] for row in rows), key=lambda text: int(text.replace(",", "")))
+    count = int(size.replace(",", ""))
+    config = FDEConfig(dimension=128).sized(count, _TOKENS_PER_TEXT * count)
+    wanted = f"{config.num_landmarks:,}", config.moments == "covariance", f"{config.vector_dimension:,}"
+    numbers = {}
+    for row in rows:
+        own = row["landmarks"], row["covariance"] == "yes", row["floats"]
+        if row["documents"] == size and (row["FDE"] != "fde" or own == wanted):
+            numbers["**fde**" if row["FDE"] == "fde" else row["FDE"]] = row["candidates for 0.95"]
+    return f"candidates for .95, {size} texts", numbers
 
 
 def update_readme(text: str, results: Path) -> str:
@@ -336,7 +364,8 @@ def update_readme(text: str, results: Path) -> str:
 
 def update_fde_table(text: str, results: Path) -> str:
     """Return a document's text with its table of FDEs from the stored results."""
-    return _filled(text, _FDE_MARKS, fde_table(load_results("default_vectors", results)))
+    names = "default_vectors", "landmarks"
+    return _filled(text, _FDE_MARKS, fde_table(*(load_results(name, results) for name in names)))
 
 
 def _filled(text: str, marks: tuple[str, str], table: str) -> str:

@@ -44,7 +44,8 @@ class MuveraIndex:
     Vectors propose candidates, and exact Chamfer similarity ranks them.  Small
     collections are searched exactly, without vectors.  When a collection outgrows
     `exact_tokens`, the encoder is fitted on its documents, and all documents are
-    encoded; the encoder does not change after that.  Encoders that fit maps need at
+    encoded; the encoder does not change until :meth:`rebuild`.  The default encoder
+    depends on the number of documents: :meth:`muvera.FDEConfig.sized`.  Encoders that fit maps need at
     least 256 documents; with fewer, all tokens are read.
 
     Several threads may search at the same time, also while another thread changes or
@@ -475,7 +476,8 @@ class MuveraIndex:
         """Free the memory of deleted documents.
 
         The rows are renumbered, and all documents are encoded again.  The encoder is
-        fitted again if :meth:`info` warns about its fit.  Candidates may then change.
+        fitted again if :meth:`info` warns about its fit, or if so many documents need a
+        larger one (:meth:`muvera.FDEConfig.sized`).  Candidates may then change.
 
         Parameters
         ----------
@@ -540,7 +542,8 @@ class MuveraIndex:
         candidates : int, optional
             Documents that the vectors propose and exact Chamfer similarity ranks, at
             least k.  More raise recall and take longer, in proportion.  Default: 100,
-            or k if that is more.
+            or k if that is more, or as many as contain 95% of the k best according to
+            the calibration.
         recall : float, optional
             Instead of `candidates`: the mean share of the exact best to find, such as
             0.95.  Each query ranks as many candidates as it needs.  Building calibrates

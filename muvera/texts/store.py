@@ -180,6 +180,9 @@ class TextStore:
         mixed = any(options.weights)
         passage = options.passage if has_long_texts(index.contents, options.passage) else None
         count = None if options.recall is not None else options.num_candidates
+        measured = index.contents.candidates
+        if count is not None and options.candidates is None and measured is not None:
+            count = max(count, measured.enough(options.k))
         ranked = (count or _RANKED * options.k) if mixed or passage else options.k
         plan = SearchPlan(ranked, within, count, options.recall, threads=options.threads)
         contents, proposal = index.propose(encoded, plan)

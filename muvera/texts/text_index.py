@@ -518,7 +518,8 @@ class TextIndex:
             Search only these texts.  Unknown ids are ignored.
         candidates : int, optional
             Number of texts to rank exactly, at least `k`.  More raise recall and take
-            longer, in proportion.  Default: 200, or 100 in a database.
+            longer, in proportion.  Default: 200, or as many as contain 95% of the k
+            best according to the calibration; 100 in a database.
         recall : float, optional
             Instead of `candidates`: the mean share of the exact best to find, see
             :meth:`muvera.MuveraIndex.search`.
