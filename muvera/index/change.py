@@ -239,6 +239,7 @@ class Change:
         threads: int | None = None,
         progress: Callable[[int], object] | None = None,
         expected: int | None = None,
+        fitted_on_these: bool = False,
     ) -> None:
         """Add documents in batches, and fit the encoder and the codec on them.
 
@@ -255,6 +256,8 @@ class Change:
         expected : int, optional
             Number of documents in all batches, if it is known: the default encoder
             depends on it.  Without it, large collections may be encoded twice.
+        fitted_on_these : bool
+            Whether a fitted encoder was fitted on a sample of these documents.
 
         Raises
         ------
@@ -269,7 +272,7 @@ class Change:
             self._fit_codec_after_vectors(threads)
             if progress is not None:
                 progress(len(documents))
-        self._finish(threads)
+        self._finish(threads, fitted_on_these=fitted_on_these)
 
     def rebuild(self, threads: int | None = None, *, fit: bool = False) -> None:
         """Renumber the rows without the deleted ones, and encode all documents again.
@@ -544,7 +547,9 @@ class Change:
         self._left_out = None
         self._first_fit = None
 
-    def _finish(self, threads: int | None, kept: CandidateSearch | None = None) -> None:
+    def _finish(
+        self, threads: int | None, kept: CandidateSearch | None = None, fitted_on_these: bool = False
+    ) -> None:
         """Finish a build: fit on the available documents, and measure.
 
         A rebuild that keeps the encoder passes the `kept` search, with the new rows.
@@ -564,7 +569,9 @@ class Change:
             )
         elif candidates is not None and not candidates.fitted_on:
             # The encoder was fitted elsewhere, so no document is newer than its sample.
-            self._set_candidates(replace(candidates, fitted_rows=len(self.contents.tokens)))
+            count = len(candidates.search) if fitted_on_these else 0
+            candidates = replace(candidates, fitted_on=count, fitted_rows=len(self.contents.tokens))
+            self._set_candidates(candidates)
         measured = self._measure(threads)
         if kept is None and candidates is not None and candidates.fitted_on:
             measured = self._enlarge(threads) or measured

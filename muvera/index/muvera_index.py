@@ -45,8 +45,8 @@ class MuveraIndex:
     collections are searched exactly, without vectors.  When a collection outgrows
     `exact_tokens`, the encoder is fitted on its documents, and all documents are
     encoded; the encoder does not change until :meth:`rebuild`.  The default encoder
-    depends on the number of documents: :meth:`muvera.FDEConfig.sized`.  Encoders that fit maps need at
-    least 256 documents; with fewer, all tokens are read.
+    depends on the number of documents: :meth:`muvera.FDEConfig.sized`.  Encoders that
+    fit maps need at least 256 documents; with fewer, all tokens are read.
 
     Several threads may search at the same time, also while another thread changes or
     saves the index.  A search sees a change completely or not at all.  Changes run one
@@ -221,6 +221,7 @@ class MuveraIndex:
         progress: Callable[[int], object] | None = None,
         before_save: Callable[[Change], object] | None = None,
         expected: int | None = None,
+        fitted_on_these: bool = False,
     ) -> MuveraIndex:
         """Build an index from checked arguments; for :meth:`build` and a text index.
 
@@ -245,6 +246,8 @@ class MuveraIndex:
             Called with the change once all documents are in it.
         expected : int, optional
             Number of documents in all batches, if it is known.
+        fitted_on_these : bool
+            Whether a fitted `encoder` was fitted on a sample of these documents.
 
         Returns
         -------
@@ -268,7 +271,7 @@ class MuveraIndex:
             index = cls.of(IndexContents.empty(config, settings, fitted, codec))
             with index.change() as change:
                 change.staging = staging
-                change.build(chain([first], each), threads, progress, expected)
+                change.build(chain([first], each), threads, progress, expected, fitted_on_these)
                 if before_save is not None:
                     before_save(change)
                 if destination is not None:
