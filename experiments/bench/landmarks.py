@@ -2,13 +2,14 @@
 
 This table is the reason for :data:`muvera.fde.config.SIZES`: which "fde" an index takes
 for which collection.  Recall is by exact products of vectors, so no search misses
-anything.
+anything.  Each row is written to a file of the cache, so an interrupted command
+continues with the next row.
 """
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,9 @@ from threadpoolctl import threadpool_limits
 
 from muvera import FDEEncoder, MultiVectors, chamfer_matrix
 from muvera.data.batches import collection_batches
+from muvera.utils.atomic_files import write_json
 
+from ..datasets.collection import tokens_checksum
 from ..datasets.discovery import CACHE
 from ..report.table import Column, Table
 from .plumbing import Cache, Data, Save, finish, load_collections, measured_on, progress
@@ -30,6 +33,9 @@ _DEPTHS, _TARGETS = (20, 50, 100, 200, 500, 1000), (0.9, 0.95, 0.99)
 
 # Documents that are scored at once, in tokens.
 _TOKENS = 1 << 20
+
+# Queries whose products with all documents are in memory at once.
+_TOGETHER = 50
 
 
 class Variant(NamedTuple):
@@ -97,37 +103,30 @@ def candidates_for(ranks: NDArray[np.int64], recall: float) -> int:
 
 
 def measure(
-    documents: MultiVectors, queries: MultiVectors, best: NDArray[np.int64], variants: list[Variant]
-) -> Iterator[dict[str, Any]]:
-    """Yield a row for each variant; one thread fits and encodes."""
-    for variant in variants:
-        encoder = FDEEncoder.preset(variant.preset, documents.dimension, **variant.changes)
-        begun = time.process_time()
-        encoder.fit(documents, threads=1)
-        fitted = time.process_time()
-        vectors = encoder.encode_documents(documents, threads=1)
-        encoded = time.process_time()
-        asked = encoder.encode_queries(queries)
-        config = encoder.config
-        row: dict[str, Any] = {"documents": f"{len(documents):,}", "FDE": variant.preset}
-        row["landmarks"] = config.num_landmarks if config.partition == "landmarks" else None
-        row["covariance"] = config.moments == "covariance"
-        row |= {"floats": config.vector_dimension, "fit": fitted - begun, "encode": encoded - fitted}
-        row["query"] = _query_time(encoder, queries)
-        ranks = np.concatenate(
-            [
-                ranks_of(asked[i : i + _TOGETHER] @ vectors.T, best[i : i + _TOGETHER])
-                for i in range(0, len(asked), _TOGETHER)
-            ]
-        )
-        row |= {f"@{depth}": float((ranks < depth).mean()) for depth in _DEPTHS}
-        row |= {f"{target:.2f}": candidates_for(ranks, target) for target in _TARGETS}
-        del vectors
-        yield row
-
-
-# Queries whose products with all documents are in memory at once.
-_TOGETHER = 50
+    documents: MultiVectors, queries: MultiVectors, best: NDArray[np.int64], variant: Variant
+) -> dict[str, Any]:
+    """Return a row of the table; one thread fits and encodes."""
+    encoder = FDEEncoder.preset(variant.preset, documents.dimension, **variant.changes)
+    begun = time.process_time()
+    encoder.fit(documents, threads=1)
+    fitted = time.process_time()
+    vectors = encoder.encode_documents(documents, threads=1)
+    encoded = time.process_time()
+    asked = encoder.encode_queries(queries)
+    config = encoder.config
+    row: dict[str, Any] = {"documents": f"{len(documents):,}", "FDE": variant.preset}
+    row["landmarks"] = config.num_landmarks if config.partition == "landmarks" else None
+    row["covariance"] = config.moments == "covariance"
+    row |= {"floats": config.vector_dimension, "fit": fitted - begun, "encode": encoded - fitted}
+    row["query"] = _query_time(encoder, queries)
+    ranks = np.concatenate(
+        [
+            ranks_of(asked[i : i + _TOGETHER] @ vectors.T, best[i : i + _TOGETHER])
+            for i in range(0, len(asked), _TOGETHER)
+        ]
+    )
+    row |= {f"@{depth}": float((ranks < depth).mean()) for depth in _DEPTHS}
+    return row | {f"{target:.2f}": candidates_for(ranks, target) for target in _TARGETS}
 
 
 def _query_time(encoder: FDEEncoder, queries: MultiVectors) -> float:
@@ -179,18 +178,25 @@ def landmarks(
     """Compare landmarks, floats and covariance by the number of documents."""
     variants = [_parsed(text) for text in only] if only else list(VARIANTS)
     on, tables = measured_on(), []
+    folder = cache.expanduser() / "landmarks"
+    folder.mkdir(parents=True, exist_ok=True)
     with threadpool_limits(1):
         for loaded in load_collections(collection or ["apidocs-minilm"], data, cache):
-            documents = MultiVectors(loaded.documents.tokens, loaded.documents.offsets)
-            asked = loaded.queries[:queries]
-            whole = min(len(documents), max(size or [len(documents)]))
-            scores = exact_scores(asked, documents[:whole])
+            whole, asked = len(loaded.documents), loaded.queries[:queries]
             rows = []
             for count in sorted({min(each, whole) for each in size or [whole]}):
-                best = best_of(scores[:, :count])
-                for row in measure(documents[:count], asked, best, variants):
-                    progress(", ".join(f"{key} {value}" for key, value in row.items()))
-                    rows.append(row)
+                documents = loaded.documents[:count]
+                documents = MultiVectors(documents.tokens, documents.offsets)
+                mark = f"{tokens_checksum(documents, asked)}"
+                best: NDArray[np.int64] | None = None
+                for variant in variants:
+                    name = "-".join(str(part or "") for part in variant)
+                    out = folder / f"{mark}-{name}.json"
+                    if not out.exists():
+                        best = best_of(exact_scores(asked, documents)) if best is None else best
+                        write_json(out, measure(documents, asked, best, variant))
+                    rows.append(json.loads(out.read_text(encoding="utf-8")))
+                    progress(", ".join(f"{key} {value}" for key, value in rows[-1].items()))
             tables.append(landmarks_table(rows, loaded.name, len(asked), on))
     finish("landmarks", "Landmarks, floats and covariance", tables, save)
 
