@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .fde.config import FDEConfig
     from .fde.encoder import FDEEncoder
     from .fde.files import load_encoder
+    from .fde.steps import CountSketch, Covariance, Landmarks, LearnedProjection, MeanToken, SimHash
     from .index.hybrid import hybrid_search
     from .index.muvera_index import MuveraIndex
     from .index.settings import IndexInfo, IndexSettings
@@ -61,6 +62,8 @@ __version__ = "0.1.0"
 # used, so that the command line answers ``--help`` without loading or compiling
 # anything.
 _HOMES = {
+    "CountSketch": "fde.steps",
+    "Covariance": "fde.steps",
     "Explanation": "reranking.chamfer",
     "FDEConfig": "fde.config",
     "FDEEncoder": "fde.encoder",
@@ -68,10 +71,14 @@ _HOMES = {
     "Hit": "texts.hit",
     "IndexInfo": "index.settings",
     "IndexSettings": "index.settings",
+    "Landmarks": "fde.steps",
+    "LearnedProjection": "fde.steps",
+    "MeanToken": "fde.steps",
     "MultiVectors": "data.multivectors",
     "MuveraIndex": "index.muvera_index",
     "PageIndex": "pages.page_index",
     "Ranking": "data.ranking",
+    "SimHash": "fde.steps",
     "SparseVectors": "reranking.sparse",
     "TextEncoder": "texts.encoders.base",
     "TextIndex": "texts.text_index",
@@ -117,6 +124,8 @@ def _subpackages() -> list[str]:
 
 
 __all__ = [
+    "CountSketch",
+    "Covariance",
     "Explanation",
     "FDEConfig",
     "FDEEncoder",
@@ -124,10 +133,14 @@ __all__ = [
     "Hit",
     "IndexInfo",
     "IndexSettings",
+    "Landmarks",
+    "LearnedProjection",
+    "MeanToken",
     "MultiVectors",
     "MuveraIndex",
     "PageIndex",
     "Ranking",
+    "SimHash",
     "SparseVectors",
     "TextEncoder",
     "TextIndex",

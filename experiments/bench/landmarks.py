@@ -17,14 +17,14 @@ import typer
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from muvera import FDEEncoder, MultiVectors, chamfer_matrix
+from muvera import FDEEncoder, Landmarks, MultiVectors, chamfer_matrix
 from muvera.data.batches import collection_batches
 from muvera.utils.atomic_files import write_json
 
 from ..datasets.collection import tokens_checksum
 from ..datasets.discovery import CACHE
 from ..report.table import Column, Table
-from .plumbing import Cache, Data, Save, finish, load_collections, measured_on, progress
+from .plumbing import Cache, Data, Save, finish, load_collections, measured_on, progress, usage_errors
 
 #: Exact best documents that count.
 K = 10
@@ -44,17 +44,18 @@ class Variant(NamedTuple):
     preset: str
     landmarks: int | None = None
     floats: int | None = None
-    moments: str | None = None
+    #: Directions of the covariance; 0 for none.
+    directions: int | None = None
 
     @property
     def changes(self) -> dict[str, Any]:
         """Parameters that differ from the preset."""
-        named = {
-            "num_landmarks": self.landmarks,
-            "final_projection_dimension": self.floats,
-            "moments": self.moments,
-        }
-        return {name: value for name, value in named.items() if value is not None}
+        named = {"num_landmarks": self.landmarks, "final_projection_dimension": self.floats}
+        changes: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+        if self.directions is not None:
+            changes["moments"] = "covariance" if self.directions else "mean"
+            changes |= {"num_directions": self.directions} if self.directions else {}
+        return changes
 
 
 #: What is compared by default.
@@ -63,12 +64,12 @@ VARIANTS = (
     Variant("simhash"),
     Variant("mean"),
     Variant("moments"),
-    *(Variant("fde", 2048, floats, "covariance") for floats in (512, 1024)),
-    *(Variant("fde", 2048, floats, "mean") for floats in (512, 1024)),
-    *(Variant("fde", 4096, floats, "covariance") for floats in (512, 1024)),
-    *(Variant("fde", 4096, floats, "mean") for floats in (256, 512, 768, 1024, 2048)),
-    *(Variant("fde", 8192, floats, "mean") for floats in (512, 1024, 2048)),
-    *(Variant("fde", 16384, floats, "mean") for floats in (1024, 2048)),
+    *(Variant("fde", 2048, floats, 128) for floats in (512, 1024)),
+    *(Variant("fde", 2048, floats, 0) for floats in (512, 1024)),
+    *(Variant("fde", 4096, 512, directions) for directions in (128, 48)),
+    *(Variant("fde", 4096, floats, 0) for floats in (256, 512, 768, 1024, 2048)),
+    *(Variant("fde", 8192, floats, 0) for floats in (512, 1024, 2048)),
+    *(Variant("fde", 16384, floats, 0) for floats in (1024, 2048)),
 )
 
 
@@ -115,8 +116,8 @@ def measure(
     asked = encoder.encode_queries(queries)
     config = encoder.config
     row: dict[str, Any] = {"documents": f"{len(documents):,}", "FDE": variant.preset}
-    row["landmarks"] = config.num_landmarks if config.partition == "landmarks" else None
-    row["covariance"] = config.moments == "covariance"
+    row["landmarks"] = config.cells.count if isinstance(config.cells, Landmarks) else None
+    row["directions"] = config.num_directions
     row |= {"floats": config.vector_dimension, "fit": fitted - begun, "encode": encoded - fitted}
     row["query"] = _query_time(encoder, queries)
     ranks = np.concatenate(
@@ -142,7 +143,7 @@ def _query_time(encoder: FDEEncoder, queries: MultiVectors) -> float:
 def landmarks_table(rows: list[dict[str, Any]], name: str, queries: int, on: str) -> Table:
     """Return a row for each size and variant."""
     columns = [
-        *(Column("documents"), Column("FDE"), Column("landmarks"), Column("covariance"), Column("floats")),
+        *(Column("documents"), Column("FDE"), Column("landmarks"), Column("directions"), Column("floats")),
         *(Column(f"@{depth}", format="{:.3f}") for depth in _DEPTHS),
         *(Column(f"candidates for {target}", f"{target:.2f}") for target in _TARGETS),
         Column("fit", "fit", "{:.0f}", "s"),
@@ -169,7 +170,9 @@ def landmarks(
     queries: Annotated[int, typer.Option(min=1, help="Number of queries.")] = 200,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Variant such as fde/4096/512/mean or paper; may be repeated. Default: all."),
+        typer.Option(
+            help="Variant such as fde/4096/512/0 (landmarks, floats, directions of the covariance) or paper; may be repeated. Default: all."
+        ),
     ] = None,
     data: Data = None,
     cache: Cache = CACHE,
@@ -202,6 +205,6 @@ def landmarks(
 
 
 def _parsed(text: str) -> Variant:
-    preset, *rest = text.split("/")
-    landmarks, floats, moments = (*rest, *[""] * (3 - len(rest)))
-    return Variant(preset, int(landmarks or 0) or None, int(floats or 0) or None, moments or None)
+    preset, *numbers = text.split("/")
+    with usage_errors():
+        return Variant(preset, *map(int, numbers))

@@ -347,10 +347,12 @@ def _candidates_at_size(stored: dict[str, Any]) -> tuple[str, dict[str, str]]:
     size = max((row["documents"] for row in rows), key=lambda text: int(text.replace(",", "")))
     count = int(size.replace(",", ""))
     config = FDEConfig(dimension=128).sized(count, _TOKENS_PER_TEXT * count)
-    wanted = f"{config.num_landmarks:,}", config.moments == "covariance", f"{config.vector_dimension:,}"
+    wanted = [
+        f"{number:,}" for number in (config.cell_dimension, config.num_directions, config.vector_dimension)
+    ]
     numbers = {}
     for row in rows:
-        own = row["landmarks"], row["covariance"] == "yes", row["floats"]
+        own = [row[name] for name in ("landmarks", "directions", "floats")]
         if row["documents"] == size and (row["FDE"] != "fde" or own == wanted):
             numbers["**fde**" if row["FDE"] == "fde" else row["FDE"]] = row["candidates for 0.95"]
     return f"candidates for .95, {size} texts", numbers

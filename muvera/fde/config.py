@@ -1,6 +1,7 @@
 """FDEConfig: the parameters of a Fixed Dimensional Encoding, and its presets.
 
-An FDE is made in three steps, each of which may be absent:
+An FDE is made in three steps, each of which may be absent
+(:mod:`muvera.fde.steps`):
 
 1. Cells.  A partition of token space decides which tokens meet: SimHash as in the paper
    (arXiv 2405.19504, section 2), or landmarks learned from documents.
@@ -11,32 +12,24 @@ An FDE is made in three steps, each of which may be absent:
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, NamedTuple
 
 from ..utils.atomic_files import content_checksum
-from ..utils.checks import given, require_choice, require_int, require_number
-
-#: How token space is divided into cells; None for no cells.
-PartitionKind = Literal["simhash", "landmarks"]
-#: Which moments of a document's tokens the vector stores; None for none.
-MomentsKind = Literal["mean", "covariance"]
-#: The last step; None keeps cells and moments as they are.
-FinalProjectionKind = Literal["learned", "count_sketch"]
-#: How the vector of a SimHash cell is projected to d_proj floats.
-InnerProjection = Literal["complementary", "rademacher", "count_sketch", "identity"]
-#: The value of a document's SimHash cell.
-DocumentCells = Literal["mean", "unit", "length"]
-#: Source of random draws and cell numbers: this library, or Google's C++ reference.
-Dialect = Literal["muvera", "reference"]
-
-#: Largest number of directions of the covariance.  Tokens of more columns are turned
-#: into their principal directions.
-MAX_DIRECTIONS = 128
-
-# Floats of an FDE after a learned projection.  On six collections, 256 lose up to .06
-# of 10-recall@20: `python -m experiments vectors family`.
-_LEARNED_FLOATS = 512
+from ..utils.checks import given, require_choice, require_int
+from .steps import (
+    Cells,
+    CountSketch,
+    Covariance,
+    FinalProjection,
+    Landmarks,
+    LearnedProjection,
+    MeanToken,
+    Moments,
+    SimHash,
+    for_tokens,
+    parameters,
+)
 
 # The paper's steps alone, with 10,240 floats.
 _PAPER: dict[str, Any] = {
@@ -52,7 +45,8 @@ _PAPER: dict[str, Any] = {
     "final_projection": None,
 }
 
-#: Named configurations: the parameters that differ from the defaults.
+#: Named configurations: the entries of :meth:`FDEConfig.to_dict` that differ from the
+#: defaults.
 PRESETS: dict[str, dict[str, Any]] = {
     "fde": {},
     "moments": {"partition": None},
@@ -67,258 +61,152 @@ DEFAULT_PRESET = "fde"
 
 
 class Size(NamedTuple):
-    """Parameters of "fde" for collections of a size."""
+    """The steps of "fde" for collections of a size."""
 
     #: An index takes them from so many documents and tokens on.  None: only if a
     #: smaller size has a low recall.
     documents: int | None
     tokens: int
-    parameters: dict[str, Any]
+    cells: Landmarks = Landmarks()
+    moments: Moments = Covariance()
+    projection: LearnedProjection = LearnedProjection()
 
 
-# Sizes of "fde", ascending, by `python -m experiments landmarks`.  Fewer tokens than 32
-# for each landmark of the second size would not determine its landmarks.
-_LARGE: dict[str, Any] = {"num_landmarks": 4096, "moments": "mean"}
+# Fewer tokens than 32 for each landmark of the second size would not determine its
+# landmarks.
+_TOKENS = 1 << 17
+
+#: Sizes of "fde", ascending, by `python -m experiments landmarks`.
 SIZES = (
-    Size(0, 0, {}),
-    Size(2048, 1 << 17, _LARGE),
-    Size(1 << 17, 1 << 17, {**_LARGE, "final_projection_dimension": 1024}),
-    Size(None, 1 << 17, {**_LARGE, "num_landmarks": 8192, "final_projection_dimension": 2048}),
+    Size(0, 0),
+    Size(2048, _TOKENS, Landmarks(4096), MeanToken()),
+    Size(1 << 17, _TOKENS, Landmarks(4096), MeanToken(), LearnedProjection(1024)),
+    Size(None, _TOKENS, Landmarks(8192), MeanToken(), LearnedProjection(2048)),
 )
 
-# Parameters that only one kind of partition has.
-_OF_PARTITION: dict[str, PartitionKind] = {
-    "num_landmarks": "landmarks",
-    "landmark_sharpness": "landmarks",
-    "num_repetitions": "simhash",
-    "num_simhash_projections": "simhash",
-    "projection_dimension": "simhash",
-    "projection": "simhash",
-    "center": "simhash",
-    "fill_empty_partitions": "simhash",
-    "document_cells": "simhash",
-    "soft_query_cells": "simhash",
-    "dialect": "simhash",
+# The steps in a dictionary: for each entry that names a step's kind, the field of
+# FDEConfig, and the kinds, the default first.
+_STEPS: dict[str, tuple[str, list[type[Any]]]] = {
+    "partition": ("cells", [Landmarks, SimHash]),
+    "moments": ("moments", [Covariance, MeanToken]),
+    "final_projection": ("projection", [LearnedProjection, CountSketch]),
 }
 
-# Smallest and largest value of integer parameters; None: no limit.
-_LIMITS: dict[str, tuple[int, int | None]] = {
-    # Keeps long vectors within MAX_DEPTH of :mod:`muvera.kernels.byte_tile`.
-    "dimension": (1, 32768),
-    "num_landmarks": (1, 16384),
-    "num_repetitions": (1, None),
-    # 2**k_sim cells per repetition; more would not fit into memory.
-    "num_simhash_projections": (0, 16),
-    "final_projection_dimension": (1, None),
-    "seed": (0, None),
-}
+# Parameters of steps, which a dictionary has beside their kinds.
+_PARAMETERS = list(
+    dict.fromkeys(name for _, kinds in _STEPS.values() for kind in kinds for name in parameters(kind))
+)
+
+# Parameters that a dictionary has only if they differ from their default, because older
+# versions did not know them.
+_NEWER = {"num_directions": Covariance().num_directions}
+
+# Parameters whose default depends on other values; None stands for it.
+_SIZES = ("projection_dimension", "final_projection_dimension")
+
+# Largest number of columns: it keeps long vectors within MAX_DEPTH of
+# :mod:`muvera.kernels.byte_tile`.
+_MOST_COLUMNS = 32768
 
 # Longest vector that a learned projection reads: sums of its bytes must fit into 32
 # bits.
 _LONGEST = 65536
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class FDEConfig:
-    """Configuration of an FDE.  The defaults had the best recall across collections.
+    """Configuration of an FDE: a list of steps.
 
-    ``FDEConfig(dimension=d)`` is the preset "fde": landmark cells, moments and a
-    learned projection to 512 floats.  :meth:`preset` gives the others by name.
+    The defaults had the best recall across collections: ``FDEConfig(d)`` is the preset
+    "fde", landmark cells, moments and a learned projection to 512 floats.
+    :meth:`preset` gives the others by name.
 
     Parameters
     ----------
     dimension : int
         d, columns of a token vector.
-    partition : {"landmarks", "simhash"} or None
-        How token space is divided into cells.  "landmarks": M means of similar tokens
-        of documents; a document's value is its largest similarity to each landmark, and
-        a query token is divided softly among the nearest ones.  It has the best recall
-        and needs a fit to documents.  "simhash": the paper's random hyperplanes.
-        None: no cells, only `moments`.
-    num_landmarks : int
-        M, with landmarks.  More raise recall; encoding takes M * d products per token,
-        for a document and for a query.
-    landmark_sharpness : float
-        beta, with landmarks: the weights of a query token grow as exp(beta * cosine)
-        over its nearest landmarks.  Recall hardly depends on it between 6 and 16; less
-        is better for documents of another kind than the sample.
-    num_repetitions : int
-        R_reps, with SimHash: the number of independent partitions.  The error falls
-        with its square root; time and size grow in proportion.
-    num_simhash_projections : int
-        k_sim, with SimHash: hyperplanes of a partition, which has 2**k_sim cells.  More
-        of them suit long documents, and leave more cells empty.
-    projection_dimension : int, optional
-        d_proj, with SimHash: floats of a cell.  Default 16, at most `dimension` (except
-        for "count_sketch").
-    projection : {"complementary", "rademacher", "count_sketch", "identity"}
-        psi, with SimHash: how d columns become d_proj.  "complementary": every
-        d / d_proj repetitions share the rows of one random rotation, so that together
-        they preserve inner products exactly.  "rademacher": the paper's dense
-        +-1/sqrt(d_proj).  "count_sketch": one +-1 per column.  "identity": d_proj = d.
-    center : bool
-        With SimHash: subtract the mean document token from document tokens, and from
-        the tokens of both sides before they are assigned to cells.  The ranking by
-        Chamfer does not change.  Without `moments`, this raises recall a lot for models
-        whose vectors share a direction.  Needs a fit.
-    fill_empty_partitions : bool
-        With SimHash: assign the nearest token to an empty document cell (section 2).
-        With `center`, an empty cell represents the average token, which is better.
-    document_cells : {"length", "mean", "unit"}
-        With SimHash: the value of a document's cell is the mean of its tokens as in the
-        paper, the direction of the mean ("unit"), or that direction with the mean
-        length of the tokens.
-    soft_query_cells : float
-        tau, with SimHash: a query token at distance m from its nearest hyperplane also
-        goes to the cell across it, with weight exp(-m / tau) / 2.  0 turns it off.
-    moments : {"covariance", "mean"} or None
-        "mean": store the document's mean token, whose contribution to Chamfer is then
-        exact, and a bias.  SimHash cells then hold the tokens minus this mean.
-        "covariance": also the covariance of the document's tokens in min(d, 128)
-        directions, which raises recall for any partition.  A query takes about as long
-        for it as for landmark cells.  None: neither.
-    final_projection : {"learned", "count_sketch"} or None
-        "learned": project cells and moments together to `final_projection_dimension`
-        floats, by a reduced-rank regression on exact similarities.  Fitting takes
-        seconds; a vector needs 1/20 of the memory of the paper's FDE.  Needs
-        `moments`.  "count_sketch": the paper's final projection, of the cells alone.
-        None: no projection.
-    final_projection_dimension : int, optional
-        Floats after the final projection.  Default for "learned": 512.  More raise
-        recall and cost time and memory in proportion.
+    cells : Landmarks, SimHash or None
+        How token space is divided into cells.  :class:`muvera.Landmarks` have the best
+        recall and need a fit to documents; :class:`muvera.SimHash` is the paper's
+        partition by random hyperplanes.  None: no cells, only moments.
+    moments : Covariance, MeanToken or None
+        What the vector stores of all tokens of a document together:
+        :class:`muvera.MeanToken`, or :class:`muvera.Covariance`, which includes it.
+    projection : LearnedProjection, CountSketch or None
+        The last step: :class:`muvera.LearnedProjection` of cells and moments to few
+        floats, or :class:`muvera.CountSketch`, the paper's projection of the cells.
     seed : int
         Seed of all random draws.  No seed is better than another; documents and queries
         need the same one.
-    dialect : {"muvera", "reference"}
-        With SimHash: use :meth:`preset` to reproduce the C++ reference.
 
     Raises
     ------
     TypeError
         If a parameter has the wrong type.
     ValueError
-        If a value is out of range, or belongs to another kind of partition.
+        If a value is out of range, or the steps do not fit together.
 
     Examples
     --------
-    >>> FDEConfig(dimension=128).vector_dimension
+    >>> from muvera import Landmarks, LearnedProjection, MeanToken, SimHash
+    >>> FDEConfig(128).vector_dimension
     512
-    >>> FDEConfig.preset("paper", dimension=96).projection
-    'rademacher'
-    >>> FDEConfig.preset("simhash", 128).vector_dimension
-    5249
+    >>> longer = LearnedProjection(1024)
+    >>> FDEConfig(128, cells=Landmarks(4096), projection=longer).vector_dimension
+    1024
+
+    The paper's cells, beside the mean token:
+
+    >>> cells = SimHash(num_repetitions=20, num_simhash_projections=5)
+    >>> config = FDEConfig(128, cells=cells, moments=MeanToken(), projection=None)
+    >>> config.vector_dimension
+    10369
     """
 
     dimension: int
-    partition: PartitionKind | None = "landmarks"
-    num_landmarks: int = 2048
-    landmark_sharpness: float = 8.0
-    num_repetitions: int = 40
-    num_simhash_projections: int = 3
-    projection_dimension: int | None = None
-    projection: InnerProjection = "complementary"
-    center: bool = True
-    fill_empty_partitions: bool = False
-    document_cells: DocumentCells = "length"
-    soft_query_cells: float = 0.05
-    moments: MomentsKind | None = "covariance"
-    final_projection: FinalProjectionKind | None = "learned"
-    final_projection_dimension: int | None = None
+    _: KW_ONLY
+    cells: Cells | None = Landmarks()
+    moments: Moments | None = Covariance()
+    projection: FinalProjection | None = LearnedProjection()
     seed: int = 42
-    dialect: Dialect = "muvera"
-
-    #: Name of this configuration in files; there is one kind.
-    kind: ClassVar[str] = "fde"
 
     def __post_init__(self) -> None:
-        self._require_types()
-        self._require_of_partition()
-        if self.partition == "simhash":
-            self._settle_projection_dimension()
-        self._settle_final_projection()
-        if self.partition is None and self.moments is None:
+        dimension = require_int("dimension", self.dimension, 1, _MOST_COLUMNS)
+        object.__setattr__(self, "dimension", dimension)
+        object.__setattr__(self, "seed", require_int("seed", self.seed, 0))
+        for name, kinds in _STEPS.values():
+            step = getattr(self, name)
+            if step is not None and type(step) not in kinds:
+                names = " or ".join(kind.__name__ for kind in kinds)
+                raise TypeError(f"{name} must be a {names} or None, got {given(step)}.")
+        if self.cells is None and self.moments is None:
             raise ValueError(
-                "An FDE needs cells or moments, got partition=None and moments=None. "
-                "Use partition='simhash' or moments='mean'."
+                "An FDE needs cells or moments, got cells=None and moments=None. "
+                "Use cells=SimHash() or moments=MeanToken()."
             )
+        if self.cells is not None:
+            object.__setattr__(self, "cells", for_tokens(self.cells, dimension))
+        self._settle_projection()
 
-    def _require_types(self) -> None:
-        choices = {
-            "partition": (*get_args(PartitionKind), None),
-            "projection": get_args(InnerProjection),
-            "document_cells": get_args(DocumentCells),
-            "moments": (*get_args(MomentsKind), None),
-            "final_projection": (*get_args(FinalProjectionKind), None),
-            "dialect": get_args(Dialect),
-        }
-        for name, known in choices.items():
-            require_choice(name, getattr(self, name), known)
-        for name, (least, most) in _LIMITS.items():
-            value = getattr(self, name)
-            if name == "final_projection_dimension" and value is None:
-                continue
-            object.__setattr__(self, name, require_int(name, value, least, most))
-        for name in ("center", "fill_empty_partitions"):
-            value = getattr(self, name)
-            if not isinstance(value, bool):
-                raise TypeError(f"{name} must be a bool, got {given(value)}.")
-        tau = require_number("soft_query_cells", self.soft_query_cells, 0, 10, hint="0 switches it off.")
-        object.__setattr__(self, "soft_query_cells", tau)
-        beta = require_number("landmark_sharpness", self.landmark_sharpness, 0, 1000)
-        object.__setattr__(self, "landmark_sharpness", beta)
-
-    def _require_of_partition(self) -> None:
-        """Refuse parameters that this partition would ignore."""
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        for name, partition in _OF_PARTITION.items():
-            value = getattr(self, name)
-            if partition != self.partition and value != defaults[name]:
-                raise ValueError(
-                    f"{name}={value!r} needs partition={partition!r}, got partition={self.partition!r}."
-                )
-
-    def _settle_projection_dimension(self) -> None:
-        width = self.projection_dimension
-        if width is None:
-            width = self.dimension if self.projection == "identity" else min(16, self.dimension)
-        # A count sketch may have more columns than a token.
-        most = None if self.projection == "count_sketch" else self.dimension
-        width = require_int("projection_dimension", width, 1, most)
-        object.__setattr__(self, "projection_dimension", width)
-        if self.projection == "identity" and width != self.dimension:
-            raise ValueError(
-                f"projection='identity' keeps all {self.dimension} columns, got "
-                f"projection_dimension={width}. Omit it, or use projection='complementary'."
-            )
-        if self.dialect == "reference":
-            require_choice("projection of dialect='reference'", self.projection, ["count_sketch", "identity"])
-
-    def _settle_final_projection(self) -> None:
-        size, kind = self.final_projection_dimension, self.final_projection
-        if kind is None and size is not None:
-            raise ValueError(
-                f"final_projection_dimension={size} needs final_projection='learned' or 'count_sketch'."
-            )
-        if kind == "count_sketch" and (self.partition is None or size is None):
-            raise ValueError(
-                "final_projection='count_sketch' needs a partition and final_projection_dimension, got "
-                f"partition={self.partition!r} and final_projection_dimension={size}."
-            )
-        if kind != "learned":
+    def _settle_projection(self) -> None:
+        projection = self.projection
+        if isinstance(projection, CountSketch) and self.cells is None:
+            raise ValueError("A count sketch projects cells, got cells=None. Use SimHash() or Landmarks().")
+        if not isinstance(projection, LearnedProjection):
             return
         if self.moments is None:
-            raise ValueError("final_projection='learned' needs moments='mean' or 'covariance', got None.")
+            raise ValueError(
+                "A learned projection needs moments, got moments=None. Use moments=MeanToken(), or "
+                "projection=None."
+            )
         if self.long_dimension > _LONGEST:
             raise ValueError(
-                f"final_projection='learned' reads at most {_LONGEST} floats of cells and moments, got "
+                f"A learned projection reads at most {_LONGEST} floats of cells and moments, got "
                 f"{self.long_dimension}. Use fewer repetitions or cells."
             )
-        size = size or _LEARNED_FLOATS
-        if size >= self.long_dimension:
+        if projection.final_projection_dimension >= self.long_dimension:
             # Nothing is left to project.
-            object.__setattr__(self, "final_projection", None)
-            size = None
-        object.__setattr__(self, "final_projection_dimension", size)
+            object.__setattr__(self, "projection", None)
 
     @classmethod
     def preset(cls, name: str, dimension: int, **changes: Any) -> FDEConfig:
@@ -339,7 +227,9 @@ class FDEConfig:
         dimension : int
             d, columns of a token vector.
         **changes
-            Parameters of :class:`FDEConfig`.
+            Entries of :meth:`to_dict`: parameters of the steps, such as
+            ``num_repetitions=40``, or other kinds of steps, such as
+            ``partition="simhash"`` or ``moments=None``.
 
         Returns
         -------
@@ -348,7 +238,16 @@ class FDEConfig:
         Raises
         ------
         ValueError
-            If there is no such preset, or as for :class:`FDEConfig`.
+            If there is no such preset, or as for :meth:`from_dict`.
+
+        Examples
+        --------
+        >>> FDEConfig.preset("paper", 96).cells.projection
+        'rademacher'
+        >>> FDEConfig.preset("simhash", 128).vector_dimension
+        5249
+        >>> FDEConfig.preset("paper", 128, num_simhash_projections=4).vector_dimension
+        5120
         """
         if name not in PRESETS:
             raise ValueError(f"There is no preset {name!r}. The presets are: {', '.join(PRESETS)}.")
@@ -375,10 +274,9 @@ class FDEConfig:
 
         Examples
         --------
-        >>> default = FDEConfig(dimension=128)
-        >>> large = default.sized(documents=1_000_000, tokens=30_000_000)
-        >>> default.num_landmarks, large.num_landmarks, large.vector_dimension
-        (2048, 4096, 1024)
+        >>> large = FDEConfig(128).sized(documents=1_000_000, tokens=30_000_000)
+        >>> large.cells, large.moments, large.vector_dimension
+        (Landmarks(num_landmarks=4096, landmark_sharpness=8.0), MeanToken(), 1024)
         """
         sizes = self._sizes()
         if self not in sizes:
@@ -409,30 +307,27 @@ class FDEConfig:
 
     def _sizes(self) -> list[FDEConfig]:
         """Return the configurations of SIZES with this dimension and seed."""
-        return [FDEConfig(dimension=self.dimension, seed=self.seed, **size.parameters) for size in SIZES]
-
-    @property
-    def num_cells(self) -> int:
-        """Cells of all repetitions: R_reps * 2**k_sim, or M landmarks, or 0."""
-        if self.partition == "simhash":
-            return self.num_repetitions << self.num_simhash_projections
-        return self.num_landmarks if self.partition == "landmarks" else 0
+        return [
+            FDEConfig(self.dimension, cells=cells, moments=moments, projection=projection, seed=self.seed)
+            for _, _, cells, moments, projection in SIZES
+        ]
 
     @property
     def cell_dimension(self) -> int:
-        """Floats of all cells: R_reps * 2**k_sim * d_proj, or M landmarks."""
-        return self.num_cells * (self.projection_dimension or 1)
+        """Floats of all cells: R_reps * 2**k_sim * d_proj, or M landmarks, or 0."""
+        return 0 if self.cells is None else self.cells.count * self.cells.columns
 
     @property
     def num_directions(self) -> int:
         """Directions of the covariance, 0 without one."""
-        return min(self.dimension, MAX_DIRECTIONS) if self.moments == "covariance" else 0
+        covariance = self.moments
+        return min(self.dimension, covariance.num_directions) if isinstance(covariance, Covariance) else 0
 
     @property
     def moment_dimension(self) -> int:
         """Floats of the moments: covariance, mean and bias."""
         size = self.num_directions
-        return size * (size + 1) // 2 + self.dimension + 1 if self.moments else 0
+        return 0 if self.moments is None else size * (size + 1) // 2 + self.dimension + 1
 
     @property
     def long_dimension(self) -> int:
@@ -442,37 +337,40 @@ class FDEConfig:
     @property
     def vector_dimension(self) -> int:
         """Floats of an FDE."""
-        if self.final_projection == "learned":
-            assert self.final_projection_dimension is not None
-            return self.final_projection_dimension
-        return (self.final_projection_dimension or self.cell_dimension) + self.moment_dimension
+        if self.projection is None:
+            return self.long_dimension
+        size = self.projection.final_projection_dimension
+        return size if isinstance(self.projection, LearnedProjection) else size + self.moment_dimension
 
     @property
     def needs_fit(self) -> bool:
         """True if an encoder must be fitted to documents before it can encode."""
-        centered = self.partition == "simhash" and self.center
-        return centered or self.partition == "landmarks" or self.moments is not None
+        return self.moments is not None or not isinstance(self.cells, SimHash) or self.cells.center
 
     @property
     def needs_fit_sample(self) -> bool:
         """True if fitting needs many documents; a mean token needs only a few."""
-        return self.final_projection == "learned" or self.partition == "landmarks"
+        return isinstance(self.projection, LearnedProjection) or isinstance(self.cells, Landmarks)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, without parameters of another partition.
-
-        So a stored configuration does not depend on defaults that it ignores.
+        """Return plain values: the kind of each step, and the parameters of the steps.
 
         Returns
         -------
         dict
-            Values by parameter, which :meth:`from_dict` accepts.
+            Values by name, which :meth:`from_dict` accepts: "dimension", "seed"; the
+            kinds "partition", "moments" and "final_projection" ("landmarks", "mean",
+            "learned" and so on, or None); and the parameters of these steps.
         """
-        return {
-            name: value
-            for name, value in dataclasses.asdict(self).items()
-            if _OF_PARTITION.get(name, self.partition) == self.partition
-        }
+        values: dict[str, Any] = {"dimension": self.dimension}
+        for entry, (name, _) in _STEPS.items():
+            step = getattr(self, name)
+            values[entry] = None if step is None else step.kind
+            for key, value in ({} if step is None else dataclasses.asdict(step)).items():
+                if value != _NEWER.get(key, ...):
+                    values[key] = value
+        values.setdefault("final_projection_dimension", None)
+        return {**values, "seed": self.seed}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> FDEConfig:
@@ -481,7 +379,7 @@ class FDEConfig:
         Parameters
         ----------
         values : dict
-            Parameters by name; those that are missing have their defaults.
+            Values by name; those that are missing have their defaults.
 
         Returns
         -------
@@ -490,17 +388,41 @@ class FDEConfig:
         Raises
         ------
         ValueError
-            If there is no such parameter, or as for :class:`FDEConfig`.
+            If there is no such parameter, it belongs to another kind of step, or as for
+            :class:`FDEConfig`.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
+        known = ["dimension", *_STEPS, *_PARAMETERS, "seed"]
         unknown = sorted(set(values) - set(known))
         if unknown:
             raise ValueError(f"FDEConfig has no {unknown[0]!r}. It has: {', '.join(known)}.")
         if "dimension" not in values:
             raise ValueError("FDEConfig needs dimension, the columns of a token vector.")
-        return cls(**values)
+        steps = {name: _step(entry, kinds, values) for entry, (name, kinds) in _STEPS.items()}
+        return cls(**{name: values[name] for name in ("dimension", "seed") if name in values}, **steps)
 
     @property
     def hash(self) -> str:
         """Sixteen hexadecimal digits that depend only on the values."""
         return content_checksum(self.to_dict())[:16]
+
+
+def _step(entry: str, kinds: list[type[Any]], values: dict[str, Any]) -> Any:
+    """Return the step whose kind ``values[entry]`` names, with its parameters."""
+    by_name = {kind.kind: kind for kind in kinds}
+    chosen = values.get(entry, kinds[0].kind)
+    require_choice(entry, chosen, (*by_name, None))
+    # None stands for the default of a size.
+    present = {name: value for name, value in values.items() if value is not None or name not in _SIZES}
+    accepted = [] if chosen is None else parameters(by_name[chosen])
+    for kind in kinds:
+        for name in parameters(kind):
+            if name in present and name not in accepted:
+                needed = " or ".join(
+                    f"{entry}={other.kind!r}" for other in kinds if name in parameters(other)
+                )
+                raise ValueError(f"{name}={present[name]!r} needs {needed}, got {entry}={chosen!r}.")
+    if chosen is None:
+        return None
+    if chosen == "count_sketch" and "final_projection_dimension" not in present:
+        raise ValueError("final_projection='count_sketch' needs final_projection_dimension, got None.")
+    return by_name[chosen](**{name: present[name] for name in accepted if name in present})

@@ -1,4 +1,4 @@
-"""FinalSketch: the paper's final projection of the cells to fewer floats."""
+"""SketchedCells: the paper's final projection of the cells to fewer floats."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from ..kernels.rows import add_count_sketch
 from . import projection, reference
 from .arrays import EncoderArrays, Shapes, array
 from .config import FDEConfig
+from .steps import CountSketch, SimHash
+from .tasks import CellWriter, Side, Tokens
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,8 @@ class FinalSketch(EncoderArrays):
     def require_shape(self, config: FDEConfig) -> None:
         """Raise ValueError for another configuration, or a target out of range."""
         super().require_shape(config)
-        targets, size = self.targets, config.final_projection_dimension
-        assert size is not None
+        assert isinstance(config.projection, CountSketch)
+        targets, size = self.targets, config.projection.final_projection_dimension
         if not 0 <= targets.min() <= targets.max() < size:
             raise ValueError(
                 f"The encoder's array 'targets' must be within 0..{size - 1}, got "
@@ -45,20 +47,26 @@ class FinalSketch(EncoderArrays):
 
 
 def draw_final_sketch(config: FDEConfig) -> FinalSketch:
-    """Draw the final projection of a configuration.
+    """Draw the final projection of a configuration, always the same."""
+    cells, sketch = config.cells, config.projection
+    assert isinstance(sketch, CountSketch)
+    draws = reference if isinstance(cells, SimHash) and cells.dialect == "reference" else projection
+    size = sketch.final_projection_dimension
+    return FinalSketch(*draws.draw_final_count_sketch(config.seed, config.cell_dimension, size))
 
-    Parameters
-    ----------
-    config : FDEConfig
-        With ``final_projection="count_sketch"``.
 
-    Returns
-    -------
-    FinalSketch
-        Always the same for one configuration.
-    """
-    draws = reference if config.dialect == "reference" else projection
-    assert config.final_projection_dimension is not None
-    return FinalSketch(
-        *draws.draw_final_count_sketch(config.seed, config.cell_dimension, config.final_projection_dimension)
-    )
+class SketchedCells:
+    """Cells that are projected to `size` floats by a count sketch."""
+
+    def __init__(self, cells: CellWriter, sketch: FinalSketch, size: int) -> None:
+        self._cells = cells
+        self._sketch = sketch
+        self._size = size
+
+    def write(
+        self, side: Side, weight: float, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]
+    ) -> None:
+        """Write the sketch of `weight` times the cells of texts start..stop."""
+        cells = np.empty((stop - start, len(self._sketch.signs)), np.float32)
+        self._cells.write(side, weight, tokens, start, stop, cells)
+        self._sketch.project(cells, out[:, : self._size])

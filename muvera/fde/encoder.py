@@ -1,6 +1,6 @@
 """FDEEncoder: turn token sets into Fixed Dimensional Encodings.
 
-The steps, in this order; each may be absent (:class:`muvera.fde.config.FDEConfig`):
+The steps, in this order; each may be absent (:class:`muvera.FDEConfig`):
 
 1. Cells.  Partition the tokens by SimHash (:mod:`muvera.fde.simhash`) or landmarks
    (:mod:`muvera.fde.landmarks`), and aggregate them per cell.
@@ -31,13 +31,14 @@ from ..utils.atomic_files import atomic_folder, content_checksum, described_file
 from ..utils.parallel import stage
 from .arrays import EncoderArrays, write_encoder_arrays
 from .config import FDEConfig
-from .count_sketch import FinalSketch, draw_final_sketch
-from .landmarks import Landmarks, learn_landmarks
-from .learned_projection import LearnedProjection, fit_maps, sample_windows, window_similarities
+from .count_sketch import FinalSketch, SketchedCells, draw_final_sketch
+from .landmarks import LandmarkArrays, LandmarkCells, learn_landmarks
+from .learned_projection import ProjectionMaps, fit_maps, sample_windows, window_similarities
 from .moments import SAMPLE_DOCUMENTS, MomentBlocks, fit_blocks
 from .query_kernels import project_moments, project_queries
-from .simhash import MeanToken, SimHashCells, SimHashMatrices, draw_matrices
-from .tasks import TASK_TOKENS, Side, Tokens, new_rows, run_tasks
+from .simhash import CenterToken, SimHashCells, SimHashMatrices, draw_matrices
+from .steps import CountSketch, Landmarks, LearnedProjection, SimHash
+from .tasks import TASK_TOKENS, CellWriter, Side, Tokens, new_rows, run_tasks
 
 #: Saved encoders, see docs/index-format.md.
 ENCODER_FORMAT = {"format": "muvera-encoder", "format_version": 4}
@@ -93,18 +94,18 @@ class FDEEncoder:
 
     >>> rng = np.random.default_rng(0)
     >>> documents = [rng.normal(size=(9, 32)) for _ in range(300)]
-    >>> encoder = FDEEncoder(FDEConfig(dimension=32)).fit(documents)
+    >>> encoder = FDEEncoder(FDEConfig(32)).fit(documents)
     >>> encoder.encode_documents(documents).shape
     (300, 512)
     """
 
     #: Each is None if the configuration has no such step, or before a fit.
     matrices: SimHashMatrices | None = None
-    mean_token: MeanToken | None = None
-    landmarks: Landmarks | None = None
+    mean_token: CenterToken | None = None
+    landmarks: LandmarkArrays | None = None
     sketch: FinalSketch | None = None
     blocks: MomentBlocks | None = None
-    learned: LearnedProjection | None = None
+    learned: ProjectionMaps | None = None
 
     #: A power of two.  Tokens are divided by it before encoding, and vectors are
     #: multiplied by it.  It is 1 unless float32 cannot hold the fourth power of tokens.
@@ -124,9 +125,9 @@ class FDEEncoder:
                     raise ValueError(f"{name} were given, but an encoder of {config} has none.")
                 values.require_shape(config)
                 setattr(self, name, values)
-        if "matrices" in classes and self.matrices is None:
-            self.matrices = draw_matrices(config)
-        if "sketch" in classes and self.sketch is None:
+        if isinstance(config.cells, SimHash) and self.matrices is None:
+            self.matrices = draw_matrices(config.cells, config.dimension, config.seed)
+        if isinstance(config.projection, CountSketch) and self.sketch is None:
             self.sketch = draw_final_sketch(config)
         learned, landmarks = self.learned, self.landmarks
         if learned is not None and landmarks is not None and len(learned.cells) != landmarks.count:
@@ -146,7 +147,7 @@ class FDEEncoder:
         dimension : int
             d, columns of a token vector.
         **changes
-            Parameters of :class:`FDEConfig`.
+            As for :meth:`FDEConfig.preset`.
 
         Returns
         -------
@@ -222,7 +223,7 @@ class FDEEncoder:
 
     @property
     def _sampled_floats(self) -> int:
-        learned = self.config.final_projection == "learned"
+        learned = isinstance(self.config.projection, LearnedProjection)
         return self.config.long_dimension if learned else self.config.vector_dimension
 
     @property
@@ -233,25 +234,26 @@ class FDEEncoder:
         self, sample: MultiVectors, queries: MultiVectors, mean: NDArray[np.float32], threads: int | None
     ) -> None:
         config = self.config
-        if config.partition == "simhash" and config.center:
-            self.mean_token = MeanToken(mean)
-        if config.partition == "landmarks":
+        if isinstance(config.cells, SimHash) and config.cells.center:
+            self.mean_token = CenterToken(mean)
+        if isinstance(config.cells, Landmarks):
             with stage("learning the landmarks"):
-                self.landmarks = learn_landmarks(sample, config, threads)
+                self.landmarks = learn_landmarks(sample, config.cells.num_landmarks, config.seed, threads)
         if config.moments is None:
             return
-        if config.final_projection == "learned":
+        if isinstance(config.projection, LearnedProjection):
             self.blocks = fit_blocks(sample, queries, config, threads, units="rounded")
             self._fit_projection(sample, queries, threads)
             return
 
         def cells(texts: MultiVectors, side: Side) -> NDArray[np.float32]:
             write = partial(self._write_cells, side, 1.0)
-            width = config.final_projection_dimension or config.cell_dimension
+            width = config.vector_dimension - config.moment_dimension
             return new_rows(write, texts, width, threads, *self._task_size(side))
 
-        has_cells = config.partition is not None
-        self.blocks = fit_blocks(sample, queries, config, threads, cells=cells if has_cells else None)
+        self.blocks = fit_blocks(
+            sample, queries, config, threads, cells=None if config.cells is None else cells
+        )
 
     def _fit_projection(self, documents: MultiVectors, queries: MultiVectors, threads: int | None) -> None:
         """Fit the learned projection, and the units of the blocks that it reads."""
@@ -278,9 +280,7 @@ class FDEEncoder:
             # The projection weighs the cells.
             coefficients[0] = 1
             self.blocks = replace(blocks, units=units, coefficients=coefficients)
-            self.learned = LearnedProjection.rounded(
-                long_windows, maps, cells, means, float(units[0]), threads
-            )
+            self.learned = ProjectionMaps.rounded(long_windows, maps, cells, means, float(units[0]), threads)
 
     # -- encoding ----------------------------------------------------------------------
 
@@ -393,47 +393,49 @@ class FDEEncoder:
         self, side: Side, weight: float, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]
     ) -> None:
         """Write the cells of texts start..stop, times `weight`, first in `out`."""
-        if self.config.partition is None:
-            return
-        cells = out
-        if self.sketch is not None:
-            cells = np.empty((stop - start, self.config.cell_dimension), np.float32)
-        if self.landmarks is not None:
-            sharpness = self.config.landmark_sharpness
-            columns = cells[:, : self._cell_columns]
-            self.landmarks.write(side, sharpness, weight, tokens, start, stop, columns)
-        else:
-            self._simhash_cells.write(side, weight, tokens, start, stop, cells)
-        if self.sketch is not None:
-            self.sketch.project(cells, out[:, : self.config.final_projection_dimension])
+        if self._cells is not None:
+            self._cells.write(side, weight, tokens, start, stop, out)
 
     def _project_queries(
-        self, learned: LearnedProjection, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]
+        self, learned: ProjectionMaps, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]
     ) -> None:
         """Write projected queries without building the unprojected vectors."""
-        blocks, landmarks = cast(MomentBlocks, self.blocks), self.landmarks
+        blocks, landmarks, cells = cast(MomentBlocks, self.blocks), self.landmarks, self.config.cells
         moments = *blocks.packed_directions, *blocks.query_metric, *learned.triangle_map, *learned.sum_map
-        if landmarks is not None:
-            landmark_cells = *landmarks.directions, self.config.landmark_sharpness, *learned.cell_rows
+        if isinstance(cells, Landmarks) and landmarks is not None:
+            landmark_cells = *landmarks.directions, cells.landmark_sharpness, *learned.cell_rows
             project_queries(tuple(tokens), start, stop, moments, landmark_cells, out)
             return
         project_moments(tuple(tokens), start, stop, moments, out)
-        if self.config.partition == "simhash":
-            cells = np.empty((stop - start, self._cell_columns), np.float32)
-            self._simhash_cells.write("queries", 1.0, tokens, start, stop, cells)
+        if self._cells is not None:
+            long = np.empty((stop - start, self._cell_columns), np.float32)
+            self._cells.write("queries", 1.0, tokens, start, stop, long)
             products = np.empty_like(out)
-            multiply_by_bytes(cells, *learned.cell_map, products)
+            multiply_by_bytes(long, *learned.cell_map, products)
             out += products
 
     @cached_property
-    def _simhash_cells(self) -> SimHashCells:
-        assert self.matrices is not None
-        return SimHashCells(self.config, self.matrices, self.mean_token)
+    def _cells(self) -> CellWriter | None:
+        """The cells' step, once its arrays are drawn or fitted."""
+        cells, projection = self.config.cells, self.config.projection
+        if cells is None:
+            return None
+        writer: CellWriter
+        if isinstance(cells, Landmarks):
+            landmarks = cast(LandmarkArrays, self.landmarks)
+            writer = LandmarkCells(landmarks, cells.landmark_sharpness, self._cell_columns)
+        else:
+            matrices, split = cast(SimHashMatrices, self.matrices), self.config.moments is not None
+            writer = SimHashCells(cells, matrices, self.mean_token, split)
+        if isinstance(projection, CountSketch):
+            sketch = cast(FinalSketch, self.sketch)
+            writer = SketchedCells(writer, sketch, projection.final_projection_dimension)
+        return writer
 
     @property
     def _cell_columns(self) -> int:
         """Floats of the cells; a small sample has fewer than M landmarks."""
-        if self.landmarks is not None and self.config.final_projection == "learned":
+        if self.landmarks is not None and isinstance(self.config.projection, LearnedProjection):
             return self.landmarks.count
         return self.config.cell_dimension
 
@@ -500,18 +502,18 @@ class FDEEncoder:
 def array_classes(config: FDEConfig) -> dict[str, type[EncoderArrays]]:
     """Return the classes of an encoder's arrays, by attribute name."""
     classes: dict[str, type[EncoderArrays]] = {}
-    if config.partition == "simhash":
+    if isinstance(config.cells, SimHash):
         classes["matrices"] = SimHashMatrices
-        if config.center:
-            classes["mean_token"] = MeanToken
-    if config.partition == "landmarks":
-        classes["landmarks"] = Landmarks
-    if config.final_projection == "count_sketch":
+        if config.cells.center:
+            classes["mean_token"] = CenterToken
+    if isinstance(config.cells, Landmarks):
+        classes["landmarks"] = LandmarkArrays
+    if isinstance(config.projection, CountSketch):
         classes["sketch"] = FinalSketch
     if config.moments is not None:
         classes["blocks"] = MomentBlocks
-    if config.final_projection == "learned":
-        classes["learned"] = LearnedProjection
+    if isinstance(config.projection, LearnedProjection):
+        classes["learned"] = ProjectionMaps
     return classes
 
 

@@ -37,6 +37,7 @@ from .arrays import EncoderArrays, Shapes, array
 from .config import FDEConfig
 from .landmark_kernels import ByteColumns, Directions, center_rows, landmark_queries, largest_products
 from .linear_algebra import direction_columns, product, quantize_columns, token_columns
+from .steps import Landmarks
 from .tasks import Side, Tokens
 
 # Number of this purpose among the random streams of a seed.
@@ -56,7 +57,7 @@ _COMPARED = 4096
 
 
 @dataclass(frozen=True)
-class Landmarks(EncoderArrays):
+class LandmarkArrays(EncoderArrays):
     """The landmarks of an encoder, in bytes."""
 
     #: The mean of the sample's token directions, c, (d,).
@@ -71,8 +72,9 @@ class Landmarks(EncoderArrays):
     prefix = "landmarks_"
 
     def _shapes(self, config: FDEConfig) -> Shapes:
+        assert isinstance(config.cells, Landmarks)
         # A small sample has fewer tokens than M.
-        count = min(config.num_landmarks, len(self.scales))
+        count = min(config.cells.num_landmarks, len(self.scales))
         return (config.dimension,), (config.dimension,), (config.dimension, count), (count,)
 
     @property
@@ -94,59 +96,45 @@ class Landmarks(EncoderArrays):
         around /= np.where(lengths > 0, lengths, 1)
         return direction_columns(around, self.center)
 
+
+class LandmarkCells:
+    """The landmark cells of one encoder; `sharpness` is beta.
+
+    They have this number of `columns`, at least one per landmark; others are 0.
+    """
+
+    def __init__(self, landmarks: LandmarkArrays, sharpness: float, columns: int) -> None:
+        self._landmarks = landmarks
+        self._sharpness = sharpness
+        self._columns = columns
+
     def write(
-        self,
-        side: Side,
-        sharpness: float,
-        weight: float,
-        tokens: Tokens,
-        start: int,
-        stop: int,
-        out: NDArray[np.float32],
+        self, side: Side, weight: float, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]
     ) -> None:
-        """Write `weight` times the cells of texts start..stop, minus their mean.
-
-        Parameters
-        ----------
-        side : {"documents", "queries"}
-        sharpness : float
-            beta, for queries.
-        weight : float
-        tokens : Tokens
-        start, stop : int
-        out : numpy.ndarray
-            float32 (stop - start, at least n); other columns become 0.
-        """
-        cells = np.empty((stop - start, self.count), np.float32)
+        """Write `weight` times the cells of texts start..stop, minus their mean."""
+        count = self._landmarks.count
+        cells = np.empty((stop - start, count), np.float32)
         if side == "documents":
-            largest_products(tokens, start, stop, self.document_columns, cells)
+            largest_products(tokens, start, stop, self._landmarks.document_columns, cells)
         else:
-            landmark_queries(tokens, start, stop, self.directions, sharpness, cells)
-        center_rows(cells, self.count, np.float32(weight))
-        out[:, : self.count] = cells
-        out[:, self.count :] = 0
+            landmark_queries(tokens, start, stop, self._landmarks.directions, self._sharpness, cells)
+        center_rows(cells, count, np.float32(weight))
+        out[:, :count] = cells
+        out[:, count : self._columns] = 0
 
 
-def learn_landmarks(documents: MultiVectors, config: FDEConfig, threads: int | None = None) -> Landmarks:
-    """Learn the landmarks by k-means of the directions of the documents' tokens.
+def learn_landmarks(
+    documents: MultiVectors, number: int, seed: int, threads: int | None = None
+) -> LandmarkArrays:
+    """Learn M landmarks by k-means of the directions of the documents' tokens.
 
-    Parameters
-    ----------
-    documents : MultiVectors
-        With at least one token that is not zero.
-    config : FDEConfig
-    threads : int, optional
-        Number of threads.  Default: all cores.  The result does not depend on it.
-
-    Returns
-    -------
-    Landmarks
-        min(M, number of such tokens) of them.
+    There are fewer if the documents have fewer than M = `number` tokens that are not
+    zero; they need one.  The result does not depend on the number of threads.
     """
     lengths = _lengths(documents)
     filled = np.flatnonzero(lengths > 0)
-    stream = random_stream(config.seed, _LANDMARKS)
-    count = min(config.num_landmarks, len(filled))
+    stream = random_stream(seed, _LANDMARKS)
+    count = min(number, len(filled))
     # The first `count` of a random order are the start.
     rows = stream.permutation(filled)[: _TOKENS * count]
     directions = documents.tokens[rows].astype(np.float32) / lengths[rows, np.newaxis]
@@ -160,7 +148,8 @@ def learn_landmarks(documents: MultiVectors, config: FDEConfig, threads: int | N
         center += np.divide(some, part, out=np.zeros_like(some), where=part > 0).sum(axis=0, dtype=np.float64)
     center /= max(1, len(filled))
     mean = documents.tokens.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return Landmarks(center.astype(np.float32), mean, *quantize_columns(np.ascontiguousarray(landmarks.T)))
+    columns = quantize_columns(np.ascontiguousarray(landmarks.T))
+    return LandmarkArrays(center.astype(np.float32), mean, *columns)
 
 
 def cluster_means(

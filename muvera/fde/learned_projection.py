@@ -103,7 +103,7 @@ class Maps(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LearnedProjection(EncoderArrays):
+class ProjectionMaps(EncoderArrays):
     """The maps of long vectors in bytes; entry j of a scale is the unit of column j."""
 
     #: Map of the cells of queries, (C, D).
@@ -146,7 +146,7 @@ class LearnedProjection(EncoderArrays):
         mean_columns: int,
         cell_unit: float,
         threads: int | None = None,
-    ) -> LearnedProjection:
+    ) -> ProjectionMaps:
         """Round the result of :func:`fit_maps`.
 
         The map of the last columns of queries also corrects the rounding error of the
@@ -167,7 +167,7 @@ class LearnedProjection(EncoderArrays):
 
         Returns
         -------
-        LearnedProjection
+        ProjectionMaps
         """
         last = len(maps.queries) - mean_columns
         triangle_map = maps.queries[cell_columns:last]

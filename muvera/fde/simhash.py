@@ -31,6 +31,7 @@ from .kernels import (
     encode_documents,
     encode_queries,
 )
+from .steps import SimHash
 from .tasks import Side
 
 _CELL_VALUES = {"mean": CELL_MEAN, "unit": CELL_UNIT, "length": CELL_LENGTH}
@@ -56,11 +57,11 @@ class SimHashMatrices(EncoderArrays):
     projections: NDArray[np.float32] = array(np.float32)
 
     def _shapes(self, config: FDEConfig) -> Shapes:
-        width, repetitions = config.dimension + -config.dimension % LANES, config.num_repetitions
-        assert config.projection_dimension is not None
-        identity = config.projection == "identity"
-        projections = (0, 0, 0) if identity else (repetitions, config.projection_dimension, width)
-        return (repetitions * config.num_simhash_projections, width), projections
+        cells = config.cells
+        assert isinstance(cells, SimHash)
+        width, repetitions = config.dimension + -config.dimension % LANES, cells.num_repetitions
+        projections = (0, 0, 0) if cells.projection == "identity" else (repetitions, cells.columns, width)
+        return (repetitions * cells.num_simhash_projections, width), projections
 
     @cached_property
     def packed(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -76,7 +77,7 @@ class SimHashMatrices(EncoderArrays):
 
 
 @dataclass(frozen=True)
-class MeanToken(EncoderArrays):
+class CenterToken(EncoderArrays):
     """The mean token of documents, which is subtracted from tokens."""
 
     #: float32 (d,).
@@ -91,39 +92,28 @@ class MeanToken(EncoderArrays):
         return pad_columns(self.center)
 
 
-def draw_matrices(config: FDEConfig) -> SimHashMatrices:
-    """Draw the matrices of a configuration.
+def draw_matrices(cells: SimHash, dimension: int, seed: int) -> SimHashMatrices:
+    """Draw the matrices of SimHash cells.
 
     Every purpose of random draws has its own child of one ``SeedSequence``.  So does
     every repetition, or every group of repetitions that share a rotation.  So
     repetition r does not depend on the number of repetitions, up to rounding.
 
-    Parameters
-    ----------
-    config : FDEConfig
-        With ``partition="simhash"``.
-
-    Returns
-    -------
-    SimHashMatrices
-        Always the same for one configuration.
+    The matrices are always the same for the same arguments.
     """
-    draws = reference if config.dialect == "reference" else partition
-    planes = draws.draw_hyperplanes(
-        config.seed, config.num_repetitions, config.num_simhash_projections, config.dimension
-    )
-    draw = _PROJECTIONS[config.projection]
-    if config.dialect == "reference" and config.projection == "count_sketch":
+    draws = reference if cells.dialect == "reference" else partition
+    planes = draws.draw_hyperplanes(seed, cells.num_repetitions, cells.num_simhash_projections, dimension)
+    draw = _PROJECTIONS[cells.projection]
+    if cells.dialect == "reference" and cells.projection == "count_sketch":
         draw = reference.draw_count_sketches
-    assert config.projection_dimension is not None
-    drawn = draw(config.seed, config.num_repetitions, config.projection_dimension, config.dimension)
+    drawn = draw(seed, cells.num_repetitions, cells.columns, dimension)
     return SimHashMatrices(pad_columns(planes), pad_columns(drawn))
 
 
-def cell_positions(config: FDEConfig) -> NDArray[np.int64]:
+def cell_positions(cells: SimHash) -> NDArray[np.int64]:
     """Return the position of each code's block in its repetition, int64 (2**k_sim,)."""
-    positions = partition.gray_positions if config.dialect == "reference" else partition.cell_positions
-    return positions(config.num_simhash_projections)
+    positions = partition.gray_positions if cells.dialect == "reference" else partition.cell_positions
+    return positions(cells.num_simhash_projections)
 
 
 class SimHashCells:
@@ -131,27 +121,29 @@ class SimHashCells:
 
     Parameters
     ----------
-    config : FDEConfig
+    cells : SimHash
     matrices : SimHashMatrices
-    mean_token : MeanToken or None
-        None without ``center``.
+    center : CenterToken or None
+        None: zeros.
+    split : bool
+        True if the mean token of each document is stored apart, as a moment.
     """
 
-    def __init__(self, config: FDEConfig, matrices: SimHashMatrices, mean_token: MeanToken | None) -> None:
+    def __init__(
+        self, cells: SimHash, matrices: SimHashMatrices, center: CenterToken | None, split: bool
+    ) -> None:
         planes, projections = matrices.packed
-        center = pad_columns(np.zeros(config.dimension)) if mean_token is None else mean_token.padded
-        assert config.projection_dimension is not None
+        origin = np.zeros(matrices.hyperplanes.shape[1]) if center is None else center.padded
         self._partition = Partition(
-            center, planes, matrices.inverse_norms, cell_positions(config),
-            config.num_repetitions, config.num_simhash_projections,
+            pad_columns(origin), planes, matrices.inverse_norms, cell_positions(cells),
+            cells.num_repetitions, cells.num_simhash_projections,
         )  # fmt: skip
-        self._projection = Projection(projections, config.projection_dimension)
-        split = config.moments is not None
-        self._cells = Cells(config.fill_empty_partitions, _CELL_VALUES[config.document_cells], split)
-        self._softness = np.float32(config.soft_query_cells)
+        self._projection = Projection(projections, cells.columns)
+        self._cells = Cells(cells.fill_empty_partitions, _CELL_VALUES[cells.document_cells], split)
+        self._softness = np.float32(cells.soft_query_cells)
         # With moments, a product estimates Chamfer itself; the paper's estimates R_reps
         # times Chamfer.
-        self._share = 1 / config.num_repetitions if split else 1.0
+        self._share = 1 / cells.num_repetitions if split else 1.0
 
     def write(
         self, side: Side, weight: float, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +12,23 @@ from ..data.multivectors import MultiVectors, as_kernel_arrays
 from ..utils.parallel import require_threads, run_in_ranges, split_by_weight
 from .kernels import Tokens
 
-__all__ = ["Side", "Tokens", "Write", "new_rows", "run_tasks"]
+__all__ = ["CellWriter", "Side", "Tokens", "Write", "new_rows", "run_tasks"]
 
 #: The two sides of a search.
 Side = Literal["documents", "queries"]
 
 #: Writes rows for the texts start..stop.
 Write = Callable[[Tokens, int, int, NDArray[np.float32]], None]
+
+
+class CellWriter(Protocol):
+    """The cells of one encoder."""
+
+    def write(
+        self, side: Side, weight: float, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]
+    ) -> None:
+        """Write `weight` times the cells of texts start..stop to `out`."""
+
 
 #: Tokens per task: enough to hide the cost of starting it, few enough to balance
 #: threads.

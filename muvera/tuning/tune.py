@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectorsLike
 from ..diagnostics.diagnose import K, bullets, draw_sample
 from ..fde.config import FDEConfig
+from ..fde.steps import SimHash
 from ..index.candidates import auto_kind
 from ..index.settings import EXACT_TOKENS
 from ..mips import make_search
@@ -367,9 +368,10 @@ def encoder_configs(dimension: int) -> dict[str, FDEConfig]:
             "simhash", dimension, num_repetitions=repetitions, num_simhash_projections=planes,
             projection_dimension=width,
         )  # fmt: skip
-    repetitions = max(1, 10_240 // (8 * dimension))  # 8 cells of `dimension` floats each
+    planes = SimHash().num_simhash_projections
+    repetitions = max(1, 10_240 // (dimension << planes))
     identity = FDEConfig.preset("simhash", dimension, num_repetitions=repetitions, projection="identity")
-    configs[f"simhash R={repetitions} k={identity.num_simhash_projections} identity"] = identity
+    configs[f"simhash R={repetitions} k={planes} identity"] = identity
     return configs
 
 

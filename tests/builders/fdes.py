@@ -9,11 +9,20 @@ import numpy as np
 import oracle
 from numpy.typing import NDArray
 
-from muvera import FDEConfig, FDEEncoder, MultiVectors
-from muvera.fde.landmarks import Landmarks
-from muvera.fde.learned_projection import LearnedProjection
+from muvera import (
+    Covariance,
+    FDEConfig,
+    FDEEncoder,
+    Landmarks,
+    LearnedProjection,
+    MeanToken,
+    MultiVectors,
+    SimHash,
+)
+from muvera.fde.landmarks import LandmarkArrays
+from muvera.fde.learned_projection import ProjectionMaps
 from muvera.fde.linear_algebra import half_bytes_to_int8
-from muvera.fde.simhash import draw_matrices
+from muvera.fde.simhash import SimHashMatrices, draw_matrices
 
 from .token_collections import ragged
 
@@ -36,17 +45,22 @@ _SIMHASH: dict[str, Any] = {"num_repetitions": 2, "num_simhash_projections": 2}
 
 #: Small configurations of each preset and of combinations of steps, by name.
 CONFIGS: dict[str, FDEConfig] = {
-    "fde": FDEConfig(dimension=20, num_landmarks=100, final_projection_dimension=16),
-    "fde, all tokens are landmarks": FDEConfig(dimension=8, final_projection_dimension=24),
-    "fde, 140 columns": FDEConfig(dimension=140, num_landmarks=70, final_projection_dimension=16),
-    "fde of means": FDEConfig(dimension=20, moments="mean", num_landmarks=64, final_projection_dimension=16),
-    "landmarks and moments": FDEConfig(dimension=20, num_landmarks=65, final_projection=None),
-    "landmarks": FDEConfig(dimension=20, num_landmarks=40, moments=None, final_projection=None),
+    "fde": FDEConfig(20, cells=Landmarks(100), projection=LearnedProjection(16)),
+    "fde, all tokens are landmarks": FDEConfig(8, projection=LearnedProjection(24)),
+    "fde, 140 columns": FDEConfig(140, cells=Landmarks(70), projection=LearnedProjection(16)),
+    "fde, 16 directions": FDEConfig(
+        20, cells=Landmarks(70), moments=Covariance(16), projection=LearnedProjection(16)
+    ),
+    "fde of means": FDEConfig(
+        20, cells=Landmarks(64), moments=MeanToken(), projection=LearnedProjection(16)
+    ),
+    "landmarks and moments": FDEConfig(20, cells=Landmarks(65), projection=None),
+    "landmarks": FDEConfig(20, cells=Landmarks(40), moments=None, projection=None),
     "landmarks, sketched": FDEConfig.preset(
         "fde", 17, num_landmarks=90, moments="mean", final_projection="count_sketch",
         final_projection_dimension=16,
     ),
-    "more landmarks than tokens": FDEConfig(dimension=16, moments="mean", final_projection=None),
+    "more landmarks than tokens": FDEConfig(16, moments=MeanToken(), projection=None),
     "moments": FDEConfig.preset("moments", 20, final_projection_dimension=16),
     "moments, 140 columns": FDEConfig.preset("moments", 140, final_projection_dimension=16),
     "moments, unprojected": FDEConfig.preset("moments", 20, final_projection=None),
@@ -91,9 +105,26 @@ def encoded(encoder: FDEEncoder, side: Side, texts: Any, **options: Any) -> NDAr
     return encode(texts, **options)
 
 
+def simhash_of(config: FDEConfig) -> SimHash:
+    """Return the SimHash cells of a configuration."""
+    assert isinstance(config.cells, SimHash)
+    return config.cells
+
+
+def changed(config: FDEConfig, **entries: Any) -> FDEConfig:
+    """Return a configuration with changes to single entries of its dictionary."""
+    return FDEConfig.from_dict({**config.to_dict(), **entries})
+
+
+def drawn_matrices(config: FDEConfig) -> SimHashMatrices:
+    """Return the random matrices of a configuration with SimHash cells."""
+    return draw_matrices(simhash_of(config), config.dimension, config.seed)
+
+
 def projections_of(config: FDEConfig) -> NDArray[np.float64]:
     """Return the inner projections of a configuration, (R, p, d)."""
-    return np.asarray(draw_matrices(config).projections[:, :, : config.dimension], np.float64)
+    matrices = drawn_matrices(config)
+    return np.asarray(matrices.projections[:, :, : config.dimension], np.float64)
 
 
 def matrices_of(encoder: FDEEncoder) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
@@ -101,7 +132,8 @@ def matrices_of(encoder: FDEEncoder) -> tuple[NDArray[np.float64], NDArray[np.fl
     config, matrices = encoder.config, encoder.matrices
     assert matrices is not None
     planes = matrices.hyperplanes[:, : config.dimension].astype(np.float64)
-    planes = planes.reshape(config.num_repetitions, config.num_simhash_projections, config.dimension)
+    cells = simhash_of(config)
+    planes = planes.reshape(cells.num_repetitions, cells.num_simhash_projections, config.dimension)
     projections = matrices.projections[:, :, : config.dimension].astype(np.float64)
     return planes, projections if projections.size else None
 
@@ -109,12 +141,12 @@ def matrices_of(encoder: FDEEncoder) -> tuple[NDArray[np.float64], NDArray[np.fl
 def landmarks_of(encoder: FDEEncoder, side: Side) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the landmarks of an encoder (n, d), and the center of one side (d,)."""
     landmarks = encoder.landmarks
-    assert isinstance(landmarks, Landmarks)
+    assert isinstance(landmarks, LandmarkArrays)
     center = landmarks.mean if side == "documents" else landmarks.center
     return (landmarks.landmarks * landmarks.scales.astype(np.float64)).T, center.astype(np.float64)
 
 
-def maps_of(learned: LearnedProjection) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def maps_of(learned: ProjectionMaps) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the maps of queries and of documents, both (L, D)."""
     size = len(learned.documents) - len(learned.sums) - len(learned.cells)
     triangles = half_bytes_to_int8(learned.triangles, size)
@@ -135,7 +167,7 @@ def clear_of_planes(tokens: np.ndarray, encoder: FDEEncoder) -> np.ndarray:
         for normals in matrices_of(encoder)[0]:
             distances = np.sort(oracle.plane_distances(token - encoder.center, normals))
             clear[t] &= (distances[:1] > least).all()
-            if encoder.config.soft_query_cells:
+            if simhash_of(encoder.config).soft_query_cells:
                 clear[t] &= (np.diff(distances)[:1] > least).all()
     return tokens[clear]
 
@@ -143,27 +175,28 @@ def clear_of_planes(tokens: np.ndarray, encoder: FDEEncoder) -> np.ndarray:
 def cells_of(tokens: np.ndarray, encoder: FDEEncoder, side: Side) -> np.ndarray:
     """Return the oracle's cells of a text, before weights and projections."""
     config = encoder.config
-    if config.partition is None:
+    if config.cells is None:
         return np.zeros(0)
-    if config.partition == "landmarks":
+    if isinstance(config.cells, Landmarks):
         landmarks, center = landmarks_of(encoder, side)
         if side == "documents":
             cells = oracle.document_landmark_cells(tokens, landmarks, center)
         else:
-            cells = oracle.query_landmark_cells(tokens, landmarks, center, config.landmark_sharpness)
-        unused = 0 if config.final_projection == "learned" else config.num_landmarks - len(landmarks)
+            cells = oracle.query_landmark_cells(tokens, landmarks, center, config.cells.landmark_sharpness)
+        learned = isinstance(config.projection, LearnedProjection)
+        unused = 0 if learned else config.cells.num_landmarks - len(landmarks)
         return np.pad(cells, (0, unused))
     planes, inner = matrices_of(encoder)
     if side == "queries":
         return oracle.query_fde(
-            tokens, planes, inner, center=encoder.center, softness=config.soft_query_cells
+            tokens, planes, inner, center=encoder.center, softness=config.cells.soft_query_cells
         )
     split = config.moments is not None
     cells = oracle.document_fde(
-        tokens, planes, inner, center=encoder.center, fill=config.fill_empty_partitions,
-        cells=config.document_cells, split=split,
+        tokens, planes, inner, center=encoder.center, fill=config.cells.fill_empty_partitions,
+        cells=config.cells.document_cells, split=split,
     )  # fmt: skip
-    return cells / config.num_repetitions if split else cells
+    return cells / config.cells.num_repetitions if split else cells
 
 
 def long_vector(tokens: np.ndarray, encoder: FDEEncoder, side: Side) -> np.ndarray:
@@ -174,13 +207,13 @@ def long_vector(tokens: np.ndarray, encoder: FDEEncoder, side: Side) -> np.ndarr
     config, blocks, sketch = encoder.config, encoder.blocks, encoder.sketch
     cells = cells_of(tokens, encoder, side)
     if sketch is not None:
-        assert config.final_projection_dimension is not None
-        size = config.final_projection_dimension
+        assert config.projection is not None
+        size = config.projection.final_projection_dimension
         cells = oracle.final_count_sketch(cells, sketch.targets, sketch.signs, size)
     if blocks is None:
         return cells
     directions = metric = None
-    if config.moments == "covariance":
+    if isinstance(config.moments, Covariance):
         directions = blocks.directions if blocks.directions.size else np.eye(config.dimension)
         metric = blocks.metric.astype(np.float64)
     unit = float(blocks.units[0])

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from builders.paths import ROOT
-from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex
+from muvera import FDEConfig, FDEEncoder, Landmarks, LearnedProjection, MultiVectors, MuveraIndex
 
 FOLDER = ROOT / "tests" / "golden" / "index"
 
@@ -28,7 +28,7 @@ DIMENSION, K, CANDIDATES = 8, 5, 12
 
 #: Small encoders by preset.
 ENCODERS: dict[str, FDEConfig] = {
-    "fde": FDEConfig(dimension=DIMENSION, num_landmarks=48, final_projection_dimension=24),
+    "fde": FDEConfig(DIMENSION, cells=Landmarks(48), projection=LearnedProjection(24)),
     "moments": FDEConfig.preset("moments", DIMENSION, final_projection_dimension=24),
     "mean": FDEConfig.preset("mean", DIMENSION),
     "simhash": FDEConfig.preset(

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from muvera import FDEConfig, MultiVectors
+from muvera import FDEConfig, Landmarks, LearnedProjection, MultiVectors
 
 DIMENSION = 24
-CONFIG = FDEConfig(dimension=DIMENSION, num_landmarks=64, final_projection_dimension=24)
+CONFIG = FDEConfig(DIMENSION, cells=Landmarks(64), projection=LearnedProjection(24))
 
 
 def kind(which: int, count: int, seed: int = 0) -> MultiVectors:

@@ -80,7 +80,7 @@ def test_an_encoder_is_fitted_on_all_batches(
     assert json.loads((tmp_path / "npy" / "ids.json").read_text()) == list(range(30))
     given = ["--encoder", "fde", "--config", config(tmp_path, **TINY), "--exact-tokens", 0]
     answer("index", source, tmp_path / "tiny", *given)
-    assert MuveraIndex.load(tmp_path / "tiny").config == FDEConfig(dimension=16, **TINY)
+    assert MuveraIndex.load(tmp_path / "tiny").config == FDEConfig.preset("fde", 16, **TINY)
 
 
 def test_bad_options_and_sources(docs: Path, tmp_path: Path) -> None:
@@ -334,7 +334,7 @@ def vectors(folder: Path) -> Any:
 
 
 def test_encoded_documents(docs: Path, small: list[Any], tmp_path: Path) -> None:
-    assert answer("encode", docs, tmp_path / "m")["config"] == FDEConfig(dimension=16).to_dict()
+    assert answer("encode", docs, tmp_path / "m")["config"] == FDEConfig(16).to_dict()
     code, out, err = muvera("encode", docs, tmp_path / "d", *small)
     assert code == 0 and "vectors of documents, 65 floats each, 1 of them zero" in " ".join(out.split())
     assert "--save-encoder" in err

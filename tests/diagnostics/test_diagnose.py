@@ -73,7 +73,7 @@ def test_few_documents_have_no_deep_recall(count: int, cutoffs: list[int]) -> No
     for row in diagnosis.encoders:
         assert [cutoff for cutoff, value in row.recall.items() if value is not None] == cutoffs
     if count < 100:
-        assert diagnosis.recommended.config == FDEConfig(dimension=32)
+        assert diagnosis.recommended.config == FDEConfig(32)
     assert diagnosis.text
 
 
@@ -105,7 +105,7 @@ def test_fitted_encoders_need_documents_beside_those_of_windows(monkeypatch: pyt
     steps: list[int] = []
     diagnosis = diagnose(documents, progress=steps.append)
     assert [row.name for row in diagnosis.encoders] == ["paper", "fde"] and steps == [1, 1, 1]
-    assert diagnosis.encoders[1].config == FDEConfig(dimension=16, **small)
+    assert diagnosis.encoders[1].config == FDEConfig.preset("fde", 16, **small)
     assert diagnosis.recommended.name == "fde"  # the paper's encoder never is
     grown = dataclasses.replace(diagnosis, exact_search=False, documents=10**6)
     assert "encoder='fde'" in grown.text and "1,000,000" in grown.text

@@ -162,7 +162,7 @@ def test_another_process_searches_with_the_stored_encoder(collections: Any) -> N
     for a, b in zip(again.search(QUERIES, 5), expected, strict=True):
         assert a.to_dict() == b.to_dict()
     np.testing.assert_array_equal(again.encoder.encode_documents(SOME), ENCODER.encode_documents(SOME))
-    for wrong in (FDEEncoder(CONFIG).fit(FILLED[:100]), FDEConfig(dimension=DIM), "mean"):
+    for wrong in (FDEEncoder(CONFIG).fit(FILLED[:100]), FDEConfig(DIM), "mean"):
         with pytest.raises(EngineError):
             EngineIndex(collections("again"), wrong)
     opened(collections("again"), CONFIG)
@@ -350,7 +350,7 @@ def test_the_default_encoder_is_fitted_on_the_first_batch(collections: Any) -> N
     assert collections("default").describe() is None  # nothing was created
     index = opened(collections("default"), None)
     index.add(DOCUMENTS)
-    assert index.encoder.config == FDEConfig(dimension=DIM)
+    assert index.encoder.config == FDEConfig(DIM)
     assert ids(index.search(QUERIES, 10, candidates=COUNT, rerank="here")) == ids(top_k(QUERIES, FILLED, 10))
 
 

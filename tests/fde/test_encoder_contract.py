@@ -13,7 +13,7 @@ from builders.fdes import CONFIGS, SIDES, encoded, fitted
 from builders.token_collections import assert_close, ragged
 
 import muvera.fde.encoder as encoder_module
-from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex, load_encoder
+from muvera import FDEConfig, FDEEncoder, Landmarks, MultiVectors, MuveraIndex, load_encoder
 from muvera.fde.encoder import array_classes
 from muvera.fde.files import as_encoder, read_encoder
 from muvera.utils.atomic_files import content_checksum
@@ -70,9 +70,10 @@ def test_a_fit_to_few_documents(encoder: FDEEncoder, texts: int) -> None:
     few = FDEEncoder(encoder.config).fit(documents[:texts])
     for side in SIDES:
         assert np.isfinite(encoded(few, side, documents)).all(), side
-    if encoder.config.partition == "landmarks":
+    cells = encoder.config.cells
+    if isinstance(cells, Landmarks):
         assert few.landmarks is not None
-        assert few.landmarks.count == min(encoder.config.num_landmarks, documents[:texts].num_tokens)
+        assert few.landmarks.count == min(cells.num_landmarks, documents[:texts].num_tokens)
 
 
 @pytest.mark.parametrize("scale", [2.0**-46, 2.0**37])
@@ -239,7 +240,7 @@ def test_an_index_fits_maps_to_enough_documents(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_encoder_arguments() -> None:
-    config = FDEConfig(dimension=8)
+    config = FDEConfig(8)
     assert as_encoder(FDEEncoder(config), 8) == as_encoder(None, 8) == (config, None)
     encoder = FDEEncoder(config).fit(ragged(8))
     assert as_encoder(encoder, 8) == (config, encoder)
@@ -254,7 +255,7 @@ WRONG: Any = {"dimension": 8}
     [
         (lambda: as_encoder("deep", 32), ValueError, "'deep'"),
         (lambda: as_encoder(WRONG, 8), TypeError, "dict"),
-        (lambda: as_encoder(FDEConfig(dimension=32), 8), ValueError, r"dimension=32.*8 columns"),
+        (lambda: as_encoder(FDEConfig(32), 8), ValueError, r"dimension=32.*8 columns"),
         (lambda: FDEEncoder(WRONG), TypeError, "dict"),
     ],
     ids=["preset", "dictionary", "other width", "encoder of a dictionary"],

@@ -10,8 +10,8 @@ from builders.fdes import CONFIGS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muvera import FDEConfig, FDEEncoder
-from muvera.fde.config import PRESETS, SIZES
+from muvera import Covariance, FDEConfig, FDEEncoder, Landmarks, LearnedProjection, MeanToken, SimHash
+from muvera.fde.config import _PARAMETERS, PRESETS, SIZES
 
 SIMHASH = {"partition": "simhash"}
 WHOLE = {**SIMHASH, "moments": None, "final_projection": None}
@@ -48,7 +48,7 @@ def test_presets_of_any_dimension(name: str, dimension: int) -> None:
 def test_moments_are_projected_where_they_are_longer(dimension: int, size: int) -> None:
     config = FDEConfig.preset("moments", dimension)
     assert config.vector_dimension == size
-    assert (config.final_projection == "learned") == config.needs_fit_sample == (dimension > 30)
+    assert (config.projection == LearnedProjection()) == config.needs_fit_sample == (dimension > 30)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -66,6 +66,7 @@ CHANGES: dict[str, tuple[str, Any]] = {
     "seed": ("fde", 2**70),
     "partition": ("fde", None),
     "moments": ("simhash", None),
+    "num_directions": ("fde", 64),
     "num_repetitions": ("simhash", 21),
     "num_simhash_projections": ("simhash", 4),
     "projection_dimension": ("simhash", 15),
@@ -79,7 +80,7 @@ CHANGES: dict[str, tuple[str, Any]] = {
 
 
 def test_hashes_have_every_parameter() -> None:
-    assert set(CHANGES) == {field.name for field in dataclasses.fields(FDEConfig)}
+    assert set(CHANGES) == {*FDEConfig.preset("paper", 8).to_dict(), *_PARAMETERS}
     bases = [{"dimension": 128, **values} for values in PRESETS.values()]
     changed = [
         {"dimension": 128, **PRESETS[preset], name: value} for name, (preset, value) in CHANGES.items()
@@ -90,7 +91,7 @@ def test_hashes_have_every_parameter() -> None:
 
 
 def test_equal_numbers_have_equal_hashes() -> None:
-    integer, number = (FDEConfig(dimension=8, landmark_sharpness=value) for value in (12, 12.0))
+    integer, number = (FDEConfig(8, cells=Landmarks(landmark_sharpness=value)) for value in (12, 12.0))
     assert integer.hash == number.hash
     integer, number = (FDEConfig.preset("simhash", 8, soft_query_cells=value) for value in (0, 0.0))
     assert integer.hash == number.hash
@@ -132,11 +133,13 @@ def test_a_simhash_fde_has_r_times_2_to_the_k_times_p_floats(
         ({"seed": -1}, ValueError, "at least 0, got -1"),
         ({"final_projection_dimension": 0}, ValueError, "at least 1, got 0"),
         ({"partition": None, "moments": None, "final_projection": None}, ValueError, "cells or moments"),
-        ({"moments": None}, ValueError, "'learned' needs moments"),
+        ({"moments": None}, ValueError, "learned projection needs moments"),
+        ({"num_directions": 129}, ValueError, "between 16 and 128, got 129"),
+        ({"num_directions": 40}, ValueError, "multiple of 16, got 40"),
         ({"final_projection": None, "final_projection_dimension": 9}, ValueError, "9 needs final_projection"),
         ({**WHOLE, "final_projection": "count_sketch"}, ValueError, "count_sketch.*final_projection_dim"),
         ({"partition": None, "final_projection": "count_sketch", "final_projection_dimension": 9},
-         ValueError, "needs a partition.*None"),
+         ValueError, "count sketch projects cells.*None"),
         ({**SIMHASH, "num_simhash_projections": 9}, ValueError, "at most 65536 floats.*got 329825"),
         ({"repetitions": 3}, ValueError, "'repetitions'"),
     ],
@@ -149,6 +152,7 @@ def test_wrong_values(values: dict[str, Any], error: type[Exception], message: s
 @pytest.mark.parametrize(
     ("partition", "values"),
     [
+        ("simhash", {"num_landmarks": 2048}),
         ("simhash", {"num_landmarks": 100}),
         ("simhash", {"landmark_sharpness": 9.0}),
         (None, {"num_landmarks": 100}),
@@ -170,7 +174,32 @@ def test_values_of_another_partition_are_refused(partition: Any, values: dict[st
     """
     (name,) = values
     with pytest.raises(ValueError, match=rf"{name}=.* needs partition=.*, got partition={partition!r}\.$"):
-        FDEConfig(dimension=64, partition=partition, **values)
+        FDEConfig.from_dict({"dimension": 64, "partition": partition, **values})
+
+
+def test_steps_are_values_with_the_names_of_dictionaries() -> None:
+    cells = SimHash(num_repetitions=20, num_simhash_projections=5)
+    config = FDEConfig(128, cells=cells, moments=MeanToken(), projection=None)
+    values = {"num_repetitions": 20, "num_simhash_projections": 5}
+    assert config == FDEConfig.preset("simhash", 128, **values)
+    assert config.cells == dataclasses.replace(cells, projection_dimension=16)
+    assert FDEConfig(64, cells=Landmarks(300), moments=Covariance(48)) == FDEConfig.preset(
+        "fde", 64, num_landmarks=300, num_directions=48
+    )
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ({"cells": "simhash"}, "cells must be a Landmarks or SimHash or None, got str"),
+        ({"cells": SimHash}, "cells must be"),
+        ({"moments": Landmarks()}, "moments must be a Covariance or MeanToken or None, got Landmarks"),
+        ({"projection": 512}, "projection must be .*, got int 512"),
+    ],
+)
+def test_steps_of_another_kind_are_refused(steps: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        FDEConfig(64, **steps)
 
 
 @pytest.mark.parametrize("encoder", ["fde", "moments", "learned"])
@@ -193,22 +222,18 @@ def test_larger_collections_have_larger_encoders(documents: int, more: int, per_
     large = config.sized(documents + more, (documents + more) * per_document)
     assert large == small.sized(documents + more, (documents + more) * per_document)
     assert small.sized(0, 0) == small and small.seed == 3
-    assert small.num_landmarks <= large.num_landmarks
+    assert small.cell_dimension <= large.cell_dimension
     assert small.vector_dimension <= large.vector_dimension
 
 
 def test_only_the_default_has_sizes() -> None:
-    other = FDEConfig(dimension=64, num_landmarks=100)
-    assert other.sized(10**6, 10**8) == other and other.larger(10**8) is None
-    assert FDEConfig.preset("mean", 64).sized(10**6, 10**8).moments == "mean"
+    for other in (FDEConfig(64, cells=Landmarks(100)), FDEConfig.preset("mean", 64)):
+        assert other.sized(10**6, 10**8) == other and other.larger(10**8) is None
 
 
 def test_each_size_is_followed_by_a_larger_one() -> None:
     configs = [FDEConfig(dimension=64)]
     while (larger := configs[-1].larger(10**8)) is not None:
         configs.append(larger)
-    assert [(each.num_landmarks, each.vector_dimension) for each in configs] == [
-        (size.parameters.get("num_landmarks", 2048), size.parameters.get("final_projection_dimension", 512))
-        for size in SIZES
-    ]
+    assert [(each.cells, each.moments, each.projection) for each in configs] == [size[2:] for size in SIZES]
     assert configs[0].larger(10**5) is None  # too few tokens to place more landmarks

@@ -14,7 +14,7 @@ from builders.paths import GOLDEN
 from builders.token_collections import assert_close
 from numpy.typing import NDArray
 
-from muvera import FDEConfig, FDEEncoder, MultiVectors
+from muvera import FDEConfig, FDEEncoder, LearnedProjection, MultiVectors
 
 pytestmark = pytest.mark.golden
 
@@ -55,7 +55,7 @@ def test_fitted_encoders(number: int) -> None:
     encoder = FDEEncoder(config).fit(documents)
     found = [encoded(encoder, side, documents[:8]) for side in SIDES]
     stored = [file[f"{side}_{number}"] for side in SIDES]
-    if config.final_projection == "learned":
+    if isinstance(config.projection, LearnedProjection):
         products, wanted = (d @ q.T for d, q in (found, stored))
         assert np.abs(products - wanted).max() < 0.02 * np.abs(wanted).max()
         return

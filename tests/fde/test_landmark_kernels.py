@@ -17,7 +17,7 @@ from muvera.fde.landmark_kernels import (
 )
 from muvera.fde.landmark_kernels import nearest_cells as nearest_cells_of
 from muvera.fde.landmark_kernels import project_landmark_queries as project_landmark_queries_of
-from muvera.fde.landmarks import Landmarks
+from muvera.fde.landmarks import LandmarkArrays
 from muvera.fde.linear_algebra import quantize_columns
 from muvera.fde.tasks import Tokens
 from muvera.kernels.byte_tile import WIDE
@@ -65,11 +65,11 @@ def normals(*shape: int, seed: int = 0) -> NDArray[np.float32]:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def landmarks_of(count: int, dimension: int) -> Landmarks:
+def landmarks_of(count: int, dimension: int) -> LandmarkArrays:
     directions = normals(count, dimension, seed=1) + 1
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     center = (directions.mean(axis=0) * np.float32(0.9)).astype(np.float32)
-    return Landmarks(center, center, *quantize_columns(np.ascontiguousarray(directions.T)))
+    return LandmarkArrays(center, center, *quantize_columns(np.ascontiguousarray(directions.T)))
 
 
 def kernel_tokens(texts: list[NDArray[Any]]) -> Tokens:
@@ -77,7 +77,9 @@ def kernel_tokens(texts: list[NDArray[Any]]) -> Tokens:
     return Tokens(*as_kernel_arrays(joined), joined.offsets)
 
 
-def nearest_of(landmarks: Landmarks, text: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def nearest_of(
+    landmarks: LandmarkArrays, text: NDArray[Any]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the nearest landmarks of a text's tokens, and their cells' weights."""
     kept = min(NEAREST, landmarks.count)
     numbers, weights = np.empty((len(text), kept), np.int64), np.empty((len(text), kept), np.float32)
@@ -86,7 +88,7 @@ def nearest_of(landmarks: Landmarks, text: NDArray[Any]) -> tuple[NDArray[np.int
     return numbers, weights
 
 
-def rounded_cosines(landmarks: Landmarks, text: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def rounded_cosines(landmarks: LandmarkArrays, text: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the products of bytes and their cosines, both (tokens, n)."""
     matrix = np.asarray(landmarks.landmarks, np.float64) * landmarks.scales - landmarks.center[:, np.newaxis]
     matrix /= np.linalg.norm(matrix, axis=0)
@@ -165,7 +167,7 @@ def test_all_landmarks_are_alike_for_a_token_at_the_center() -> None:
 def test_a_landmark_at_the_center_has_no_direction() -> None:
     landmarks = landmarks_of(20, 16)
     center = landmarks.landmarks[:, 3] * landmarks.scales[3]
-    at_center = Landmarks(center, landmarks.mean, landmarks.landmarks, landmarks.scales)
+    at_center = LandmarkArrays(center, landmarks.mean, landmarks.landmarks, landmarks.scales)
     numbers, weights = nearest_of(at_center, normals(5, 16))
     assert np.isfinite(weights).all() and ((numbers >= 0) & (numbers < 20)).all()
 

@@ -21,17 +21,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from muvera import FDEConfig, FDEEncoder, MultiVectors
+from muvera import FDEConfig, FDEEncoder, Landmarks, MultiVectors
 from muvera.fde.landmark_kernels import NEAREST, landmark_queries, largest_products
-from muvera.fde.landmarks import Landmarks, cluster_means, learn_landmarks
+from muvera.fde.landmarks import LandmarkArrays, cluster_means, learn_landmarks
 from muvera.fde.tasks import Tokens
 
 ENCODER = fitted("landmarks")
-DIMENSION, COUNT = ENCODER.config.dimension, ENCODER.config.num_landmarks
+assert ENCODER.landmarks is not None
+LANDMARKS: LandmarkArrays = ENCODER.landmarks
+DIMENSION, COUNT = ENCODER.config.dimension, LANDMARKS.count
 DIRECTIONS, CENTER = landmarks_of(ENCODER, "queries")
 MEAN = landmarks_of(ENCODER, "documents")[1]
-assert ENCODER.landmarks is not None
-LANDMARKS: Landmarks = ENCODER.landmarks
+SEED = ENCODER.config.seed
 
 #: Texts of up to 12 tokens, some of them equal.
 texts = some.token_arrays(DIMENSION, least=1)
@@ -53,7 +54,7 @@ def maxima_of(*documents: np.ndarray) -> NDArray[np.float64]:
     return out.astype(np.float64)
 
 
-def weights_of(query: np.ndarray, beta: float = 12.0, landmarks: Landmarks = LANDMARKS) -> Any:
+def weights_of(query: np.ndarray, beta: float = 12.0, landmarks: LandmarkArrays = LANDMARKS) -> Any:
     """Return the weights of a query's cells before they are centered, float64 (M,)."""
     out = np.empty((1, landmarks.count), np.float32)
     landmark_queries(tokens_of(query), 0, 1, landmarks.directions, beta, out)
@@ -66,12 +67,12 @@ def rounding(*documents: np.ndarray) -> float:
     return float(0.51 * unit * np.abs(DIRECTIONS).sum(axis=1).max()) + 1e-5
 
 
-def landmarks_at(directions: np.ndarray) -> Landmarks:
+def landmarks_at(directions: np.ndarray) -> LandmarkArrays:
     """Return landmarks at given directions, with the center 0."""
     zero = np.zeros(directions.shape[1], np.float32)
     scales = np.abs(directions).max(axis=1).astype(np.float32) / 127
     numbers = np.rint(directions / scales[:, np.newaxis]).astype(np.int8)
-    return Landmarks(zero, zero, np.ascontiguousarray(numbers.T), scales)
+    return LandmarkArrays(zero, zero, np.ascontiguousarray(numbers.T), scales)
 
 
 # -- documents -------------------------------------------------------------------------
@@ -113,9 +114,9 @@ def test_documents_cells_scale_with_tokens(document: np.ndarray, exponent: int) 
     Short tokens are not rounded with the unit of long ones.
     """
     scale, sample = np.float32(2.0**exponent), ragged(DIMENSION, 8)
-    config = FDEConfig(dimension=DIMENSION, num_landmarks=10, moments=None, final_projection=None)
-    usual = learn_landmarks(sample, config)
-    scaled = learn_landmarks(MultiVectors.from_flat(sample.tokens * scale, sample.lengths), config)
+    usual = learn_landmarks(sample, 10, SEED)
+    scaled = learn_landmarks(MultiVectors.from_flat(sample.tokens * scale, sample.lengths), 10, SEED)
+    config = FDEConfig(DIMENSION, cells=Landmarks(10), moments=None, projection=None)
     wanted = FDEEncoder(config, landmarks=usual).encode_documents(document)
     found = FDEEncoder(config, landmarks=scaled).encode_documents(document * scale)
     np.testing.assert_array_equal(found, wanted * scale)
@@ -268,8 +269,7 @@ def with_zeros(documents: MultiVectors, zeros: int) -> MultiVectors:
 def test_landmarks_are_at_most_the_tokens_that_are_not_zero(count: int, zeros: int, seed: int) -> None:
     """min(M, such tokens) of them, around the mean direction; none is longer than 1."""
     documents = ragged(7, 4, longest=12)
-    config = FDEConfig(dimension=7, num_landmarks=count, final_projection=None, seed=seed)
-    landmarks = learn_landmarks(with_zeros(documents, zeros), config)
+    landmarks = learn_landmarks(with_zeros(documents, zeros), count, seed)
     assert landmarks.count == min(count, documents.num_tokens)
     directions = documents.tokens / np.linalg.norm(documents.tokens, axis=1, keepdims=True)
     np.testing.assert_allclose(landmarks.center, directions.mean(axis=0), atol=1e-6)
@@ -285,8 +285,7 @@ def test_few_tokens_are_the_landmarks(zeros: int, seed: int) -> None:
     Half a unit is the rounding to bytes.
     """
     documents = ragged(7, 4, longest=12)
-    config = FDEConfig(dimension=7, num_landmarks=60, final_projection=None, seed=seed)
-    landmarks = learn_landmarks(with_zeros(documents, zeros), config)
+    landmarks = learn_landmarks(with_zeros(documents, zeros), 60, seed)
     directions = documents.tokens / np.linalg.norm(documents.tokens, axis=1, keepdims=True)
     found = (landmarks.landmarks * landmarks.scales).T
     distances = np.abs(found[:, np.newaxis] - directions).max(axis=2)
@@ -318,8 +317,7 @@ def test_learned_landmarks_are_nearer_to_tokens_than_sampled_ones(seed: int) -> 
     gain is .11 at least.
     """
     documents = documents_like_real(200)
-    config = FDEConfig(dimension=documents.dimension, num_landmarks=50, final_projection=None, seed=seed)
-    landmarks = learn_landmarks(documents, config)
+    landmarks = learn_landmarks(documents, 50, seed)
     directions = documents.tokens / np.linalg.norm(documents.tokens, axis=1, keepdims=True)
     sampled = np.random.default_rng(seed).choice(directions, 50, replace=False)
 
@@ -334,15 +332,13 @@ def test_learned_landmarks_are_nearer_to_tokens_than_sampled_ones(seed: int) -> 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_landmarks_do_not_depend_on_threads(threads: int) -> None:
     documents = documents_like_real(200)
-    config = FDEConfig(dimension=documents.dimension, num_landmarks=300, final_projection=None)
-    usual, other = learn_landmarks(documents, config), learn_landmarks(documents, config, threads)
+    usual, other = (learn_landmarks(documents, 300, SEED, each) for each in (None, threads))
     np.testing.assert_array_equal(other.landmarks, usual.landmarks)
     np.testing.assert_array_equal(other.scales, usual.scales)
 
 
 def test_seeds_draw_other_landmarks() -> None:
-    configs = [FDEConfig(dimension=20, num_landmarks=30, seed=seed) for seed in (0, 1)]
-    first, second = (learn_landmarks(ragged(20), config).landmarks for config in configs)
+    first, second = (learn_landmarks(ragged(20), 30, seed).landmarks for seed in (0, 1))
     assert not np.array_equal(first, second)
 
 
@@ -356,7 +352,7 @@ def test_oracle(dimension: int, count: int) -> None:
 
     Of equal cosines, either may be taken.
     """
-    config = FDEConfig(dimension=dimension, num_landmarks=count, moments=None, final_projection=None)
+    config = FDEConfig(dimension, cells=Landmarks(count), moments=None, projection=None)
     documents = ragged(dimension, 30)
     encoder = FDEEncoder(config).fit(documents)
     for side in SIDES:

@@ -6,24 +6,24 @@ from typing import Any
 import numpy as np
 import pytest
 import strategies as some
-from builders.fdes import CONFIGS, SIDES, Side, encoded, expected, fitted, long_vector, maps_of
+from builders.fdes import CONFIGS, SIDES, Side, changed, encoded, expected, fitted, long_vector, maps_of
 from builders.realistic_collections import documents_like_real, queries_like_real
 from builders.token_collections import ragged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from muvera import FDEConfig, FDEEncoder, MultiVectors, chamfer_matrix
+from muvera import FDEEncoder, LearnedProjection, MultiVectors, chamfer_matrix
 from muvera.fde.learned_projection import (
-    LearnedProjection,
     Maps,
+    ProjectionMaps,
     fit_maps,
     sample_windows,
     window_similarities,
 )
 from muvera.fde.linear_algebra import half_bytes_to_int8
 
-LEARNED = [name for name, config in CONFIGS.items() if config.final_projection == "learned"]
+LEARNED = [name for name, config in CONFIGS.items() if isinstance(config.projection, LearnedProjection)]
 
 some_seeds = st.integers(0, 1000)
 
@@ -33,7 +33,7 @@ def unprojected(encoder: FDEEncoder) -> FDEEncoder:
     values: dict[str, Any] = {"final_projection": None, "final_projection_dimension": None}
     if encoder.landmarks is not None:
         values["num_landmarks"] = encoder.landmarks.count
-    config = FDEConfig.from_dict({**encoder.config.to_dict(), **values})
+    config = changed(encoder.config, **values)
     names = ("matrices", "mean_token", "landmarks", "blocks")
     return FDEEncoder(config, **{name: getattr(encoder, name) for name in names})
 
@@ -282,7 +282,7 @@ def test_rounding_errors_of_maps_are_bounded(seed: int, cells: int, means: int, 
     queries, documents = rng.standard_normal((2, long, size)).astype(np.float32)
     maps = Maps(queries, documents, rng.standard_normal(long).astype(np.float32))
     # Windows without anything: there is no error to correct.
-    learned = LearnedProjection.rounded(np.zeros((5, long), np.float32), maps, cells, means, 2.0)
+    learned = ProjectionMaps.rounded(np.zeros((5, long), np.float32), maps, cells, means, 2.0)
     rounded_queries, rounded_documents = maps_of(learned)
     first, last = slice(0, cells), slice(cells + 13, None)
     assert (np.abs(2 * rounded_queries[first] - queries[first]) <= half_units(queries[first], 127)).all()
@@ -303,7 +303,7 @@ def test_short_rows_of_a_map_lose_no_more_than_long_ones(seed: int) -> None:
     queries, documents = rng.standard_normal((2, 30, 12)).astype(np.float32)
     documents *= 10 ** rng.uniform(-4, 4, (30, 1)).astype(np.float32)
     maps = Maps(queries, documents, np.zeros(30, np.float32))
-    learned = LearnedProjection.rounded(np.zeros((5, 30), np.float32), maps, 9, 8, 1.0)
+    learned = ProjectionMaps.rounded(np.zeros((5, 30), np.float32), maps, 9, 8, 1.0)
     errors = np.linalg.norm(maps_of(learned)[1] - documents, axis=1)
     assert (errors < 0.02 * np.linalg.norm(documents, axis=1)).all()
 
@@ -318,7 +318,7 @@ def test_common_rounding_errors_of_queries_are_corrected() -> None:
     windows = (lengths * (rng.normal(size=300) + 0.02 * rng.normal(size=(200, 300)))).astype(np.float32)
     windows = np.concatenate([windows, lengths], axis=1, dtype=np.float32)
     queries, documents = rng.normal(size=(2, 301, 20)).astype(np.float32)
-    learned = LearnedProjection.rounded(windows, Maps(queries, documents, np.zeros(301, np.float32)), 0, 1, 1)
+    learned = ProjectionMaps.rounded(windows, Maps(queries, documents, np.zeros(301, np.float32)), 0, 1, 1)
     rounded, wanted = maps_of(learned)[0], windows @ queries
     assert half_bytes_to_int8(learned.triangles, 300).shape == (300, 20)
     assert np.linalg.norm(windows @ rounded - wanted) < 0.02 * np.linalg.norm(wanted)

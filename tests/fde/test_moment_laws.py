@@ -14,7 +14,6 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from muvera import FDEConfig, FDEEncoder, MultiVectors, chamfer_matrix
-from muvera.fde.config import MAX_DIRECTIONS
 from muvera.fde.moments import (
     DEFAULT_COEFFICIENTS,
     MomentBlocks,
@@ -22,6 +21,7 @@ from muvera.fde.moments import (
     mean_tokens,
     principal_directions,
 )
+from muvera.fde.steps import MAX_DIRECTIONS
 
 DIMENSION = 9
 TRIANGLE = DIMENSION * (DIMENSION + 1) // 2

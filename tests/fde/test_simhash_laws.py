@@ -19,12 +19,15 @@ import strategies as some
 from builders.fdes import (
     PLAIN,
     SIDES,
+    changed,
     clear_of_planes,
+    drawn_matrices,
     encoded,
     matrices_of,
     narrow_cone,
     projections_of,
     simhash_encoder,
+    simhash_of,
     unit_rows,
 )
 from builders.token_collections import assert_close, ragged
@@ -33,7 +36,7 @@ from hypothesis import strategies as st
 
 from muvera import FDEConfig, FDEEncoder, MultiVectors, chamfer_matrix
 from muvera.fde.projection import draw_final_count_sketch
-from muvera.fde.simhash import SimHashMatrices, cell_positions, draw_matrices
+from muvera.fde.simhash import SimHashMatrices, cell_positions
 
 STANDARD_ERRORS = 5.0
 
@@ -54,9 +57,9 @@ def paper(dimension: int, **changes: Any) -> FDEEncoder:
 
 def cells(encoder: FDEEncoder, side: Any, tokens: np.ndarray) -> np.ndarray:
     """Return the cells of one text without inner projection, float64 (R, cells, d)."""
-    config = encoder.config
+    cells = simhash_of(encoder.config)
     fde = np.asarray(encoded(encoder, side, tokens)[0], np.float64)
-    return fde.reshape(config.num_repetitions, 2**config.num_simhash_projections, config.dimension)
+    return fde.reshape(cells.num_repetitions, 2**cells.num_simhash_projections, encoder.config.dimension)
 
 
 def codes_of(encoder: FDEEncoder, tokens: np.ndarray) -> list[np.ndarray]:
@@ -67,7 +70,9 @@ def codes_of(encoder: FDEEncoder, tokens: np.ndarray) -> list[np.ndarray]:
 def estimate(encoder: FDEEncoder, query: np.ndarray, document: np.ndarray) -> float:
     """Return <Fq, Fd> / R in float64."""
     fdes = encoder.encode_queries(query)[0], encoder.encode_documents(document)[0]
-    return float(fdes[0].astype(np.float64) @ fdes[1].astype(np.float64) / encoder.config.num_repetitions)
+    return float(
+        fdes[0].astype(np.float64) @ fdes[1].astype(np.float64) / simhash_of(encoder.config).num_repetitions
+    )
 
 
 def assert_mean(samples: Any, wanted: float, floor: float = 1e-6) -> None:
@@ -122,8 +127,8 @@ def test_query_fdes_scale_with_tokens(data: st.DataObject, encoder: FDEEncoder, 
 
     There is no center, and cells are not soft.
     """
-    assume(not encoder.config.center)
-    hard = FDEEncoder(dataclasses.replace(encoder.config, soft_query_cells=0.0), matrices=encoder.matrices)
+    assume(not simhash_of(encoder.config).center)
+    hard = FDEEncoder(changed(encoder.config, soft_query_cells=0.0), matrices=encoder.matrices)
     query = data.draw(some.token_arrays(encoder.config.dimension))
     scaled = hard.encode_queries(query * np.float32(scale))
     np.testing.assert_array_equal(scaled, hard.encode_queries(query) * np.float32(scale))
@@ -154,8 +159,7 @@ def test_query_fdes_are_sparse(
         None, **{**PLAIN, "projection": "complementary"}, dimension=dimension, num_repetitions=repetitions,
         num_simhash_projections=bits, soft_query_cells=0.05 * soft,
     )  # fmt: skip
-    assert encoder.config.projection_dimension is not None
-    most = len(query) * repetitions * encoder.config.projection_dimension
+    most = len(query) * repetitions * simhash_of(encoder.config).columns
     assert np.count_nonzero(encoder.encode_queries(query)) <= most * (1 + soft)
 
 
@@ -193,7 +197,9 @@ def test_repeated_tokens_do_not_change_document_fdes(
     tokens = data.draw(some.token_arrays(encoder.config.dimension, least=1))
     # If the tokens of a unit cell nearly cancel, rounding errors determine its
     # direction.
-    assume(encoder.config.document_cells == "mean" or np.abs(tokens - encoder.center).max() > 1e-3)
+    assume(
+        simhash_of(encoder.config).document_cells == "mean" or np.abs(tokens - encoder.center).max() > 1e-3
+    )
     once, repeated = (encoder.encode_documents(t)[0] for t in (tokens, np.concatenate([tokens] * times)))
     columns = slice(None, -1 if encoder.config.moments else None)
     assert_close(repeated[columns], once[columns], 2e-4)
@@ -206,8 +212,10 @@ def test_the_order_of_tokens_does_not_change_document_fdes(data: st.DataObject, 
     Fill would take the first of equally near tokens.
     """
     tokens = data.draw(some.token_arrays(encoder.config.dimension, least=1))
-    assume(not encoder.config.fill_empty_partitions)
-    assume(encoder.config.document_cells == "mean" or np.abs(tokens - encoder.center).max() > 1e-3)
+    assume(not simhash_of(encoder.config).fill_empty_partitions)
+    assume(
+        simhash_of(encoder.config).document_cells == "mean" or np.abs(tokens - encoder.center).max() > 1e-3
+    )
     order = data.draw(st.permutations(range(len(tokens))))
     assert_close(encoder.encode_documents(tokens[order])[0], encoder.encode_documents(tokens)[0], 2e-4)
 
@@ -370,11 +378,11 @@ def test_final_projections_are_unbiased(floats: int, size: int, seed: int) -> No
 @given(st.data(), encoders())
 def test_final_projections_are_linear(data: st.DataObject, encoder: FDEEncoder) -> None:
     """psi'(F)_i is the sum of s_j F_j with h_j = i, of both sides; float32 sums."""
-    sketch, size = encoder.sketch, encoder.config.final_projection_dimension
+    sketch, projection = encoder.sketch, encoder.config.projection
     assume(sketch is not None)
-    assert sketch is not None and size is not None
-    changes = {"final_projection": None, "final_projection_dimension": None}
-    values = FDEConfig.from_dict({**encoder.config.to_dict(), **changes})
+    assert sketch is not None and projection is not None
+    size = projection.final_projection_dimension
+    values = dataclasses.replace(encoder.config, projection=None)
     long = FDEEncoder(values, matrices=encoder.matrices, mean_token=encoder.mean_token, blocks=encoder.blocks)
     tokens, count = data.draw(some.token_arrays(values.dimension, least=1)), values.cell_dimension
     for side in SIDES:
@@ -395,8 +403,8 @@ def test_projected_estimates_are_centered_on_unprojected_ones(projection: Any) -
     assert whole.matrices is not None
     samples = []
     for seed in range(400):
-        config = dataclasses.replace(whole.config, projection=projection, projection_dimension=5, seed=seed)
-        matrices = SimHashMatrices(whole.matrices.hyperplanes, draw_matrices(config).projections)
+        config = changed(whole.config, projection=projection, projection_dimension=5, seed=seed)
+        matrices = SimHashMatrices(whole.matrices.hyperplanes, drawn_matrices(config).projections)
         samples.append(estimate(FDEEncoder(config, matrices=matrices), query, document))
     assert_mean(samples, estimate(whole, query, document))
 
@@ -412,7 +420,7 @@ def test_bits_differ_as_often_as_the_angle_says(dimension: int, angle: float) ->
     samples = []
     for seed in range(60):
         config = FDEConfig.preset("paper", dimension, num_repetitions=10, seed=seed)
-        normals = draw_matrices(config).hyperplanes[:, :dimension].astype(np.float64)
+        normals = drawn_matrices(config).hyperplanes[:, :dimension].astype(np.float64)
         samples.append(float(np.mean((normals @ q > 0) != (normals @ p > 0))))
     assert_mean(samples, angle / np.pi)
     # Bits of 50 hyperplanes are independent; a third more for luck.
@@ -440,7 +448,7 @@ def test_codes_have_one_position_each(name: str, bits: int) -> None:
 
     Neighbors of the reference differ in one bit (a Gray code).
     """
-    positions = cell_positions(FDEConfig.preset(name, 16, num_simhash_projections=bits))
+    positions = cell_positions(simhash_of(FDEConfig.preset(name, 16, num_simhash_projections=bits)))
     np.testing.assert_array_equal(np.sort(positions), np.arange(2**bits))
     codes = np.argsort(positions)
     if name == "paper":
@@ -456,7 +464,7 @@ def test_repetitions_do_not_depend_on_their_number(
     """Each has its own random stream; QR of more rows rounds differently."""
     values = {"projection": projection, "seed": seed}
     first, more = (
-        draw_matrices(FDEConfig.preset("simhash", dimension, num_repetitions=n, **values)) for n in (few, 17)
+        drawn_matrices(FDEConfig.preset("simhash", dimension, num_repetitions=n, **values)) for n in (few, 17)
     )
     np.testing.assert_allclose(first.hyperplanes, more.hyperplanes[: 3 * few], atol=ROUNDING)
     np.testing.assert_allclose(first.projections, more.projections[:few], atol=ROUNDING)
@@ -467,7 +475,7 @@ def test_repetitions_and_seeds_differ(projection: Any, dimension: int, seed: int
     """The next seed is not the next repetition."""
     values = {"projection": projection, "num_repetitions": 17}
     one, other = (
-        draw_matrices(FDEConfig.preset("simhash", dimension, seed=s, **values)) for s in (seed, seed + 1)
+        drawn_matrices(FDEConfig.preset("simhash", dimension, seed=s, **values)) for s in (seed, seed + 1)
     )
     planes = {rows.tobytes() for m in (one, other) for rows in m.hyperplanes.reshape(17, 3, -1)}
     assert len(planes) == 34

@@ -179,7 +179,7 @@ BAD_BUILDS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: MuveraIndex("moments"), TypeError, "dimension="),
     (lambda: MuveraIndex("unknown", dimension=8), ValueError, "'unknown'"),
     (lambda: MuveraIndex(CONFIG, dimension=8), ValueError, "dimension=16.* 8"),
-    (lambda: MuveraIndex.build(DOCUMENTS, FDEConfig(dimension=8)), ValueError, "dimension=8.* 16"),
+    (lambda: MuveraIndex.build(DOCUMENTS, FDEConfig(8)), ValueError, "dimension=8.* 16"),
     (lambda: MuveraIndex.build(iter([])), ValueError, "no documents"),
     (lambda: MuveraIndex.build(None), TypeError, "token vectors, got NoneType"),
     (lambda: MuveraIndex.build([None, np.ones((2, DIM))]), TypeError, r"documents\[0\]"),
@@ -202,7 +202,7 @@ def test_settings_and_encoders_in_every_form() -> None:
     index = MuveraIndex.build(DOCUMENTS, fitted, exact_tokens=0)
     assert isinstance(index.encoder, FDEEncoder) and index.config == CONFIG
     np.testing.assert_array_equal(index.encoder.center, fitted.center)
-    assert MuveraIndex.build(DOCUMENTS).config == FDEConfig(dimension=DIM)
+    assert MuveraIndex.build(DOCUMENTS).config == FDEConfig(DIM)
 
 
 def test_growing_past_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:

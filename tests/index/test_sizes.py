@@ -10,7 +10,7 @@ from builders.realistic_collections import documents_like_real, queries_like_rea
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muvera import FDEConfig, MuveraIndex
+from muvera import FDEConfig, Landmarks, LearnedProjection, MeanToken, MuveraIndex
 from muvera.fde import config as sizes
 from muvera.fde.config import Size
 from muvera.index import change
@@ -19,26 +19,29 @@ from muvera.index.calibration import Calibration, Level
 DOCUMENTS = documents_like_real(700)
 QUERIES = queries_like_real(DOCUMENTS, 20)
 
-_SMALL = {"num_landmarks": 32, "final_projection_dimension": 24}
+SHORT = LearnedProjection(24)
 
 
 @pytest.fixture(autouse=True)
 def small_sizes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The second size is for 500 documents; the third one, only for a low recall."""
-    changes = [{}, {"moments": "mean"}, {"moments": "mean", "num_landmarks": 64}]
-    limits = [0, 500, None]
-    rows = [Size(limit, 0, {**_SMALL, **more}) for limit, more in zip(limits, changes, strict=True)]
-    monkeypatch.setattr(sizes, "SIZES", tuple(rows))
+    rows = (
+        Size(0, 0, Landmarks(32), projection=SHORT),
+        Size(500, 0, Landmarks(32), MeanToken(), SHORT),
+        Size(None, 0, Landmarks(64), MeanToken(), SHORT),
+    )
+    monkeypatch.setattr(sizes, "SIZES", rows)
     yield
 
 
 def first() -> FDEConfig:
-    return FDEConfig(dimension=DOCUMENTS.dimension, **_SMALL)
+    return FDEConfig(DOCUMENTS.dimension, cells=Landmarks(32), projection=SHORT)
 
 
 def moments_and_landmarks(index: MuveraIndex) -> tuple[str | None, int]:
     assert index.encoder is not None and index.encoder.config == index.config
-    return index.config.moments, index.config.num_landmarks
+    values = index.config.to_dict()
+    return values["moments"], values["num_landmarks"]
 
 
 def built(documents: object, path: Path | None = None) -> MuveraIndex:
@@ -51,7 +54,7 @@ def test_an_encoder_is_fitted_for_the_number_of_documents() -> None:
 
 
 def test_another_encoder_is_kept() -> None:
-    other = FDEConfig(dimension=DOCUMENTS.dimension, num_landmarks=48, final_projection_dimension=24)
+    other = FDEConfig(DOCUMENTS.dimension, cells=Landmarks(48), projection=SHORT)
     assert MuveraIndex.build(DOCUMENTS, other, exact_tokens=0).config == other
 
 

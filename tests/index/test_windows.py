@@ -3,13 +3,13 @@
 They warn of unsuitable added documents.
 """
 
-import dataclasses
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from builders.fdes import changed
 from builders.indexes import DOCUMENTS, QUERIES, WAYS, built, recall
 from builders.kinds import CONFIG, DIMENSION, kind
 from builders.realistic_collections import CONFIG as GOOD
@@ -25,9 +25,7 @@ from muvera.index.settings import IndexInfo
 from muvera.utils.parallel import listening
 
 #: An encoder with few floats and low recall.
-POOR = dataclasses.replace(
-    GOOD, num_repetitions=1, num_simhash_projections=1, projection_dimension=2, moments=None
-)
+POOR = changed(GOOD, num_repetitions=1, num_simhash_projections=1, projection_dimension=2, moments=None)
 
 
 def recall_of(index: MuveraIndex, documents: MultiVectors, which: int) -> float:
@@ -228,7 +226,7 @@ def test_stored_windows_are_read_and_checked() -> None:
 
 def test_windows_and_their_exact_best() -> None:
     documents = kind(0, 120)
-    index = MuveraIndex.build(documents, FDEConfig(dimension=DIMENSION), exact_tokens=0)
+    index = MuveraIndex.build(documents, FDEConfig(DIMENSION), exact_tokens=0)
     index.delete(documents.ids[:20])
     queries, sources = document_windows(index.contents, 30)
     again, _ = document_windows(index.contents, 30)
@@ -249,7 +247,7 @@ def test_documents_that_tie_with_the_exact_best_count_as_found() -> None:
     """Ten copies of each of 30 documents: any three copies are the three exact best."""
     originals = kind(0, 30)
     copies = MultiVectors.from_flat(np.tile(originals.tokens, (10, 1)), np.tile(originals.lengths, 10))
-    index = MuveraIndex.build(copies, FDEConfig(dimension=DIMENSION), exact_tokens=0)
+    index = MuveraIndex.build(copies, FDEConfig(DIMENSION), exact_tokens=0)
     queries, nothing = originals[:5], np.empty(0, np.float32)
     proposed = [(q + 30 * np.arange(7, 10), nothing) for q in range(5)]
     np.testing.assert_array_equal(shares_found(index.contents, queries, proposed, 3), 1)
@@ -274,7 +272,7 @@ def test_the_default_is_fitted_as_soon_as_there_are_enough_documents(tmp_path: P
     fits = ["learning the landmarks", *(f"learning the projection, {step} of 2" for step in (1, 2))]
     part = [*fits, "making vectors"]  # without the documents that calibrate
     assert stages[::2] == [*part, *fits, "making vectors", "measuring recall"] and not any(stages[1::2])
-    assert index.config == FDEConfig(dimension=DIMENSION)
+    assert index.config == FDEConfig(DIMENSION)
     first = index.info().first_stage
     assert first is not None and first.recall > 0.9 and not index.info().warnings
     waiting = MuveraIndex(CONFIG, exact_tokens=0)

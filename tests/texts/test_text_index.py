@@ -77,7 +77,7 @@ def test_vectors_and_settings_reach_the_index() -> None:
     assert (built.info().encoder["partition"], built.index.settings.tokens) == ("simhash", "2bit")
     empty = TextIndex.build([], HashEncoder(), vectors="mean")
     empty.add(TEXTS, ids=IDS)
-    assert (empty.index.config.partition, empty.index.settings.tokens) == (None, "int8")  # bytes by default
+    assert (empty.index.config.cells, empty.index.settings.tokens) == (None, "int8")  # bytes by default
     assert ids(empty.search("red apple"))[0] == "apple"
 
 

@@ -1,12 +1,12 @@
 """tune on small collections: inputs of the choice, limits, targets, errors."""
 
 import json
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
+from builders.fdes import changed
 from builders.realistic_collections import documents_like_real, queries_like_real
 
 from muvera import FDEConfig, MuveraIndex, tune
@@ -27,9 +27,9 @@ def small_configs(dimension: int) -> dict[str, FDEConfig]:
     short: dict[str, Any] = {"final_projection_dimension": 16}
     return {
         "simhash 64": simhash,
-        "simhash 256": replace(simhash, num_repetitions=16),
+        "simhash 256": changed(simhash, num_repetitions=16),
         "moments 16": FDEConfig.preset("moments", dimension, **short),
-        "fde 16": FDEConfig(dimension=dimension, num_landmarks=64, **short),
+        "fde 16": FDEConfig.preset("fde", dimension, num_landmarks=64, **short),
     }
 
 
@@ -47,7 +47,7 @@ def plain_tuning() -> Tuning:
 def test_encoders_differ_and_are_valid_for_every_dimension(dimension: int) -> None:
     configs = encoder_configs(dimension)
     assert len(set(configs.values())) == len(configs) >= 6
-    assert FDEConfig(dimension=dimension) in configs.values()
+    assert FDEConfig(dimension) in configs.values()
     assert min(config.vector_dimension for config in configs.values()) <= 128 or dimension > 128
 
 
