@@ -171,7 +171,7 @@ def landmarks(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="Variant such as fde/4096/512/0 (landmarks, floats, directions of the covariance) or paper; may be repeated. Default: all."
+            help="Such as paper, or fde/4096/512/0: landmarks, floats, directions of covariance. Default: all."
         ),
     ] = None,
     data: Data = None,

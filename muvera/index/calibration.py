@@ -328,7 +328,7 @@ class Calibration:
         """
         points = [(BEST, self.level(DEFAULT_RECALL, BEST).fixed), *self.deep]
         at, counts = np.log(points).T
-        count = math.exp(float(np.interp(math.log(k), at, counts)))
+        count = math.exp(float(np.interp(math.log(max(k, 1)), at, counts)))
         return max(k, math.ceil(count * max(1.0, k / points[-1][0]) - 1e-6))
 
     def level(self, recall: float, k: int) -> Level:
