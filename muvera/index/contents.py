@@ -13,7 +13,7 @@ from ..fde.config import FDEConfig
 from ..fde.encoder import FDEEncoder
 from ..reranking.codecs import TokenCodec
 from ..utils.checks import counted
-from .calibration import BEST, FirstStage
+from .calibration import BEST, CANDIDATES, FirstStage
 from .candidates import CandidateSearch
 from .generations import Generation
 from .id_map import IdMap
@@ -184,7 +184,9 @@ class IndexContents:
         measured = self.first_stage.everything
         low_recall = self.drift_warning or (None if measured is None else measured.warning)
         if low_recall is not None:
-            warnings.append(low_recall)
+            count = 0 if candidates is None else candidates.enough(BEST)
+            more = f" By default, a search ranks {count:,} instead." if count > CANDIDATES else ""
+            warnings.append(f"{low_recall}{more}")
         if self.needs_vectors:
             warnings.append(
                 f"The index has too few documents to fit the encoder ({count}), so searches read all "
