@@ -326,10 +326,12 @@ class Calibration:
 
         Between measured k, its logarithm is interpolated; beyond, it is proportional.
         """
-        points = [(BEST, self.level(DEFAULT_RECALL, BEST).fixed), *self.deep]
-        at, counts = np.log(points).T
+        fixed = self.level(DEFAULT_RECALL, BEST).fixed
+        if not self.deep:
+            return max(k, fixed)
+        at, counts = np.log([(BEST, fixed), *self.deep]).T
         count = math.exp(float(np.interp(math.log(max(k, 1)), at, counts)))
-        return max(k, math.ceil(count * max(1.0, k / points[-1][0]) - 1e-6))
+        return max(k, math.ceil(count * max(1.0, k / self.deep[-1][0]) - 1e-6))
 
     def level(self, recall: float, k: int) -> Level:
         """Return the lowest level with this mean recall and room for `k` documents."""

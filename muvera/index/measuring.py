@@ -420,10 +420,14 @@ def calibrate(
 
     run_in_ranges(work, split_by_count(len(queries), _SCORED), threads)
     within = 1.0  # the share of the exact best among all candidates
-    some = np.unique(np.linspace(0, len(queries) - 1, _BEYOND).astype(np.int64))
-    reached = _ranks_of_best(contents, queries[some], None if sources is None else sources[some], threads)
-    if len(documents) > 4 * MAX_RANKED and tokens <= MAX_TOKENS:
-        within = float((reached.ranks[:, :BEST] < MAX_RANKED).mean())
+    deep: tuple[tuple[int, int], ...] = ()
+    many = len(documents) > 4 * MAX_RANKED and tokens <= MAX_TOKENS
+    if many or depth is None:
+        some = np.unique(np.linspace(0, len(queries) - 1, _BEYOND).astype(np.int64))
+        own = None if sources is None else sources[some]
+        reached = _ranks_of_best(contents, queries[some], own, threads)
+        within = float((reached.ranks[:, :BEST] < MAX_RANKED).mean()) if many else 1.0
+        deep = reached.numbers(_DEEP)
     added = contents.candidates.newer(np.stack([rows for rows, _ in proposed]))
     proposed = []  # freed before the fit, which needs the most memory
     return Calibration.fit(
@@ -436,7 +440,7 @@ def calibrate(
         tokens=contents.tokens.ranked_by,
         added=added,
         depth=depth,
-        deep=reached.numbers(_DEEP),
+        deep=deep,
     )
 
 
