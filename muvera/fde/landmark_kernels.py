@@ -14,11 +14,19 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.byte_tile import WIDE, byte_max, byte_rows
+from ..kernels.byte_tile import BYTE_ROWS, WIDE, begin_tiles, byte_max, byte_rows, end_tiles
 from ..kernels.jit import helper, kernel
 from ..kernels.nearest import LEAST, ROOM, bound_of_maxima, key_position, key_value, select_greatest
-from ..kernels.rows import empty_integers, fetch, load_rows, longest_text, square_sum, sum_byte_rows
-from ..kernels.tile import LANES, ROWS
+from ..kernels.rows import (
+    empty_integers,
+    empty_rows,
+    fetch,
+    load_rows,
+    longest_text,
+    square_sum,
+    sum_byte_rows,
+)
+from ..kernels.tile import LANES
 
 #: Cells that share one query token: 8 lose up to .005 of 10-recall@20 to 16, and all of
 #: them gain nothing.
@@ -45,7 +53,7 @@ class ByteColumns(NamedTuple):
     Parameters
     ----------
     center : numpy.ndarray
-        float32 (width,).
+        float32 (width,), subtracted from tokens.
     packed : numpy.ndarray
         int8, flat, see :func:`muvera.kernels.byte_tile.pack_bytes`.
     sums : numpy.ndarray
@@ -69,14 +77,14 @@ class Directions(NamedTuple):
     Parameters
     ----------
     center : numpy.ndarray
-        float32 (width,).
+        float32 (width,), subtracted from tokens.
     packed : numpy.ndarray
         int8, flat, see :func:`muvera.kernels.byte_tile.pack_bytes`.
     sums : numpy.ndarray
         int32, 128 times the sum of each column's bytes, then 2**31 - 1 up to a multiple
         of :data:`muvera.kernels.nearest.CHUNK`: columns that are not there come last.
     size : int
-        n.
+        n, the number of directions.
     unit : float
         The unit of all bytes.
     """
@@ -110,14 +118,7 @@ def largest_products(tokens, first, last, columns, out):
     """Write the largest product of each document with each column: 0 without tokens.
 
     Tokens minus the center are rounded to 127ths of their document's largest entry.
-
-    Parameters
-    ----------
-    tokens : Tokens
-    first, last : int
-    columns : ByteColumns
-    out : numpy.ndarray
-        float32 (last - first, n).
+    `out` is float32 (last - first, n).
     """
     depth = max(tokens.floats.shape[1], tokens.halves.shape[1])
     width = columns.center.shape[0]
@@ -125,8 +126,9 @@ def largest_products(tokens, first, last, columns, out):
     panels = (count + LANES - 1) // LANES
     longest = longest_text(tokens.offsets, first, last)
     rows = np.empty(longest * width + LANES, np.float32)
-    numbers = np.empty(longest * width, np.uint8)
+    numbers = empty_rows(longest, width)
     best = np.empty(WIDE * LANES, np.int32)
+    begin_tiles(width)
     for document in range(first, last):
         start = tokens.offsets[document]
         size = tokens.offsets[document + 1] - start
@@ -138,12 +140,13 @@ def largest_products(tokens, first, last, columns, out):
         unit = _round_floats(rows, 0, size * width, numbers)
         for panel in range(0, panels, WIDE):
             best[:] = LEAST
-            for row in range(0, size, ROWS):
+            for row in range(0, size, BYTE_ROWS):
                 byte_max(numbers, row, size - 1, width, columns.packed, panel, best)
             column = panel * LANES
             for j in range(min(WIDE * LANES, count - column)):
                 exact = np.float32(best[j] - columns.sums[column + j])
                 values[column + j] = unit * columns.units[column + j] * exact
+    end_tiles()
 
 
 @kernel
@@ -151,15 +154,8 @@ def center_rows(rows, count, weight):
     """Subtract the mean of each row's first `count` entries, and multiply by `weight`.
 
     A document that is similar to everything would otherwise have large values in all
-    cells, which no document of the sample had.
-
-    Parameters
-    ----------
-    rows : numpy.ndarray
-        float32 (n, at least `count`), changed in place.
-    count : int
-        Number of cells.
-    weight : numpy.float32
+    cells, which no document of the sample had.  `rows`, float32 (n, at least `count`),
+    are changed in place.
     """
     for i in range(rows.shape[0]):
         row = rows[i, :count]
@@ -177,7 +173,7 @@ class CellMap(NamedTuple):
     Parameters
     ----------
     rows : numpy.ndarray
-        int8 (n, D).
+        int8 (n, D), a row for each landmark cell.
     scales : numpy.ndarray
         float32 (D,), the unit of each column.
     sums : numpy.ndarray
@@ -248,44 +244,35 @@ def nearest_cells(tokens, start, stop, landmarks, sharpness, ahead, numbers, wei
 
     The weights of token q are ``|q| exp(b cos(q / |q| - c, l - c)) / t`` for its
     nearest landmarks l, with the center c and the sharpness b.  t is the sum of these
-    powers plus ``exp(b ELSEWHERE)``.  All cosines are made of products of bytes, and of
-    equal products, the first ones are nearest.
+    powers plus ``exp(b ELSEWHERE)``.  All cosines are computed from products of bytes,
+    and of equal products, the first ones are nearest.
 
-    Parameters
-    ----------
-    tokens : Tokens
-    start, stop : int
-        Tokens of one query.
-    landmarks : Directions
-        ``(l - c) / |l - c|``.
-    sharpness : float
-    ahead : numpy.ndarray
-        int8 (n, any width), whose rows of the nearest landmarks are prefetched.
-    numbers : numpy.ndarray
-        int64 (stop - start, k), the k nearest landmarks, nearest first.
-    weights : numpy.ndarray
-        float32 (stop - start, k).
+    The tokens are of one query, and `landmarks` are ``(l - c) / |l - c|``.  `numbers`,
+    int64 (stop - start, k), receives the k nearest landmarks, nearest first, and
+    `weights`, float32 (stop - start, k), their weights.  The rows of `ahead`, int8 (n,
+    any width), with the numbers of the nearest landmarks are prefetched.
     """
     size, kept = numbers.shape
     width, stride = landmarks.center.shape[0], landmarks.sums.shape[0]
     panels = landmarks.packed.shape[0] // (width * LANES)
-    rounded = np.empty(size * width, np.uint8)
+    rounded = empty_rows(size, width)
     lengths, units = np.empty(size, np.float64), np.empty(size, np.float64)
     _round_directions(tokens, start, stop, landmarks.center, rounded, lengths, units)
     read, lanes = ahead.reshape(-1), WIDE * LANES
-    products, maxima = empty_integers(ROWS * stride), empty_integers(ROWS * lanes)
-    for i in range(ROWS):
+    products, maxima = empty_integers(BYTE_ROWS * stride), empty_integers(BYTE_ROWS * lanes)
+    for i in range(BYTE_ROWS):
         products[i * stride + panels * LANES : (i + 1) * stride] = LEAST
     keys, best = np.empty(ROOM, np.int64), np.empty(kept, np.int64)
     per_unit, elsewhere = sharpness * landmarks.unit / _LOG2, sharpness * ELSEWHERE / _LOG2
-    for row in range(0, size, ROWS):
+    begin_tiles(width)
+    for row in range(0, size, BYTE_ROWS):
         maxima[:] = LEAST
         for panel in range(0, panels, WIDE):
             byte_rows(
                 rounded, row, size - 1, width, landmarks.packed, panel, landmarks.sums,
                 products, stride, maxima,
             )  # fmt: skip
-        for i in range(min(ROWS, size - row)):
+        for i in range(min(BYTE_ROWS, size - row)):
             t = row + i
             bound = bound_of_maxima(maxima, i * lanes, kept)
             select_greatest(products, i * stride, (i + 1) * stride, bound, keys, best)
@@ -294,6 +281,7 @@ def nearest_cells(tokens, start, stop, landmarks, sharpness, ahead, numbers, wei
                 numbers[t, j] = number
                 fetch(read, number * ahead.shape[1], (number + 1) * ahead.shape[1])
             _write_weights(keys, lengths[t], per_unit * units[t], elsewhere, weights[t])
+    end_tiles()
 
 
 @helper
@@ -320,14 +308,7 @@ def _sum_cells(numbers, weights, cells, touched, shares):
 def landmark_queries(tokens, first, last, landmarks, sharpness, out):
     """Write the sums of the weights of each query's tokens in each cell.
 
-    Parameters
-    ----------
-    tokens : Tokens
-    first, last : int
-    landmarks, sharpness
-        As for :func:`nearest_cells`.
-    out : numpy.ndarray
-        float32 (last - first, at least n).
+    See :func:`nearest_cells`.  `out` is float32 (last - first, at least n).
     """
     kept, no_rows = min(NEAREST, landmarks.size), np.empty((landmarks.size, 0), np.int8)
     for query in range(first, last):
@@ -358,17 +339,8 @@ def _sum_rows(rows, numbers, shares, count, total):
 def project_landmark_queries(tokens, first, last, landmarks, sharpness, cell_map, out):
     """Add the product of :func:`landmark_queries`, minus each row's mean, with a map.
 
-    Only the rows of the nearest landmarks are read, up to 16 for a token.
-
-    Parameters
-    ----------
-    tokens : Tokens
-    first, last : int
-    landmarks, sharpness
-        As for :func:`nearest_cells`.
-    cell_map : CellMap
-    out : numpy.ndarray
-        float32 (last - first, D).
+    Only the rows of the nearest landmarks are read, up to 16 for a token.  `out` is
+    float32 (last - first, D).
     """
     kept = min(NEAREST, landmarks.size)
     cells, total = np.zeros(landmarks.size, np.float32), np.empty(out.shape[1], np.float32)

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,13 +130,32 @@ class Change:
     def commit(self) -> None:
         """Make the steps visible before the end of the block.
 
-        Later steps are another change.  Raise RuntimeError if another change was
-        committed in between.
+        Later steps are another change.
+
+        Raises
+        ------
+        ValueError
+            After the end of the block.
         """
+        self._require_open()
         if self.contents is not self.before:
-            self._publish(self.before, self.contents)
+            self.publication()()
             self.before = self.contents
             self._begin()
+
+    def publication(self) -> Callable[[], object]:
+        """Return a function that makes the steps so far visible.
+
+        It may be called several times, and after the block: a text index calls it again
+        if it was interrupted after the texts were changed.
+
+        Returns
+        -------
+        callable
+            Has no parameters.
+        """
+        self._require_open()
+        return partial(self._publish, self.before, self.contents)
 
     def end(self) -> None:
         """Refuse later steps."""
@@ -380,8 +400,6 @@ class Change:
         ------
         IndexFolderError, FileExistsError
             As for :meth:`muvera.MuveraIndex.save`.
-        RuntimeError
-            If another change was committed since this one began.
         """
         self._require_open()
         self.warn(4)  # names the line that called rebuild

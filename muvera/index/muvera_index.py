@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import chain
 from pathlib import Path
-from threading import RLock
+from threading import Lock, get_ident
 from typing import Any, NoReturn
 
 import numpy as np
@@ -125,8 +125,10 @@ class MuveraIndex:
         renew_after_fork(self)
 
     def _renew_locks(self) -> None:
-        # Held during a change.
-        self._changing = RLock()
+        # Held during a change.  Any thread can release a plain lock, also one that
+        # closes a generator whose block began in another thread.
+        self._changing = Lock()
+        self._changing_thread: int | None = None
 
     # -- building -------------------------------------------------------------
 
@@ -369,7 +371,8 @@ class MuveraIndex:
         Raises
         ------
         RuntimeError
-            If the block also changes the index by one of the index's own methods.
+            Within the block of another change of the same thread, which this would wait
+            for.  So the index's own methods that change it raise it inside the block.
 
         Examples
         --------
@@ -380,23 +383,30 @@ class MuveraIndex:
         >>> index.ids.tolist()
         ['b', 'c']
         """
+        if self._changing.locked() and self._changing_thread == get_ident():
+            raise RuntimeError(
+                "This thread is inside a change of this index already. In the block, call the methods of the "
+                "change, not those of the index; end it before another change begins."
+            )
         with self._changing:
             change = Change(self._contents, self._publish, self._lock.alone, self._attempted)
             try:
+                self._changing_thread = get_ident()
                 yield change
                 change.warn(5)  # names the line that called add or update
                 change.commit()
             finally:
+                self._changing_thread = None
                 change.end()
 
     def _publish(self, before: IndexContents, contents: IndexContents) -> None:
         """Publish a change.  Safe to call again after an interrupt."""
         if self._contents is contents:
             return
-        if self._contents is not before:
+        if self._contents is not before:  # a text index publishes after an interrupted block
             raise RuntimeError(
-                "The index was changed by another change inside this change's block. In the block, call "
-                "the methods of the change, not those of the index."
+                "The index was changed after an interrupted change and before it was completed. Load the "
+                "index again."
             )
 
         def replace() -> None:

@@ -9,12 +9,14 @@ vectors of a fixed number of lanes.  Intrinsics emit both, so that no bit depend
 vector width of the machine.  A *lane* is one entry of a vector.
 """
 
+import ctypes
 import gc
 import inspect
 import os
 import platform
 import signal
 import stat
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -61,7 +63,7 @@ def helper(function: Callable[..., object]) -> Any:
 
 
 class _HelperCompiler(Compiler):
-    """numba's compiler, whose library is that of a helper."""
+    """numba's compiler, which uses the library of a helper."""
 
     def compile_extra(self, func: Any) -> Any:
         self.state.library = _HelperLibrary(self.state.targetctx.codegen(), func.__qualname__)
@@ -73,7 +75,7 @@ class _HelperLibrary(JITCodeLibrary):
 
     @property
     def codegen(self) -> Any:
-        """Return an object that sets no environment: there is no machine code."""
+        """Return an object that sets no environment, as there is no machine code."""
         return _NoEnvironment
 
     def get_pointer_to_function(self, name: str) -> int:
@@ -99,13 +101,13 @@ class _NoEnvironment:
 def _compiled(function: Callable[..., object]) -> Any:
     """Return the dispatcher of `function`, cached on disk if a folder is writable.
 
-    numba's folders are that of the module, and one in the home directory.  If neither
+    numba uses the folder of the module, or a folder in the home directory.  If neither
     is writable, as for many users of containers, a private folder in the temporary
     folder takes their place.  Without that, each process compiles.
     """
     if CACHE:
         try:
-            return _prepared(_njit(cache=True, **_FLAGS)(function))
+            return _prepared(_with_cache_key(_njit(cache=True, **_FLAGS)(function)))
         except RuntimeError as error:
             if "cannot cache" not in str(error):
                 raise
@@ -113,6 +115,17 @@ def _compiled(function: Callable[..., object]) -> Any:
             _settings.CACHE_DIR = folder
             return _compiled(function)
     return _prepared(_njit(cache=False, **_FLAGS)(function))
+
+
+def _with_cache_key(dispatcher: Any) -> Any:
+    """Add HAS_TILES to the key of cached code.
+
+    numba's key has the processor's features, but not the system's permission.
+    """
+    cache = dispatcher._cache
+    key = cache._index_key
+    cache._index_key = lambda *arguments: (*key(*arguments), HAS_TILES)
+    return dispatcher
 
 
 def _private_folder() -> str | None:
@@ -126,8 +139,8 @@ def _private_folder() -> str | None:
         status = folder.lstat()
     except (OSError, AttributeError):
         return None
-    own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
-    return str(folder) if own and not status.st_mode & 0o022 else None
+    is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+    return str(folder) if is_ours and not status.st_mode & 0o022 else None
 
 
 def _prepared(dispatcher: Any) -> Any:
@@ -234,6 +247,25 @@ INT32 = ir.IntType(32)
 
 FEATURES = binding.get_host_cpu_features()
 _ARM = platform.machine().lower() in ("aarch64", "arm64")
+
+# Numbers of Linux on x86-64: the system call arch_prctl, its request for a feature of
+# the processor, and the feature of AMX's registers.
+_ARCH_PRCTL, _REQUEST, _TILE_REGISTERS = 158, 0x1023, 18
+
+
+def _ask_for_tiles() -> bool:
+    """Return True if the processor has AMX and the system lets this process use it.
+
+    Without the system's permission, the first instruction of AMX ends the process.
+    Forks of a process with it have it, too.
+    """
+    if not (FEATURES.get("amx-tile") and FEATURES.get("amx-int8") and sys.platform == "linux"):
+        return False
+    return ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST, _TILE_REGISTERS) == 0
+
+
+#: True if kernels can multiply bytes by the tile registers of AMX.
+HAS_TILES = _ask_for_tiles()
 
 #: Bytes of a register and its instruction, by name; the last one is the fastest that
 #: this processor has.

@@ -19,7 +19,7 @@ from ..fde.config import FDEConfig
 from ..index.contents import IndexContents
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
-from ..index.settings import IndexSettings
+from ..index.settings import IndexInfo, IndexSettings
 from ..metadata import Filter, TextDocument
 from ..reranking.codecs import CODECS
 from ..texts.database import DocumentDatabase, require_ids
@@ -106,6 +106,7 @@ class PageIndex:
         self._factor = float(require_number("factor", factor, 1))
         require_choice("patches", patches, CODECS)
         self._root = None if root is None else as_path(root).resolve()
+        self._served_root = self._root
         self._encoder = None if encoder is None else as_page_encoder(encoder)
         self._made_by = "" if self._encoder is None else self._encoder.name
         # "simhash" is not fitted on the first pages, which later ones may not resemble.
@@ -292,9 +293,9 @@ class PageIndex:
         whole = checked_texts([page.vectors for page in added], "pages", self.dimension, "this index")
         pooled = MultiVectors.from_arrays([page.pooled(self._factor) for page in added]).with_ids(ids)
         with self._changing, self._patches.change() as change:
-            first = int(max(change.contents.ids.of(change.contents.ids.live).tolist(), default=-1)) + 1
-            numbers = list(range(first, first + len(added)))
-            change.add(whole.with_ids(numbers), threads=threads)
+            # The next integers: each number is used once, so that no reader takes it
+            # for the number of another page.
+            numbers: list[int] = change.add(whole, threads=threads).tolist()
             change.commit()  # without a page that names them, they are never read
             facts = [page.stored_metadata(number) for page, number in zip(added, numbers, strict=True)]
             try:
@@ -464,6 +465,15 @@ class PageIndex:
         return self._root
 
     @property
+    def served_root(self) -> Path | None:
+        """`root`, if the caller gave it; None if a loaded folder chose it, or nobody.
+
+        A server reads pictures from this folder only: an index from elsewhere must not
+        choose the files that it discloses.
+        """
+        return self._served_root
+
+    @property
     def ids(self) -> list[int | str]:
         """The ids of all pages, in insertion order."""
         return self._pages.select({})
@@ -538,13 +548,16 @@ class PageIndex:
         Returns
         -------
         dict
-            "pages", "dimension", "factor", and the :meth:`muvera.MuveraIndex.info` of
-            "pooled" and "patches".
+            "pages", "dimension", "factor", "encoder", "root", and for the "pooled"
+            vectors and the "patches": their number "tokens", how they are stored
+            ("codec", "fitted", "bytes_per_token"), and "bytes_per_page".  "search" says
+            what reads the pooled vectors, as in :class:`muvera.IndexInfo`.
         """
+        pooled, patches = self._pages.vectors.info(), self._patches.info()
         return {
             "pages": len(self), "dimension": self.dimension, "factor": self._factor,
-            "encoder": self._made_by or None,
-            "pooled": self._pages.vectors.info().to_dict(), "patches": self._patches.info().to_dict(),
+            "encoder": self._made_by or None, "root": None if self._root is None else str(self._root),
+            "search": pooled.search, "pooled": _sizes(pooled), "patches": _sizes(patches),
         }  # fmt: skip
 
     # -- saving ---------------------------------------------------------------
@@ -632,7 +645,8 @@ class PageIndex:
             encoder, if it is "colpali" or "colmodernvbert", loaded at the first query
             of words; none otherwise.
         root : path, optional
-            Folder of the documents with relative names, if they were moved.
+            Folder of the documents with relative names, if they were moved, or to serve
+            their pictures.  Default: the folder that was indexed.
 
         Returns
         -------
@@ -648,10 +662,11 @@ class PageIndex:
         """
         target = as_path(path).resolve()
         facts = Facts.read(target)
-        place = facts.root if root is None else as_path(root).resolve()
         loaded = cls.__new__(cls)
         loaded._factor = facts.factor
-        loaded._root = None if place is None else Path(place)
+        loaded._served_root = None if root is None else as_path(root).resolve()
+        stored = None if facts.root is None else Path(facts.root)
+        loaded._root = stored if loaded._served_root is None else loaded._served_root
         loaded._folder = target
         loaded._pages, loaded._patches = read_parts(target)
         loaded._made_by = loaded._pages.database.text_encoder or ""
@@ -659,6 +674,11 @@ class PageIndex:
         loaded._renew_locks()
         renew_after_fork(loaded)
         return loaded
+
+
+def _sizes(info: IndexInfo) -> dict[str, Any]:
+    codec = {name: info.token_codec[name] for name in ("codec", "fitted", "bytes_per_token")}
+    return {"tokens": info.tokens, **codec, "bytes_per_page": info.bytes_per_document}
 
 
 def _read(source: Any) -> MultiVectors:
