@@ -126,7 +126,7 @@ def at_recall(points: list[list[float]], target: float = RECALL) -> tuple[float,
             if before is None or point[1] == before[1]:
                 return point[0], point[2]
             share = (target - before[1]) / (point[1] - before[1])
-            return tuple(a + share * (b - a) for a, b in zip(before[::2], point[::2], strict=True))
+            return before[0] + share * (point[0] - before[0]), before[2] + share * (point[2] - before[2])
         before = point
     return None
 
