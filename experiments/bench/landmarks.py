@@ -34,8 +34,8 @@ _DEPTHS, _TARGETS = (20, 50, 100, 200, 500, 1000), (0.9, 0.95, 0.99)
 # Documents that are scored at once, in tokens.
 _TOKENS = 1 << 20
 
-# Queries whose products with all documents are in memory at once.
-_TOGETHER = 50
+# Documents whose vectors are in memory at once.
+_TOGETHER = 8192
 
 
 class Variant(NamedTuple):
@@ -88,11 +88,9 @@ def best_of(scores: NDArray[np.float32], count: int = K) -> NDArray[np.int64]:
 
 def ranks_of(products: NDArray[np.float32], best: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the rank of each of the `best` documents by products, from 0."""
-    values = np.take_along_axis(products, best, axis=1)
-    ordered = np.sort(products, axis=1)
-    count = products.shape[1]
     ranks = [
-        count - np.searchsorted(row, own, side="right") for row, own in zip(ordered, values, strict=True)
+        len(row) - np.searchsorted(np.sort(row), row[own], side="right")
+        for row, own in zip(products, best, strict=True)
     ]
     return np.array(ranks, np.int64)
 
@@ -111,21 +109,21 @@ def measure(
     begun = time.process_time()
     encoder.fit(documents, threads=1)
     fitted = time.process_time()
-    vectors = encoder.encode_documents(documents, threads=1)
-    encoded = time.process_time()
     asked = encoder.encode_queries(queries)
+    products = np.empty((len(queries), len(documents)), np.float32)
+    seconds = 0.0
+    for start in range(0, len(documents), _TOGETHER):
+        encoding = time.process_time()
+        vectors = encoder.encode_documents(documents[start : start + _TOGETHER], threads=1)
+        seconds += time.process_time() - encoding
+        products[:, start : start + _TOGETHER] = asked @ vectors.T
     config = encoder.config
     row: dict[str, Any] = {"documents": f"{len(documents):,}", "FDE": variant.preset}
     row["landmarks"] = config.cells.count if isinstance(config.cells, Landmarks) else None
     row["directions"] = config.num_directions
-    row |= {"floats": config.vector_dimension, "fit": fitted - begun, "encode": encoded - fitted}
+    row |= {"floats": config.vector_dimension, "fit": fitted - begun, "encode": seconds}
     row["query"] = _query_time(encoder, queries)
-    ranks = np.concatenate(
-        [
-            ranks_of(asked[i : i + _TOGETHER] @ vectors.T, best[i : i + _TOGETHER])
-            for i in range(0, len(asked), _TOGETHER)
-        ]
-    )
+    ranks = ranks_of(products, best)
     row |= {f"@{depth}": float((ranks < depth).mean()) for depth in _DEPTHS}
     return row | {f"{target:.2f}": candidates_for(ranks, target) for target in _TARGETS}
 

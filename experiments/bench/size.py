@@ -12,7 +12,6 @@ import json
 import shutil
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -24,6 +23,7 @@ from threadpoolctl import threadpool_limits
 from muvera import MultiVectors
 from muvera.utils.atomic_files import write_json
 
+from ..datasets.collection import tokens_checksum
 from ..datasets.discovery import CACHE, DatasetPath
 from ..datasets.loading import load_collection
 from ..evaluation.metrics import recall
@@ -74,14 +74,14 @@ def measure(
 ) -> None:
     """Write the measurements of a system among the first `count` documents to `out`."""
     loaded = load_collection(path)
-    collection = replace(loaded.part(np.arange(count)), checksum=f"{loaded.checksum}-{count}")
-    documents = MultiVectors(collection.documents.tokens, collection.documents.offsets)
+    collection = loaded.with_documents(count)
+    documents = collection.documents
     asked = collection.queries[:queries].with_ids(np.arange(queries))
-    best = _exact(documents, asked, cache, collection.checksum)
+    best = _exact(documents, asked, out.with_suffix(".npy").with_stem(out.stem.partition("-")[0]))
     results: dict[str, Any] = {"machine": measured_on(), "points": []}
     system = SYSTEMS[competitor.system](**competitor.build)
     with tempfile.TemporaryDirectory() as folder, threadpool_limits(1):
-        material = Material(replace(collection, documents=documents), Path(folder), cache, 42, 1)
+        material = Material(collection, Path(folder), cache, 42, 1)
         try:
             system.prepare(material)
             begun = time.perf_counter()
@@ -104,9 +104,8 @@ def measure(
     write_json(out, results)
 
 
-def _exact(documents: MultiVectors, queries: MultiVectors, cache: Path, checksum: str) -> NDArray[np.int64]:
-    """Return the exact best documents, which other systems need, too."""
-    path = cache.expanduser() / "size" / f"best-{checksum}-{len(queries)}.npy"
+def _exact(documents: MultiVectors, queries: MultiVectors, path: Path) -> NDArray[np.int64]:
+    """Return the exact best documents, which are in a file for the other systems."""
     if not path.exists():
         best = best_of(exact_scores(queries, documents), K)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
@@ -196,18 +195,18 @@ def size(
     (path,) = paths_of([collection], data, cache)
     loaded = load_collection(path)
     whole, asked = len(loaded.documents), min(queries, len(loaded.queries))
-    mark = loaded.checksum
+    sizes = sorted({min(count, whole) for count in documents or (10_000, 30_000, 100_000, whole)})
+    marks = {count: tokens_checksum(loaded.documents[:count], loaded.queries[:asked]) for count in sizes}
     del loaded
     folder = cache.expanduser() / "size"
     folder.mkdir(parents=True, exist_ok=True)
-    sizes = sorted({min(count, whole) for count in documents or (10_000, 30_000, 100_000, whole)})
     rows = []
     for count in sizes:
         for each in COMPETITORS:
             if count > each.most or (system and each.label not in system):
                 continue
             name = "".join(letter if letter.isalnum() else "-" for letter in each.label)
-            out = folder / f"{mark}-{count}-{name}.json"
+            out = folder / f"{marks[count]}-{name}.json"
             if not out.exists():
                 progress(f"{each.label}, {count:,} documents")
                 if in_new_process(measure, path, each, count, asked, cache, out):
