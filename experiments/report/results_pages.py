@@ -322,16 +322,14 @@ def fde_table(stored: dict[str, Any], landmarks: dict[str, Any]) -> str:
     )
     cells = {(row[label], row[name]): (row[floats], row[depth]) for row in tables[0]["rows"]}
     shown = [collection for collection in _FDE_COLLECTIONS if ("**fde**", collection) in cells]
+    title, numbers = _candidates_at_size(landmarks)
     rows = []
     for preset, text in _FDE_ROWS.items():
+        more = [numbers.get(preset, "")] if title else []
         own = [cells[preset, collection] for collection in shown if (preset, collection) in cells]
         if own and len(own) == len(shown):
-            rows.append([text, own[0][0], *(recall for _, recall in own)])
-    titles = [_FDE_COLLECTIONS[collection] for collection in shown]
-    title, numbers = _candidates_at_size(landmarks)
-    if rows and all(preset in numbers for preset in _FDE_ROWS):
-        rows = [[*row, numbers[preset]] for row, preset in zip(rows, _FDE_ROWS, strict=True)]
-        titles.append(title)
+            rows.append([text, own[0][0], *(recall for _, recall in own), *more])
+    titles = [_FDE_COLLECTIONS[collection] for collection in shown] + [title] * bool(title)
     return markdown(Table("", [f"10-recall{_FDE_DEPTH}", "floats", *titles], rows)) if rows else ""
 
 

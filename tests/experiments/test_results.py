@@ -330,6 +330,26 @@ def test_the_table_of_fdes_is_filled_and_emptied(tmp_path: Path) -> None:
     assert update_fde_table(filled, tmp_path / "none") == page
 
 
+def test_the_table_of_fdes_has_the_candidates_of_the_largest_collection(tmp_path: Path) -> None:
+    header = ["collection", "FDE", "floats", "@20"]
+    rows = [["cosqa-minilm", "paper", "10,240", ".6"], ["cosqa-minilm", "**fde**", "512", ".9"]]
+    family = {"title": "The family of FDEs", "caption": "", "header": header, "rows": rows}
+    save_results("default_vectors", {**stored(), "tables": [family]}, tmp_path)
+    header = ["documents", "FDE", "landmarks", "directions", "floats", "candidates for 0.95"]
+    rows = [
+        ["10,000", "paper", "", "0", "10,240", "111"],
+        ["200,000", "paper", "", "0", "10,240", "222"],
+        ["200,000", "fde", "2,048", "128", "512", "70"],
+        ["200,000", "fde", "4,096", "0", "1,024", "46"],  # an index of this size takes it
+    ]
+    sizes = {"title": "Landmarks, apidocs-minilm", "caption": "", "header": header, "rows": rows}
+    save_results("landmarks", {**stored(), "tables": [sizes]}, tmp_path)
+    page = "<!-- table of FDEs: python -m experiments results -->\n<!-- end of the table -->\n"
+    filled = update_fde_table(page, tmp_path)
+    assert "| candidates for .95, 200,000 texts |" in filled
+    assert "| 10,240 | .6 | 222 |" in filled and "| 512 | .9 | 46 |" in filled
+
+
 def test_a_finished_run_is_stored_by_experiment(tmp_path: Path) -> None:
     experiments = {"headline": {"title": "Mine"}, "failed": {"title": "Failed"}}
     manifest = {"experiments": experiments, "machine": MACHINE, "threads": 1, "failures": []}
