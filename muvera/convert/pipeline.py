@@ -200,7 +200,8 @@ def convert(
             writer.write(Gathered(batches, stream.place), path, **writer_options)
         else:
             codes = stream.with_progress(stream.coded_batches(coded, max_tokens), progress)
-            write_codes(codes, coded.centroids, coded.bucket_weights, path, stream.place)
+            codec = coded.centroids, coded.bucket_weights
+            write_codes(codes, *codec, path, stream.place, stream.source.plaid)
     stream.report.to, stream.report.target = to, str(target)
     return stream.report
 

@@ -168,7 +168,7 @@ class NamedSource(Source):
             raise ValueError("its token vectors have no columns")
         self.source = source
         self.place = place
-        for name in ("name", "dimension", "num_documents", "num_tokens", "lossy", "nbits"):
+        for name in ("name", "dimension", "num_documents", "num_tokens", "lossy", "nbits", "plaid"):
             setattr(self, name, getattr(source, name))
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:

@@ -322,6 +322,9 @@ class Change:
             self._make_vectors(False, threads)  # an encoder that needs a sample waits for all documents
             self._fit_codec_after_vectors(threads)
         self._finish(threads, kept)
+        if not fits and self.contents.drift_warning is not None:
+            # Added documents that were too few to be measured before: fit on them, too.
+            self.rebuild(threads, fit=True)
 
     # -- measurements, texts and files ----------------------------------------
 

@@ -28,7 +28,7 @@ from ..utils.hints import Argument, Hint, Message
 from ..utils.locks import ReadersWriterLock, renew_after_fork
 from ..utils.parallel import thread_count
 from .change import Change
-from .contents import IndexContents
+from .contents import IndexContents, default_preset
 from .generations import Destination, Generation, journal_bytes, staging_beside
 from .id_map import Missing
 from .measuring import recall_of_queries
@@ -56,7 +56,8 @@ class MuveraIndex:
     ----------
     encoder : str, configuration or fitted encoder, optional
         A preset's name (:meth:`muvera.FDEConfig.preset`), an FDEConfig, or an encoder
-        that was fitted on other documents.  Default: "fde".
+        that was fitted on other documents.  Default: "fde"; :meth:`build` chooses
+        "mean", which is exact, if each of at least 256 documents has one token.
     dimension : int, optional
         Columns of a token vector.  Not needed with a configuration or an encoder.
     settings : IndexSettings, optional
@@ -269,7 +270,8 @@ class MuveraIndex:
             first = next(each, None)
             if first is None:
                 raise ValueError("There are no documents to build an index of. Give at least one batch.")
-            config, fitted = as_encoder(encoder, first[0].dimension)
+            chosen = default_preset(first[0]) if encoder is None else encoder
+            config, fitted = as_encoder(chosen, first[0].dimension)
             index = cls.of(IndexContents.empty(config, settings, fitted, codec))
             with index.change() as change:
                 change.staging = staging

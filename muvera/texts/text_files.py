@@ -136,10 +136,9 @@ def read_texts(
     kept = _kept_rows(names or [], rows, duplicates)
     if kept is None:
         return TextFile(texts, names, values, empty_rows, 0, remarks)
-    texts, names, values = (
-        None if column is None else [column[i] for i in kept] for column in (texts, names, values)
-    )
-    return TextFile(texts, names, values or [], empty_rows, len(rows) - len(kept), remarks)
+    texts, names = (None if column is None else [column[i] for i in kept] for column in (texts, names))
+    kept_values = [values[i] for i in kept]
+    return TextFile(texts, names, kept_values, empty_rows, len(rows) - len(kept), remarks)
 
 
 def _kept_rows(

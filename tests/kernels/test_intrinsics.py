@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 import pytest
+from builders.additions import each_addition
 
 from muvera.kernels.byte_tile import (
     ADDITIONS,
@@ -45,7 +46,6 @@ from muvera.kernels.tile import (
     tile_signs_of_two,
 )
 from muvera.kernels.token_codes import CHUNK, make_unpack
-from tests.builders.additions import each_addition
 
 
 @cache

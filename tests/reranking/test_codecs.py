@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders.additions import each_addition
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +26,6 @@ from muvera.reranking.codecs import (
     write_codec,
 )
 from muvera.reranking.coded_vectors import CodedVectors, rank_decoded, score_coded
-from tests.builders.additions import each_addition
 
 #: Largest mean of 1 - cosine between a random unit token of 128 coordinates and its
 #: decoded code: a little above the Gaussian rate-distortion of a scalar quantizer
