@@ -210,7 +210,7 @@ class MuveraIndex:
     @classmethod
     def from_batches(
         cls,
-        batches: Iterable[tuple[MultiVectors, CodedVectors | None]],
+        batches: Iterable[tuple[MultiVectors | CodedVectors, CodedVectors | None]],
         encoder: str | FDEConfig | FDEEncoder | None,
         settings: IndexSettings,
         destination: Destination | None,
@@ -225,7 +225,8 @@ class MuveraIndex:
         Parameters
         ----------
         batches : iterable of tuple
-            Documents, and their codes if they are known.
+            Documents, and their codes if they are known.  If tokens are rows of a
+            table, documents are codes.
         encoder : str, configuration or fitted encoder, optional
             As for the class.
         settings : IndexSettings
@@ -260,7 +261,7 @@ class MuveraIndex:
             first = next(each, None)
             if first is None:
                 raise ValueError("There are no documents to build an index of. Give at least one batch.")
-            config, fitted = as_encoder(encoder, first[0].dimension)
+            config, fitted = as_encoder(encoder, first[0].dimension if codec is None else codec.dimension)
             index = cls.of(IndexContents.empty(config, settings, fitted, codec))
             with index.change() as change:
                 change.staging = staging

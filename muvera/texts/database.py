@@ -107,18 +107,25 @@ class DocumentDatabase:
         The name to store in a new database.
     passage : int, optional
         The number to store in a new database, see :attr:`passage`.
+    means : bool
+        False: a new database stores no mean token vectors.
     path : Path, optional
         A file to read, see :meth:`open`.  Default: a new database without documents.
     """
 
     def __init__(
-        self, text_encoder: str = "", passage: int | None = None, *, path: Path | None = None
+        self,
+        text_encoder: str = "",
+        passage: int | None = None,
+        *,
+        means: bool = True,
+        path: Path | None = None,
     ) -> None:
         self._renew_locks()
         # The version that a change commits, and its function `also`.
         self._pending: tuple[int, Callable[[], object]] | None = None
         if path is None:
-            self._connection = _new_connection(text_encoder, passage)
+            self._connection = _new_connection(text_encoder, passage, means)
         else:
             self._connection = _opened_connection(path)
         self._writable = path is None
@@ -206,6 +213,7 @@ class DocumentDatabase:
         deleted: Sequence[int | str],
         rows: Sequence[Row] = (),
         also: Callable[[], object] = lambda: None,
+        passage: int | None = None,
     ) -> None:
         """Delete documents, and then store others, in one transaction.
 
@@ -219,6 +227,8 @@ class DocumentDatabase:
         also : callable
             Is called after the commit.  If it is interrupted, the next use of the
             database calls it again.
+        passage : int, optional
+            Store this :attr:`passage`, and no mean vectors.
 
         Raises
         ------
@@ -247,6 +257,9 @@ class DocumentDatabase:
                 self._words.forget_rows((last or 0) + 1)
                 for document in rows:
                     _store(connection, document, self.has_means)
+                if passage is not None:
+                    connection.execute("DROP TABLE IF EXISTS means")
+                    connection.execute("INSERT OR REPLACE INTO properties VALUES ('passage', ?)", (passage,))
                 connection.execute(f"PRAGMA user_version = {version}")
                 connection.execute("COMMIT")
             except sqlite3.OperationalError as error:
@@ -255,7 +268,7 @@ class DocumentDatabase:
                     "files: free some if it is full."
                 ) from error
             finally:
-                self._settled()
+                self.has_means = _has_means(self._settled())
 
     # -- reading --------------------------------------------------------------
 
@@ -654,11 +667,14 @@ def _schema(connection: sqlite3.Connection) -> list[Any]:
     return sorted(connection.execute(query), key=str)
 
 
-def _new_connection(text_encoder: str, passage: int | None = None) -> sqlite3.Connection:
+def _new_connection(
+    text_encoder: str, passage: int | None = None, means: bool = True
+) -> sqlite3.Connection:
     """Return a connection to an empty database."""
     connection = _connect("")  # in memory while small, in a temporary file when large
     connection.executescript(_SCHEMA)
-    connection.execute(_MEANS)
+    if means:
+        connection.execute(_MEANS)
     connection.execute("INSERT INTO properties VALUES ('text_encoder', ?)", (text_encoder,))
     if passage is not None:
         connection.execute("INSERT INTO properties VALUES ('passage', ?)", (passage,))

@@ -14,23 +14,31 @@ from ..data.validation import TokenArray, as_ids
 from ..engines.base import Engine
 from ..fde.config import FDEConfig
 from ..fde.encoder import FDEEncoder
+from ..fde.files import as_encoder
+from ..index.contents import IndexContents
 from ..index.generations import Destination, IndexFolderError, read_manifest, require_place
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
 from ..index.settings import IndexInfo, IndexSettings
 from ..metadata import Filter, TextDocument
+from ..reranking.coded_vectors import CodedVectors
+from ..reranking.table_codec import TableCodec
 from ..utils.atomic_files import recover_folder
 from ..utils.checks import as_id_list, as_path, counted, given, require_int, require_number, url_scheme
 from .database import DocumentDatabase, merge_metadata, require_ids
 from .encoders.base import (
+    NoEncoder,
     ScoreWeights,
     TextEncoder,
     as_texts,
     encode_in_batches,
+    encode_rows,
+    encode_rows_in_batches,
     encode_texts,
     first_stage,
     passage_length,
     score_weights,
+    table_encoder,
 )
 from .encoders.registry import as_text_encoder, required_encoder
 from .engine_texts import open_engine_texts
@@ -156,22 +164,33 @@ class TextIndex:
         if path is not None:
             require_place(as_path(path), overwrite)
         model = as_text_encoder(encoder)
-        vectors = first_stage(model) if vectors is None else vectors
         contents = as_texts(texts)
         names = list(range(len(contents))) if ids is None else _ids_for(contents, ids)
-        database = DocumentDatabase(model.name, passage_length(model))
-        database.put(names, contents, _metadata_for(contents, metadata))
         chosen = IndexSettings.of(settings, **changes)
-        chosen = chosen if chosen.tokens else IndexSettings.of(chosen, tokens="int8")
+        rows = table_encoder(model) if vectors is None and chosen.tokens is None else None
+        vectors = first_stage(model) if vectors is None else vectors
+        passage = passage_length(model) if rows is None else rows.passage
+        database = DocumentDatabase(model.name, passage, means=rows is None)
+        database.put(names, contents, _metadata_for(contents, metadata))
+        chosen = chosen if chosen.tokens or rows else IndexSettings.of(chosen, tokens="int8")
         if contents:
-            batches = encode_in_batches(model.encode_documents, contents, names, progress)
+            batches: Iterator[MultiVectors | CodedVectors]
+            if rows is None:
+                encoded = encode_in_batches(model.encode_documents, contents, names, progress)
+                batches = _storing_means(encoded, database)
+            else:
+                batches = encode_rows_in_batches(rows, contents, names, progress)
             destination = None if path is None else Destination(as_path(path).resolve(), overwrite)
-            store = TextStore.build(
-                _storing_means(batches, database), database, vectors, chosen, destination, threads
-            )
+            table = None if rows is None else rows.codec
+            store = TextStore.build(batches, database, vectors, chosen, destination, threads, table)
             return cls(store, model)
-        columns = model.encode_documents(["."]).dimension  # one text has the dimension
-        built = cls(TextStore(MuveraIndex(vectors, dimension=columns, settings=chosen), database), model)
+        if rows is None:
+            columns = model.encode_documents(["."]).dimension  # one text has the dimension
+            index = MuveraIndex(vectors, dimension=columns, settings=chosen)
+        else:
+            config, fitted = as_encoder(vectors, rows.codec.dimension)
+            index = MuveraIndex.of(IndexContents.empty(config, chosen, fitted, rows.codec))
+        built = cls(TextStore(index, database), model)
         if path is not None:
             built.save(path, overwrite=overwrite)
         return built
@@ -217,7 +236,7 @@ class TextIndex:
         values = _metadata_for(contents, metadata)
         if not contents:  # few models can encode an empty list
             return []
-        encoded = encode_texts(self._encoder.encode_documents, contents)
+        encoded = self._encoded(contents)
         encoded = encoded if names is None else encoded.with_ids(names)
         return self._texts.put(encoded, contents, values, threads)
 
@@ -265,7 +284,7 @@ class TextIndex:
             return
         values = None if metadata is None else _metadata_for(names, metadata)
         if contents is not None:
-            encoded = encode_texts(self._encoder.encode_documents, contents).with_ids(names)
+            encoded = self._encoded(contents).with_ids(names)
         with self._texts.changing:
             if contents is None:
                 found = self._texts.get(names)
@@ -275,6 +294,14 @@ class TextIndex:
                 kept = {one.id: one.metadata for one in self._texts.get(names, missing="ignore")}
                 values = [kept.get(name, {}) for name in names]
             self._texts.put(encoded, contents, values, threads, update=True)
+
+    def _encoded(self, texts: list[str]) -> MultiVectors | CodedVectors:
+        """Return the tokens of texts as the index stores them."""
+        rows, table = table_encoder(self._encoder), self._texts.table
+        if table is None:
+            return encode_texts(self._encoder.encode_documents, texts)
+        assert rows is not None
+        return encode_rows(rows, texts, table)
 
     def delete(self, ids: Iterable[int | str], *, missing: Missing = "raise") -> None:
         """Delete texts by id.
@@ -313,7 +340,11 @@ class TextIndex:
         EngineError
             For texts in a database.
         """
-        self._texts.rebuild(fit, threads)
+        rows, texts = table_encoder(self._encoder), self._texts
+        if rows is not None and isinstance(texts, TextStore) and texts.was_default:
+            texts.replace_by_rows(rows)
+        else:
+            texts.rebuild(fit, threads)
 
     def save(self, path: str | os.PathLike[str] | None = None, *, overwrite: bool = False) -> None:
         """Write the vectors, the texts and the encoder's name to a folder.
@@ -460,7 +491,9 @@ class TextIndex:
         name = str(database.text_encoder)
         unsaved = any(change.texts is not None for change in changes)
         texts = TextStore(index, database)
-        loaded = cls(texts, required_encoder(name, encoder, place, encodes=unsaved))
+        model = required_encoder(name, encoder, place, encodes=unsaved)
+        _attach_table(texts.table, model, place)
+        loaded = cls(texts, model)
         try:
             for change in changes:
                 if change.metadata is None:
@@ -550,9 +583,8 @@ class TextIndex:
             For an invalid condition (FilterError), a wrong setting, `recall` without a
             calibration, or `mean` for an index without mean vectors.
         """
-        passage = passage_length(self._encoder)
         options = self._weighted(
-            SearchOptions(k, where, ids, candidates, recall, words, mean, explain, threads, passage)
+            SearchOptions(k, where, ids, candidates, recall, words, mean, explain, threads, self._passage)
         )
         texts = as_texts(queries, "queries")
         encoded = encode_texts(self._encoder.encode_queries, texts)
@@ -610,7 +642,7 @@ class TextIndex:
         TypeError, ValueError
             As for :meth:`search`, or if the encoder cannot map tokens to characters.
         """
-        chosen = self._weighted(SearchOptions(k, **options, passage=passage_length(self._encoder)))
+        chosen = self._weighted(SearchOptions(k, **options, passage=self._passage))
         more_texts = replace(chosen, k=min(chosen.num_candidates, _TEXTS_PER_SENTENCE * k))
         texts = as_texts(queries, "queries")
         encoded = encode_texts(self._encoder.encode_queries, texts)
@@ -681,6 +713,12 @@ class TextIndex:
         weights = chosen_weights(words, mean, score_weights(self._encoder))
         count = len(contents) if k is None else k
         return rerank_texts(self._encoder, query, contents, count, weights, threads).hits
+
+    @property
+    def _passage(self) -> int | None:
+        """The number of tokens of a passage, by which long texts are ranked."""
+        rows = None if self._texts.table is None else table_encoder(self._encoder)
+        return passage_length(self._encoder) if rows is None else rows.passage
 
     def _weighted(self, options: SearchOptions) -> SearchOptions:
         """Return the options with the weights of the score's parts."""
@@ -896,6 +934,19 @@ class TextIndex:
     def encoder(self) -> TextEncoder:
         """The text encoder."""
         return self._encoder
+
+
+def _attach_table(table: TableCodec | None, encoder: TextEncoder, place: Path) -> None:
+    """Give the codec of a loaded index the table of the text encoder."""
+    if table is None or isinstance(encoder, NoEncoder):
+        return
+    rows = table_encoder(encoder)
+    if rows is None:
+        raise ValueError(
+            f"{place} stores tokens as rows of a table, but the encoder {encoder.name!r} has none. Give the "
+            "TableEncoder that built the index."
+        )
+    table.attach(rows.codec)
 
 
 def _storing_means(batches: Iterable[MultiVectors], database: DocumentDatabase) -> Iterator[MultiVectors]:

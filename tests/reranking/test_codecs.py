@@ -16,13 +16,12 @@ from muvera.kernels.byte_tile import ADDITIONS
 from muvera.kernels.jit import kernel
 from muvera.kernels.tile import LANES, ROWS
 from muvera.kernels.token_codes import PAIR_ROWS, make_maxima
+from muvera.reranking.codec_files import read_codec, write_codec
 from muvera.reranking.codecs import (
     CODECS,
     TokenCodec,
     fit_plaid_codec,
     plaid_centroids,
-    read_codec,
-    write_codec,
 )
 from muvera.reranking.coded_vectors import CodedVectors, rank_decoded, score_coded
 

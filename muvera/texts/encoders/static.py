@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...utils.checks import import_extra, missing_extra
-from .base import ModelEncoder, ScoreWeights, TextSide
+from .base import ScoreWeights, TableEncoder, TextSide
 
 _PURPOSE = "The static encoder"
 _WEIGHTS = "weights/l2_supercat_256.safetensors"
@@ -19,7 +19,7 @@ _TOKENIZER = "tokenizers/l2_supercat_tokenizer_config.json"
 _QUERY_TOKENS = 512
 
 
-class StaticEncoder(ModelEncoder):
+class StaticEncoder(TableEncoder):
     """A text encoder that looks up each token in a table of 32,000 x 256 floats.
 
     pip installs the table with the package ``wordllama`` (MIT), so nothing is
@@ -43,8 +43,7 @@ class StaticEncoder(ModelEncoder):
 
     name = "static"
     score_weights = ScoreWeights(words=0.3, mean=0.3)
-    # Needs no long fit, which would take most of the time of a build.  Among the
-    # candidates of "fde" are more relevant texts, but the ten best are as good.
+    # If tokens are stored as vectors, not as rows: needs no long fit.
     first_stage = "mean"
 
     def __init__(self) -> None:
@@ -53,32 +52,32 @@ class StaticEncoder(ModelEncoder):
         tokenizers = import_extra("tokenizers", "static", _PURPOSE)
         rows = safetensors.load_file(folder / _WEIGHTS)["embedding.weight"].astype(np.float32)
         lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        self._rows: dict[TextSide, NDArray[np.float32]] = {
-            "document": rows / lengths,
-            "query": rows / lengths.mean(),
-        }
+        super().__init__(rows / lengths)
+        self._query_rows = rows / lengths.mean()
         self._tokenizer = tokenizers.Tokenizer.from_file(str(folder / _TOKENIZER))
 
-    def matrices(self, texts: list[str], side: TextSide) -> list[NDArray[np.float32]]:
-        """Return the token vectors of each text.
+    def document_rows(self, texts: list[str]) -> list[list[int]]:
+        """Return the rows of the table of each text.
 
         Parameters
         ----------
         texts : list of str
-            The documents or the queries.
-        side : {"document", "query"}
-            Unit vectors for documents; for queries, vectors whose lengths are weights.
-
-        Returns
-        -------
-        list of float32 (tokens, 256)
-            One array for each text, in order.
+            The documents.
         """
         # Without positions in the text, which tokenizers before 0.20 cannot leave out.
         encode = getattr(self._tokenizer, "encode_batch_fast", self._tokenizer.encode_batch)
-        encodings = encode(texts, add_special_tokens=False)
-        most = _QUERY_TOKENS if side == "query" else None
-        return [self._rows[side][np.asarray(encoding.ids[:most], np.int64)] for encoding in encodings]
+        return [encoding.ids for encoding in encode(texts, add_special_tokens=False)]
+
+    def query_matrices(self, texts: list[str]) -> list[NDArray[np.float32]]:
+        """Return the token vectors of each query, whose lengths are weights.
+
+        Parameters
+        ----------
+        texts : list of str
+            The queries.
+        """
+        rows = [np.array(own[:_QUERY_TOKENS], np.int64) for own in self.document_rows(texts)]
+        return [self._query_rows[own] for own in rows]
 
     def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]]:
         """Return the characters of each token vector, without space around them.
