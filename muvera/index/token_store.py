@@ -30,7 +30,7 @@ from ..reranking.pruning import (
     score_candidates,
 )
 from ..reranking.table_codec import TableCodec
-from ..reranking.table_search import TableScores, mean_similarities, score_exact, score_rounded
+from ..reranking.table_search import NO_SCORES, TableScores, score_exact, score_rounded
 from ..utils.arrays import load_npy
 from ..utils.hints import Argument, Message
 from .page_cache import MappedTokens, PageCache
@@ -564,27 +564,10 @@ class DocumentTokens:
         assert table is not None and codes is not None
         tokens = np.ascontiguousarray(query, np.float32)
         if not len(tokens) or not len(rows):
-            return TableScores(np.full(len(rows), -np.inf, np.float32), np.zeros(len(rows), np.int32))
+            return NO_SCORES._replace(scores=np.full(len(rows), -np.inf, np.float32))
         if exact:
             return score_exact(tokens, table, codes.ascending_runs(rows), passage)
         return score_rounded(tokens, table, codes.ascending_runs(rows), passage, threads)
-
-    def mean_cosines(
-        self, query: NDArray[Any], rows: Rows, places: NDArray[np.int32], passage: int | None
-    ) -> NDArray[np.float32]:
-        """Return the cosines of the mean tokens of a query and of texts' passages.
-
-        Parameters
-        ----------
-        query, rows, passage
-            As for :meth:`look_up`.
-        places : int32 (n,)
-            The passage of each text, from :meth:`look_up`.
-        """
-        table, codes = self.table, self.codes
-        assert table is not None and codes is not None
-        tokens = np.ascontiguousarray(query, np.float32)
-        return mean_similarities(tokens, table, codes.ascending_runs(rows), places, passage)
 
     def rank_rows(
         self, query: NDArray[Any], rows: Rows, k: int, passage: int | None = None, threads: int | None = 1

@@ -233,30 +233,25 @@ def score_looked_up(numbers: Any, offsets: Any, documents: Any, similarities: An
 
 
 @kernel
-def mean_cosines(table, units, numbers, offsets, documents, places, half, query, out):
-    """Write the cosine of `query` (depth,) and the mean row of each document's passage.
+def mean_products(numbers, offsets, documents, places, similarities, size, half, unit, out):
+    """Write the mean over each document's tokens of their products with a query's sum.
 
-    Passage ``places[i]`` is that of :func:`score_looked_up`.  The cosine is 0 if the
-    mean or the query is zero.
+    Of a long document, only the tokens of the passage ``places[i]`` count.  Other
+    parameters are those of :func:`score_looked_up`.
     """
-    depth = query.shape[0]
-    total = np.empty(depth, np.float32)
-    length = 0.0
-    for j in range(depth):
-        length += np.float64(query[j]) * np.float64(query[j])
+    stride = size * LANES
     for i in range(documents.shape[0]):
         start, stop = offsets[documents[i]], offsets[documents[i] + 1]
         if stop - start > 2 * half:
             start += places[i] * half
             stop = min(start + 2 * half, stop)
-        total[:] = 0
-        for token in range(start, stop):
-            row = np.int64(numbers[token])
-            unit, entries = units[row], table[row * depth : (row + 1) * depth]
-            for j in range(depth):
-                total[j] += unit * np.float32(np.int32(entries[j]) - ZERO)
-        product, square = 0.0, 0.0
-        for j in range(depth):
-            product += np.float64(total[j]) * np.float64(query[j])
-            square += np.float64(total[j]) * np.float64(total[j])
-        out[i] = product / np.sqrt(square * length) if square * length > 0 else 0.0
+        total = 0
+        for first in range(0, similarities.shape[0], stride):
+            for token in range(start, stop):
+                begin = first + np.int64(numbers[token]) * LANES
+                row = similarities[begin : begin + LANES]
+                sum_of_row = np.int32(0)
+                for j in range(LANES):
+                    sum_of_row += np.int32(row[j])
+                total += sum_of_row
+        out[i] = unit * total / max(1, stop - start)

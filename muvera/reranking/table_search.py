@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from ..kernels.tile import LANES, pack_columns
 from ..kernels.token_table import (
     MOST,
     exact_similarities,
-    mean_cosines,
+    mean_products,
     round_similarities,
     score_looked_up,
 )
@@ -31,6 +31,21 @@ _FEW, _MANY = 4096, 1 << 16
 _ROWS = 4096
 
 
+# Row numbers, offsets, and positions of texts.
+_Part = tuple[NDArray[np.unsignedinteger], NDArray[np.int64], NDArray[np.int64]]
+
+
+class Lookups(NamedTuple):
+    """The similarities of rows with a query, and the texts whose tokens look them up."""
+
+    parts: list[_Part]
+    #: int16 or float32 (panels * size * LANES,), in multiples of `unit`.
+    similarities: NDArray[Any]
+    size: int
+    unit: np.float32
+    half: int
+
+
 class TableScores(NamedTuple):
     """Scores of texts."""
 
@@ -39,11 +54,15 @@ class TableScores(NamedTuple):
     scores: NDArray[np.float32]
     #: The number of the best passage of each text.
     places: NDArray[np.int32]
+    lookups: Lookups
 
 
-def half_passage(passage: int | None) -> int:
-    """Return half of the tokens of a passage; texts with at most two are not split."""
-    return _WHOLE if passage is None else max(1, passage // 2)
+#: Scores of no texts.
+NO_SCORES = TableScores(
+    np.empty(0, np.float32),
+    np.empty(0, np.int32),
+    Lookups([], np.empty(0, np.int16), 0, np.float32(1), _WHOLE),
+)
 
 
 def score_rounded(
@@ -84,7 +103,7 @@ def score_rounded(
         )  # fmt: skip
 
     run_in_ranges(multiply, split_by_count(len(used), _ROWS), threads)
-    return _look_up(parts, similarities, size, passage, unit, threads)
+    return _look_up(Lookups(parts, similarities, size, unit, _half(passage)), threads)
 
 
 def score_exact(
@@ -104,47 +123,35 @@ def score_exact(
     packed = pack_columns(query)
     similarities = np.empty(len(packed) * len(rows) * LANES, np.float32)
     exact_similarities(read_only_view(rows), packed.reshape(-1), similarities)
-    return _look_up(parts, similarities, len(rows), passage, np.float32(1), 1)
+    return _look_up(Lookups(parts, similarities, len(rows), np.float32(1), _half(passage)), 1)
 
 
-def mean_similarities(
-    query: NDArray[np.float32],
-    codec: TableCodec,
-    runs: Sequence[CodedRun],
-    places: NDArray[np.int32],
-    passage: int | None,
-) -> NDArray[np.float32]:
-    """Return the cosine of the mean tokens of a query and of texts' best passages.
+def mean_similarities(found: TableScores, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the products of a query's sum with the mean tokens of best passages.
 
     Parameters
     ----------
-    query, codec, runs, passage
-        As for :func:`score_rounded`.
-    places : int32 (n,)
-        The number of the best passage of each text.
+    found : TableScores
+        From :func:`score_rounded`.
+    positions : int64 (n,)
+        Positions of texts in ``found.scores``, ascending.
 
     Returns
     -------
     float32 (n,)
     """
-    table = codec.rounded
-    depth = len(table.numbers) // len(table.units)
-    mean = np.zeros(depth, np.float32)
-    mean[: codec.dimension] = query.sum(axis=0)
-    out = np.empty(len(places), np.float32)
-    first = 0
-    for texts, positions in runs:
-        own = slice(first, first + len(positions))
-        mean_cosines(
-            table.numbers, table.units, codec.numbers(texts.tokens), texts.offsets, positions, places[own],
-            half_passage(passage), mean, out[own],
+    out = np.empty(len(positions), np.float32)
+    lookups = found.lookups
+    first, done = 0, 0
+    for numbers, offsets, documents in lookups.parts:
+        stop = int(np.searchsorted(positions, first + len(documents)))
+        chosen = positions[done:stop]
+        mean_products(
+            numbers, offsets, documents[chosen - first], found.places[chosen], lookups.similarities,
+            lookups.size, lookups.half, lookups.unit, out[done:stop],
         )  # fmt: skip
-        first = own.stop
+        first, done = first + len(documents), stop
     return out
-
-
-# Row numbers, offsets, and positions of texts.
-_Part = tuple[NDArray[np.unsignedinteger], NDArray[np.int64], NDArray[np.int64]]
 
 
 def _plan(
@@ -179,27 +186,27 @@ def _compact(codec: TableCodec, runs: Sequence[CodedRun]) -> tuple[list[_Part], 
     return [(read_only_view(places[numbers]), offsets, np.arange(count))], used
 
 
-def _look_up(
-    parts: list[_Part],
-    similarities: NDArray[np.generic],
-    size: int,
-    passage: int | None,
-    unit: np.float32,
-    threads: int | None,
-) -> TableScores:
-    count = sum(len(positions) for _, _, positions in parts)
+def _half(passage: int | None) -> int:
+    """Return half of the tokens of a passage."""
+    return _WHOLE if passage is None else max(1, passage // 2)
+
+
+def _look_up(lookups: Lookups, threads: int | None) -> TableScores:
+    """Score the texts of lookups."""
+    _, similarities, size, unit, half = lookups
+    count = sum(len(positions) for _, _, positions in lookups.parts)
     scores, places = np.empty(count, np.float32), np.empty(count, np.int32)
-    half = half_passage(passage)
     first = 0
-    for numbers, offsets, positions in parts:
-        out, at = scores[first : first + len(positions)], places[first : first + len(positions)]
+    for numbers, offsets, positions in lookups.parts:
+        part = slice(first, first + len(positions))
 
         def work(start: int, stop: int) -> None:
-            own = np.ascontiguousarray(positions[start:stop])
             score_looked_up(
-                numbers, offsets, own, similarities, size, half, unit, out[start:stop], at[start:stop]
-            )
+                numbers, offsets, documents[start:stop], similarities, size, half, unit, out[start:stop],
+                at[start:stop],
+            )  # fmt: skip
 
+        documents, out, at = np.ascontiguousarray(positions), scores[part], places[part]
         run_in_ranges(work, split_for_threads(len(positions), _FEW, _MANY, threads), threads)
-        first += len(positions)
-    return TableScores(scores, places)
+        first = part.stop
+    return TableScores(scores, places, lookups)

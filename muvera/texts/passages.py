@@ -20,7 +20,7 @@ from ..index.searching import Proposal, estimate, rank
 from ..index.token_store import Rows
 from ..reranking.chamfer import score_spans
 from ..reranking.pruning import ranked
-from ..reranking.table_search import TableScores
+from ..reranking.table_search import NO_SCORES, TableScores, mean_similarities
 from ..utils.parallel import run_in_ranges, split_by_count, threads_for_short_work
 
 
@@ -94,7 +94,7 @@ class Similarities:
         ]
 
     def means(self, ids: Sequence[Iterable[Any]]) -> list[dict[Any, float]] | None:
-        """Return the cosines of mean tokens by id for each query, if they are known.
+        """Return the products of mean tokens by id for each query, if they are known.
 
         Parameters
         ----------
@@ -142,9 +142,8 @@ class LookedUp(Similarities):
         """
         tokens, count = self.contents.tokens, len(self.queries)
         empty: Rows = np.empty(0, np.int64)
-        none = TableScores(np.empty(0, np.float32), np.empty(0, np.int32))
-        found = [(empty, none)] * count
-        best = [(empty, none.scores)] * count
+        found = [(empty, NO_SCORES)] * count
+        best = [(empty, NO_SCORES.scores)] * count
         threads = threads_for_short_work(self.threads) if count == 1 else 1
 
         def work(start: int, stop: int) -> None:
@@ -188,7 +187,7 @@ class LookedUp(Similarities):
         return found
 
     def means(self, ids: Sequence[Iterable[Any]]) -> list[dict[Any, float]] | None:
-        """Return the cosines of the mean tokens of queries and of texts' best passages.
+        """Return the products of mean tokens of queries and of texts' best passages.
 
         Parameters
         ----------
@@ -198,10 +197,9 @@ class LookedUp(Similarities):
         found = []
         for q, names in enumerate(ids):
             rows = self._rows_of(q, list(names))
-            own, kept = self._kept[q]
-            places = kept.places[np.searchsorted(own, rows)]
-            cosines = self.contents.tokens.mean_cosines(self.queries[q], rows, places, self.passage)
-            found.append(dict(zip(self.contents.ids.of(rows).tolist(), cosines.tolist(), strict=True)))
+            scored, scores = self._kept[q]
+            products = mean_similarities(scores, np.searchsorted(scored, rows))
+            found.append(dict(zip(self.contents.ids.of(rows).tolist(), products.tolist(), strict=True)))
         return found
 
     def _rows_of(self, query: int, ids: list[Any]) -> Rows:
