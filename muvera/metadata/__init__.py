@@ -184,7 +184,7 @@ def is_utf8(text: str) -> bool:
     ----------
     text : str
     """
-    return text.encode(errors="ignore").decode() == text
+    return text.isascii() or text.encode(errors="ignore").decode() == text
 
 
 class _Walk(Generic[Condition]):
@@ -297,6 +297,8 @@ def encode_metadata(metadata: object, identity: object) -> str:
     TypeError, ValueError
         For anything that is not such a mapping, or that JSON cannot represent.
     """
+    if metadata == {}:
+        return "{}"
     if not isinstance(metadata, Mapping):
         raise TypeError(
             f"The metadata of document {identity!r} must be a dictionary, got {type(metadata).__name__}."

@@ -251,7 +251,8 @@ class DocumentDatabase:
                 version = _version(connection) % 2**30 + 1
                 self._pending = (version, also)
                 connection.execute("BEGIN")
-                for identity in deleted:
+                (count,) = connection.execute("SELECT count(*) FROM documents").fetchone()
+                for identity in deleted if count else ():
                     _remove(connection, identity, self.has_means)
                 (last,) = connection.execute("SELECT max(row) FROM documents").fetchone()
                 self._words.forget_rows((last or 0) + 1)
@@ -601,16 +602,18 @@ def _store(connection: sqlite3.Connection, document: Row, with_mean: bool) -> No
     """Insert a document, or change the metadata of a stored one."""
     inserted = connection.execute(
         "INSERT OR IGNORE INTO documents (id, text, metadata) VALUES (?, ?, ?)", document[:3]
-    ).rowcount
-    query = "SELECT row FROM documents WHERE id = ?"
-    (row,) = connection.execute(query, (document.id,)).fetchone()
-    if inserted:
+    )
+    row = inserted.lastrowid
+    if inserted.rowcount:
         connection.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (row, spaced(document.text)))
         if with_mean and document.mean is not None:
             connection.execute("INSERT INTO means VALUES (?, ?)", (row, document.mean))
     else:
+        (row,) = connection.execute("SELECT row FROM documents WHERE id = ?", (document.id,)).fetchone()
         connection.execute("UPDATE documents SET metadata = ? WHERE row = ?", (document.metadata, row))
         connection.execute("DELETE FROM metadata_values WHERE row = ?", (row,))
+    if document.metadata == "{}":
+        return
     values = [(*value, row) for value in comparable_values(json.loads(document.metadata))]
     connection.executemany("INSERT OR IGNORE INTO metadata_values VALUES (?, ?, ?, ?)", values)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,15 @@ from .base import ScoreWeights, TableEncoder, TextSide
 _PURPOSE = "The static encoder"
 _WEIGHTS = "weights/l2_supercat_256.safetensors"
 _TOKENIZER = "tokenizers/l2_supercat_tokenizer_config.json"
+
+# Words whose rows are kept: about 20 MB.
+_KEPT_WORDS = 1 << 16
+
+# Text that the tokenizer reads as a token of its own, without a space before the rest.
+_MARKER = re.compile("<unk>|</?s>")
+
+# A run of spaces with the characters after it.
+_WORD = re.compile(" +[^ ]*")
 
 # Queries are cut, because a search takes longer in proportion to their tokens.
 _QUERY_TOKENS = 512
@@ -55,6 +66,9 @@ class StaticEncoder(TableEncoder):
         super().__init__(rows / lengths)
         self._query_rows = rows / lengths.mean()
         self._tokenizer = tokenizers.Tokenizer.from_file(str(folder / _TOKENIZER))
+        # The rows of words, which are the same in every text.
+        self._space = [self._tokenizer.token_to_id("\u2581")]
+        self._words: dict[str, list[int]] = {"": self._space}
 
     def document_rows(self, texts: list[str]) -> list[list[int]]:
         """Return the rows of the table of each text.
@@ -64,9 +78,19 @@ class StaticEncoder(TableEncoder):
         texts : list of str
             The documents.
         """
+        # The tokenizer reads a text as one word, which takes longer.  No token contains
+        # a space after another character.
+        split = [_words_of(text) for text in texts]
+        words = self._words
+        unknown = list(set(chain.from_iterable(split)).difference(words))
         # Without positions in the text, which tokenizers before 0.20 cannot leave out.
         encode = getattr(self._tokenizer, "encode_batch_fast", self._tokenizer.encode_batch)
-        return [encoding.ids for encoding in encode(texts, add_special_tokens=False)]
+        encodings = encode(unknown, add_special_tokens=False)
+        words.update((word, encoding.ids) for word, encoding in zip(unknown, encodings, strict=True))
+        rows = [list(chain.from_iterable(map(words.__getitem__, own))) for own in split]
+        if len(words) > _KEPT_WORDS:
+            self._words = {"": self._space}
+        return rows
 
     def query_matrices(self, texts: list[str]) -> list[NDArray[np.float32]]:
         """Return the token vectors of each query, whose lengths are weights.
@@ -97,6 +121,18 @@ class StaticEncoder(TableEncoder):
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         offsets = encoding.offsets[:_QUERY_TOKENS] if side == "query" else encoding.offsets
         return [(stop - len(text[start:stop].lstrip()), stop) for start, stop in offsets]
+
+
+def _words_of(text: str) -> list[str]:
+    """Split a text before each run of spaces, and leave out the first of them.
+
+    The tokenizer puts a space before each word.
+    """
+    if not text or _MARKER.search(text):
+        return [text] if text else []
+    if "  " in text or text[0] == " ":
+        return [word[1:] for word in _WORD.findall(f" {text}")]
+    return text.split(" ")
 
 
 def _package_folder() -> Path:
