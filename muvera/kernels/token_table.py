@@ -95,7 +95,7 @@ def round_similarities(table, units, used, places, packed, biases, factors, size
 
 @kernel
 def exact_similarities(rows, packed, out):
-    """Write the products of all `rows` (n, depth) with packed query tokens as floats."""
+    """Write the products of all `rows` (n, depth) with packed query tokens."""
     count, depth = rows.shape
     flat = rows.reshape(-1)
     sums = np.empty(ROWS * LANES, np.float32)
@@ -181,7 +181,7 @@ def _scoring(total: types.Type) -> Any:
 
     @kernel
     def score(numbers, offsets, documents, similarities, size, half, unit, out, places):
-        stride = size * LANES
+        stride = max(1, size) * LANES
         maxima = np.empty(2 * LANES, similarities.dtype)
         sums = np.empty(64, total)
         for i in range(documents.shape[0]):
@@ -202,9 +202,7 @@ def _scoring(total: types.Type) -> Any:
                 for j in range(passages):
                     begin = start + (j + 1) * half
                     side = (j + 1) % 2 * LANES
-                    _write_maxima(
-                        numbers, begin, min(begin + half, stop), similarities, first, maxima, side
-                    )
+                    _write_maxima(numbers, begin, min(begin + half, stop), similarities, first, maxima, side)
                     sums[j] += sum_of_larger(maxima)
             for j in range(1, passages):
                 if sums[j] > sums[places[i]]:
@@ -239,7 +237,7 @@ def mean_products(numbers, offsets, documents, places, similarities, size, half,
     Of a long document, only the tokens of the passage ``places[i]`` count.  Other
     parameters are those of :func:`score_looked_up`.
     """
-    stride = size * LANES
+    stride = max(1, size) * LANES
     for i in range(documents.shape[0]):
         start, stop = offsets[documents[i]], offsets[documents[i] + 1]
         if stop - start > 2 * half:

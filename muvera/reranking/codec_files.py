@@ -11,9 +11,7 @@ from .codecs import Int8Codec, ResidualCodec, TokenCodec
 from .table_codec import TableCodec
 
 # Classes of codecs by their kind.
-_CLASSES: dict[str, type[TokenCodec]] = {
-    kind.kind: kind for kind in (Int8Codec, ResidualCodec, TableCodec)
-}
+_CLASSES: dict[str, type[TokenCodec]] = {kind.kind: kind for kind in (Int8Codec, ResidualCodec, TableCodec)}
 
 # In place of the unit of a codec without one.
 _ONE = np.ones(1)

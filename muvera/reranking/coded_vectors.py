@@ -8,7 +8,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..data.multivectors import MultiVectors
-from ..data.validation import Ids, IdsLike, as_ids, as_offsets, offsets_from_lengths, read_only_view, rows_of_texts
+from ..data.validation import (
+    Ids,
+    IdsLike,
+    as_ids,
+    as_offsets,
+    offsets_from_lengths,
+    read_only_view,
+    rows_of_texts,
+)
 from ..kernels.tile import pack_columns
 from ..kernels.token_codes import score_codes, score_decoded
 from .codecs import TokenCodec

@@ -53,7 +53,7 @@ class TableCodec(TokenCodec):
 
     def __init__(self, checksum: NDArray[np.uint8], shape: NDArray[np.int64]) -> None:
         valid = checksum.dtype == np.uint8 and checksum.shape == (32,) and shape.shape == (2,)
-        if not valid or shape.dtype.kind != "i" or not 0 < shape.min() or shape.max() >= 1 << 32:
+        if not valid or shape.dtype.kind != "i" or not shape.min() > 0 or shape.max() >= 1 << 32:
             raise ValueError("The codec's checksum must be 32 bytes, and its shape two positive integers.")
         self.num_rows, dimension = shape.tolist()
         self._rows: NDArray[np.float32] | None = None
@@ -89,7 +89,12 @@ class TableCodec(TokenCodec):
         ValueError
             For another table.
         """
-        if not isinstance(table, np.ndarray) or table.dtype != np.float32 or table.ndim != 2 or not table.size:
+        if (
+            not isinstance(table, np.ndarray)
+            or table.dtype != np.float32
+            or table.ndim != 2
+            or not table.size
+        ):
             raise ValueError(f"A table of token vectors must be float32 (rows, columns), got {given(table)}.")
         if table.shape[1] > MAX_DEPTH:
             raise ValueError(f"A table has at most {MAX_DEPTH:,} columns, got {table.shape[1]:,}.")
@@ -157,9 +162,7 @@ class TableCodec(TokenCodec):
             for start in range(0, len(table), _SHORT // 16):  # blocks that stay in the cache
                 rows = slice(start, start + _SHORT // 16)
                 numbers[rows, : self.dimension] = np.rint(table[rows] / units[rows, np.newaxis]) + ZERO
-            self._rounded = RoundedTable(
-                read_only_view(numbers).reshape(-1), read_only_view(units)
-            )
+            self._rounded = RoundedTable(read_only_view(numbers).reshape(-1), read_only_view(units))
         return self._rounded
 
     def numbers(self, codes: NDArray[np.uint8]) -> NDArray[np.unsignedinteger]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.validation import rows_of_texts, read_only_view
+from ..data.validation import read_only_view
 from ..kernels.tile import LANES, pack_columns
 from ..kernels.token_table import (
     MOST,
@@ -18,7 +19,7 @@ from ..kernels.token_table import (
     score_looked_up,
 )
 from ..utils.parallel import run_in_ranges, split_by_count, split_for_threads
-from .coded_vectors import CodedRun, CodedVectors
+from .coded_vectors import CodedRun
 from .table_codec import TableCodec
 
 # Half of a passage that no text exceeds.
@@ -32,11 +33,11 @@ _ROWS = 4096
 
 
 # Row numbers, offsets, and positions of texts.
-_Part = tuple[NDArray[np.unsignedinteger], NDArray[np.int64], NDArray[np.int64]]
+_Part = tuple[NDArray[np.unsignedinteger[Any]], NDArray[np.int64], NDArray[np.int64]]
 
 
 class Lookups(NamedTuple):
-    """The similarities of rows with a query, and the texts whose tokens look them up."""
+    """Similarities of rows with a query, and the texts whose tokens look them up."""
 
     parts: list[_Part]
     #: int16 or float32 (panels * size * LANES,), in multiples of `unit`.
@@ -157,7 +158,7 @@ def mean_similarities(found: TableScores, positions: NDArray[np.int64]) -> NDArr
 def _plan(
     codec: TableCodec, runs: Sequence[CodedRun]
 ) -> tuple[list[_Part], NDArray[np.int64], int, NDArray[np.int64]]:
-    """Return texts, the rows that they contain, the number of places, and each row's."""
+    """Return texts, their rows, the number of places, and the place of each row."""
     tokens = sum(
         texts.num_tokens if len(at) == len(texts) else int((texts.offsets[at + 1] - texts.offsets[at]).sum())
         for texts, at in runs
@@ -173,7 +174,7 @@ def _plan(
 
 
 def _compact(codec: TableCodec, runs: Sequence[CodedRun]) -> tuple[list[_Part], NDArray[np.int64]]:
-    """Return texts whose tokens are numbers of the rows that they contain, and these."""
+    """Return texts whose tokens are numbers of their distinct rows, and these rows."""
     selected = [texts[positions] for texts, positions in runs]
     numbers = np.concatenate([codec.numbers(texts.tokens) for texts in selected])
     codec.require_rows(numbers)
@@ -193,20 +194,32 @@ def _half(passage: int | None) -> int:
 
 def _look_up(lookups: Lookups, threads: int | None) -> TableScores:
     """Score the texts of lookups."""
-    _, similarities, size, unit, half = lookups
-    count = sum(len(positions) for _, _, positions in lookups.parts)
+    count = sum(len(documents) for _, _, documents in lookups.parts)
     scores, places = np.empty(count, np.float32), np.empty(count, np.int32)
     first = 0
-    for numbers, offsets, positions in lookups.parts:
-        part = slice(first, first + len(positions))
-
-        def work(start: int, stop: int) -> None:
-            score_looked_up(
-                numbers, offsets, documents[start:stop], similarities, size, half, unit, out[start:stop],
-                at[start:stop],
-            )  # fmt: skip
-
-        documents, out, at = np.ascontiguousarray(positions), scores[part], places[part]
-        run_in_ranges(work, split_for_threads(len(positions), _FEW, _MANY, threads), threads)
-        first = part.stop
+    for numbers, offsets, documents in lookups.parts:
+        stop = first + len(documents)
+        work = partial(
+            _score_range, lookups, numbers, offsets, np.ascontiguousarray(documents), scores[first:stop],
+            places[first:stop],
+        )  # fmt: skip
+        run_in_ranges(work, split_for_threads(len(documents), _FEW, _MANY, threads), threads)
+        first = stop
     return TableScores(scores, places, lookups)
+
+
+def _score_range(
+    lookups: Lookups,
+    numbers: NDArray[np.unsignedinteger[Any]],
+    offsets: NDArray[np.int64],
+    documents: NDArray[np.int64],
+    scores: NDArray[np.float32],
+    places: NDArray[np.int32],
+    start: int,
+    stop: int,
+) -> None:
+    """Score the documents of a range."""
+    score_looked_up(
+        numbers, offsets, documents[start:stop], lookups.similarities, lookups.size, lookups.half,
+        lookups.unit, scores[start:stop], places[start:stop],
+    )  # fmt: skip

@@ -670,9 +670,7 @@ def _schema(connection: sqlite3.Connection) -> list[Any]:
     return sorted(connection.execute(query), key=str)
 
 
-def _new_connection(
-    text_encoder: str, passage: int | None = None, means: bool = True
-) -> sqlite3.Connection:
+def _new_connection(text_encoder: str, passage: int | None = None, means: bool = True) -> sqlite3.Connection:
     """Return a connection to an empty database."""
     connection = _connect("")  # in memory while small, in a temporary file when large
     connection.executescript(_SCHEMA)

@@ -150,8 +150,8 @@ class Texts(Protocol):
         Parameters
         ----------
         encoded : MultiVectors or CodedVectors
-            The token vectors of the texts, as codes if :attr:`table` is not None, in the same order.  Without ids, the texts
-            get the next integers.
+            The token vectors of the texts, in the same order; codes if :attr:`table`
+            is not None.  Without ids, the texts get the next integers.
         texts : list of str
         metadata : sequence of mapping
             One for each text.

@@ -188,9 +188,7 @@ class TextStore:
         """
         if self.table is not None and len(queries) > _SCORED:
             groups = [slice(first, first + _SCORED) for first in range(0, len(queries), _SCORED)]
-            return [
-                parts for group in groups for parts in self.rank(queries[group], encoded[group], options)
-            ]
+            return [parts for group in groups for parts in self.rank(queries[group], encoded[group], options)]
         index = self.vectors
         within = options.ids
         if options.where:
@@ -344,7 +342,11 @@ class TextStore:
         """True if an older version built this index for an encoder with a table."""
         contents = self._vectors.contents
         config = FDEConfig.preset("mean", contents.config.dimension)
-        return contents.settings.tokens == "int8" and not contents.settings.keep_exact and contents.config == config
+        return (
+            contents.settings.tokens == "int8"
+            and not contents.settings.keep_exact
+            and contents.config == config
+        )
 
     def replace_by_rows(self, encoder: TableEncoder) -> None:
         """Store tokens as rows of the encoder's table; save if a folder is open.
