@@ -88,7 +88,10 @@ def score_rounded(
     """
     table, rounded = codec.rounded, codec.query(query)
     tokens = len(query)
-    peak = float(np.sqrt(np.einsum("ij,ij->i", query, query).max(initial=0))) * codec.longest
+    # Rounding to bytes makes a vector longer by at most this factor: half a step of its
+    # largest entry in each coordinate.
+    longer = 1 + codec.dimension**0.5 / 254
+    peak = float(np.sqrt(np.einsum("ij,ij->i", query, query).max())) * codec.longest * longer**2
     unit = np.float32(peak / MOST) if peak > 0 else np.float32(1)
     factors = np.zeros(len(rounded.biases), np.float32)
     factors[:tokens] = rounded.units / unit

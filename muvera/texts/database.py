@@ -29,7 +29,7 @@ from ..metadata import (
 )
 from ..metadata import TextDocument as TextDocument
 from ..utils.locks import hold_during_fork
-from .words import TOKENIZER, WordScores, as_match, distinct_words, spaced
+from .words import TOKENIZER, WordScores, as_match, counted_words, spaced
 
 # ``metadata_values`` has a row for each comparable value of each field, and one of kind
 # "present" for each field.
@@ -348,8 +348,9 @@ class DocumentDatabase:
     ) -> list[tuple[int | str, float]]:
         """Return the best documents by BM25 for the words of a text.
 
-        Only the rarest of the first 64 distinct words count.  In scripts without
-        spaces, each pair of neighboring characters is a word.
+        A word counts as often as the text contains it.  Only the rarest of the first 64
+        distinct words count, and stop words only if there are no others.  In scripts
+        without spaces, each pair of neighboring characters is a word.
 
         Parameters
         ----------
@@ -388,7 +389,7 @@ class DocumentDatabase:
         )
         with self._lock, _damage_as_value_error():
             connection = self._settled()
-            words = self._words.rarest(connection, distinct_words(text))
+            words = self._words.rarest(connection, counted_words(text))
             if not parameters:
                 return self._words.best(connection, words, k)
             return self._read(query, [as_match(words), *parameters, k]) if words else []

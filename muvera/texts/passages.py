@@ -181,7 +181,7 @@ class LookedUp(Similarities):
                 scores = self.contents.tokens.look_up(
                     self.queries[q], rows, passage=self.passage, exact=True
                 ).scores
-            order = best_first(scores, len(scores))
+            order = best_first(scores, len(scores))  # without texts that have no tokens
             names = self.contents.ids.of(rows[order]).tolist()
             found.append(dict(zip(names, scores[order].tolist(), strict=True)))
         return found

@@ -198,7 +198,8 @@ class TextStore:
         passage = options.passage if has_long_texts(index.contents, options.passage) else None
         table = self.table
         count = options.num_candidates if options.recall is None or table is not None else None
-        ranked = (count or _RANKED * options.k) if mixed or passage else options.k
+        reordered = mixed or (passage is not None and table is None)
+        ranked = (count or _RANKED * options.k) if reordered else options.k
         plan = SearchPlan(
             ranked, within, count, None if table is not None else options.recall, threads=options.threads
         )
@@ -207,7 +208,9 @@ class TextStore:
         found = kind(contents, encoded, passage, options.threads)
         # Decoding codes takes longer than scoring by codes, so only the best by all
         # parts are decoded.  A search for a recall stops at scores of floats.
-        coded = ranked > options.k and count is not None and contents.tokens.codec is not None
+        coded = mixed
+        if table is None:
+            coded = ranked > options.k and count is not None and contents.tokens.codec is not None
         maxsim = found.of_rows(proposal, coded)
         matches: list[dict[Any, float]] = [{} for _ in queries]
         if options.words:

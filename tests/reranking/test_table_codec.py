@@ -51,6 +51,8 @@ def test_exact_scores_are_the_chamfer_similarities_of_decoded_tokens(rows, colum
     codec = TableCodec.of_table(table_of(rows, columns, seed))
     texts = texts_of(codec, lengths, seed)
     query = table_of(tokens, columns, seed + 100)
+    query[0] = codec.table[np.linalg.norm(codec.table, axis=1).argmax()]  # the largest similarity
+    query[0] *= np.linalg.norm(query, axis=1).max() / np.linalg.norm(query[0])
     runs = [(texts, np.arange(len(texts)))]
     scores = score_exact(query, codec, runs).scores
     wanted = [chamfer(query, own) if len(own) else -np.inf for own in texts.decoded()]

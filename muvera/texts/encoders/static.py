@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...utils.checks import import_extra, missing_extra
-from .base import ScoreWeights, TableEncoder, TextSide
+from .base import TableEncoder, TextSide
 
 _PURPOSE = "The static encoder"
 _WEIGHTS = "weights/l2_supercat_256.safetensors"
@@ -53,9 +53,6 @@ class StaticEncoder(TableEncoder):
     """
 
     name = "static"
-    score_weights = ScoreWeights(words=0.3, mean=0.3)
-    # If tokens are stored as vectors, not as rows: needs no long fit.
-    first_stage = "mean"
 
     def __init__(self) -> None:
         folder = _package_folder()
