@@ -214,7 +214,7 @@ class MuveraIndex:
     @classmethod
     def from_batches(
         cls,
-        batches: Iterable[tuple[MultiVectors, CodedVectors | None]],
+        batches: Iterable[tuple[MultiVectors | CodedVectors, CodedVectors | None]],
         encoder: str | FDEConfig | FDEEncoder | None,
         settings: IndexSettings,
         destination: Destination | None,
@@ -231,7 +231,8 @@ class MuveraIndex:
         Parameters
         ----------
         batches : iterable of tuple
-            Documents, and their codes if they are known.
+            Documents, and their codes if they are known.  If tokens are rows of a
+            table, documents are codes.
         encoder : str, configuration or fitted encoder, optional
             As for the class.
         settings : IndexSettings
@@ -270,8 +271,13 @@ class MuveraIndex:
             first = next(each, None)
             if first is None:
                 raise ValueError("There are no documents to build an index of. Give at least one batch.")
-            chosen = default_preset(first[0]) if encoder is None else encoder
-            config, fitted = as_encoder(chosen, first[0].dimension)
+            documents = first[0]
+            chosen = (
+                default_preset(documents)
+                if encoder is None and isinstance(documents, MultiVectors)
+                else encoder
+            )
+            config, fitted = as_encoder(chosen, documents.dimension if codec is None else codec.dimension)
             index = cls.of(IndexContents.empty(config, settings, fitted, codec))
             with index.change() as change:
                 change.staging = staging

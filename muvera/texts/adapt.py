@@ -196,6 +196,9 @@ class AdaptedTexts:
     #: The new encoder makes the mean vectors of the candidates.
     has_means = True
 
+    #: The old index cannot store what the new encoder makes.
+    table = None
+
     def __init__(
         self, index: TextIndex, encoder: TextEncoder, token_map: NDArray[np.float32], candidates: int
     ) -> None:

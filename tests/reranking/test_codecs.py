@@ -17,13 +17,12 @@ from muvera.kernels.byte_tile import make_tiles
 from muvera.kernels.jit import kernel
 from muvera.kernels.tile import LANES
 from muvera.kernels.token_codes import make_maxima, rows_of
+from muvera.reranking.codec_files import read_codec, write_codec
 from muvera.reranking.codecs import (
     CODECS,
     TokenCodec,
     fit_plaid_codec,
     plaid_centroids,
-    read_codec,
-    write_codec,
 )
 from muvera.reranking.coded_vectors import CodedVectors, rank_decoded, score_coded
 
