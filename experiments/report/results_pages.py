@@ -13,6 +13,7 @@ from ..runner.provenance import machine_text
 from .pictures import plot_of, write_picture
 from .stored_results import load_results
 from .table import Table, markdown
+from .verdicts import verdict_of
 
 #: Name of a page -> the question that it answers, the advice that follows from it, and
 #: experiments.
@@ -97,7 +98,8 @@ Figures and tables are numbered as in the first version of arXiv 2405.19504. The
 and five other BEIR collections of up to 8.8 million documents, a C++ engine with DiskANN, and recall of judged
 documents. Here the collections are small, only lotte500-colbertv2 has token vectors of ColBERTv2, graphs are built
 by hnswlib, and 10-recall@N is the share of exact Chamfer's ten best documents. Absolute values
-therefore differ. What can be compared is which choice is better, and by how much.""",
+therefore differ. What can be compared is which choice is better, and by how much. "Holds here" and the sentence
+beside it follow from the stored results by the rules in `experiments/report/verdicts.py`.""",
 }
 
 _GUIDE = """\
@@ -161,7 +163,7 @@ def write_pages(folder: Path, results: Path) -> list[Path]:
         stored = [values for values in (load_results(member, results) for member in members) if values]
         if stored:
             sections = [experiment_section(values, folder) for values in stored]
-            pages[name] = "\n\n".join([f"# {question}", *_introduction(name, stored), *sections])
+            pages[name] = "\n\n".join([f"# {question}", *_introduction(name, stored, results), *sections])
             questions.append([f"[{question}]({name}.md)", advice])
     pages["index"] = "\n\n".join(
         ["# Results", _GUIDE, markdown(Table("", ["measurements", "advice"], questions))]
@@ -172,17 +174,19 @@ def write_pages(folder: Path, results: Path) -> list[Path]:
     return paths
 
 
-def _introduction(name: str, stored: Sequence[dict[str, Any]]) -> list[str]:
-    """Return a page's text before its sections, and the paper's results with links."""
+def _introduction(name: str, stored: Sequence[dict[str, Any]], results: Path) -> list[str]:
+    """Return a page's text before its sections, with the verdicts on a paper."""
     if name not in _INTRODUCTIONS:
         return []
     rows = []
     for values in stored:
         content = values["configuration"]
         source = content["reproduces"].removeprefix("MUVERA paper, ")
+        verdict = verdict_of(values["experiment"], results)
         claim = " ".join(content["paper"].split())
-        rows.append([f"{source}", claim, f"[{content['title']}](#{_anchor(content['title'])})"])
-    return [_INTRODUCTIONS[name], markdown(Table("", ["in the paper", "the paper found", "here"], rows))]
+        rows.append([f"[{source}](#{_anchor(content['title'])})", claim, verdict.holds, verdict.text])
+    header = ["in the paper", "the paper found", "holds here", "measured here"]
+    return [_INTRODUCTIONS[name], markdown(Table("", header, rows))]
 
 
 def _anchor(title: str) -> str:
