@@ -157,13 +157,14 @@ def _nearest(stored: StoredTables, _: Path) -> Verdict:
 def _heuristic(stored: StoredTables, _: Path) -> Verdict:
     """Compare numbers of candidates for a recall of .80 and .95."""
     title, fde, tokens = "candidates that reach", "paper (40,6,128) to 10240", "single vectors"
-    fewer, shown = [], []
+    fewer, halved, shown = [], [], []
     names = stored.collections(title)
     for recall in (".80", ".95"):
         ours = [stored.shown(title, [fde, recall], name) for name in names]
         theirs = [stored.shown(title, [tokens, recall], name) for name in names]
         twice = [stored.shown(title, [f"{tokens} without deduplication", recall], name) for name in names]
         fewer.append([number_of(a) < number_of(b) for a, b in zip(ours, theirs, strict=True)])
+        halved += [2 * number_of(a) <= number_of(b) for a, b in zip(ours, theirs, strict=True)]
         shown.append(
             f"for a recall of {recall}, 10,240 floats take {'/'.join(ours)} candidates, the heuristic takes "
             f"{'/'.join(theirs)}, and {'/'.join(twice)} without deduplication"
@@ -171,7 +172,8 @@ def _heuristic(stored: StoredTables, _: Path) -> Verdict:
     by_name = [all(column) for column in zip(*fewer, strict=True)]
     winners = [name for name, held in zip(names, by_name, strict=True) if held]
     where = f"FDEs need fewer candidates than the heuristic on {join(winners) or 'no collection'}"
-    text = f"{where} ({len(winners)} of {len(names)}): {'; '.join(shown)} ({', '.join(names)})."
+    half = f"at most half as many in {sum(halved)} of {len(halved)} comparisons"
+    text = f"{where} ({len(winners)} of {len(names)}), {half}: {'; '.join(shown)} ({', '.join(names)})."
     return Verdict(share(by_name), text)
 
 
