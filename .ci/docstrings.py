@@ -1,9 +1,8 @@
 """Check the docstrings of public names with numpydoc's validator.
 
-Public are the names in ``muvera.__all__``, the objects shown in ``docs/reference``, and
-the public members of both.  ``[tool.numpydoc_validation]`` in ``pyproject.toml`` lists
-the checks.  One check is added: a function that raises an error has a section Raises
-(RS01).
+``docs/versions.md`` defines which names are public.  ``[tool.numpydoc_validation]`` in
+``pyproject.toml`` lists the checks.  One check is added: a function that raises an
+error has a section Raises (RS01).
 """
 
 import ast
@@ -24,12 +23,30 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 
-def shown_names() -> Iterator[str]:
-    """Yield the names in ``muvera.__all__`` and in the reference."""
-    for name in import_module("muvera").__all__:
-        yield f"muvera.{name}"
-    for page in sorted((ROOT / "docs" / "reference").glob("*.md")):
-        yield from re.findall(r"^::: (\S+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+def entries() -> dict[str, str]:
+    """Return the options of each public name's entry in the reference.
+
+    They are empty for names of ``muvera.__all__`` and of the page of errors that have
+    no entry.
+    """
+    docs = ROOT / "docs"
+    errors = re.findall(
+        r"^### `(muvera\.\S+)`", (docs / "errors.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    names = dict.fromkeys([f"muvera.{name}" for name in import_module("muvera").__all__] + errors, "")
+    for page in sorted((docs / "reference").glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        names |= dict(re.findall(r"^::: (\S+)\n((?: {4}.*\n)*)", text, re.MULTILINE))
+    return names
+
+
+def leaves_out(options: str, member: str) -> bool:
+    """Return True if an entry with these options does not show a member."""
+    listed = re.search(r"members: \[(.*)\]", options)
+    hidden = re.findall(r'"!(.*?)"', options)
+    return bool(listed and member not in re.split(r",\s*", listed[1])) or any(
+        re.search(pattern, member) for pattern in ["^_", *hidden]
+    )
 
 
 def load(name: str) -> object:
@@ -42,13 +59,9 @@ def load(name: str) -> object:
     return value
 
 
-def with_members(name: str) -> Iterator[str]:
+def with_members(name: str, options: str) -> Iterator[str]:
     """Yield a name and its public members that are defined in this package."""
     value = load(name)
-    if isinstance(value, ModuleType):
-        for member in getattr(value, "__all__", ()):
-            yield from with_members(f"{name}.{member}")
-        return
     if callable(value):
         yield name
     if inspect.isclass(value):
@@ -56,7 +69,7 @@ def with_members(name: str) -> Iterator[str]:
             if owner.__module__.partition(".")[0] == "muvera":
                 for member, defined in vars(owner).items():
                     kinds = (property, classmethod, staticmethod)
-                    if not member.startswith("_") and (callable(defined) or isinstance(defined, kinds)):
+                    if not leaves_out(options, member) and (callable(defined) or isinstance(defined, kinds)):
                         yield f"{name}.{member}"
 
 
@@ -79,9 +92,9 @@ def main() -> int:
     config = parse_config(ROOT)
     names: set[str] = set()
     skipped: list[str] = []
-    for name in shown_names():
+    for name, options in entries().items():
         try:
-            names.update(with_members(name))
+            names.update(with_members(name, options))
         except ImportError as error:
             skipped.append(f"{name} is not checked: {error}")
     found: list[str] = []

@@ -161,6 +161,7 @@ def _experiment(name: str, content: dict[str, Any]) -> Experiment:
     for table in tables:
         require_known(table, _TABLES, "table")
     entries = [entry for line, row in enumerate(given.get("systems", [])) for entry in _entries(row, line)]
+    _require_enough_candidates(entries, given["k"])
     names = [point.name for entry in entries for point in entry.points()]
     for point in names:
         _require(names.count(point) == 1, f"Two points have the name {point!r}. Give their systems labels.")
@@ -222,6 +223,21 @@ def _product(lists: dict[str, list[Any]]) -> list[dict[str, Any]]:
 def _require_arguments(system: str, side: Any, arguments: dict[str, Any]) -> None:
     for name in arguments:
         require_known(name, arguments_of(SYSTEMS[system], side), f"{side} argument of {system}")
+
+
+def _require_enough_candidates(entries: Iterable[Entry], k: int) -> None:
+    """Raise ValueError for fewer candidates than `k`; 0 ranks none.
+
+    Systems rank at least `k`, so such a point would repeat the one with `k` candidates.
+    """
+    for entry in entries:
+        for query in entry.queries:
+            number = query.get("candidates", k)
+            _require(
+                type(number) is not int or not 0 < number < k,
+                f"{entry.label}: candidates={number} is below k={k}, but a search ranks at least k documents. "
+                "Raise candidates, or lower k.",
+            )
 
 
 def _require_keys(content: Any, known: Iterable[str], kind: str) -> None:

@@ -66,7 +66,8 @@ class _Described(NamedTuple):
         if self.kind == "index" and self.facts["vectors"] is None:
             labels["encoder"] = "encoder (not in use)"
         hidden = ("survey", "warnings")
-        return {labels.get(name, name): value for name, value in self.facts.items() if name not in hidden}
+        shown = {labels.get(name, name): value for name, value in self.facts.items() if name not in hidden}
+        return {name: _without_fitted(value) for name, value in shown.items()}
 
 
 def _index(path: Path, full: bool) -> _Described:
@@ -106,6 +107,19 @@ def _embeddings(path: Path, format: str | None, option: list[Any] | None, full: 
     return _Described(
         "embeddings", facts, remarks=("--full counts documents and tokens.",) if unknown else ()
     )
+
+
+def _without_fitted(value: Any) -> Any:
+    """Return how tokens are stored; before a codec is fitted, these are floats."""
+    from ..index.token_store import FIT_TOKENS
+    from ..reranking.codecs import CODECS
+
+    if not isinstance(value, dict) or "fitted" not in value:
+        return value
+    codec = value["codec"]
+    if codec in CODECS and not value["fitted"]:
+        codec = f"floats, {codec} from {FIT_TOKENS:,} tokens on"
+    return {name: shown for name, shown in {**value, "codec": codec}.items() if name != "fitted"}
 
 
 def _fact_lines(facts: dict[str, Any], indent: int = 0) -> Iterator[str]:

@@ -63,22 +63,7 @@ _LOCAL_HEADER_BYTES = 30  # before the member's name
 def stored_bytes(file: NDArray[np.uint8], member: zipfile.ZipInfo) -> NDArray[np.uint8]:
     """Return the bytes of an uncompressed member, as a view of the zip file's bytes.
 
-    Parameters
-    ----------
-    file : uint8 (n,)
-        Bytes of the zip file.
-    member : zipfile.ZipInfo
-        Member of the file.
-
-    Returns
-    -------
-    uint8
-        A view of `file`.
-
-    Raises
-    ------
-    ValueError
-        If the member is compressed, encrypted or damaged.
+    Raise ValueError if the member is compressed, encrypted or damaged.
     """
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
         raise ValueError(f"{member.filename} is compressed or encrypted")
@@ -97,28 +82,9 @@ _WAL_BYTES = slice(18, 20)  # of SQLite's header: 2 if changes go to a second fi
 
 
 def open_table(file: Path, table: str, columns: Sequence[str], owner: str) -> sqlite3.Connection:
-    """Open a SQLite file that has a plain table, without creating or changing any file.
+    """Open a SQLite file that has a plain table with some columns.
 
-    Parameters
-    ----------
-    file : Path
-        SQLite file.
-    table : str
-        Name of the table.
-    columns : sequence of str
-        Names of columns that it must have.
-    owner : str
-        Library that writes such files, for messages.
-
-    Returns
-    -------
-    sqlite3.Connection
-        To be closed by the caller.
-
-    Raises
-    ------
-    ReadError
-        If the file has unfinished changes, or no such table.
+    See :func:`open_sqlite`.  Raise ReadError if there is no such table.
     """
     connection = open_sqlite(file, owner)
     try:
@@ -150,22 +116,8 @@ def table_columns(connection: sqlite3.Connection, table: str) -> list[str]:
 def open_sqlite(file: Path, owner: str) -> sqlite3.Connection:
     """Open a SQLite file, without creating or changing any file.
 
-    Parameters
-    ----------
-    file : Path
-        SQLite file.
-    owner : str
-        Library that writes such files, for messages.
-
-    Returns
-    -------
-    sqlite3.Connection
-        To be closed by the caller.
-
-    Raises
-    ------
-    ReadError
-        If the file has unfinished changes.
+    The caller closes the connection.  `owner` is the library that writes such files,
+    for messages.  Raise ReadError if the file has unfinished changes.
     """
     for suffix in ("-wal", "-journal"):
         beside = file.with_name(file.name + suffix)
@@ -194,8 +146,8 @@ def open_sqlite(file: Path, owner: str) -> sqlite3.Connection:
 # instructions that picklers write for plain data are run here, and only the stand-ins
 # in a table of names are called.
 
-# Layout of an instruction and its number.  Consecutive instructions of one kind are
-# read as one array.
+# Layout of an instruction and its number.  Consecutive instructions with
+# the same code are read as one array.
 _NUMBERS = {
     code: np.dtype([("instruction", "S1"), ("value", kind)])
     for code, kind in (
@@ -237,32 +189,18 @@ def load_pickle(
 ) -> Any:
     """Return the object of a pickle of plain data.
 
-    Parameters
-    ----------
-    content : bytes
-        The pickle.
-    source : str
-        Name of the file in messages.
-    names : mapping of str
-        For each ``"module.name"`` that the pickle may use a plain value, or a function
-        or class that returns no callable.
-    stored_elsewhere : callable, optional
-        Returns the object of a persistent id.  Default: such ids are refused.
+    `names` has, for each ``"module.name"`` that the pickle may use, a plain value, or a
+    function or class that returns nothing callable.  `stored_elsewhere` returns the
+    object of a persistent id; by default such ids are refused.  `source` names the file
+    in messages.
 
-    Returns
-    -------
-    object
-
-    Raises
-    ------
-    ReadError
-        If the pickle is damaged or contains anything but plain data.
+    Raise ReadError if the pickle is damaged or contains anything but plain data.
     """
     with naming_errors(source, "pickle of plain data"):
         return _PlainUnpickler(content, source, names, stored_elsewhere).load()
 
 
-#: Instructions that Python's own interpreter may run: numbers, strings, lists, tuples,
+#: Instructions that Python's interpreter may run: numbers, strings, lists, tuples,
 #: the memo and names.
 _UNCHANGED = b"".join(
     (
@@ -319,7 +257,7 @@ class _PlainUnpickler(_Unpickler):  # type: ignore[misc]
         self.stream.seek(run.end())
 
     def load_bytearray(self) -> None:
-        # Python's own method allocates as many bytes as the pickle requires.
+        # Python's method allocates as many bytes as the pickle requires.
         size = int.from_bytes(self.read(8), "little")
         if size > len(self.content):
             raise EOFError("it ends in an array of bytes")
@@ -450,50 +388,19 @@ _ARRAYS: dict[str, Any] = {
 
 
 def load_plain(content: bytes, source: str) -> Any:
-    """Read a pickle of plain data.
+    """Read a pickle of plain data, see :func:`load_pickle`.
 
     It may have dicts, lists, tuples, sets, strings, bytes, and numbers of Python or
     NumPy.
-
-    Parameters
-    ----------
-    content : bytes
-        The pickle.
-    source : str
-        Name of the file in messages.
-
-    Returns
-    -------
-    object
-
-    Raises
-    ------
-    ReadError
-        If the pickle is damaged or contains anything else.
     """
     return load_pickle(content, source, _PLAIN)
 
 
 def load_arrays(content: bytes, source: str) -> Any:
-    """Read a pickle of NumPy arrays in lists, tuples or dicts.
+    """Read a pickle of NumPy arrays in lists, tuples or dicts, see :func:`load_pickle`.
 
-    Parameters
-    ----------
-    content : bytes
-        The pickle.
-    source : str
-        Name of the file in messages.
-
-    Returns
-    -------
-    object
-        An array, a list of values, or a dict of values or of lists.  In deeper lists
-        there are no arrays.
-
-    Raises
-    ------
-    ReadError
-        If the pickle is damaged or contains anything else.
+    Return an array, a list of values, or a dict of values or of lists.  In deeper lists
+    there are no arrays.
     """
     stored = load_pickle(content, source, _ARRAYS)
     with naming_errors(source, "pickle of plain data"):
@@ -615,20 +522,7 @@ def read_torch(path: Path) -> Any:
 
     The file may have tensors in tuples, lists and dicts.  Tensors are views of the
     file; only bfloat16 is read, as float32.  A pickle of anything else is refused.
-
-    Parameters
-    ----------
-    path : Path
-        File to read.
-
-    Returns
-    -------
-    numpy.ndarray, tuple, list or dict
-
-    Raises
-    ------
-    ReadError
-        If the file is damaged, big-endian or compressed, or contains anything else.
+    Raise ReadError if the file is damaged, big-endian or compressed.
     """
     with naming_errors(str(path), "pt of torch 1.6 or newer"), zipfile.ZipFile(path) as archive:
         members = archive.namelist()

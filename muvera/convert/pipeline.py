@@ -89,7 +89,7 @@ def read(
     """
     stream = _Stream(path_or_object, format, isolated, options)
     # An unchanged source is read in one batch, which is not copied: a memory map stays
-    # one.
+    # a memory map.
     max_tokens = None if stream.report.options else stream.source.num_tokens or None
     batches = [documents for _, documents in stream.transformed(max_tokens)]
     if len(batches) == 1:

@@ -45,7 +45,7 @@ class IsolationLimits:
         Processor time to read the source once.  The limit on wall time is four times as
         long, because other processes may use the processor.
     memory_bytes : int
-        The child's own memory; memory-mapped files do not count.
+        Memory of the child; memory-mapped files do not count.
     """
 
     seconds: float = 600.0
@@ -68,23 +68,10 @@ def formats() -> dict[str, str]:
 
 
 def find_reader(path: Path, format: str | None = None) -> Reader:
-    """Return the reader of a path.
+    """Return the reader of a format, which by default is detected from the files.
 
-    Parameters
-    ----------
-    path : Path
-        File or folder.
-    format : str, optional
-        One of :func:`formats`.  Default: detected from the files.
-
-    Returns
-    -------
-    Reader
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If the path does not exist, or its format is unknown.
+    Raise FileNotFoundError if the path does not exist, and ValueError if the format is
+    unknown.
     """
     if not path.exists():
         as_path(path)  # refuses a URL
@@ -167,13 +154,6 @@ class NamedSource(Source):
     """Wrapper of a reader's source whose errors name the file.
 
     It refuses numbers that are not finite.
-
-    Parameters
-    ----------
-    source : Source
-        The reader's source.
-    place : str
-        Name of the file or folder in messages.
     """
 
     def __init__(self, source: Source, place: str) -> None:
@@ -228,30 +208,11 @@ def isolated_source(
 ) -> Source:
     """Read `path` in a child process, and return its vectors.
 
-    Parameters
-    ----------
-    path : Path
-        File or folder without links to other files.
-    format : str or None
-        One of :func:`formats`; None: detected.
-    options : dict
-        Options of the reader.
-    limits : IsolationLimits
-        Limits of the child process.
-    command : sequence of str
-        Command that starts the child; the request is its last argument.
+    They are in memory-mapped temporary files.  `path` must not have links to other
+    files.  `command` starts the child; the request is its last argument.
 
-    Returns
-    -------
-    Source
-        Vectors in memory-mapped temporary files.
-
-    Raises
-    ------
-    ChildProcessError
-        If the child crashed or exceeded its limits.
-    FileNotFoundError, ValueError, TypeError, OSError, MemoryError, ImportError
-        If reading failed in the child.
+    Raise ChildProcessError if the child crashed or exceeded its limits, and the error
+    of the child if reading failed there.
     """
     if sys.platform == "win32":
         raise OSError(

@@ -54,17 +54,10 @@ class ReadError(ValueError):
 
 @contextmanager
 def naming_errors(place: str, format: str) -> Iterator[None]:
-    """Convert errors of the block to a sentence that names the file.
+    """Convert errors of the block to a sentence that names the file or folder `place`.
 
     ImportError is raised unchanged.  Damage becomes a :class:`ReadError`, whatever a
     library raised for it; system errors keep their class and number.
-
-    Parameters
-    ----------
-    place : str
-        Name of the file or folder.
-    format : str
-        Name of the format, for messages.
     """
     try:
         yield
@@ -81,22 +74,7 @@ def naming_errors(place: str, format: str) -> Iterator[None]:
 
 
 def naming_errors_of(batches: Iterator[_Batch], place: str, format: str) -> Iterator[_Batch]:
-    """Yield the batches; convert the errors of their iterator.
-
-    Parameters
-    ----------
-    batches : iterator
-        What to yield.
-    place : str
-        Name of the file or folder, see :func:`naming_errors`.
-    format : str
-        Name of the format.
-
-    Yields
-    ------
-    object
-        The items of `batches`.
-    """
+    """Yield the batches; convert the errors of their iterator, see `naming_errors`."""
     with naming_errors(place, format):
         yield from batches
 
@@ -232,12 +210,7 @@ class RowArray(Protocol):
 class LazyRows:
     """Float32 rows that are read when they are used.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Number of rows, then of columns.
-    read : callable
-        Returns the rows of a slice, or with some numbers.
+    `read` returns the rows of a slice, or the rows with some numbers.
     """
 
     dtype = np.dtype(np.float32)
@@ -253,20 +226,11 @@ class LazyRows:
 
 
 class FlatSource(Source):
-    """Source over the tokens of all documents in one array.
+    """Source over the tokens of all documents in one array (n_tokens, dimension).
 
-    Parameters
-    ----------
-    tokens : array (n_tokens, dimension)
-        All tokens.
-    offsets : int64 (n + 1,)
-        First token of each document, then n_tokens; valid.
-    ids : sequence of int or of str, or None
-        External ids, unique.
-    name : str
-        Name of the format.
-    rows : int64 (n_tokens,), optional
-        Row in `tokens` of each token, if they are stored in another order.
+    `offsets` (n + 1,) are valid, and external ids unique.  `rows` (n_tokens,) has the
+    row in `tokens` of each token, if they are stored in another order.  `name` is the
+    name of the format.
     """
 
     def __init__(
@@ -285,15 +249,7 @@ class FlatSource(Source):
         self.set_documents(offsets, ids)
 
     def set_documents(self, offsets: NDArray[np.int64], ids: IdsLike | None) -> None:
-        """Set where the documents begin, and their external ids.
-
-        Parameters
-        ----------
-        offsets : int64 (n + 1,)
-            First token of each document, then n_tokens; valid.
-        ids : sequence of int or of str, or None
-            External ids, unique.
-        """
+        """Set where the documents begin, with valid offsets, and their external ids."""
         self.offsets = offsets
         self.num_documents = len(offsets) - 1
         self.num_tokens = int(offsets[-1])
@@ -301,19 +257,7 @@ class FlatSource(Source):
 
     @classmethod
     def of(cls, collection: MultiVectors, name: str) -> FlatSource:
-        """Return a source whose batches share memory with a collection.
-
-        Parameters
-        ----------
-        collection : MultiVectors
-            Documents of the source.
-        name : str
-            Name of the format.
-
-        Returns
-        -------
-        FlatSource
-        """
+        """Return a source whose batches share memory with a collection."""
         ids = collection.ids if collection.has_ids else None
         return cls(collection.tokens, collection.offsets, ids, name=name)
 
@@ -337,27 +281,9 @@ def choose(
 ) -> str:
     """Return `wanted` if it is available.
 
-    Parameters
-    ----------
-    wanted : str or None
-        None: the only available name, or else the only usual one.
-    available : iterable of str
-        Names to choose from.
-    kind : str
-        What is chosen, such as "table", for messages.
-    option : str
-        Option with which users choose, for messages.
-    usual : iterable of str
-        Names that are chosen by default if one of them alone is available.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    ReadError
-        If `wanted` is not available, or the choice is not clear.
+    None means the only available name, or else the only one that is among `usual`.
+    Messages say what is chosen, `kind`, such as "table", and by which `option`.  Raise
+    ReadError if `wanted` is not available, or the choice is not clear.
     """
     names = sorted(available)
     if wanted in names:
@@ -388,23 +314,10 @@ class Document(NamedTuple):
 class RowSource(Source):
     """Source over documents that are read one at a time.
 
-    Parameters
-    ----------
-    documents : callable
-        Returns an iterator of :class:`Document`; called again for each further pass.
-    name : str
-        Name of the format.
-    ids : sequence of int or of str, optional
-        Replace the ids of the documents.
-    num_documents : int, optional
-        Number of documents, if known.
-    dimension : int, optional
-        Columns of a token.  Default: as in the first document with a token.
-
-    Raises
-    ------
-    ReadError
-        If the dimension is unknown.
+    `documents` returns an iterator of :class:`Document`; it is called again for each
+    further pass.  `ids` replace the ids of the documents.  `num_documents` is None if
+    it is not known.  The default `dimension` is the dimension of the first document
+    with a token.  Raise ReadError if there is none.
     """
 
     def __init__(
@@ -486,19 +399,10 @@ class RowSource(Source):
 
 
 def unpadded(padded: RowArray, mask: RowArray | None) -> Iterator[tuple[TokenArray, int]]:
-    """Yield the tokens of each text of a padded array.
+    """Yield the tokens of each text of a padded array, and the number of padding rows.
 
-    Parameters
-    ----------
-    padded : array (n, longest, dimension)
-        Tokens and padding rows.
-    mask : array (n, longest) or None
-        True for real tokens.  None: rows of zeros are padding.
-
-    Yields
-    ------
-    tuple of array (t, dimension) and int
-        Tokens of a text, and the number of its padding rows.
+    `padded` is (n, longest, dimension).  `mask` (n, longest) is True for real tokens;
+    None: rows of zeros are padding.
     """
     count, longest, _ = padded.shape
     for start in range(0, count, _PADDED):

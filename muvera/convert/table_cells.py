@@ -33,23 +33,14 @@ DTYPES = {"float32": "<f4", "float16": "<f2", "float64": "<f8"}
 def require_raw_floats(dimension: int | None, dtype: str) -> int | None:
     """Return the checked number of raw floats of a token, or raise ValueError.
 
-    Parameters
-    ----------
-    dimension : int or None
-    dtype : str
-        Must be a key of :data:`DTYPES`.
+    `dtype` must be a key of :data:`DTYPES`.
     """
     require_choice("dtype", dtype, DTYPES)
     return None if dimension is None else require_int("dimension", int(dimension), 1)
 
 
 def may_be_tokens(value: object) -> bool:
-    """Return True if a cell may hold token vectors.
-
-    Parameters
-    ----------
-    value : object
-    """
+    """Return True if a cell may hold token vectors."""
     if isinstance(value, str):
         return value.lstrip().startswith("[[")
     if isinstance(value, list):
@@ -58,34 +49,18 @@ def may_be_tokens(value: object) -> bool:
 
 
 def require_id(*ids: object) -> None:
-    """Raise ReadError for an id that is neither an integer nor a string.
-
-    Parameters
-    ----------
-    *ids : object
-        The id of a row; none if the table has no ids.
-    """
+    """Raise ReadError for an id that is neither an integer nor a string."""
     for id in ids:
         if isinstance(id, bool) or not isinstance(id, (int, str)):
             raise ReadError(f"its id is {id!r}, but an id must be an integer or a string.")
 
 
 def tokens_of_cell(cell: Any, dimension: int | None, dtype: str) -> Any:
-    """Return the token vectors in a cell, (t, dimension).
+    """Return the token vectors (t, dimension) in a cell.
 
-    Parameters
-    ----------
-    cell : bytes, str, list or None
-        Bytes of a ``.npy`` file, raw floats, JSON, or a list of lists of floats.
-    dimension : int or None
-        Number of raw floats of a token.
-    dtype : str
-        A key of :data:`DTYPES`, the type of raw floats.
-
-    Raises
-    ------
-    ReadError, ValueError
-        For anything else.
+    A cell is the bytes of a ``.npy`` file, raw floats, JSON, or a list of lists of
+    floats.  Raw floats have `dimension` numbers per token, of a `dtype` in
+    :data:`DTYPES`.  Raise ReadError or ValueError for anything else.
     """
     if cell is None or cell in (b"", "", "[]", []):
         return np.empty((0, 0), np.float32)

@@ -47,7 +47,7 @@ class PoolingRule:
     renormalize: bool = False
 
 
-#: Rules by name.  ``pylate`` is the rule of PyLate from 1.5 on, ``colbert`` that of
+#: Rules by name.  ``pylate`` is the rule of PyLate from 1.5 on, ``colbert`` the rule of
 #: ColBERT 0.2.22.
 RULES = {
     "sentence-transformers": PoolingRule(protected=1, renormalize=True),
@@ -101,7 +101,7 @@ def pool_tokens(
     rows = np.concatenate([np.zeros((0, documents.dimension), np.float32), *pooled])
     if rule.renormalize:
         normalize_rows(rows)  # a mean of exactly zero stays zero
-    offsets = running_total([len(own) for own in pooled])
+    offsets = running_total([len(tokens) for tokens in pooled])
     return with_tokens(documents, rows.astype(documents.tokens.dtype, copy=False), offsets)
 
 
@@ -148,25 +148,10 @@ def _ward_clusters(tokens: NDArray[Any], limit: int, rows_as_points: bool) -> ND
 
 
 def unit(documents: MultiVectors, first: int | None = None) -> MultiVectors:
-    """Scale every token to unit length.
+    """Return documents whose tokens are scaled to unit length.
 
-    Parameters
-    ----------
-    documents : MultiVectors
-        Documents to scale; they do not change.
-    first : int, optional
-        Number of preceding documents, for the error of a zero token.  Default: zero
-        tokens stay zero.
-
-    Returns
-    -------
-    MultiVectors
-        Same dtype and ids.
-
-    Raises
-    ------
-    ValueError
-        If `first` is given and a token is zero.
+    Zero tokens stay zero.  If `first`, the number of preceding documents, is given,
+    they raise ValueError, which names their document.
     """
     rows = np.array(documents.tokens, np.float32, order="C")
     zero = int(normalize_rows(rows))
@@ -185,21 +170,7 @@ def unit(documents: MultiVectors, first: int | None = None) -> MultiVectors:
 def with_tokens(
     documents: MultiVectors, tokens: NDArray[Any], offsets: NDArray[np.int64] | None = None
 ) -> MultiVectors:
-    """Return documents with the same ids and new tokens.
-
-    Parameters
-    ----------
-    documents : MultiVectors
-        Documents whose ids are used.
-    tokens : float32 or float16 (n_tokens, dimension)
-        New tokens.
-    offsets : int64 (n + 1,), optional
-        First token of each document.  Default: as before.
-
-    Returns
-    -------
-    MultiVectors
-    """
+    """Return documents with the same ids, and new tokens (and offsets, if given)."""
     ids = documents.ids if documents.has_ids else None
     return MultiVectors(tokens, documents.offsets if offsets is None else offsets, ids)
 

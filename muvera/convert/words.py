@@ -23,7 +23,7 @@ def pool_words(
 
     Source: ColBERTer, arXiv 2203.13088.  It divides memory and ranking time by the
     tokens per word, and changes similarities: tokens of a word have different
-    directions.  ``python -m experiments run pooling`` measures the loss, beside that of
+    directions.  ``python -m experiments run pooling`` compares the loss with
     :func:`muvera.convert.pool_tokens`.
 
     Parameters
@@ -76,7 +76,7 @@ def pool_words(
     rows = np.concatenate([np.zeros((0, documents.dimension), np.float32), *pooled])
     if renormalize:
         normalize_rows(rows)  # a mean of exactly zero stays zero
-    offsets = running_total([len(own) for own in pooled])
+    offsets = running_total([len(tokens) for tokens in pooled])
     return with_tokens(documents, rows.astype(documents.tokens.dtype, copy=False), offsets)
 
 
@@ -90,7 +90,7 @@ def word_numbers(text: str, spans: Sequence[tuple[int, int]], *, unique: bool = 
     spans : sequence of (start, stop)
         The characters of each token, as :meth:`muvera.TextEncoder.token_spans` returns
         them.  Tokens outside of words, such as special tokens and punctuation, are
-        words of their own.
+        separate words.
     unique : bool
         Give all occurrences of a word the same number, without regard to case.
         ColBERTer does.

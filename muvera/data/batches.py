@@ -38,20 +38,10 @@ _SHRINKING = 0xC3
 
 
 def token_batches(offsets: NDArray[np.int64], max_tokens: int) -> Iterator[tuple[int, int]]:
-    """Yield consecutive runs of documents with a limited number of tokens.
+    """Yield runs (start, stop) of consecutive documents.
 
-    Parameters
-    ----------
-    offsets : int64 (n + 1,)
-        First token of each document, then the number of tokens.
-    max_tokens : int
-        Tokens in a run; a longer document is alone in its run.
-
-    Yields
-    ------
-    tuple of int
-        First document of a run, and the first one after it.  An empty collection
-        yields one empty run, so that its batch still has the dimension.
+    A run has at most `max_tokens` tokens; a longer document is alone.  An empty
+    collection yields one empty run, so that its batch still has the dimension.
     """
     require_int("max_tokens", max_tokens, 1)
     count = len(offsets) - 1
@@ -70,19 +60,8 @@ def token_batches(offsets: NDArray[np.int64], max_tokens: int) -> Iterator[tuple
 def collection_batches(collection: MultiVectors, max_tokens: int) -> Iterator[MultiVectors]:
     """Yield consecutive slices of a collection, which share its memory.
 
-    They are split as by :func:`token_batches`.
-
-    Parameters
-    ----------
-    collection : MultiVectors
-        Documents to split.
-    max_tokens : int
-        Tokens of a slice; a longer document is alone.
-
-    Yields
-    ------
-    MultiVectors
-        With ids only if the collection has some.
+    They are split as by :func:`token_batches`, and have ids only if the collection has
+    some.
     """
     for start, stop in token_batches(collection.offsets, max_tokens):
         part = collection[start:stop]
@@ -106,17 +85,7 @@ class CodedSource(Protocol):
         """Yield documents with their codes.
 
         A batch has documents, centroid numbers (n_tokens,) and packed residuals
-        (n_tokens, bytes).
-
-        Parameters
-        ----------
-        max_tokens : int
-            Tokens of a batch; a longer document is alone.
-
-        Yields
-        ------
-        tuple of MultiVectors, int (n_tokens,) and uint8 (n_tokens, bytes)
-            Documents, and the centroid numbers and residuals of their tokens.
+        (n_tokens, bytes), of at most `max_tokens` tokens; a longer document is alone.
         """
         ...
 
@@ -131,23 +100,10 @@ def coded_source(documents: object) -> CodedSource | None:
 
 
 def as_batches(documents: DocumentsLike) -> Iterator[MultiVectors]:
-    """Return `documents` as an iterator of collections.
+    """Return `documents`, which are read once, as an iterator of collections.
 
-    It yields the given collections, or one collection.
-
-    Parameters
-    ----------
-    documents : MultiVectors, arrays, or an iterable of MultiVectors
-        Read once.
-
-    Returns
-    -------
-    iterator of MultiVectors
-
-    Raises
-    ------
-    TypeError
-        If `documents` are no token vectors.
+    It yields the given collections, or one collection.  Raise TypeError if `documents`
+    are not token vectors.
     """
     if isinstance(documents, MultiVectors) or hasattr(documents, "ndim"):
         return iter([as_multivectors(documents)])
@@ -167,18 +123,9 @@ def as_batches(documents: DocumentsLike) -> Iterator[MultiVectors]:
 class DocumentSample:
     """A uniform sample of streamed documents in bounded memory.
 
-    It is drawn by reservoir sampling, and does not depend on the division into
-    batches.  It has at most `most` documents, fewer if their vectors of `floats` or
-    their tokens would take too much memory.
-
-    Parameters
-    ----------
-    floats : int
-        Floats of a vector that an encoder makes of a document.
-    seed : int
-        Seed of the draws.
-    most : int
-        Largest number of documents.
+    It is drawn by reservoir sampling, and does not depend on the division into batches.
+    It has at most `most` documents, fewer if their tokens, or the vectors of `floats`
+    floats that an encoder makes of them, would take too much memory.
     """
 
     def __init__(self, floats: int, seed: int, most: int = MAX_FIT_DOCUMENTS) -> None:
@@ -189,18 +136,7 @@ class DocumentSample:
         self._seen = self._token_bytes = 0
 
     def sample_while_yielding(self, batches: Iterable[MultiVectors]) -> Iterator[MultiVectors]:
-        """Yield the batches unchanged, after sampling from each.
-
-        Parameters
-        ----------
-        batches : iterable of MultiVectors
-            Documents, read once.
-
-        Yields
-        ------
-        MultiVectors
-            The same batches.
-        """
+        """Yield the batches unchanged, after sampling from each."""
         for batch in batches:
             filled = np.flatnonzero(batch.lengths > 0)
             for i, draw in zip(filled.tolist(), self._stream.random(len(filled)).tolist(), strict=True):
@@ -223,59 +159,28 @@ class DocumentSample:
             self.size = len(self._sampled)
 
     def documents(self, dimension: int) -> MultiVectors:
-        """Return the sample of the documents so far.
+        """Return copies of the documents in the sample so far, without ids.
 
-        Parameters
-        ----------
-        dimension : int
-            Number of columns, needed if the sample has no tokens.
-
-        Returns
-        -------
-        MultiVectors
-            Copies of the documents, without ids.
+        The `dimension` is needed if the sample has no tokens.
         """
         return MultiVectors.from_arrays(self._sampled, dimension=dimension)
 
 
 def fit_share(documents: int) -> float:
-    """Return the share of a sample to fit encoders on.
+    """Return the share of a sample to fit encoders on, from 0.5 to 0.75.
 
-    Quality is measured on the rest.
-
-    Parameters
-    ----------
-    documents : int
-        Documents of the collection with tokens.
-
-    Returns
-    -------
-    float
-        From 0.5 to 0.75.  With less than half, the fit would differ too much from an
-        index's fit on up to MAX_FIT_DOCUMENTS documents.
+    `documents` is the number of documents with tokens in the collection.  Quality is
+    measured on the rest.  With less than half, the fit would differ too much from an
+    index's fit on up to MAX_FIT_DOCUMENTS documents.
     """
     return min(0.75, max(0.5, MAX_FIT_DOCUMENTS / documents))
 
 
 def mean_token(batches: Iterable[MultiVectors], dimension: int) -> NDArray[np.float32]:
-    """Return the mean of all tokens of all batches.
+    """Return the mean of all tokens of all batches, with the shape (dimension,).
 
-    Parameters
-    ----------
-    batches : iterable of MultiVectors
-        Documents, read once.
-    dimension : int
-        Required number of columns.
-
-    Returns
-    -------
-    float32 (dimension,)
-
-    Raises
-    ------
-    ValueError
-        If there are no tokens, or a batch has another dimension or a number that is
-        not finite.
+    Raise ValueError if there are no tokens, or a batch has another dimension or a
+    number that is not finite.
     """
     total = np.zeros(dimension)
     count = 0
@@ -293,26 +198,14 @@ def mean_token(batches: Iterable[MultiVectors], dimension: int) -> NDArray[np.fl
 def pseudo_queries(
     documents: MultiVectors, count: int, length: int, rng: np.random.Generator
 ) -> tuple[MultiVectors, NDArray[np.int64]]:
-    """Cut windows of tokens out of documents, as queries.
+    """Cut windows of `length` tokens out of documents, as queries.
+
+    Return the windows, and the positions of their documents, ascending.  Each of at
+    most `count` windows comes from another document; a shorter document is a window as
+    a whole.
 
     With their documents excluded, windows behave much like real queries: easier with a
     model that adds a query prefix, harder on long documents.
-
-    Parameters
-    ----------
-    documents : MultiVectors
-        Documents that have tokens.
-    count : int
-        Largest number of windows, each of another document.
-    length : int
-        Tokens of a window; a shorter document is a window as a whole.
-    rng : numpy.random.Generator
-        Draws the documents and the places of the windows.
-
-    Returns
-    -------
-    tuple of MultiVectors and int64 (n,)
-        The windows, and the positions of their documents, ascending.
     """
     sources = np.sort(rng.permutation(len(documents))[:count])
     lengths = np.minimum(documents.lengths[sources], length)

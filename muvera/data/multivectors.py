@@ -453,7 +453,7 @@ class MultiVectors:
         dimension : int
             Required number of columns.
         name : str
-            Name of these texts in the message.
+            Name of the texts in the message.
         owner : str
             What has this dimension, such as "this index".
 
@@ -542,17 +542,9 @@ MultiVectorsLike = MultiVectors | AnyArray | Iterable[AnyArray]
 
 
 def as_kernel_arrays(texts: MultiVectors) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
-    """Return the tokens for kernels: (float32, float16 bits), one of them empty.
+    """Return read-only views of the tokens for kernels: (float32, float16 bits).
 
-    Parameters
-    ----------
-    texts : MultiVectors
-        Texts whose tokens kernels read.
-
-    Returns
-    -------
-    tuple of float32 (n, dimension) and uint16 (m, dimension)
-        Read-only views; n or m is 0.
+    Their shapes are (n, dimension) and (m, dimension), where n or m is 0.
     """
     tokens = read_only_view(texts.tokens)
     halves = tokens.dtype == np.float16
@@ -562,28 +554,15 @@ def as_kernel_arrays(texts: MultiVectors) -> tuple[NDArray[np.float32], NDArray[
 
 @lru_cache(maxsize=16)
 def _no_tokens(dimension: int, floats: bool) -> NDArray[Any]:
-    """Return an empty array of float32 or of float16 bits: the unused one."""
+    """Return an empty array of float32 or of float16 bits: the unused array."""
     return read_only_view(np.empty((0, dimension), np.float32 if floats else np.uint16))
 
 
 def as_multivectors(value: object, name: str = "documents") -> MultiVectors:
-    """Return `value` as MultiVectors.
+    """Return `value` as MultiVectors; messages call it `name`.
 
-    Parameters
-    ----------
-    value : MultiVectors, array_like or iterable of array_like
-        One 2-D array is one text.  A 3-D array is a batch without padding.
-    name : str
-        Name of the texts in error messages.
-
-    Returns
-    -------
-    MultiVectors
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `value` is anything else.
+    One 2-D array is one text.  A 3-D array is a batch without padding.  Raise TypeError
+    or ValueError for anything but MultiVectors, such an array or an iterable of arrays.
     """
     if isinstance(value, MultiVectors):
         return value
@@ -611,30 +590,12 @@ def checked_texts(
     *,
     empty_dimension: int | None = None,
 ) -> MultiVectors:
-    """Return `value` as MultiVectors of finite numbers.
+    """Return `value` as MultiVectors of finite numbers, see :func:`as_multivectors`.
 
-    Parameters
-    ----------
-    value : MultiVectors, array_like or iterable of array_like
-        See :func:`as_multivectors`.
-    name : str
-        Name of the texts in error messages.
-    dimension : int, optional
-        Required number of columns.
-    owner : str
-        What requires this dimension, such as "this index".
-    empty_dimension : int, optional
-        Dimension of an empty sequence, if `dimension` is not given.
-
-    Returns
-    -------
-    MultiVectors
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `value` is not token vectors, has another dimension or a number that is not
-        finite.
+    `owner`, such as "this index", requires the `dimension`.  Without a `dimension`, an
+    empty sequence has the dimension `empty_dimension`.  Raise TypeError or ValueError
+    if `value` is not token vectors, has another dimension or a number that is not
+    finite.
     """
     columns = empty_dimension if dimension is None else dimension
     if columns is not None and isinstance(value, (list, tuple)) and not value:
@@ -649,21 +610,8 @@ def checked_texts(
 def checked_text(value: object, name: str) -> MultiVectors:
     """Return one array (tokens, dimension) as MultiVectors of one text.
 
-    Parameters
-    ----------
-    value : array_like (tokens, dimension)
-        Finite numbers of at least one token.
-    name : str
-        Name of the text in error messages.
-
-    Returns
-    -------
-    MultiVectors
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `value` is anything else, such as several texts.
+    Raise TypeError or ValueError unless it has at least one token and finite numbers;
+    several texts are refused.
     """
     if isinstance(value, MultiVectors) or (
         isinstance(value, (list, tuple)) and value and getattr(value[0], "ndim", 0) == 2

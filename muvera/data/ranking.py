@@ -84,19 +84,10 @@ class Ranking:
 
 
 def best_first(scores: NDArray[np.floating[Any]], k: int) -> NDArray[np.int64]:
-    """Return the positions of the best scores.
+    """Return the positions of the `k` best scores, best first.
 
-    Parameters
-    ----------
-    scores : float32 or float64 (n,)
-        Higher is better; -inf is never returned.
-    k : int
-        Largest number of positions.
-
-    Returns
-    -------
-    int64 (at most k,)
-        Best first; ties go to the lower position.
+    Ties go to the lower position.  A score of -inf is never returned, so there can be
+    fewer positions.
     """
     if k < len(scores) and len(scores) > _SORTED:
         edge = np.partition(scores, len(scores) - k)[len(scores) - k]

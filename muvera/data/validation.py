@@ -52,7 +52,7 @@ READY = (np.dtype(np.float32), np.dtype(np.float16))
 
 _NARROW_STRINGS = 1 << 18  # characters in total, up to which strings are always NumPy strings
 
-# Float64 represents every integer up to this one.
+# Float64 represents every integer up to this number.
 _LARGEST_EXACT_FLOAT = 2**53
 
 # Sums of lengths up to this one can be compared as float64 before they are added as
@@ -63,23 +63,9 @@ _LARGEST_TOTAL = 2**62
 def as_array(value: object, name: str = "The array") -> NDArray[Any]:
     """Return `value` as a NumPy array, without importing a tensor library.
 
-    Parameters
-    ----------
-    value : array_like or tensor
-        Objects with ``detach()`` and ``cpu()`` are treated as tensors.  bfloat16
-        becomes float32.
-    name : str
-        Name of the array in error messages.
-
-    Returns
-    -------
-    numpy.ndarray
-        Without a copy if possible.
-
-    Raises
-    ------
-    TypeError
-        If `value` is a masked array with masked entries.
+    Objects with ``detach()`` and ``cpu()`` are treated as tensors.  bfloat16 becomes
+    float32.  Nothing is copied if that is possible.  Raise TypeError for a masked array
+    with masked entries.
     """
     if isinstance(value, (list, tuple)):
         for i, row in enumerate(value):
@@ -104,26 +90,11 @@ def as_array(value: object, name: str = "The array") -> NDArray[Any]:
 
 
 def as_tokens(value: object, name: str) -> TokenArray:
-    """Return floats as a C-contiguous float32 or float16 array.
+    """Return floats of any precision as a C-contiguous float32 or float16 array.
 
-    Memory maps are not read.
-
-    Parameters
-    ----------
-    value : array_like or tensor
-        Floats of any precision.  Numbers beyond float32 become infinities, which
-        :meth:`MultiVectors.require_finite` refuses.
-    name : str
-        Name of the array in error messages.
-
-    Returns
-    -------
-    float32 or float16
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `value` is not a rectangular array of floats.
+    Memory maps are not read.  Numbers beyond float32 become infinities, which
+    :meth:`MultiVectors.require_finite` refuses.  Raise TypeError or ValueError if
+    `value` is not a rectangular array of floats.
     """
     try:
         array = as_array(value, name)
@@ -154,18 +125,9 @@ def _as_floats(array: NDArray[Any], value: object, name: str) -> NDArray[Any]:
 
 
 def first_unusable(tokens: TokenArray) -> tuple[int, int, str] | None:
-    """Return the place of the first unusable number, or None.
+    """Return the row and column of the first unusable number, and the requirement.
 
-    The place is its row and column; the third entry is the requirement.
-
-    Parameters
-    ----------
-    tokens : float32 or float16 (n, dimension)
-        Token vectors.
-
-    Returns
-    -------
-    tuple of (int, int, str) or None
+    Return None if all numbers are usable.
     """
     unsigned, magnitude, limit = _BITS[tokens.dtype.itemsize]
     bits = read_only_view(tokens).reshape(-1).view(unsigned)
@@ -191,21 +153,8 @@ def read_only_view(array: NDArray[Any]) -> NDArray[Any]:
 def validated_out(out: NDArray[np.float32] | None, shape: tuple[int, int]) -> NDArray[np.float32]:
     """Return the caller's `out`, checked, or a new float32 array of `shape`.
 
-    Parameters
-    ----------
-    out : float32, optional
-        C-contiguous and writeable.
-    shape : tuple of int
-        Required shape.
-
-    Returns
-    -------
-    float32
-
-    Raises
-    ------
-    ValueError
-        If `out` has another dtype, shape or layout.
+    Raise ValueError unless `out` is float32, C-contiguous and writeable, with this
+    shape.
     """
     if out is None:
         return np.empty(shape, np.float32)
@@ -220,24 +169,8 @@ def validated_out(out: NDArray[np.float32] | None, shape: tuple[int, int]) -> ND
 def as_ids(values: Iterable[int | str | np.integer[Any]], count: int, name: str = "ids") -> Ids:
     """Return `values` as `count` unique int64 or string ids.
 
-    Parameters
-    ----------
-    values : iterable of int or of str
-        All of one kind.
-    count : int
-        Required number of ids.
-    name : str
-        Name of the ids in error messages.
-
-    Returns
-    -------
-    int64 or str (count,)
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `values` are of another or of several kinds, not unique, too large or too
-        long, or not as many as texts.
+    Raise TypeError or ValueError if they are neither all integers nor all strings, not
+    unique, too large or too long, or not as many as texts.
     """
     # An array without dimensions is one id: tolist() would return a string, not a list.
     if isinstance(values, (str, bytes, dict, set, frozenset)) or getattr(values, "ndim", 1) == 0:
@@ -277,15 +210,6 @@ def string_array(values: list[str]) -> NDArray[np.str_] | NDArray[np.object_]:
     """Return strings as a NumPy string array.
 
     They are Python objects if one long string would widen all.
-
-    Parameters
-    ----------
-    values : list of str
-        Strings of any length.
-
-    Returns
-    -------
-    str or object (n,)
     """
     longest, total = max(map(len, values), default=0), sum(map(len, values))
     if longest * len(values) <= max(_NARROW_STRINGS, 16 * total):
@@ -313,21 +237,8 @@ def _require_unique(ids: Ids, name: str) -> None:
 def as_integers(values: ArrayLike, name: str) -> NDArray[np.int64]:
     """Return `values` as a new int64 array (n,).
 
-    Parameters
-    ----------
-    values : array_like (n,)
-        Integers, or floats without a fraction; bools are refused.
-    name : str
-        Name of the numbers in error messages.
-
-    Returns
-    -------
-    int64 (n,)
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `values` has several axes, or a number that is not whole or exceeds 64 bits.
+    Floats without a fraction are accepted, bools are not.  Raise TypeError or
+    ValueError for several axes, or a number that is not whole or exceeds 64 bits.
     """
     try:
         array = as_array(values, name)
@@ -359,25 +270,10 @@ def as_integers(values: ArrayLike, name: str) -> NDArray[np.int64]:
 
 
 def as_lengths(values: ArrayLike, name: str, rows: int | None = None) -> NDArray[np.int64]:
-    """Return `values` as lengths that are not negative.
+    """Return token counts of texts as int64 lengths.
 
-    Parameters
-    ----------
-    values : array_like of int (n,)
-        Number of tokens of each text.
-    name : str
-        Name of the lengths in error messages.
-    rows : int, optional
-        Sum of the lengths.  Default: any sum up to 2**62.
-
-    Returns
-    -------
-    int64 (n,)
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a length is not a whole number or negative, or the sum differs.
+    Raise TypeError or ValueError if a length is not a whole number or negative, or
+    their sum is not `rows` (default: any sum up to 2**62).
     """
     lengths = as_integers(values, name)
     most = _LARGEST_TOTAL if rows is None else rows
@@ -410,51 +306,18 @@ def running_total(lengths: ArrayLike) -> NDArray[np.int64]:
 
 
 def offsets_from_lengths(values: ArrayLike, rows: int, name: str = "lengths") -> NDArray[np.int64]:
-    """Return the offsets of texts with these lengths.
+    """Return the offsets (n + 1,) of texts: 0, then the partial sums of their lengths.
 
-    Parameters
-    ----------
-    values : array_like of int (n,)
-        Number of tokens of each text.
-    rows : int
-        Sum of the lengths.
-    name : str
-        Name of the lengths in error messages.
-
-    Returns
-    -------
-    int64 (n + 1,)
-        0, then the partial sums.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a length is not a whole number or negative, or the sum differs.
+    Raise TypeError or ValueError if a length is not a whole number or negative, or
+    their sum is not `rows`.
     """
     return running_total(as_lengths(values, name, rows))
 
 
 def as_offsets(values: ArrayLike, rows: int, name: str = "offsets") -> NDArray[np.int64]:
-    """Return `values` as offsets that rise from 0 to `rows`.
+    """Return `values` as offsets (n + 1,) that rise from 0 to `rows`.
 
-    Parameters
-    ----------
-    values : array_like of int (n + 1,)
-        First row of each text, then the number of rows.
-    rows : int
-        Number of token vectors.
-    name : str
-        Name of the offsets in error messages.
-
-    Returns
-    -------
-    int64 (n + 1,)
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an offset is not a whole number or less than the one before, or the first
-        and the last differ from 0 and `rows`.
+    Raise TypeError or ValueError if they do not, or an offset is not a whole number.
     """
     offsets = as_integers(values, name)
     if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != rows:
@@ -476,20 +339,10 @@ def as_offsets(values: ArrayLike, rows: int, name: str = "offsets") -> NDArray[n
 def rows_of_texts(
     offsets: NDArray[np.int64], positions: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows of some texts.
+    """Return the rows of the texts at `positions`, and the texts' offsets among them.
 
-    Parameters
-    ----------
-    offsets : int64 (n + 1,)
-        First row of each text, then the number of rows.
-    positions : int64 (m,)
-        Positions of the texts.
-
-    Returns
-    -------
-    tuple of int64 (n_tokens,) and int64 (m + 1,)
-        The rows, and the offsets of the texts among them.
+    The shapes are (n_tokens,) and (m + 1,).
     """
     lengths = offsets[positions + 1] - offsets[positions]
-    own = running_total(lengths)
-    return np.repeat(offsets[positions] - own[:-1], lengths) + np.arange(own[-1]), own
+    ends = running_total(lengths)
+    return np.repeat(offsets[positions] - ends[:-1], lengths) + np.arange(ends[-1]), ends

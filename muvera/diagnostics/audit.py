@@ -26,6 +26,7 @@ from ..engines.foreign import ForeignCollection, open_foreign
 from ..reranking.chamfer import chamfer_matrix, top_k
 from ..utils.checks import as_path, counted, given, require_int
 from ..utils.hints import Argument, Message
+from ..utils.intervals import share_interval
 
 #: A recall from here on needs no fix.
 ENOUGH = 0.95
@@ -33,7 +34,7 @@ ENOUGH = 0.95
 # A change is named if it raises the recall by this and by two standard errors.
 _GAIN = 0.02
 
-# The answers are those of another ranking if they agree with it in this share.
+# The answers equal another ranking if they agree with it in this share.
 _SAME = 0.9
 
 # Documents to fetch, as a multiple of k, to see if ranking them exactly would help.
@@ -47,9 +48,6 @@ _MISSING = 5
 
 # Relative difference of scores that are equal but for rounding.
 _ROUNDING = 1e-5
-
-# Standard errors in half of a 95% interval.
-_Z = 1.96
 
 Shares = NDArray[np.float64]
 
@@ -105,7 +103,8 @@ class Audit:
     recall : float
         Mean share of the exact best among the first `k` ids of an answer.
     interval : tuple of float
-        95% interval of the recall for other queries of the same kind (Wilson).
+        95% interval of the recall for other queries of the same kind (bootstrap; if all
+        queries have the same recall, Wilson's).
     milliseconds : dict of str to float, optional
         "p50" and "p95" of a search, one after another.  None for a run.
     failing : tuple of FailingQuery
@@ -142,19 +141,20 @@ class Audit:
         sentences = []
         if self.unknown_ids:
             sentences.append(
-                f"The answers have {counted(self.unknown_ids, 'id')} of no document. Give the documents that "
-                "were searched, with the same ids."
+                f"{counted(self.unknown_ids, 'id')} in the answers "
+                f"{'matches' if self.unknown_ids == 1 else 'match'} no document. Give the documents that were "
+                "searched, with the same ids."
             )
         if self.recall >= ENOUGH:
             return [*sentences, f"Nothing to fix: the recall is at least {ENOUGH}."]
         if self.like_means >= _SAME and self.like_means > self.recall + _GAIN:
             sentences.append(
-                f"{self.like_means:.0%} of the answers are those of mean vectors: one vector for each text "
+                f"{self.like_means:.0%} of the answers equal the answers of mean vectors: one vector for each text "
                 "seems to make the ranking. Let it find more documents, and rank them by all tokens."
             )
-        helpful = [one for one in self.evidence if one.helps]
-        enough = [one for one in helpful if one.recall >= ENOUGH]
-        best = max(helpful, key=lambda one: one.recall, default=None)
+        helpful = [tried for tried in self.evidence if tried.helps]
+        enough = [tried for tried in helpful if tried.recall >= ENOUGH]
+        best = max(helpful, key=lambda tried: tried.recall, default=None)
         if enough:
             sentences.append(f"To reach {enough[0].recall:.3f}: {enough[0].what}.")
         elif best is not None:
@@ -182,7 +182,7 @@ class Audit:
             lines.append(f"{counted(self.num_failing, 'query', 'queries')} lack a document; the worst:")
         for query, recall, missing in self.failing:
             lines.append(f"  {query!r}: recall {recall:.2f}, without {', '.join(map(repr, missing))}")
-        lines += [f"tried: {one.what}: recall {one.recall:.3f}" for one in self.evidence]
+        lines += [f"tried: {tried.what}: recall {tried.recall:.3f}" for tried in self.evidence]
         wrapped = [row for line in lines for row in textwrap.wrap(line, 79, subsequent_indent="    ")]
         for sentence in self.advice:
             wrapped += textwrap.wrap(sentence, 79, initial_indent="- ", subsequent_indent="  ")
@@ -196,8 +196,8 @@ class Audit:
         dict
             Values by field, and "advice".
         """
-        failing = [one._asdict() for one in self.failing]
-        evidence = [one._asdict() for one in self.evidence]
+        failing = [query._asdict() for query in self.failing]
+        evidence = [tried._asdict() for tried in self.evidence]
         return {**asdict(self), "failing": failing, "evidence": evidence, "advice": self.advice}
 
 
@@ -213,7 +213,7 @@ def audit(
 ) -> Audit:
     """Compare somebody else's search with exact Chamfer similarity.
 
-    A collection is searched once for each query, with its own settings.  If the recall
+    A collection is searched once for each query, with its settings.  If the recall
     is below 0.95, other settings are tried.  Nothing is changed in the collection.
 
     Parameters
@@ -248,7 +248,8 @@ def audit(
     FileNotFoundError
         If there is no such file.
     TypeError, ValueError
-        For wrong vectors, a file that is no run, or a collection without token vectors.
+        For wrong vectors, a file that is not a run, or a collection without token
+        vectors.
     """
     require_int("k", k, 1)
     advance = progress or (lambda _: None)
@@ -306,8 +307,8 @@ def _audit_collection(
         return found, seconds
 
     collection.find(asked[0], k, chosen)  # the first search also opens files
-    own, seconds = answers(k, {})
-    shares = truth.shares(own)
+    found, seconds = answers(k, {})
+    shares = truth.shares(found)
     evidence = []
     if shares.mean() < ENOUGH:
         depth = _DEPTH * k
@@ -319,7 +320,7 @@ def _audit_collection(
                 evidence.append(_evidence(remedy.advice, with_it, shares))
     percentiles = dict(zip(("p50", "p95"), np.percentile(seconds, (50, 95)).tolist(), strict=True))
     milliseconds = {name: 1000 * value for name, value in percentiles.items()}
-    return truth.report(collection.location, own, shares, milliseconds, evidence)
+    return truth.report(collection.location, found, shares, milliseconds, evidence)
 
 
 class _Truth:
@@ -362,7 +363,7 @@ class _Truth:
         return shares
 
     def _scores(self, q: int, ids: Iterable[Any]) -> NDArray[np.float32]:
-        """Return the exact scores of the known ones of these ids, each once."""
+        """Return the exact scores of the known ids, each once."""
         rows = sorted({self._rows[str(id)] for id in ids if str(id) in self._rows})
         if not rows:
             return np.empty(0, np.float32)
@@ -376,8 +377,8 @@ class _Truth:
         products[:, self._documents.lengths == 0] = -np.inf
         shares = []
         for row, ids in zip(products, answers, strict=True):
-            own = {self._rows.get(str(id)) for id in list(ids)[: self._k]}
-            shares.append(len(own & set(best_first(row, self._k).tolist())) / max(1, len(own)))
+            found = {self._rows.get(str(id)) for id in list(ids)[: self._k]}
+            shares.append(len(found & set(best_first(row, self._k).tolist())) / max(1, len(found)))
         return float(np.mean(shares))
 
     def report(
@@ -388,14 +389,14 @@ class _Truth:
         milliseconds: dict[str, float] | None,
         evidence: list[Evidence],
     ) -> Audit:
-        """Return the audit of these answers."""
+        """Return the audit of the answers."""
         failing = np.flatnonzero(shares < 1)
         worst = failing[np.argsort(shares[failing], kind="stable")][:_LISTED]
         ids = self.asked.ids.tolist()
         listed = []
         for q in worst.tolist():
-            own = {str(id) for id in list(answers[q])[: self._k]}
-            missing = [id for id in self._best[q].ids.tolist() if str(id) not in own]
+            found = {str(id) for id in list(answers[q])[: self._k]}
+            missing = [id for id in self._best[q].ids.tolist() if str(id) not in found]
             listed.append(FailingQuery(ids[q], float(shares[q]), missing[:_MISSING]))
         return Audit(
             searched=searched,
@@ -403,7 +404,7 @@ class _Truth:
             queries=len(self.asked),
             k=self._k,
             recall=float(shares.mean()),
-            interval=_interval(float(shares.mean()), len(shares)),
+            interval=share_interval(shares),
             milliseconds=milliseconds,
             failing=tuple(listed),
             num_failing=len(failing),
@@ -418,14 +419,6 @@ def _evidence(what: str, shares: Shares, before: Shares) -> Evidence:
     gains = shares - before
     error = float(gains.std()) / math.sqrt(len(gains))
     return Evidence(what, float(shares.mean()), bool(gains.mean() > max(_GAIN, 2 * error)))
-
-
-def _interval(recall: float, count: int) -> tuple[float, float]:
-    """Return Wilson's interval; shares vary less than the outcomes that it is for."""
-    square = _Z**2 / count
-    center = (recall + square / 2) / (1 + square)
-    half = _Z * math.sqrt(recall * (1 - recall) / count + square / (4 * count)) / (1 + square)
-    return max(0.0, center - half), min(1.0, center + half)
 
 
 def _unit(texts: MultiVectors) -> MultiVectors:
@@ -450,27 +443,16 @@ def _means(texts: MultiVectors) -> NDArray[np.float32]:
 def read_run(path: str | os.PathLike[str]) -> Any:
     """Read a run: ids of documents for each query, best first.
 
-    Parameters
-    ----------
-    path : path
-        A file of TREC's six columns (query, Q0, document, rank, score, name), or JSON:
-        an object with a list of ids or an object of scores for each query, or a list of
-        lists of ids.
-
-    Returns
-    -------
-    dict of str to list of str, or list of list
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is no such file, or it is no run.
+    The file has TREC's six columns (query, Q0, document, rank, score, name), or JSON:
+    an object with a list of ids or an object of scores for each query, or a list of
+    lists of ids.  Raise FileNotFoundError if it does not exist, and ValueError if it is
+    not a run.
     """
     file = as_path(path, "found")
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise ValueError(f"{file} is no run: it is not UTF-8. Give TREC's six columns, or JSON.") from None
+        raise ValueError(f"{file} is not a run: it is not UTF-8. Give TREC's six columns, or JSON.") from None
     if text.lstrip()[:1] in ("{", "["):
         try:
             content = json.loads(text)
@@ -521,10 +503,10 @@ def _answers(run: Any, truth: _Truth) -> list[list[Any]]:
                 f"has {next(iter(named), None)!r}. Give the queries the ids of the run."
             )
         answers = [named.get(str(id), []) for id in ids]
-        return [_by_score(one) if isinstance(one, Mapping) else list(one) for one in answers]
+        return [_by_score(answer) if isinstance(answer, Mapping) else list(answer) for answer in answers]
     if not isinstance(run, Sequence) or isinstance(run, (str, bytes)):
         raise TypeError(f"found must be a URL, a file or ids for each query, got {given(run)}.")
-    answers = [list(one) for one in run]
+    answers = [list(answer) for answer in run]
     if len(answers) != len(ids):
         raise ValueError(
             f"The run has {len(answers)} answers for {counted(len(ids), 'query', 'queries')} with tokens. "

@@ -39,7 +39,7 @@ _CUTOFFS = (10, 50, 100)
 _DECISIVE = 50
 
 # A preset with smaller vectors is recommended if its recall is at most this much below
-# the best one.  Recall measured with windows can be as much too low.
+# the best preset.  Recall measured with windows can be as much too low.
 _NEARLY_BEST = 0.02
 
 # Levels of anisotropy.
@@ -73,7 +73,7 @@ class TokenGeometry:
     zero_tokens : int
         Number of zero vectors, which are not measured.
     dimension : int
-        Number of columns.
+        Number of columns of a vector.
     mean_cosine, cosine_deviation : float
         Mean and standard deviation of the cosines of all pairs.  Uniform directions
         have the mean 0 and the deviation 1 / sqrt(dimension).
@@ -100,10 +100,7 @@ class TokenGeometry:
 class MaxSimSpread:
     """Exact Chamfer similarity per query token, mean of all queries.
 
-    Parameters
-    ----------
-    best, tenth, median : float
-        Similarity of the best, the tenth best and the median document.
+    It is given for the best, the tenth best and the median document.
     """
 
     best: float
@@ -120,7 +117,7 @@ class MeasuredEncoder:
     name : str
         Name of the preset.
     config : FDEConfig
-        Its configuration.
+        The configuration of the preset.
     recall : dict of float
         Share of the exact ten best among 10, 50 and 100 candidates.  None if the
         sample has fewer than twice as many documents.
@@ -131,12 +128,7 @@ class MeasuredEncoder:
     recall: dict[int, float | None]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON.
-
-        Returns
-        -------
-        dict
-        """
+        """Return plain values, ready for JSON."""
         recall = {str(cutoff): value for cutoff, value in self.recall.items()}
         floats = self.config.vector_dimension
         config = self.config.to_dict()
@@ -150,7 +142,7 @@ class Diagnosis:
     Parameters
     ----------
     documents, empty_documents, sampled_documents : int
-        All documents, those without tokens, and those measured.
+        Numbers of all documents, of documents without tokens, and of measured ones.
     tokens : int
         Tokens of all documents.
     tokens_per_document : dict
@@ -168,11 +160,12 @@ class Diagnosis:
     maxsim : MaxSimSpread
         Chamfer similarity of good and of median documents.
     encoders : tuple of MeasuredEncoder
-        The presets.  Without 256 documents to fit on, those that need a fit are
-        missing.
+        The presets.  Without 256 documents to fit on, presets that need a fit
+        are missing.
     recommended : MeasuredEncoder
         The smallest vectors whose recall at 50 candidates is within .02 of the highest;
-        "fde" if the sample is too small to measure this recall.
+        of equally small ones, those with the highest recall.  "fde" if the sample is
+        too small to measure this recall.
     exact_search : bool
         True if the collection is so small that an index reads all tokens and needs no
         vectors.
@@ -284,7 +277,7 @@ class Diagnosis:
         if not self.exact_search and not any(row.config.needs_fit_sample for row in self.encoders):
             yield (
                 f"fde and moments were not measured: fitting them needs {MIN_FIT_DOCUMENTS} documents "
-                "besides those reserved for queries. Give more documents, or raise sample=."
+                "besides the documents reserved for queries. Give more documents, or raise sample=."
             )
 
 
@@ -308,7 +301,7 @@ def diagnose(
     queries : the same, optional
         Real queries of the same model; up to 200 are used.  Default: windows of 32
         document tokens, each without its source document.  On three collections their
-        recall at 50 candidates was between .02 lower and .05 higher than that of real
+        recall at 50 candidates was between .02 lower and .05 higher than with real
         queries.
     sample : int
         Documents to measure.  Time grows in proportion.  Larger samples are more
@@ -397,24 +390,11 @@ def _recall(config: FDEConfig, drawn: Sample) -> dict[int, float | None]:
 
 
 def token_geometry(tokens: NDArray[np.floating]) -> TokenGeometry:
-    """Return the geometry of token vectors.
+    """Return the geometry of token vectors (n, dimension).
 
     With the unit vectors u, the cosines of all pairs sum to ``|sum u|**2 - n``, and
-    their squares to ``|sum u u^T|**2 - n`` (Frobenius norm).
-
-    Parameters
-    ----------
-    tokens : array_like (n, dimension)
-        Tokens of one or several texts.
-
-    Returns
-    -------
-    TokenGeometry
-
-    Raises
-    ------
-    ValueError
-        If fewer than 2 rows are nonzero.
+    their squares to ``|sum u u^T|**2 - n`` (Frobenius norm).  Raise ValueError if fewer
+    than 2 rows are nonzero.
     """
     rows = as_array(tokens, "tokens").astype(np.float64, copy=False)
     lengths = np.linalg.norm(rows, axis=1)
@@ -447,8 +427,9 @@ def _effective_rank(moments: NDArray[np.float64]) -> float:
 
 
 def _recommended(measured: list[MeasuredEncoder], dimension: int) -> MeasuredEncoder:
-    """Return the smallest encoder within .02 of the best recall.
+    """Return the smallest encoder within .02 of the best recall at 50 candidates.
 
+    Of several with equally small vectors, return the one with the highest recall.
     "fde" if recall was not measured.
     """
     recalls = [(row, row.recall[_DECISIVE]) for row in measured if row.name != "paper"]
@@ -456,7 +437,15 @@ def _recommended(measured: list[MeasuredEncoder], dimension: int) -> MeasuredEnc
     if not known:
         return MeasuredEncoder("fde", FDEConfig.preset("fde", dimension), dict.fromkeys(_CUTOFFS))
     least = max(recall for _, recall in known) - _NEARLY_BEST
-    return min((row for row, recall in known if recall >= least), key=lambda row: row.config.vector_dimension)
+    good = [row for row, recall in known if recall >= least]
+    smallest = min(row.config.vector_dimension for row in good)
+    return max((row for row in good if row.config.vector_dimension == smallest), key=_recalls_decisive_first)
+
+
+def _recalls_decisive_first(row: MeasuredEncoder) -> list[float]:
+    """Return the measured recalls, first the one that decides the recommendation."""
+    cutoffs = sorted(_CUTOFFS, key=lambda cutoff: cutoff != _DECISIVE)
+    return [recall for recall in map(row.recall.get, cutoffs) if recall is not None]
 
 
 # -- the sample ------------------------------------------------------------------
@@ -464,33 +453,22 @@ def _recommended(measured: list[MeasuredEncoder], dimension: int) -> MeasuredEnc
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Sampled documents and queries.
+    """Sampled documents and queries."""
 
-    Parameters
-    ----------
-    collection : MultiVectors
-        All documents.
-    population : int
-        Number of documents with tokens in the collection.
-    documents : MultiVectors
-        Sampled documents.
-    fitting : int64 (f,)
-        Positions of the documents that encoders are fitted to.
-    queries : MultiVectors
-        Real queries, or windows of documents.
-    sources : int64 (n_queries,)
-        Position of each window's document, with which its score is -inf; -1 for a real
-        query.
-    threads : int or None
-        Default: all usable cores.
-    """
-
+    #: All documents.
     collection: MultiVectors
+    #: Number of documents with tokens in the collection.
     population: int
+    #: Sampled documents.
     documents: MultiVectors
+    #: Positions (f,) of the documents that encoders are fitted to.
     fitting: NDArray[np.int64]
+    #: Real queries, or windows of documents.
     queries: MultiVectors
+    #: Position of each window's document, with which its score is -inf; -1 for a real
+    #: query: (n_queries,).
     sources: NDArray[np.int64]
+    #: None: all usable cores.
     threads: int | None
 
     @cached_property
@@ -504,15 +482,7 @@ class Sample:
     def ranks(self, config: FDEConfig) -> NDArray[np.int64]:
         """Return the ranks of each query's exact ten best by an encoder's vectors.
 
-        Parameters
-        ----------
-        config : FDEConfig
-            Configuration of the encoder, which is fitted here.
-
-        Returns
-        -------
-        int64 (n_queries, 10)
-            Ranks from 0.
+        Ranks start at 0, and the shape is (n_queries, 10).  The encoder is fitted here.
         """
         encoder = FDEEncoder(config).fit(self.documents[self.fitting], threads=self.threads)
         documents = encoder.encode_documents(self.documents, threads=self.threads)
@@ -608,21 +578,9 @@ def _with_tokens(texts: MultiVectors, name: str, least: int) -> NDArray[np.int64
 
 
 def bullets(sentences: Iterable[str], pseudo_queries: bool) -> list[str]:
-    """Return the lines of a list of sentences.
+    """Return a list of sentences as lines of at most 79 columns.
 
-    The last one is a warning if there are no real queries.
-
-    Parameters
-    ----------
-    sentences : iterable of str
-        A point each.
-    pseudo_queries : bool
-        True if there are no real queries.
-
-    Returns
-    -------
-    list of str
-        Lines of at most 79 columns.
+    Without real queries (`pseudo_queries`), the last one is a warning.
     """
     warning = "Real queries can be harder than windows of documents. Pass real queries to be sure."
     lines: list[str] = []

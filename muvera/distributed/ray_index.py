@@ -24,7 +24,7 @@ OnFailure = Literal["wait", "report"]
 # Seconds between two attempts to reach a lost actor, which needs some seconds to start.
 _PAUSE = 0.1
 
-# Bytes of token vectors that are sent with each call: below Ray's own limit of 100 KB.
+# Bytes of token vectors that are sent with each call: below Ray's limit of 100 KB.
 _INLINE = 65_536
 
 # Characters of a failure's reason in messages.
@@ -54,17 +54,10 @@ class ShardedAnswer(NamedTuple):
 
 
 class ShardActor:
-    """One shard in a process of its own.
+    """A shard in a separate process, which searches with `threads` threads.
 
     Ray starts it again, on another machine if necessary, when it or its machine is
     lost.
-
-    Parameters
-    ----------
-    folder : str
-        The shard's folder.
-    threads : int
-        Threads of a search.
     """
 
     def __init__(self, folder: str, threads: int) -> None:
@@ -78,14 +71,7 @@ class ShardActor:
     def search(
         self, queries: MultiVectors, k: int, candidates: int | None, recall: float | None
     ) -> list[Ranking]:
-        """Return the shard's ranking of each query.
-
-        Parameters
-        ----------
-        queries : MultiVectors
-        k, candidates, recall
-            As for :meth:`muvera.MuveraIndex.search`.
-        """
+        """Return the shard's rankings, see :meth:`muvera.MuveraIndex.search`."""
         return self._index.search(queries, k, candidates=candidates, recall=recall, threads=self._threads)
 
 
@@ -220,7 +206,7 @@ class RayIndex:
             in proportion.  Default: 100, or `k` if that is more.
         recall : float, optional
             Instead of `candidates`: the mean share of its exact best that each shard
-            finds, such as 0.95.  Each shard has a calibration of its own.
+            finds, such as 0.95.  Each shard has its calibration.
         on_failure : {"wait", "report"}
             If all actors of a shard are lost, "wait" until one of them has started
             again.  With "report", return the rankings of the other shards, and name
@@ -260,7 +246,7 @@ class RayIndex:
     def _ask(
         self, texts: MultiVectors, how: tuple[Any, ...], on_failure: OnFailure
     ) -> tuple[dict[str, list[Ranking]], dict[str, str]]:
-        """Return the answer of each shard, and the reasons of those without one.
+        """Return the answer of each shard, and the reasons why shards did not answer.
 
         `how`: further arguments of :meth:`ShardActor.search`.
         """
@@ -323,27 +309,17 @@ class RayIndex:
 
 
 def merge(rankings: tuple[Ranking, ...], k: int, complete: bool = True) -> Ranking:
-    """Merge the rankings of shards by score.
+    """Merge the rankings of shards by score; equal scores keep the order of the shards.
 
-    Parameters
-    ----------
-    rankings : tuple of Ranking
-        One per shard; equal scores keep the order of the shards.
-    k : int
-        Maximum number of documents.
-    complete : bool
-        False if a shard is missing: then the expected recall is unknown.
-
-    Raises
-    ------
-    ShardError
-        If two shards have the same id, or ids of different kinds.
+    If a shard is missing (`complete` is False), the expected recall is unknown.  Raise
+    ShardError if two shards have the same id, or if some ids are integers and others
+    strings.
     """
     filled = [ranking for ranking in rankings if len(ranking)] or [rankings[0]]
     if len({ranking.ids.dtype.kind == "i" for ranking in filled}) > 1:
         raise ShardError(
             "The ids of all shards must be integers, or all strings, but these shards have both. Give "
-            "the documents of all shards ids of one kind."
+            "all shards integers, or all shards strings."
         )
     scores = np.concatenate([ranking.scores for ranking in filled])
     best = best_first(scores, k)

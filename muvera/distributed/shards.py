@@ -180,18 +180,10 @@ def build_shards(
 
 
 def prepare(dataset: Any, encoder: FDEEncoder, root: Path, count: int, settings: IndexSettings) -> Shards:
-    """Write everything in a folder of shards but the shards, and return them.
+    """Write everything in the folder `root` but its `count` shards, and return them.
 
-    Parameters
-    ----------
-    dataset, encoder
-        As for :func:`build_shards`; the encoder is fitted.
-    root : Path
-        The folder, absolute.
-    count : int
-        Number of shards.
-    settings : IndexSettings
-        Of each shard.
+    The encoder is fitted, and each shard has `settings`.  :func:`build_shards`
+    describes `dataset`.
     """
     from_path = isinstance(dataset, (str, os.PathLike))
     if not (from_path or hasattr(dataset, "write_parquet")):
@@ -235,16 +227,7 @@ def prepare(dataset: Any, encoder: FDEEncoder, root: Path, count: int, settings:
 
 
 def write_shard(root: str, name: str, threads: int) -> None:
-    """Write one shard, unless it is complete: the task of a worker.
-
-    Parameters
-    ----------
-    root : str
-        The folder of the shards.
-    name : str
-        The shard's name.
-    threads : int
-    """
+    """Write a shard, unless it is complete: the task of a worker."""
     shards = Shards(Path(root), _read_plan(Path(root)))
     if name not in shards.missing:
         return
@@ -282,11 +265,11 @@ def _batches(rows: list[FileRows], start: int, stop: int) -> Iterator[MultiVecto
 
 
 def _parquet(dataset: Any, root: Path) -> Path:
-    """Return a path of Parquet files; a dataset is written to one, once."""
+    """Return a path of Parquet files; a dataset is written to a folder, once."""
     if isinstance(dataset, (str, os.PathLike)):
         path = as_path(dataset, "dataset")
         if not path.exists() or (path.is_dir() and not any(path.glob("*.parquet"))):
-            raise FileNotFoundError(f"{path} is no Parquet file, and no folder of Parquet files.")
+            raise FileNotFoundError(f"{path} is not a Parquet file or a folder of Parquet files.")
         return path
     folder = root / _DOCUMENTS
     if not folder.is_dir():
@@ -299,9 +282,9 @@ def _earlier(root: Path) -> Shards | None:
     """Return the shards of an earlier call, if there are some."""
     if (root / MANIFEST).is_file():
         return Shards(root, _read_plan(root))
-    own = {_ENCODER, _CODEC, _DOCUMENTS}
+    ours = {_ENCODER, _CODEC, _DOCUMENTS}
     foreign = sorted(entry.name for entry in root.iterdir()) if root.is_dir() else []
-    foreign = [name for name in foreign if name not in own and not name.startswith(".")]
+    foreign = [name for name in foreign if name not in ours and not name.startswith(".")]
     if foreign:
         raise FileExistsError(
             f"{root} contains {foreign[0]}, which does not belong to shards. Give another folder."

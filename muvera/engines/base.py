@@ -27,7 +27,7 @@ from ..metadata import Filter, FlatMetadata, build_condition, flatten, is_utf8
 from ..utils.hints import Argument, Hint, Message
 from .conditions import Conditions
 
-#: First-stage vectors, one a row.
+#: First-stage vectors, one per row.
 Vectors = NDArray[np.float32]
 
 #: Ids, best first, and the engine's scores, for each query.
@@ -180,30 +180,20 @@ class EngineRow(NamedTuple):
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """A search for the documents with the largest inner products.
+    """A search for the documents with the largest inner products."""
 
-    Parameters
-    ----------
-    vectors : float32 (n, vector_dimension)
-        One query vector a row.
-    limit : int
-        Documents that the vectors find for each query.
-    queries : MultiVectors, optional
-        The token vectors of the queries, by which the engine ranks these documents.
-        Default: keep the order of the vectors.
-    k : int, optional
-        With `queries`: documents that the engine returns.
-    where : mapping, optional
-        Search only documents whose metadata satisfy this condition.
-    ids : list, optional
-        Search only documents with one of these ids.
-    """
-
+    #: (n, vector_dimension)
     vectors: Vectors
+    #: Documents that the vectors find for each query.
     limit: int
+    #: The token vectors of the queries, by which the engine ranks these documents.
+    #: Default: keep the order of the vectors.
     queries: MultiVectors | None = None
+    #: With `queries`: documents that the engine returns.
     k: int | None = None
+    #: Search only documents whose metadata satisfy this condition.
     where: Filter | None = None
+    #: Search only documents with one of these ids.
     ids: list[Any] | None = None
 
     @property
@@ -213,15 +203,14 @@ class SearchRequest:
 
 
 class Engine(ABC):
-    """Base class of one collection in a vector database.
+    """Base class of a collection in a vector database.
 
     A second collection, ``NAME_encoder``, stores the description (part 0) and the
     encoder (the other parts).  All changes can be repeated after a process was killed.
 
-    Parameters
-    ----------
-    url : str
-        See :func:`open_engine`.
+    :func:`open_engine` describes the URL.  The constructor raises EngineError if the
+    URL is invalid or the engine cannot be reached, and ImportError if the engine's
+    client is not installed.
 
     Attributes
     ----------
@@ -229,13 +218,6 @@ class Engine(ABC):
         Name of the collection.
     location : str
         The URL without password and query, for messages.
-
-    Raises
-    ------
-    EngineError
-        If the URL is invalid or the engine cannot be reached.
-    ImportError
-        If the engine's client is not installed.
     """
 
     #: Name of the engine.
@@ -249,7 +231,7 @@ class Engine(ABC):
     #: True if another program made the collection, which may have any name.
     foreign: ClassVar[bool] = False
     #: Number of documents from which LanceDB and Qdrant build a graph; a search without
-    #: one is exact.
+    #: a graph is exact.
     graph_from = 4096
     #: Links per node of a graph.  More raise recall, and take memory and time.
     links = 16
@@ -295,13 +277,7 @@ class Engine(ABC):
         return self.description
 
     def require_dimension(self, floats: int) -> None:
-        """Raise ValueError if the engine accepts only vectors of fewer floats.
-
-        Parameters
-        ----------
-        floats : int
-            The dimension of the vectors to store.
-        """
+        """Raise ValueError if the engine accepts only vectors of fewer floats."""
         if floats > self.max_dimension:
             raise ValueError(
                 Message(
@@ -362,23 +338,11 @@ class Engine(ABC):
         return stored
 
     def create(self, encoder: FDEEncoder, tokens: bool, integer_ids: bool, text_encoder: str | None) -> None:
-        """Create an empty collection with a fitted encoder.
+        """Create an empty collection, and store a fitted encoder beside it.
 
-        Parameters
-        ----------
-        encoder : FDEEncoder
-            Is stored beside the documents.
-        tokens : bool
-            Store token vectors, too.
-        integer_ids : bool
-            True for integers as ids, False for strings.
-        text_encoder : str or None
-            Name of the text encoder, if the documents are texts.
-
-        Raises
-        ------
-        EngineError
-            If the collection exists, or cannot be created.
+        Ids are integers or strings.  `text_encoder` is the name of a text encoder, or
+        None if the documents are not texts.  Raise EngineError if the collection exists
+        or cannot be created.
         """
         if self.describe() is not None:
             raise EngineError(f"{self.location} exists. Give another name, or drop it.")
@@ -392,16 +356,11 @@ class Engine(ABC):
             self._create(description)
             for number, part in enumerate(slices(content, _PART_BYTES), 1):
                 self._write_part(number, part)
-        self.change_description(description)  # last: a collection without one does not exist
+        self.change_description(description)  # last: without it, a collection does not exist
         self._encoder = encoder
 
     def change_description(self, description: Description) -> None:
-        """Replace the stored description.
-
-        Parameters
-        ----------
-        description : Description
-        """
+        """Replace the stored description."""
         with self._errors("cannot be changed"):
             self._write_part(0, json.dumps(asdict(description)).encode())
         self._description = description
@@ -419,13 +378,7 @@ class Engine(ABC):
         return self._encoder
 
     def has_encoder(self, encoder: FDEEncoder) -> bool:
-        """Return True if a fitted encoder equals the stored one.
-
-        Parameters
-        ----------
-        encoder : FDEEncoder
-            A fitted one.
-        """
+        """Return True if a fitted encoder equals the stored encoder."""
         return _hash(_to_bytes(encoder)) == self.stored.encoder
 
     def drop(self) -> None:
@@ -443,10 +396,14 @@ class Engine(ABC):
 
         Raise EngineError if it belongs to something else.
         """
-        ours = self._has_collection(self._encoder_name)
+        ours = self.is_filled_by_muvera()
         if not ours and self._has_collection(self.name):
             raise EngineError(f"{self.location} was not made by muvera. Give another name.")
         return ours
+
+    def is_filled_by_muvera(self) -> bool:
+        """Return True if the encoder that muvera stores beside documents exists."""
+        return self._has_collection(self._encoder_name)
 
     @abstractmethod
     def _has_collection(self, name: str) -> bool:
@@ -491,22 +448,11 @@ class Engine(ABC):
     def add(self, texts: MultiVectors, vectors: Vectors, metadata: list[Mapping[str, Any]]) -> None:
         """Store documents and replace documents with the same ids, all of them or none.
 
-        Parameters
-        ----------
-        texts : MultiVectors
-            The documents' ids and token vectors, of float32 or float16.  The collection
-            keeps the token vectors only if ``stored.tokens``.
-        vectors : float32 (n, vector_dimension)
-            One vector for each document, from the stored encoder.
-        metadata : list of mapping
-            One for each document.
+        `texts` has their ids and token vectors, which the collection stores only if
+        ``stored.tokens``.  `vectors` are the stored encoder's, one for each document.
 
-        Raises
-        ------
-        ValueError
-            For tokens that half precision cannot represent.
-        EngineError
-            If the engine fails, or does not accept a document.
+        Raise ValueError for tokens that half precision cannot represent, and
+        EngineError if the engine fails or does not accept a document.
         """
         tokens: Iterable[Any] = [None] * len(texts)
         if self.stored.tokens:
@@ -533,12 +479,7 @@ class Engine(ABC):
             self._write(documents)
 
     def delete(self, ids: list[Any]) -> None:
-        """Delete documents; unknown ids are ignored.
-
-        Parameters
-        ----------
-        ids : list of int or of str
-        """
+        """Delete documents; unknown ids are ignored."""
         with self._errors("did not delete documents"):
             for group in self._in_groups(ids):
                 self._delete(group)
@@ -549,13 +490,7 @@ class Engine(ABC):
             return self._count()
 
     def read(self, ids: list[Any], column: Column) -> dict[Any, Any]:
-        """Return the values of a column by id; unknown ids are skipped.
-
-        Parameters
-        ----------
-        ids : list
-        column : {"id", "metadata", "tokens"}
-        """
+        """Return the values of a column by id; unknown ids are skipped."""
         values: dict[Any, Any] = {}
         with self._errors("cannot be read"):
             for group in self._in_groups(ids):
@@ -567,10 +502,6 @@ class Engine(ABC):
 
         They are in the order of `ids`; unknown ids are skipped.  Raise EngineError if
         the collection stores no tokens.
-
-        Parameters
-        ----------
-        ids : list of int or of str
         """
         if not self.stored.tokens:
             raise EngineError(f"{self.location} stores no tokens. Give tokens=MuveraIndex.load(...).")
@@ -590,7 +521,7 @@ class Engine(ABC):
 
     @abstractmethod
     def _write(self, rows: list[EngineRow]) -> None:
-        """Store documents and replace those with the same ids, all of them or none."""
+        """Store documents and replace documents with the same ids, all or none."""
 
     @abstractmethod
     def _delete(self, ids: list[Any]) -> None:
@@ -611,10 +542,6 @@ class Engine(ABC):
 
         Raise FilterError for a condition that is invalid, or that the engine cannot
         answer, and EngineError if the engine fails.
-
-        Parameters
-        ----------
-        request : SearchRequest
         """
         conditions = self.conditions
         parts = [build_condition(request.where, conditions)] if request.where else []
@@ -647,13 +574,7 @@ _Values = TypeVar("_Values", bound=_Sliceable)
 
 
 def slices(values: _Values, size: int) -> Iterator[_Values]:
-    """Yield slices of a sequence with at most `size` elements.
-
-    Parameters
-    ----------
-    values : sequence
-    size : int
-    """
+    """Yield slices of a sequence with at most `size` elements."""
     return (values[start : start + size] for start in range(0, len(values), size))
 
 
@@ -698,7 +619,7 @@ def open_engine(url: str) -> Engine:
 def _split(url: str, foreign: bool) -> SplitResult:
     """Return the parts of a URL, with the name of the collection as fragment.
 
-    A `foreign` collection may have any name that is no path.
+    A `foreign` collection may have any name that is not a path.
     """
     try:
         parts = urlsplit(url)
@@ -722,14 +643,7 @@ def _split(url: str, foreign: bool) -> SplitResult:
 def folder_of(url: SplitResult) -> str:
     """Return the folder of a URL without a host, such as ``lancedb:FOLDER``.
 
-    Parameters
-    ----------
-    url : SplitResult
-
-    Raises
-    ------
-    EngineError
-        For a URL without a folder.
+    Raise EngineError for a URL without a folder.
     """
     path = f"/{url.netloc}{unquote(url.path)}" if url.netloc else unquote(url.path)
     if not path:

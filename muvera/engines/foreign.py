@@ -1,13 +1,14 @@
-"""Collections of token vectors that other programs made, and how these search them.
+"""Collections of token vectors that other programs made, and their engines' searches.
 
-Each class reads the token vectors, and runs the engine's own search with the engine's
-own settings.  Nothing is written.
+Each class reads the token vectors, and runs the search of the engine with the settings
+of the engine.  Nothing is written.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 from urllib.parse import unquote
@@ -19,7 +20,7 @@ from ..data.multivectors import MultiVectors
 from ..reranking.chamfer import chamfer_matrix
 from ..utils.atomic_files import read_json
 from ..utils.checks import import_extra
-from .base import SCHEMES, EngineError
+from .base import SCHEMES, Engine, EngineError
 from .lancedb import LanceDBEngine
 from .milvus import MilvusEngine
 from .pgvector import PgVectorEngine
@@ -49,7 +50,7 @@ class ForeignCollection(ABC):
     cosine : bool
         True if the engine compares tokens by cosine, False by inner product.
     usual : dict
-        Settings of a search, with the engine's defaults or those of its tutorial.
+        Settings of a search, with the defaults of the engine or of its tutorial.
     """
 
     location: str
@@ -65,12 +66,8 @@ class ForeignCollection(ABC):
     def find(self, query: NDArray[np.float32], k: int, settings: Mapping[str, Any]) -> list[Any]:
         """Return the ids of the engine's `k` best documents, best first.
 
-        Parameters
-        ----------
-        query : float32 (tokens, dimension)
-        k : int
-        settings : mapping
-            As :attr:`usual`, and those of a remedy.
+        `query` has the shape (tokens, dimension).  `settings` has the names of
+        :attr:`usual` and of the remedies.
         """
 
     @abstractmethod
@@ -82,12 +79,9 @@ class ForeignCollection(ABC):
         """Close the connection."""
 
     def with_settings(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the usual settings with changes; raise ValueError for another name.
+        """Return the usual settings with changes, such as ``{"hnsw_ef": 64}``.
 
-        Parameters
-        ----------
-        settings : mapping
-            Such as ``{"hnsw_ef": 64}``.
+        Raise ValueError for an unknown name.
         """
         known = {**self.usual, **{key: None for remedy in self.remedies() for key in remedy.settings}}
         for name in settings:
@@ -112,13 +106,14 @@ class ForeignQdrant(ForeignCollection, QdrantEngine):
     def __init__(self, url: str, client: Any = None) -> None:
         super().__init__(url, client)
         with self._errors("cannot be read"):
+            _require_foreign(self)
             self._prepare()
 
     def _prepare(self) -> None:
         parameters = self._client.get_collection(self.name).config
         vectors = parameters.params.vectors
         named = vectors if isinstance(vectors, dict) else {"": vectors}
-        found = self._choose({name: one.multivector_config for name, one in named.items()})
+        found = self._choose({name: params.multivector_config for name, params in named.items()})
         self.cosine = "cosine" in str(named[found].distance).lower()
         self._quantized = bool(parameters.quantization_config or named[found].quantization_config)
 
@@ -154,13 +149,7 @@ class ForeignQdrant(ForeignCollection, QdrantEngine):
                 return
 
     def find(self, query: NDArray[np.float32], k: int, settings: Mapping[str, Any]) -> list[Any]:
-        """Return the ids of the engine's `k` best documents, best first.
-
-        Parameters
-        ----------
-        query, k, settings
-            As for :meth:`ForeignCollection.find`.
-        """
+        """Search with ``query_points``, see :meth:`ForeignCollection.find`."""
         models = self.models
         quantization = None
         if settings["rescore"] is not None or settings["oversampling"] is not None:
@@ -201,11 +190,12 @@ class ForeignQdrantEdge(ForeignQdrant, QdrantEdgeEngine):
 
     def _prepare(self) -> None:
         edge = import_extra("qdrant_edge", "qdrant-edge", "Qdrant Edge")
-        if not self._folder.is_dir():
-            raise EngineError(f"{self._folder} does not exist. Give qdrant-edge:FOLDER#NAME.")
-        config = read_json(self._folder / "edge_config.json")
+        file = self._folder / "edge_config.json"
+        if not file.is_file():
+            raise EngineError(_why_no_shard(self._folder))
+        config = read_json(file)
         vectors = config.get("vectors", {})
-        found = self._choose({name: one.get("multivector_config") for name, one in vectors.items()})
+        found = self._choose({name: params.get("multivector_config") for name, params in vectors.items()})
         self.cosine = vectors[found]["distance"] == "Cosine"
         self._quantized = bool(config.get("quantization_config") or vectors[found].get("quantization_config"))
         self._shard = edge.EdgeShard.load(str(self._folder))
@@ -229,7 +219,7 @@ class ForeignQdrantEdge(ForeignQdrant, QdrantEdgeEngine):
 
 
 class ForeignLanceDB(ForeignCollection, LanceDBEngine):
-    """A table with a column of lists of vectors, which LanceDB compares by cosine."""
+    """A table with a column of vector lists, which LanceDB compares by cosine."""
 
     cosine = True
     usual: ClassVar[Mapping[str, Any]] = {"nprobes": None, "refine_factor": None, "exact": False}
@@ -240,6 +230,7 @@ class ForeignLanceDB(ForeignCollection, LanceDBEngine):
 
     def _open_table(self) -> None:
         with self._errors("cannot be read"):
+            _require_foreign(self)
             if not self._has_collection(self.name):
                 raise EngineError(f"{self.location} does not exist. Give lancedb:FOLDER#TABLE.")
             self._open()
@@ -261,13 +252,7 @@ class ForeignLanceDB(ForeignCollection, LanceDBEngine):
         return MultiVectors.from_arrow(table[self._column], ids)
 
     def find(self, query: NDArray[np.float32], k: int, settings: Mapping[str, Any]) -> list[Any]:
-        """Return the ids of the engine's `k` best documents, best first.
-
-        Parameters
-        ----------
-        query, k, settings
-            As for :meth:`ForeignCollection.find`.
-        """
+        """Search the column of vector lists, see :meth:`ForeignCollection.find`."""
         with self._errors("cannot be searched"):
             search = self._table.search(query, vector_column_name=self._column).distance_type("cosine")
             if settings["exact"]:
@@ -298,8 +283,8 @@ class ForeignLanceDB(ForeignCollection, LanceDBEngine):
 class ForeignMilvus(ForeignCollection, MilvusEngine):
     """A collection with a row for each token, and a field that names its document.
 
-    Milvus's own tutorial searches it so: each query token finds its nearest rows, and
-    the documents of these are ranked by all of their tokens.
+    Milvus's tutorial searches it like this: each query token finds its nearest rows,
+    and the documents of these rows are ranked by all of their tokens.
     """
 
     usual: ClassVar[Mapping[str, Any]] = {"rows": 50, "rescore": True, "ef": None, "nprobe": None}
@@ -307,6 +292,7 @@ class ForeignMilvus(ForeignCollection, MilvusEngine):
     def __init__(self, url: str) -> None:
         super().__init__(url)
         with self._errors("cannot be read"):
+            _require_foreign(self)
             if not self._has_collection(self.name):
                 raise EngineError(f"{self.location} does not exist. Give milvus:FILE.db#NAME.")
             fields = {field["name"]: field for field in self._client.describe_collection(self.name)["fields"]}
@@ -317,8 +303,8 @@ class ForeignMilvus(ForeignCollection, MilvusEngine):
             self._document = _only(documents[:1], f"a field {' or '.join(_DOCUMENT)}", self.location)
             names = self._client.list_indexes(self.name)
             indexes = [self._client.describe_index(self.name, name) for name in names]
-            own = [index for index in indexes if index and index.get("field_name") == self._vector]
-            self._metric = own[0]["metric_type"] if own else "COSINE"
+            of_vector = [index for index in indexes if index and index.get("field_name") == self._vector]
+            self._metric = of_vector[0]["metric_type"] if of_vector else "COSINE"
         self.cosine = self._metric == "COSINE"
         self._tokens: MultiVectors | None = None
 
@@ -340,13 +326,7 @@ class ForeignMilvus(ForeignCollection, MilvusEngine):
         return self._tokens
 
     def find(self, query: NDArray[np.float32], k: int, settings: Mapping[str, Any]) -> list[Any]:
-        """Return the ids of the engine's `k` best documents, best first.
-
-        Parameters
-        ----------
-        query, k, settings
-            As for :meth:`ForeignCollection.find`.
-        """
+        """Search as in Milvus's tutorial, see :meth:`ForeignCollection.find`."""
         params = {name: settings[name] for name in ("ef", "nprobe") if settings[name] is not None}
         with self._errors("cannot be searched"):
             found = self._client.search(
@@ -360,9 +340,9 @@ class ForeignMilvus(ForeignCollection, MilvusEngine):
         best: dict[Any, dict[int, float]] = {}
         for token, hits in enumerate(found):
             for hit in hits:
-                own = best.setdefault(hit["entity"][self._document], {})
-                own[token] = max(own.get(token, -np.inf), hit["distance"])
-        scores = {id: sum(own.values()) for id, own in best.items()}
+                by_token = best.setdefault(hit["entity"][self._document], {})
+                by_token[token] = max(by_token.get(token, -np.inf), hit["distance"])
+        scores = {id: sum(by_token.values()) for id, by_token in best.items()}
         if settings["rescore"] and scores:
             documents = self.documents()
             position = {id: row for row, id in enumerate(documents.ids.tolist())}
@@ -399,6 +379,7 @@ class ForeignPgVector(ForeignCollection, PgVectorEngine):
     def __init__(self, url: str) -> None:
         super().__init__(url)
         with self._errors("cannot be read"):
+            _require_foreign(self)
             columns = self._rows_of(
                 "SELECT column_name, udt_name FROM information_schema.columns WHERE table_name = %s "
                 "AND table_schema = ANY (current_schemas(false))",
@@ -422,7 +403,7 @@ class ForeignPgVector(ForeignCollection, PgVectorEngine):
         self._id = _quoted(self._id)
 
     def _rows_of(self, sql: str, values: Any, local: Mapping[str, Any] = MappingProxyType({})) -> list[Any]:
-        """Return the rows of a query that changes nothing, with settings of its own."""
+        """Return the rows of a query that changes nothing, with its settings."""
         with self._transaction() as cursor:
             cursor.execute("SET TRANSACTION READ ONLY")
             for name, value in local.items():
@@ -443,13 +424,10 @@ class ForeignPgVector(ForeignCollection, PgVectorEngine):
         return _collected(self.location, arrays, ids)
 
     def find(self, query: NDArray[np.float32], k: int, settings: Mapping[str, Any]) -> list[Any]:
-        """Return the ids of the engine's `k` best documents, best first.
+        """Search with SQL, see :meth:`ForeignCollection.find`.
 
-        Parameters
-        ----------
-        query, k, settings
-            As for :meth:`ForeignCollection.find`.  "sql" has the places %(query)s (an
-            array of vectors), %(mean)s (their mean) and %(k)s.
+        The setting "sql" has the places %(query)s (an array of vectors), %(mean)s
+        (their mean) and %(k)s.
         """
         sql = settings["sql"]
         if sql is None and self._function is None:
@@ -486,6 +464,32 @@ class ForeignPgVector(ForeignCollection, PgVectorEngine):
     def end(self) -> None:
         """Close the connection."""
         self._close()
+
+
+def _require_foreign(engine: Engine) -> None:
+    """Raise EngineError if muvera filled the collection, because it has FDEs then."""
+    if engine.is_filled_by_muvera():
+        raise EngineError(
+            f"{engine.location} was filled by muvera, which finds its documents by FDEs. In Python, measure "
+            "their recall with EngineIndex(url).measure_recall(queries)."
+        )
+
+
+def _why_no_shard(folder: Path) -> str:
+    """Return why a folder is not a shard of Qdrant Edge, and what to do instead."""
+    # The client keeps meta.json and collection/NAME/storage.sqlite.
+    places = (folder, folder.parent, folder.parent.parent)
+    if any((place / "meta.json").is_file() and (place / "collection").is_dir() for place in places):
+        return (
+            f"{folder} belongs to Qdrant's client in local mode, which compares a query with every point: "
+            "its recall is 1. Give the collection of a server, qdrant://HOST:PORT#NAME."
+        )
+    if not folder.is_dir():
+        return f"{folder} does not exist. Give qdrant-edge:FOLDER#NAME."
+    return (
+        f"{folder} is not a shard of Qdrant Edge, because it has no edge_config.json. Give "
+        "qdrant-edge:FOLDER#NAME for the shard in FOLDER/NAME."
+    )
 
 
 def _collected(location: str, arrays: list[Any], ids: list[Any]) -> MultiVectors:
@@ -527,18 +531,9 @@ _CLASSES: dict[str, type[Any]] = {
 def open_foreign(url: str) -> ForeignCollection:
     """Open a collection of token vectors that another program made.
 
-    Parameters
-    ----------
-    url : str
-        As for :func:`muvera.engines.open_engine`.  ``qdrant-edge:FOLDER#NAME`` is the
-        shard in ``FOLDER/NAME``.
-
-    Raises
-    ------
-    ValueError
-        For any other URL, or a collection without token vectors.
-    ImportError
-        If the engine's client is not installed.
+    :func:`muvera.engines.open_engine` describes the URL.  ``qdrant-edge:FOLDER#NAME``
+    is the shard in ``FOLDER/NAME``.  Raise ValueError for any other URL or a collection
+    without token vectors, and ImportError if the engine's client is not installed.
     """
     scheme, colon, _ = unquote(url).partition(":")
     if not colon or scheme not in SCHEMES:

@@ -22,36 +22,20 @@ from .conditions import SQLConditions
 class LanceDBConditions(SQLConditions):
     """A builder of conditions on a table.
 
-    Parameters
-    ----------
-    columns : sequence of str
-        The table's columns.  No document satisfies a comparison with another one.
+    No document satisfies a comparison with a column that is not among `columns`.
     """
 
     def __init__(self, columns: Sequence[str]) -> None:
         self._columns = columns
 
     def has_any(self, terms: list[str]) -> str:
-        """Test that a document has one of the terms.
-
-        Parameters
-        ----------
-        terms : list of str
-        """
+        """Test that a document has one of the terms."""
         return f"array_has_any(terms, [{self.literals(terms)}])"
 
     def compare(self, bound: str, sign: str, value: Scalar) -> str | bool:
         """Compare a stored bound with a value, see :meth:`Conditions.compare`.
 
-        Parameters
-        ----------
-        bound, sign, value
-            As for that method.
-
-        Raises
-        ------
-        FilterError
-            For an integer that float64 cannot represent.
+        Raise FilterError for an integer that float64 cannot represent.
         """
         if isinstance(value, int) and abs(value) > 2**53:
             raise FilterError(

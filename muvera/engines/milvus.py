@@ -27,26 +27,13 @@ class MilvusConditions(SQLConditions):
     """A builder of Milvus's boolean expressions."""
 
     def has_any(self, terms: list[str]) -> str:
-        """Test that a document has one of the terms.
-
-        Parameters
-        ----------
-        terms : list of str
-        """
+        """Test that a document has one of the terms."""
         return f"ARRAY_CONTAINS_ANY(terms, [{self.literals(terms)}])"
 
     def compare(self, bound: str, sign: str, value: Scalar) -> str:
         """Compare a stored bound with a value, see :meth:`Conditions.compare`.
 
-        Parameters
-        ----------
-        bound, sign, value
-            As for that method.
-
-        Raises
-        ------
-        FilterError
-            For a string that is not printable ASCII.
+        Raise FilterError for a string that is not printable ASCII.
         """
         if isinstance(value, str) and not (value.isascii() and value.isprintable()):
             raise FilterError(
@@ -56,21 +43,11 @@ class MilvusConditions(SQLConditions):
         return f"(exists {key} and {key} {sign} {self.literal(value)})"
 
     def among(self, ids: list[Any]) -> str:
-        """Test that a document has one of these ids.
-
-        Parameters
-        ----------
-        ids : list of int or of str
-        """
+        """Test that a document has one of these ids."""
         return f"id in [{self.literals(ids)}]"
 
     def literal(self, value: Scalar) -> str:
-        """Return a number or a string as a literal.
-
-        Parameters
-        ----------
-        value : str, int or float
-        """
+        """Return a number or a string as a literal."""
         return json.dumps(value, ensure_ascii=False)
 
 

@@ -17,7 +17,7 @@ from ..utils.checks import import_extra
 from .base import Column, Description, Engine, EngineError, EngineRow, Hits, SearchRequest
 from .conditions import SQLConditions
 
-# Vectors of at most this dimension fit into the table's own pages of 8 kB.
+# Vectors of at most this dimension fit into the table's pages of 8 kB.
 _INLINE = 2048
 
 
@@ -25,22 +25,11 @@ class PgVectorConditions(SQLConditions):
     """A builder of conditions in PostgreSQL's SQL."""
 
     def has_any(self, terms: list[str]) -> str:
-        """Test that a document has one of the terms.
-
-        Parameters
-        ----------
-        terms : list of str
-        """
+        """Test that a document has one of the terms."""
         return f"(terms ?| ARRAY[{self.literals(terms)}]::text[])"
 
     def compare(self, bound: str, sign: str, value: Scalar) -> str:
-        """Compare a stored bound with a value, see :meth:`Conditions.compare`.
-
-        Parameters
-        ----------
-        bound, sign, value
-            As for that method.
-        """
+        """Compare a stored bound with a value, see :meth:`Conditions.compare`."""
         stored = f"(bounds->>'{bound}')"
         if isinstance(value, str):
             return f'coalesce({stored} COLLATE "C" {sign} {self.literal(value)}, false)'
@@ -50,10 +39,6 @@ class PgVectorConditions(SQLConditions):
         """Return a literal that the server's setting for backslashes does not change.
 
         Raise FilterError for a string with a NUL.
-
-        Parameters
-        ----------
-        value : str, int or float
         """
         if isinstance(value, str) and "\0" in value:
             raise FilterError(f"PostgreSQL cannot compare with {value!r:.80}, which has a NUL. Remove it.")
@@ -103,13 +88,7 @@ class PgVectorEngine(Engine):
         return self._run("SELECT to_regclass(%s)::text", f'"{name}"') != [(None,)]
 
     def create(self, encoder: FDEEncoder, tokens: bool, integer_ids: bool, text_encoder: str | None) -> None:
-        """Create an empty collection with a fitted encoder, in one transaction.
-
-        Parameters
-        ----------
-        encoder, tokens, integer_ids, text_encoder
-            As for :meth:`Engine.create`.
-        """
+        """Create an empty collection in one transaction, see :meth:`Engine.create`."""
         with self._errors("cannot be created"), self._transaction():
             super().create(encoder, tokens, integer_ids, text_encoder)
 

@@ -50,14 +50,10 @@ _RANGES = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
 
 
 def qdrant_id(id: int | str) -> int | str:
-    """Return the point id of an id.
+    """Return the point id of a document.
 
-    It is the id itself if that is an unsigned integer or a UUID, and otherwise a UUID
-    made of its text.
-
-    Parameters
-    ----------
-    id : int or str
+    It is `id` itself if that is an unsigned integer or a UUID, and otherwise a UUID
+    made from its text.
     """
     if isinstance(id, int) and 0 <= id < 1 << 64:
         return id
@@ -70,55 +66,28 @@ def qdrant_id(id: int | str) -> int | str:
 class QdrantConditions(Conditions[Any]):
     """A builder of Qdrant's filters: each condition is a filter, which may be nested.
 
-    Parameters
-    ----------
-    models : module
-        The classes of requests, of ``qdrant_client`` or of Qdrant Edge.
+    `models` has the classes of requests, from ``qdrant_client`` or from Qdrant Edge.
     """
 
     def __init__(self, models: Any) -> None:
         self._models = models
 
     def join(self, word: str, parts: list[Any]) -> Any:
-        """Join filters by "and" or "or".
-
-        Parameters
-        ----------
-        word : {"and", "or"}
-        parts : list of Filter
-        """
+        """Join filters by "and" or "or"."""
         return self._models.Filter(**{"must" if word == "and" else "should": parts})
 
     def negate(self, part: Any) -> Any:
-        """Return the filter that `part` does not match.
-
-        Parameters
-        ----------
-        part : Filter
-        """
+        """Return the filter that `part` does not match."""
         return self._models.Filter(must_not=[part])
 
     def has_any(self, terms: list[str]) -> Any:
-        """Test that a document has one of the terms.
-
-        Parameters
-        ----------
-        terms : list of str
-        """
+        """Test that a document has one of the terms."""
         return self._field("terms", match=self._models.MatchAny(any=terms))
 
     def compare(self, bound: str, sign: str, value: Scalar) -> Any:
         """Compare a stored bound with a number, see :meth:`Conditions.compare`.
 
-        Parameters
-        ----------
-        bound, sign, value
-            As for that method.
-
-        Raises
-        ------
-        FilterError
-            For a string, or an integer that float64 cannot represent.
+        Raise FilterError for a string, or an integer that float64 cannot represent.
         """
         if isinstance(value, str):
             raise FilterError(
@@ -132,12 +101,7 @@ class QdrantConditions(Conditions[Any]):
         return self._field(f"bounds.{bound}", range=self._models.Range(**{_RANGES[sign]: float(value)}))
 
     def among(self, ids: list[Any]) -> Any:
-        """Test that a document has one of these ids.
-
-        Parameters
-        ----------
-        ids : list of int or of str
-        """
+        """Test that a document has one of these ids."""
         return self.join("and", [self._models.HasIdCondition(has_id=list(map(qdrant_id, ids)))])
 
     def _field(self, key: str, **test: Any) -> Any:
@@ -147,15 +111,11 @@ class QdrantConditions(Conditions[Any]):
 class QdrantEngine(Engine):
     """A collection on a server, ``qdrant://:KEY@HOST:PORT#NAME``; ``qdrants`` uses TLS.
 
+    Without a key in the URL, the environment variable QDRANT_API_KEY is the key.
+    `client` replaces the connection to the server.
+
     Terms and bounds are indexed, because filters on unindexed fields lower the recall
     of Qdrant's graph.
-
-    Parameters
-    ----------
-    url : str
-        Without a key, the environment variable QDRANT_API_KEY is the key.
-    client : qdrant_client.QdrantClient, optional
-        Replaces the connection to the server.
     """
 
     kind = "qdrant"

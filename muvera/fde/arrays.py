@@ -42,15 +42,8 @@ class EncoderArrays(ABC):
     def from_files(cls: type[_Arrays], read: Callable[[str], NDArray[Any]]) -> _Arrays:
         """Return the arrays that :func:`write_encoder_arrays` stored.
 
-        Parameters
-        ----------
-        read : callable
-            Returns an array by its name.
-
-        Raises
-        ------
-        ValueError
-            If an array of bytes is damaged.
+        `read` returns an array by its name.  Raise ValueError if an array of bytes is
+        damaged.
         """
         arrays = {f.name: np.ascontiguousarray(read(cls.prefix + f.name)) for f in _fields(cls)}
         for field in _fields(cls):

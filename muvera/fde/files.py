@@ -25,19 +25,8 @@ def as_encoder(
 ) -> tuple[FDEConfig, FDEEncoder | None]:
     """Return the configuration of an ``encoder=`` argument, and its fitted encoder.
 
-    Parameters
-    ----------
-    value : FDEConfig, FDEEncoder, str or None
-        None for the default preset.
-    dimension : int
-        Columns of the tokens.
-
-    Raises
-    ------
-    TypeError
-        If `value` is something else.
-    ValueError
-        If there is no such preset, or the encoder has another dimension.
+    None stands for the default preset.  Raise TypeError for any other type, and
+    ValueError if the preset does not exist or the encoder has another dimension.
     """
     if value is None or isinstance(value, str):
         return FDEConfig.preset(value or DEFAULT_PRESET, dimension), None

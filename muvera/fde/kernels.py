@@ -88,7 +88,7 @@ class Partition(NamedTuple):
     position : numpy.ndarray
         int64 (C,), the position of each code's block in its repetition.
     repetitions : int
-        R_reps.
+        R_reps, the number of repetitions.
     bits : int
         k_sim, at most 16.
     """
@@ -110,7 +110,7 @@ class Projection(NamedTuple):
         float32, packed panels (R_reps * panels, width, LANES), flat; empty for the
         identity.
     columns : int
-        d_proj.
+        d_proj, the columns of a projected token.
     """
 
     matrices: NDArray[np.float32]
@@ -150,13 +150,13 @@ def _load(tokens, text, center, rows):
 @helper
 def _subtract_mean(rows, count, mean):
     """Write the mean of the first `count` rows to `mean`, and subtract it from them."""
-    one, width = np.float32(1.0), mean.shape[0]
+    unit, width = np.float32(1.0), mean.shape[0]
     mean[:] = 0.0
     for t in range(count):
-        add_scaled(rows, t * width, width, one, mean, 0)
-    set_scaled(mean, 0, width, one / np.float32(count), mean, 0)
+        add_scaled(rows, t * width, width, unit, mean, 0)
+    set_scaled(mean, 0, width, unit / np.float32(count), mean, 0)
     for t in range(count):
-        add_scaled(mean, 0, width, -one, rows, t * width)
+        add_scaled(mean, 0, width, -unit, rows, t * width)
 
 
 @helper
@@ -221,7 +221,7 @@ def _list_tokens(codes, count, counts, heads, following, slots):
     """Link each cell's tokens to a list, in order; return the number of slots."""
     counts[:] = 0
     # Backwards, so that the first token becomes the head.  One pass is faster than
-    # sorting, because each access to a counter waits for the last one.
+    # sorting, because each access to a counter waits for the last access.
     for t in range(count - 1, -1, -1):
         code = codes[t]
         following[t] = heads[code]
@@ -343,32 +343,20 @@ def _write(sums, scales, places, held, matrices, repetition, columns, fde):
 
 @kernel
 def encode_documents(tokens, first, last, partition, projection, cells, weight, out):
-    """Write the FDEs of documents (section 2, F_doc).
+    """Write the FDEs of documents first..last - 1 (section 2, F_doc).
 
     For repetition r and cell c, with the tokens P_c of document P in this cell:
 
         F_doc(P)_(r, c) = weight * psi_r(sum of P_c / |P_c|)
 
-    An empty cell takes the token whose code differs least from c, or stays zero without
-    ``cells.fill``.  The FDE of a document without tokens is zero.
+    `partition` assigns tokens to cells, and `projection` is psi.  `cells` gives the
+    value of a cell, if it is not the mean.  An empty cell takes the token whose code
+    differs least from c, or stays zero without ``cells.fill``.  The FDE of a document
+    without tokens is zero.
 
-    Parameters
-    ----------
-    tokens : Tokens
-        Token vectors of all documents.
-    first, last : int
-        Documents to encode, first..last - 1.
-    partition : Partition
-        Hyperplanes, and the center that is subtracted from every token.
-    projection : Projection
-        psi.
-    cells : Cells
-        Value of a cell, if it is not the mean, and whether to fill empty ones.
-    weight : numpy.float32
-        Multiplies every entry.
-    out : numpy.ndarray
-        float32 (last - first, n), n at least R_reps * C * d_proj.  Row i receives the
-        FDE of document ``first + i`` in its first columns; the others stay unchanged.
+    `out` is float32 (last - first, n), where n is at least R_reps * C * d_proj.  Row i
+    receives the FDE of document ``first + i`` in its first columns; the others stay
+    unchanged.
     """
     width, cell_count = partition.center.shape[0], partition.position.shape[0]
     repetitions, bits, columns = partition.repetitions, partition.bits, projection.columns
@@ -445,20 +433,20 @@ def _share(codes, nearest, margins, count, softness, entries, shares):
     """Divide each token among two cells.
 
     A token at distance m from its nearest hyperplane belongs to the cell across it with
-    the share exp(-m / softness) / 2, and to its own cell with the rest.  The `entries`
+    the share exp(-m / softness) / 2, and to its cell with the rest.  The `entries`
     2 t and 2 t + 1 are the codes of the cells of token t.
     """
     for t in range(count):
         across = np.float32(0.5) * np.float32(math.exp(-margins[t] / softness))
         entries[2 * t], shares[2 * t] = codes[t], np.float32(1.0) - across
-        # A share of zero stays in the token's own cell, where it changes nothing.
+        # A share of zero stays in the token's cell, where it changes nothing.
         other = codes[t] ^ (np.uint32(1) << nearest[t])
         entries[2 * t + 1], shares[2 * t + 1] = other if across > 0 else codes[t], across
 
 
 @helper
 def _list_entries(entries, count, step, counts, heads, following, slots):
-    """Link each cell's entries to a list, in order, of every `step`-th one.
+    """Link each cell's entries to a list, in order, of every `step`-th entry.
 
     Return the number of slots.
     """
@@ -481,7 +469,7 @@ def _aggregate_shares(rows, following, shares, slots, held, width, sums):
 
 @kernel
 def encode_queries(tokens, first, last, partition, projection, softness, weight, out):
-    """Write the FDEs of queries (section 2, F_q).
+    """Write the FDEs of queries first..last - 1 (section 2, F_q).
 
     For repetition r and cell c, with the tokens Q_c of query Q in this cell:
 
@@ -490,25 +478,11 @@ def encode_queries(tokens, first, last, partition, projection, softness, weight,
     Tokens are assigned to cells after subtracting the center.  Their values are not
     centered, because that would change the ranking.
 
-    Parameters
-    ----------
-    tokens : Tokens
-        Token vectors of all queries.
-    first, last : int
-        Queries to encode, first..last - 1.
-    partition : Partition
-        Hyperplanes and center.
-    projection : Projection
-        psi.
-    softness : numpy.float32
-        tau of soft cells, which are not in the paper: a token at distance m from its
-        nearest hyperplane is in the cell across it with weight exp(-m / tau) / 2, and
-        in its own with the rest.  0 turns them off.
-    weight : numpy.float32
-        Multiplies every entry.
-    out : numpy.ndarray
-        float32 (last - first, n), n at least R_reps * C * d_proj.  Row i receives the
-        FDE of query ``first + i`` in its first columns; the others stay unchanged.
+    `softness` is tau of soft cells, which are not in the paper: a token at distance m
+    from its nearest hyperplane is in the cell across it with weight exp(-m / tau) / 2,
+    and in the token's cell with the rest.  0 turns them off.
+
+    `out` is as for :func:`encode_documents`.
     """
     width, cell_count = partition.center.shape[0], partition.position.shape[0]
     repetitions, bits, columns = partition.repetitions, partition.bits, projection.columns

@@ -45,7 +45,7 @@ class ByteColumns(NamedTuple):
     Parameters
     ----------
     center : numpy.ndarray
-        float32 (width,).
+        float32 (width,), subtracted from tokens.
     packed : numpy.ndarray
         int8, flat, see :func:`muvera.kernels.byte_tile.pack_bytes`.
     sums : numpy.ndarray
@@ -69,14 +69,14 @@ class Directions(NamedTuple):
     Parameters
     ----------
     center : numpy.ndarray
-        float32 (width,).
+        float32 (width,), subtracted from tokens.
     packed : numpy.ndarray
         int8, flat, see :func:`muvera.kernels.byte_tile.pack_bytes`.
     sums : numpy.ndarray
         int32, 128 times the sum of each column's bytes, then 2**31 - 1 up to a multiple
         of :data:`muvera.kernels.nearest.CHUNK`: columns that are not there come last.
     size : int
-        n.
+        n, the number of directions.
     unit : float
         The unit of all bytes.
     """
@@ -110,14 +110,7 @@ def largest_products(tokens, first, last, columns, out):
     """Write the largest product of each document with each column: 0 without tokens.
 
     Tokens minus the center are rounded to 127ths of their document's largest entry.
-
-    Parameters
-    ----------
-    tokens : Tokens
-    first, last : int
-    columns : ByteColumns
-    out : numpy.ndarray
-        float32 (last - first, n).
+    `out` is float32 (last - first, n).
     """
     depth = max(tokens.floats.shape[1], tokens.halves.shape[1])
     width = columns.center.shape[0]
@@ -151,15 +144,8 @@ def center_rows(rows, count, weight):
     """Subtract the mean of each row's first `count` entries, and multiply by `weight`.
 
     A document that is similar to everything would otherwise have large values in all
-    cells, which no document of the sample had.
-
-    Parameters
-    ----------
-    rows : numpy.ndarray
-        float32 (n, at least `count`), changed in place.
-    count : int
-        Number of cells.
-    weight : numpy.float32
+    cells, which no document of the sample had.  `rows`, float32 (n, at least `count`),
+    are changed in place.
     """
     for i in range(rows.shape[0]):
         row = rows[i, :count]
@@ -177,7 +163,7 @@ class CellMap(NamedTuple):
     Parameters
     ----------
     rows : numpy.ndarray
-        int8 (n, D).
+        int8 (n, D), a row for each landmark cell.
     scales : numpy.ndarray
         float32 (D,), the unit of each column.
     sums : numpy.ndarray
@@ -248,23 +234,13 @@ def nearest_cells(tokens, start, stop, landmarks, sharpness, ahead, numbers, wei
 
     The weights of token q are ``|q| exp(b cos(q / |q| - c, l - c)) / t`` for its
     nearest landmarks l, with the center c and the sharpness b.  t is the sum of these
-    powers plus ``exp(b ELSEWHERE)``.  All cosines are made of products of bytes, and of
-    equal products, the first ones are nearest.
+    powers plus ``exp(b ELSEWHERE)``.  All cosines are computed from products of bytes,
+    and of equal products, the first ones are nearest.
 
-    Parameters
-    ----------
-    tokens : Tokens
-    start, stop : int
-        Tokens of one query.
-    landmarks : Directions
-        ``(l - c) / |l - c|``.
-    sharpness : float
-    ahead : numpy.ndarray
-        int8 (n, any width), whose rows of the nearest landmarks are prefetched.
-    numbers : numpy.ndarray
-        int64 (stop - start, k), the k nearest landmarks, nearest first.
-    weights : numpy.ndarray
-        float32 (stop - start, k).
+    The tokens are of one query, and `landmarks` are ``(l - c) / |l - c|``.  `numbers`,
+    int64 (stop - start, k), receives the k nearest landmarks, nearest first, and
+    `weights`, float32 (stop - start, k), their weights.  The rows of `ahead`, int8 (n,
+    any width), with the numbers of the nearest landmarks are prefetched.
     """
     size, kept = numbers.shape
     width, stride = landmarks.center.shape[0], landmarks.sums.shape[0]
@@ -320,14 +296,7 @@ def _sum_cells(numbers, weights, cells, touched, shares):
 def landmark_queries(tokens, first, last, landmarks, sharpness, out):
     """Write the sums of the weights of each query's tokens in each cell.
 
-    Parameters
-    ----------
-    tokens : Tokens
-    first, last : int
-    landmarks, sharpness
-        As for :func:`nearest_cells`.
-    out : numpy.ndarray
-        float32 (last - first, at least n).
+    See :func:`nearest_cells`.  `out` is float32 (last - first, at least n).
     """
     kept, no_rows = min(NEAREST, landmarks.size), np.empty((landmarks.size, 0), np.int8)
     for query in range(first, last):
@@ -358,17 +327,8 @@ def _sum_rows(rows, numbers, shares, count, total):
 def project_landmark_queries(tokens, first, last, landmarks, sharpness, cell_map, out):
     """Add the product of :func:`landmark_queries`, minus each row's mean, with a map.
 
-    Only the rows of the nearest landmarks are read, up to 16 for a token.
-
-    Parameters
-    ----------
-    tokens : Tokens
-    first, last : int
-    landmarks, sharpness
-        As for :func:`nearest_cells`.
-    cell_map : CellMap
-    out : numpy.ndarray
-        float32 (last - first, D).
+    Only the rows of the nearest landmarks are read, up to 16 for a token.  `out` is
+    float32 (last - first, D).
     """
     kept = min(NEAREST, landmarks.size)
     cells, total = np.zeros(landmarks.size, np.float32), np.empty(out.shape[1], np.float32)

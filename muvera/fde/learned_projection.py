@@ -1,17 +1,17 @@
 """The learned final projection: from cells and moments to a few hundred floats.
 
 A reduced-rank regression finds two maps.  Let X (m, L) be long vectors of sampled
-documents, cells and moments side by side, minus their mean; W (n, L) those of
+documents, cells and moments side by side, minus their mean; W (n, L) long vectors of
 *windows*, short runs of tokens that stand for queries; and S (m, n) the exact
 similarities, minus each window's mean.  A bilinear form B with X B W' ~ S is fitted
 first, as
 
     B = s I + correction.
 
-The multiple s of the identity makes documents outside the sample comparable with those
-inside; the correction is a ridge regression of what is left.  Then the best form of
-rank D replaces B, measured in the documents' second moment, and its two factors are the
-maps:
+The multiple s of the identity makes documents outside the sample comparable with
+documents inside; the correction is a ridge regression of what is left.  Then the best
+form of rank D replaces B, measured in the documents' second moment, and its two factors
+are the maps:
 
     <map_d' x, map_q' w> = x' B w  up to a constant per query.
 
@@ -62,7 +62,7 @@ _BYTES = 256 << 20
 # Largest number of windows per document.
 _PER_DOCUMENT = 3
 
-# Tokens of a window: single ones are best if all tokens are alike, more if tokens
+# Tokens of a window: single tokens are best if all tokens are alike, more if tokens
 # differ and the vector is very short.
 _WINDOW = 4
 
@@ -75,16 +75,15 @@ _DOCUMENT_RIDGE = 0.3
 _ERROR_RIDGE = 0.03
 
 # Share of the identity in the documents' second moment, in units of its mean
-# eigenvalue. Less has higher recall on a kind of documents that the sample lacked, and
-# .3 has lower.
+# eigenvalue.  Smaller values raise recall on unseen kinds of documents; .3 lowers it.
 _SPREAD = 0.03
 
 # The same share for the columns of the mean token and the bias.  Of .1, 1 and 10,
-# larger values had higher recall on a kind of documents that the sample lacked, and 10
-# had lower recall if the sample had both kinds.
+# larger values helped unseen kinds of documents; 10 hurt if both kinds were in the
+# sample.
 _MEAN_SPREAD = 1.0
 
-# Directions whose spread is below this share of the largest one are left out.
+# Directions whose spread is below this share of the largest spread are left out.
 _LEAST_SPREAD = 1e-7
 
 # Purposes among the random streams of a seed.
@@ -147,27 +146,15 @@ class ProjectionMaps(EncoderArrays):
         cell_unit: float,
         threads: int | None = None,
     ) -> ProjectionMaps:
-        """Round the result of :func:`fit_maps`.
+        """Round the result of :func:`fit_maps` for the same `windows`.
 
         The map of the last columns of queries also corrects the rounding error of the
         half bytes.  The triangles of queries are similar, so a ridge regression on the
         last columns predicts most of that error.
 
-        Parameters
-        ----------
-        windows : numpy.ndarray
-            float32 (n, L), as for :func:`fit_maps`.
-        maps : Maps
-        cell_columns, mean_columns : int
-            Columns of the cells, which come first, and of mean and bias, which come
-            last.
-        cell_unit : float
-            The cells of queries in the long vectors were divided by it.
-        threads : int or None
-
-        Returns
-        -------
-        ProjectionMaps
+        The cells are the first `cell_columns` columns; mean and bias are the last
+        `mean_columns`.  The cells of queries in the long vectors were divided by
+        `cell_unit`.
         """
         last = len(maps.queries) - mean_columns
         triangle_map = maps.queries[cell_columns:last]
@@ -235,21 +222,8 @@ def sample_windows(
 ) -> MultiVectors:
     """Return windows of tokens to fit on.
 
-    Parameters
-    ----------
-    documents : MultiVectors
-        Documents of the sample.
-    queries : MultiVectors
-        Queries to fit to, perhaps none; up to half of the windows are from them.
-    long_dimension : int
-        Dimension of the vectors that are made of the windows, which limits their
-        number.
-    seed : int
-        Seed of the draws.
-
-    Returns
-    -------
-    MultiVectors
+    Up to half of them are from the queries, which may be empty.  The dimension of the
+    vectors of windows, `long_dimension`, limits their number.
     """
     stream = random_stream(seed, _PICKING)
     room = max(1, min(_WINDOWS, _PER_DOCUMENT * len(documents), _BYTES // (4 * long_dimension)))
@@ -279,21 +253,10 @@ def _pick(texts: MultiVectors, most: int, stream: np.random.Generator) -> list[N
 def window_similarities(
     windows: MultiVectors, documents: MultiVectors, threads: int | None = None
 ) -> NDArray[np.float32]:
-    """Return the similarities of documents with windows.
+    """Return the similarities, float32 (m, n), of m documents with n windows.
 
-    Products with a document's mean token are exact.  Those with the deviations from it
-    are computed in bytes.
-
-    Parameters
-    ----------
-    windows, documents : MultiVectors
-        None of them is empty.
-    threads : int or None
-
-    Returns
-    -------
-    numpy.ndarray
-        float32 (m, n), for m documents and n windows.
+    Products with a document's mean token are exact.  Products with the deviations from
+    it are computed in bytes.  No window and no document is empty.
     """
     tokens = np.asarray(windows.tokens, np.float32)
     starts = windows.offsets[:-1]
@@ -307,7 +270,7 @@ def window_similarities(
         offsets = documents.offsets[start : stop + 1]
         rest = np.asarray(documents.tokens[offsets[0] : offsets[-1]], np.float32)
         rest = rest - np.repeat(means[start:stop], np.diff(offsets), axis=0)
-        # As the tokens of documents: otherwise the kernel would be compiled again.
+        # Read-only like document tokens, or numba compiles the kernel again.
         rest.flags.writeable = False
         values = np.empty((stop - start, len(tokens)), np.float32)
         largest_products(Tokens(rest, none, offsets - offsets[0]), 0, stop - start, columns, values)
@@ -328,6 +291,8 @@ def fit_maps(
 ) -> Maps:
     """Fit the maps of queries and of documents to similarities.
 
+    Columns that the sample cannot fill are zero.
+
     Parameters
     ----------
     windows : numpy.ndarray
@@ -337,16 +302,13 @@ def fit_maps(
     similarities : numpy.ndarray
         S, float32 (m, n); overwritten.
     size : int
-        D.
+        D, the number of columns of both maps.
     mean_columns : int
-        Number of last columns, those of the mean token and the bias.
+        Number of last columns, which have the mean token and the bias.
     seed : int
+        Seed of the draws.
     threads : int or None
-
-    Returns
-    -------
-    Maps
-        Columns that the sample cannot fill are zero.
+        Number of threads.  Default: all usable cores.
     """
     mean = documents.mean(axis=0)
     documents -= mean
@@ -467,7 +429,7 @@ def _factors(
     documents: NDArray[np.float32],
     threads: int | None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Return both factors, and C times that of documents (steps 3 and 4).
+    """Return both factors, and C times the factor of documents (steps 3 and 4).
 
     The documents' factor F is ``B W' V`` with the combinations V.  The queries' factor
     is ``B' C F``, computed with the ridge regression of step 1.

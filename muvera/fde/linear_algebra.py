@@ -49,18 +49,7 @@ def product(
 ) -> NDArray[np.float32]:
     """Return ``left @ right``.
 
-    Parameters
-    ----------
-    left : float32 (n, k)
-        Its rows are multiplied in blocks that do not depend on `threads`.
-    right : float32 (k, m)
-        Second factor.
-    threads : int, optional
-        Default: all usable cores.
-
-    Returns
-    -------
-    float32 (n, m)
+    The rows of `left` are multiplied in blocks that do not depend on `threads`.
     """
     out = np.empty((len(left), right.shape[1]), np.float32)
 
@@ -76,18 +65,7 @@ def gram(
 ) -> NDArray[np.float32]:
     """Return ``rows @ rows.T``, in half the operations of `product`.
 
-    Parameters
-    ----------
-    rows : float32 (n, m)
-        Rows to multiply with each other.
-    threads : int, optional
-        Default: all usable cores.
-    other : float32 (n, m), optional
-        If given, the result is ``rows @ other.T + other @ rows.T``.
-
-    Returns
-    -------
-    float32 (n, n)
+    With `other`, return ``rows @ other.T + other @ rows.T``.
     """
     out = np.empty((len(rows), len(rows)), np.float32)
 
@@ -115,23 +93,10 @@ def _run_in_blocks(work: Callable[[int, int], object], count: int, threads: int 
 def leading_eigenvectors(
     matrix: NDArray[np.float32], count: int, stream: np.random.Generator, threads: int | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the leading eigenvalues and eigenvectors of a matrix.
+    """Return the leading eigenvalues (c,), descending, and eigenvectors (n, c).
 
-    Parameters
-    ----------
-    matrix : float32 (n, n)
-        Symmetric and positive semi-definite.
-    count : int
-        Number of eigenvectors, at most n.
-    stream : numpy.random.Generator
-        Draws the start of a subspace iteration.
-    threads : int, optional
-        Default: all usable cores.
-
-    Returns
-    -------
-    tuple of float32 (c,) and float32 (n, c)
-        Eigenvalues, descending, and eigenvectors.
+    The matrix is symmetric and positive semi-definite; `count` is at most n.  `stream`
+    draws the start of a subspace iteration.
     """
     size = len(matrix)
     count = min(count, size)
@@ -258,19 +223,9 @@ def half_byte_arguments(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.float32]]:
     """Return a matrix of half bytes as arguments of `multiply_by_half_bytes`.
 
-    Parameters
-    ----------
-    halves : uint8
-        Half bytes of the matrix (L, D), see :func:`half_bytes_to_int8`.
-    units : float32 (D,)
-        Unit of each column.
-    length : int
-        L.
-
-    Returns
-    -------
-    tuple of numpy.ndarray
-        Packed matrix, sums of its columns and units.
+    The layout of `halves`, a matrix (length, D), is described by
+    :func:`half_bytes_to_int8`.  `units` (D,) are the units of the columns.  Return the
+    packed matrix, the sums of its columns, and the units.
     """
     entries = half_bytes_to_int8(halves, length)
     packed = pack_half_bytes(np.pad(entries, ((0, -length % (2 * STEP)), (0, 0))))
@@ -282,19 +237,9 @@ def byte_arguments(
 ) -> tuple[NDArray[np.int8], NDArray[np.int32], NDArray[np.float32]]:
     """Return a matrix of bytes as arguments of `multiply_by_bytes`.
 
-    Parameters
-    ----------
-    matrix : int8 (L, D)
-        L is at most 65,536, so that sums are exact.
-    units : float32 (D,)
-        Unit of each column.
-    multiple : int
-        The packed matrix has L rows, rounded up to a multiple of it.
-
-    Returns
-    -------
-    tuple of numpy.ndarray
-        Packed matrix, sums of its columns and units.
+    The matrix is int8 (L, D), where L is at most 65,536, so that sums are exact.
+    `units` (D,) are the units of the columns.  Return the packed matrix, which has L
+    rows rounded up to a multiple of `multiple`, the sums of its columns, and the units.
     """
     packed = pack_bytes(np.pad(matrix, ((0, -len(matrix) % multiple), (0, 0))))
     return packed, _column_sums(matrix), units
@@ -311,18 +256,7 @@ def token_columns(
 ) -> ByteColumns:
     """Return a matrix for kernels, which multiply tokens minus `center` by it.
 
-    Parameters
-    ----------
-    matrix : int8 (d, n)
-        Matrix in bytes.
-    units : float32 (n,)
-        Unit of each column.
-    center : float32 (d,)
-        Vector that is subtracted from each token.
-
-    Returns
-    -------
-    ByteColumns
+    The matrix is int8 (d, n), and `units` (n,) are the units of its columns.
     """
     return ByteColumns(np.pad(center, (0, -len(center) % LANES)), *byte_arguments(matrix, units, LANES))
 

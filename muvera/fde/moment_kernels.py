@@ -3,7 +3,8 @@
 Sizes: d columns of a token, `width` = d rounded up to LANES.  Results go to the columns
 of `out` from `at` on.  A triangle is the upper triangle of a d x d matrix, row by row
 (d * (d + 1) / 2 floats).  Its entries off the diagonal are multiplied by the root of 2,
-so that the inner product of two triangles is that of the two symmetric matrices.
+so that the inner product of two triangles equals the inner product of the two
+symmetric matrices.
 """
 
 import math
@@ -31,7 +32,7 @@ class Directions(NamedTuple):
         float32, packed by :func:`muvera.kernels.rows.pack_map` from (width, r); empty
         if r is d, for the columns themselves.
     size : int
-        r.
+        r, the number of directions.
     """
 
     packed: NDArray[np.float32]
@@ -39,7 +40,7 @@ class Directions(NamedTuple):
 
 
 class QueryMetric(NamedTuple):
-    """What scales the blocks of queries.
+    """Scales of the query blocks.
 
     Parameters
     ----------
@@ -55,12 +56,12 @@ class QueryMetric(NamedTuple):
 
 
 class DocumentWeights(NamedTuple):
-    """What turns the moments of documents into their blocks.
+    """Factors and offsets that turn the moments of documents into their blocks.
 
     Parameters
     ----------
     triangle : int
-        Floats of the covariance.
+        Number of floats of the covariance.
     coefficients : numpy.ndarray
         float64 (6,), c0..c5 of :func:`weigh_moments`.
     units : numpy.ndarray
@@ -108,15 +109,8 @@ def _sum_rows(rows, count, width, total):
 def first_moments(tokens, first, last, at, mean, out):
     """Write the sums, or with `mean` the means, of the tokens of texts first..last.
 
-    Parameters
-    ----------
-    tokens : Tokens
-    first, last : int
-    at : int
-        First column to write.
-    mean : bool
-    out : numpy.ndarray
-        float32 (at least last - first, at least at + d).
+    Column `at` of `out`, float32 (at least last - first, at least at + d), is the first
+    to write.
     """
     offsets = tokens.offsets
     depth = max(tokens.floats.shape[1], tokens.halves.shape[1])
@@ -158,7 +152,7 @@ def _weigh_rows(rows, count, width, weights, out):
 def _write_triangle(rows, weighted, count, width, depth, scale, out, at):
     """Write the upper triangle of ``scale * sum_t y_t x_t'`` to ``out[at:]``.
 
-    The rows y_t, `weighted`, are those of :func:`_weigh_rows`.
+    :func:`_weigh_rows` describes the rows y_t, `weighted`.
     """
     root = np.float32(math.sqrt(2.0)) * scale
     whole = depth // LANES * LANES
@@ -253,15 +247,8 @@ def document_moments(
 ) -> None:
     """Write the triangles and the means of documents first..last.
 
-    Parameters
-    ----------
-    tokens : Tokens
-    first, last : int
-    at : int
-        First column to write.
-    directions : Directions
-    out : numpy.ndarray
-        float32 (last - first, at least at + r (r + 1) / 2 + d).
+    Column `at` of `out`, float32 (last - first, at least at + r (r + 1) / 2 + d), is
+    the first to write.
     """
     no_metric = np.empty(0, np.float32)
     triangle = directions.size * (directions.size + 1) // 2
@@ -292,16 +279,8 @@ def query_moments(
 ) -> None:
     """Write triangle, sum and number of tokens of queries, divided by the units.
 
-    Parameters
-    ----------
-    tokens : Tokens
-    first, last : int
-    at : int
-        First column to write.
-    directions : Directions
-    metric : QueryMetric
-    out : numpy.ndarray
-        float32 (last - first, at least at + r (r + 1) / 2 + d + 1).
+    Column `at` of `out`, float32 (last - first, at least at + r (r + 1) / 2 + d + 1),
+    is the first to write.
     """
     triangle = directions.size * (directions.size + 1) // 2
     write_sums(tokens, first, last, at + triangle, metric.units, out)
@@ -313,18 +292,8 @@ def query_moments(
 def project_query_moments(tokens, first, last, directions, metric, triangle_map, sum_map, out):
     """Write the products of :func:`query_moments` with two maps.
 
-    Parameters
-    ----------
-    tokens : Tokens
-    first, last : int
-    directions : Directions
-    metric : QueryMetric
-    triangle_map : ByteMap
-        Half bytes.
-    sum_map : ByteMap
-        Bytes, of the other columns.
-    out : numpy.ndarray
-        float32 (last - first, D).
+    `triangle_map` has half bytes; `sum_map` has bytes, and belongs to the other
+    columns.  `out` is float32 (last - first, D).
     """
     count = last - first
     depth = max(tokens.floats.shape[1], tokens.halves.shape[1])
@@ -349,16 +318,8 @@ def weigh_moments(offsets, first, last, at, weights, out):
     become ``c0 * triangle``, ``c1 m + c2 m / |m|`` and
     ``c3 |m| + c4 |m|**2 + c5 log n``, all minus the center and times the block's unit.
 
-    Parameters
-    ----------
-    offsets : numpy.ndarray
-        int64 (texts + 1,), of the texts' tokens.
-    first, last : int
-    at : int
-        First column.
-    weights : DocumentWeights
-    out : numpy.ndarray
-        float32 (last - first, at least at + triangle + d + 1).
+    `offsets` (texts + 1,) are of the texts' tokens.  The moments begin in column `at`
+    of `out`, float32 (last - first, at least at + triangle + d + 1).
     """
     size, coefficients, units, center = weights
     depth = center.shape[0] - size - 1

@@ -96,7 +96,7 @@ class MomentBlocks(EncoderArrays):
 
     #: Of the terms of DEFAULT_COEFFICIENTS, float64 (7,).
     coefficients: NDArray[np.float64] = array(np.float64)
-    #: Documents' blocks (cells, covariance, mean, bias) are multiplied by these,
+    #: Documents' blocks (cells, covariance, mean, bias) are multiplied by these units,
     #: queries' blocks are divided, float32 (4,).
     units: NDArray[np.float32] = array(np.float32)
     #: The sampled documents' mean blocks (w,), which are subtracted; this does not
@@ -144,38 +144,18 @@ class MomentBlocks(EncoderArrays):
         return QueryMetric(at_cache_line(pack_columns(np.pad(below, (0, padding)))), self.units)
 
     def write_moments(self, at: int, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]) -> None:
-        """Write covariances and means of documents.
+        """Write covariances and means of documents start..stop to `out`.
 
-        Parameters
-        ----------
-        at : int
-            First column to write.
-        tokens : Tokens
-            Tokens of all documents.
-        start, stop : int
-            First document, and the first one after the last.
-        out : float32 (stop - start, width)
-            A row per document.
+        Column `at` is the first to write.
         """
         document_moments(tokens, start, stop, at, self.packed_directions, out)
 
     def write(
         self, side: Side, at: int, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]
     ) -> None:
-        """Write the moments of texts.
+        """Write the moments of texts start..stop to `out`.
 
-        Parameters
-        ----------
-        side : {"documents", "queries"}
-            Which side the texts are on.
-        at : int
-            First column to write.
-        tokens : Tokens
-            Tokens of all texts.
-        start, stop : int
-            First text, and the first one after the last.
-        out : float32 (stop - start, width)
-            A row per text.
+        Column `at` is the first to write.
         """
         if side == "queries":
             query_moments(tokens, start, stop, at, self.packed_directions, self.query_metric, out)
@@ -214,21 +194,7 @@ def principal_directions(
 ) -> NDArray[np.float32]:
     """Return the leading directions of tokens around their document's mean.
 
-    Parameters
-    ----------
-    documents : MultiVectors
-        Documents of the sample.
-    count : int
-        Number of directions, at most the dimension.
-    seed : int
-        Seed of the draws.
-    threads : int, optional
-        Default: all usable cores.
-
-    Returns
-    -------
-    float32 (r, d)
-        Orthonormal rows.
+    They are orthonormal rows, float32 (r, d); `count` is at most the dimension.
     """
     tokens = min(documents.num_tokens, _DIRECTION_TOKENS, _DIRECTION_BYTES // (4 * documents.dimension))
     stream = random_stream(seed, _DIRECTIONS)
@@ -250,7 +216,7 @@ class Sample(NamedTuple):
 
     documents: MultiVectors
     queries: MultiVectors
-    #: Each window's own document, or -1 for a query, int64 (n_queries,).
+    #: Each window's document, or -1 for a query, int64 (n_queries,).
     sources: NDArray[np.int64]
 
 
@@ -264,26 +230,12 @@ def fit_blocks(
     units: Units = "balanced",
     cells: Callable[[MultiVectors, Side], NDArray[np.float32]] | None = None,
 ) -> MomentBlocks:
-    """Fit the blocks to documents.
+    """Fit the blocks to documents, all of which have tokens.
 
-    Parameters
-    ----------
-    documents : MultiVectors
-        All of them have tokens.
-    queries : MultiVectors
-        May be empty; then windows of the documents' own tokens are the queries.
-    config : FDEConfig
-    threads : int or None
-        The result does not depend on it.
-    units : {"balanced", "rounded"}
-        See :data:`Units`.
-    cells : callable, optional
-        ``cells(texts, side)`` returns the cells beside the blocks, (n, any).  Their
-        products approximate Chamfer.
-
-    Returns
-    -------
-    MomentBlocks
+    Without queries, windows of the documents' tokens are the queries.  `cells` returns
+    the cells beside the blocks, (n, any), of texts on a side.  Their products
+    approximate Chamfer.  :data:`Units` describes `units`.  The result does not depend
+    on `threads`.
     """
     defaults = default_blocks(config, _directions(documents, config, threads))
     rng = random_stream(config.seed, _PICKING)
@@ -386,19 +338,19 @@ def _similarities(queries: MultiVectors, documents: MultiVectors, threads: int |
 def _queries_and_windows(
     documents: MultiVectors, queries: MultiVectors, rng: np.random.Generator
 ) -> tuple[MultiVectors, NDArray[np.int64]]:
-    """Return queries and windows, and each window's own document (-1 for a query)."""
+    """Return queries and windows, and each window's document (-1 for a query)."""
     texts = [text for text in queries if len(text)]
     length = min(_LONGEST, max(1, round(float(np.mean([len(q) for q in texts]))))) if texts else _LENGTH
     if len(texts) > _QUERIES:
         texts = [texts[i] for i in np.sort(rng.choice(len(texts), _QUERIES, replace=False))]
-    own = np.full(len(texts), -1)
+    sources = np.full(len(texts), -1)
     missing = min(_QUERIES - len(texts), len(documents))
     if missing:
-        windows, sources = pseudo_queries(documents, missing, length, rng)
+        windows, cut_from = pseudo_queries(documents, missing, length, rng)
         texts += list(windows)
-        own = np.concatenate([own, sources])
+        sources = np.concatenate([sources, cut_from])
     arrays = [np.asarray(text, np.float32) for text in texts]
-    return MultiVectors.from_arrays(arrays, dimension=documents.dimension), own
+    return MultiVectors.from_arrays(arrays, dimension=documents.dimension), sources
 
 
 def _mean_covariance(
@@ -428,11 +380,11 @@ def _unit(block: NDArray[np.floating], query: NDArray[np.floating], units: Units
 
 
 def _least_squares(
-    terms: list[NDArray[np.floating]], similarities: NDArray[np.float32], own: NDArray[np.int64]
+    terms: list[NDArray[np.floating]], similarities: NDArray[np.float32], sources: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Return the coefficients of the terms; a term of zeros keeps its default."""
     rows, targets = [], []
-    for query, document in enumerate(own.tolist()):
+    for query, document in enumerate(sources.tolist()):
         best = np.argsort(-similarities[query], kind="stable")
         best = best[best != document][:_BEST]
         columns = np.stack([np.asarray(term[query, best], np.float64) for term in terms], axis=1)

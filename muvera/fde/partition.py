@@ -33,24 +33,9 @@ def draw_hyperplanes(
 ) -> NDArray[np.float64]:
     """Draw the normals of all hyperplanes, g ~ N(0, I_d) (section 2, step 1).
 
-    Repetition r has its own random stream, so its hyperplanes do not depend on the
-    number of repetitions.
-
-    Parameters
-    ----------
-    seed : int
-        Seed of the encoder.
-    num_repetitions : int
-        R_reps.
-    num_simhash_projections : int
-        k_sim, the hyperplanes of a repetition.
-    dimension : int
-        d, the columns of a token.
-
-    Returns
-    -------
-    numpy.ndarray
-        float64 (R_reps * k_sim, d); the hyperplanes of a repetition are neighbors.
+    They are float64 (R_reps * k_sim, d); the k_sim hyperplanes of a repetition are
+    neighbors.  Each repetition has a separate random stream, so its hyperplanes do not
+    depend on the number of repetitions.
     """
     shape = num_simhash_projections, dimension
     streams = (random_stream(seed, _HYPERPLANES, r) for r in range(num_repetitions))
@@ -60,15 +45,7 @@ def draw_hyperplanes(
 def cell_positions(num_simhash_projections: int) -> NDArray[np.int64]:
     """Return the positions of the cells in a repetition: a code is its position.
 
-    Parameters
-    ----------
-    num_simhash_projections : int
-        k_sim.
-
-    Returns
-    -------
-    numpy.ndarray
-        int64 (2**k_sim,), the position of each code's block of floats.
+    They are int64 (2**k_sim,), the position of each code's block of floats.
     """
     return np.arange(2**num_simhash_projections)
 
@@ -76,19 +53,10 @@ def cell_positions(num_simhash_projections: int) -> NDArray[np.int64]:
 def gray_positions(num_simhash_projections: int) -> NDArray[np.int64]:
     """Return the positions of the cells in a repetition of the C++ reference.
 
-    The reference takes hyperplane 0 as the high bit.  It then reads the bits as a Gray
-    code g, in which neighboring positions differ in one bit.  The position b has the
-    bits b_0 = g_0 and b_j = g_j xor b_(j-1), from the high bit on.
-
-    Parameters
-    ----------
-    num_simhash_projections : int
-        k_sim.
-
-    Returns
-    -------
-    numpy.ndarray
-        int64 (2**k_sim,), the position of each code's block of floats.
+    They are int64 (2**k_sim,), the position of each code's block of floats.  The
+    reference takes hyperplane 0 as the high bit.  It then reads the bits as a Gray code
+    g, in which neighboring positions differ in one bit.  The position b has the bits
+    b_0 = g_0 and b_j = g_j xor b_(j-1), from the high bit on.
     """
     codes = np.arange(2**num_simhash_projections)
     position = np.zeros_like(codes)
@@ -98,20 +66,10 @@ def gray_positions(num_simhash_projections: int) -> NDArray[np.int64]:
 
 
 def inverse_norms(hyperplanes: NDArray[Any]) -> NDArray[np.float32]:
-    """Return one over the length of each hyperplane's normal.
+    """Return one over the length of each hyperplane's normal, (R_reps * k_sim,).
 
     ``|<g, x>| / ||g||`` is the distance of a token from a hyperplane, which determines
     the weights of soft query cells.
-
-    Parameters
-    ----------
-    hyperplanes : numpy.ndarray
-        (R_reps * k_sim, d).
-
-    Returns
-    -------
-    numpy.ndarray
-        float32 (R_reps * k_sim,).
     """
     norms = np.linalg.norm(hyperplanes.astype(np.float64), axis=1)
     return np.asarray(1 / np.maximum(norms, _SHORTEST), np.float32)

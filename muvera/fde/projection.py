@@ -27,23 +27,8 @@ def draw_rademacher(
 ) -> NDArray[np.float64]:
     """Draw the paper's inner projections psi (section 2, step 2).
 
-    psi(x) = S x / sqrt(d_proj), where S has independent entries +1 and -1.
-
-    Parameters
-    ----------
-    seed : int
-        Seed of the encoder.
-    num_repetitions : int
-        R_reps; each repetition has its own random stream.
-    projection_dimension : int
-        d_proj.
-    dimension : int
-        d, the columns of a token.
-
-    Returns
-    -------
-    numpy.ndarray
-        float64 (R_reps, d_proj, d).
+    psi(x) = S x / sqrt(d_proj), where S has independent entries +1 and -1.  The result
+    is float64 (R_reps, d_proj, d); each repetition has a separate random stream.
     """
     shape = projection_dimension, dimension
     streams = (random_stream(seed, _INNER, r) for r in range(num_repetitions))
@@ -64,21 +49,7 @@ def draw_complementary(
     The average over a group is exact, which independent projections reach in
     expectation only.
 
-    Parameters
-    ----------
-    seed : int
-        Seed of the encoder.
-    num_repetitions : int
-        R_reps; each group of repetitions has its own random stream.
-    projection_dimension : int
-        d_proj.
-    dimension : int
-        d, the columns of a token.
-
-    Returns
-    -------
-    numpy.ndarray
-        float64 (R_reps, d_proj, d).
+    The result is float64 (R_reps, d_proj, d); each group has a separate random stream.
     """
     block = projection_dimension
     group = -(-dimension // block)
@@ -101,21 +72,8 @@ def draw_count_sketches(
     psi(x)_i = sum of s_j x_j over the columns j with target h_j = i.  The C++ reference
     projects in this way.
 
-    Parameters
-    ----------
-    seed : int
-        Seed of the encoder.
-    num_repetitions : int
-        R_reps; each repetition has its own random stream.
-    projection_dimension : int
-        d_proj, which may exceed d.
-    dimension : int
-        d, the columns of a token.
-
-    Returns
-    -------
-    numpy.ndarray
-        float32 (R_reps, d_proj, d), with one +1 or -1 in each column.
+    The result is float32 (R_reps, d_proj, d), with one +1 or -1 in each column; each
+    repetition has a separate random stream.  d_proj may exceed d.
     """
     sketches = [
         draw_count_sketch(random_stream(seed, _INNER, r), dimension, projection_dimension)
@@ -129,15 +87,7 @@ def draw_identity(
 ) -> NDArray[np.float32]:
     """Return the empty array that stands for psi(x) = x, with d_proj = d.
 
-    Parameters
-    ----------
-    seed, num_repetitions, projection_dimension, dimension : int
-        Not used; all functions that draw projections have the same parameters.
-
-    Returns
-    -------
-    numpy.ndarray
-        float32 (0, 0, 0).
+    All functions that draw projections have the same parameters.
     """
     return np.empty((0, 0, 0), np.float32)
 
@@ -149,21 +99,9 @@ def draw_final_count_sketch(
 
     psi'(F)_i = sum of s_j F_j over the floats j with target h_j = i.
 
-    Parameters
-    ----------
-    seed : int
-        Seed of the encoder.
-    sketch_dimension : int
-        R_reps * 2**k_sim * d_proj, the floats before the projection.
-    final_projection_dimension : int
-        d_final, the floats after it.
-
-    Returns
-    -------
-    targets : numpy.ndarray
-        h, int64 (sketch_dimension,), below d_final.
-    signs : numpy.ndarray
-        s, float32 (sketch_dimension,), +1 or -1.
+    Return the targets h, int64 (sketch_dimension,), below d_final, and the signs s,
+    float32 (sketch_dimension,).  An FDE has sketch_dimension = R_reps * 2**k_sim *
+    d_proj floats before the projection.
     """
     return draw_count_sketch(random_stream(seed, _FINAL), sketch_dimension, final_projection_dimension)
 
@@ -171,44 +109,17 @@ def draw_final_count_sketch(
 def draw_count_sketch(
     stream: np.random.Generator, count: int, size: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Draw the target and the sign of each of `count` floats.
-
-    Parameters
-    ----------
-    stream : numpy.random.Generator
-        Source of the draws: first all targets, then all signs.
-    count : int
-        Floats of a vector.
-    size : int
-        Floats of its sketch.
-
-    Returns
-    -------
-    targets : numpy.ndarray
-        int64 (count,), below `size`.
-    signs : numpy.ndarray
-        float32 (count,), +1 or -1.
-    """
+    """Draw the targets, below `size`, and then the signs of `count` floats."""
     return stream.integers(0, size, count), _signs(stream, (count,)).astype(np.float32)
 
 
 def count_sketch_matrices(
     sketches: list[tuple[NDArray[np.int64], NDArray[np.float32]]], size: int
 ) -> NDArray[np.float32]:
-    """Return count sketches as matrices.
+    """Return count sketches as matrices, float32 (R_reps, d_proj, d).
 
-    Parameters
-    ----------
-    sketches : list of tuple
-        Targets, int64 (d,), and signs, float32 (d,), of each of R_reps sketches.
-    size : int
-        d_proj.
-
-    Returns
-    -------
-    numpy.ndarray
-        float32 (R_reps, d_proj, d): the entry in row ``targets[j]`` of column j is
-        ``signs[j]``, all others are zero.
+    Each sketch has targets (d,) and signs (d,).  The entry in row ``targets[j]`` of
+    column j is ``signs[j]``, all others are zero.  `size` is d_proj.
     """
     out = np.zeros((len(sketches), size, len(sketches[0][0])), np.float32)
     for matrix, (targets, signs) in zip(out, sketches, strict=True):

@@ -23,18 +23,11 @@ def _write_moments(tokens, first, last, moments, out):
 
 @kernel
 def project_moments(tokens, first, last, moments, out):
-    """Write the projected moments of queries first..last.
+    """Write the projected moments of queries first..last to `out`, float32 (n, D).
 
-    Parameters
-    ----------
-    tokens : tuple
-        Entries of a :class:`Tokens`.
-    first, last : int
-    moments : tuple
-        Entries of the moments' :class:`Directions`, of the :class:`QueryMetric`, and of
-        the maps of triangles and of sums; see :func:`project_query_moments`.
-    out : numpy.ndarray
-        float32 (last - first, D).
+    `tokens` has the entries of a :class:`Tokens`.  `moments` has the entries of the
+    moments' :class:`Directions`, of the :class:`QueryMetric`, and of the maps of
+    triangles and of sums; see :func:`project_query_moments`.
     """
     _write_moments(tokens, first, last, moments, out)
 
@@ -43,15 +36,9 @@ def project_moments(tokens, first, last, moments, out):
 def project_queries(tokens, first, last, moments, cells, out):
     """Write the projected moments and landmark cells of queries first..last.
 
-    Parameters
-    ----------
-    tokens, first, last, moments
-        As for :func:`project_moments`.
-    cells : tuple
-        Entries of the landmarks' :class:`Directions`, the sharpness, and entries of the
-        :class:`CellMap`; see :func:`project_landmark_queries`.
-    out : numpy.ndarray
-        float32 (last - first, D).
+    `cells` has the entries of the landmarks' :class:`Directions`, the sharpness, and
+    the entries of the :class:`CellMap`; see :func:`project_landmark_queries`.
+    :func:`project_moments` describes the other arguments.
     """
     _write_moments(tokens, first, last, moments, out)
     project_landmark_queries(

@@ -2,7 +2,7 @@
 
 The reference is google/graph-mining, ``sketching/point_cloud``.  Each repetition r
 starts a new ``std::mt19937(seed + r)``, once for its hyperplanes and again for its
-inner projection.  The distributions are those of GNU libstdc++ as shipped with GCC 11
+inner projection.  It uses the distributions of GNU libstdc++ as shipped with GCC 11
 and later (checked with 12 and 14).
 
 The functions ``draw_*`` have the parameters of :mod:`muvera.fde.partition` and
@@ -23,23 +23,9 @@ _BELOW_ONE = np.nextafter(np.float32(1), np.float32(0))
 def draw_hyperplanes(
     seed: int, num_repetitions: int, num_simhash_projections: int, dimension: int
 ) -> NDArray[np.float32]:
-    """Draw the normals of all hyperplanes, g ~ N(0, I_d) (section 2, step 1).
+    """Draw the normals, float32 (R_reps * k_sim, d), of all hyperplanes.
 
-    Parameters
-    ----------
-    seed : int
-        Seed of the encoder.
-    num_repetitions : int
-        R_reps.
-    num_simhash_projections : int
-        k_sim, the hyperplanes of a repetition.
-    dimension : int
-        d, the columns of a token.
-
-    Returns
-    -------
-    numpy.ndarray
-        float32 (R_reps * k_sim, d).
+    g ~ N(0, I_d) (section 2, step 1).
     """
     # The C++ matrix is (d, k) and filled column by column: a hyperplane's entries are
     # neighbors.
@@ -53,21 +39,7 @@ def draw_count_sketches(
 ) -> NDArray[np.float32]:
     """Draw inner projections that add each column, with a sign, to one of d_proj sums.
 
-    Parameters
-    ----------
-    seed : int
-        Seed of the encoder.
-    num_repetitions : int
-        R_reps.
-    projection_dimension : int
-        d_proj.
-    dimension : int
-        d, the columns of a token.
-
-    Returns
-    -------
-    numpy.ndarray
-        float32 (R_reps, d_proj, d), with one +1 or -1 in each column.
+    The result is float32 (R_reps, d_proj, d), with one +1 or -1 in each column.
     """
     sketches = [count_sketch(seed + r, dimension, projection_dimension) for r in range(num_repetitions)]
     return count_sketch_matrices(sketches, projection_dimension)
@@ -78,39 +50,13 @@ def draw_final_count_sketch(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Draw the final projection of a whole FDE (section 2, step 4).
 
-    Parameters
-    ----------
-    seed : int
-        Seed of the encoder.
-    sketch_dimension : int
-        R_reps * 2**k_sim * d_proj, the floats before the projection.
-    final_projection_dimension : int
-        d_final, the floats after it.
-
-    Returns
-    -------
-    targets : numpy.ndarray
-        int64 (sketch_dimension,), below d_final.
-    signs : numpy.ndarray
-        float32 (sketch_dimension,), +1 or -1.
+    See :func:`muvera.fde.projection.draw_final_count_sketch`.
     """
     return count_sketch(seed, sketch_dimension, final_projection_dimension)
 
 
 def words(engine: np.random.RandomState, count: int) -> NDArray[np.uint32]:
-    """Return the next words of an engine, in order.
-
-    Parameters
-    ----------
-    engine : numpy.random.RandomState
-        Advanced by `count` words.
-    count : int
-        Number of words.
-
-    Returns
-    -------
-    numpy.ndarray
-        uint32 (count,).
+    """Return the next words of an engine, in order, which advances by `count` words.
 
     Examples
     --------
@@ -133,22 +79,11 @@ def _engine(seed: int) -> np.random.RandomState:
 def standard_normals(seed: int, count: int) -> NDArray[np.float32]:
     """Draw standard normals from a fresh ``std::mt19937(seed)``.
 
-    The distribution is ``std::normal_distribution<float>(0, 1)``.
+    The distribution is ``std::normal_distribution<float>(0, 1)``.  The seed is taken
+    modulo 2**32.  Fewer values are the beginning of more.
 
-    With glibc 2.41, 0.3 % of the values differ from those of the C++ program, by at
-    most 3 units in the last place: C's ``logf`` is not correctly rounded.
-
-    Parameters
-    ----------
-    seed : int
-        Taken modulo 2**32.
-    count : int
-        Number of values; fewer values are the beginning of more.
-
-    Returns
-    -------
-    numpy.ndarray
-        float32 (count,).
+    With glibc 2.41, 0.3 % of the values differ from the values of the C++ program, by
+    at most 3 units in the last place: C's ``logf`` is not correctly rounded.
     """
     # Marsaglia's polar method: points of two uniforms in (-1, 1), without those outside
     # the unit disc or at its center.
@@ -171,7 +106,7 @@ def standard_normals(seed: int, count: int) -> NDArray[np.float32]:
     logarithm = np.log(square.astype(np.float64)).astype(np.float32)
     factor = np.sqrt(np.float32(-2) * logarithm / square)
     # The second coordinate comes first.  The mean is added last, which turns a negative
-    # zero into a positive one.
+    # zero into a positive zero.
     values: NDArray[np.float32] = points[:, ::-1] * factor[:, np.newaxis] + np.float32(0)
     return values.reshape(-1)[:count]
 
@@ -181,27 +116,12 @@ def _square(points: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def count_sketch(seed: int, rows: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Draw the targets and signs of a count sketch.
+    """Draw the targets, below `size`, and the signs, +1 or -1, of a count sketch.
 
-    One fresh ``std::mt19937(seed)`` draws a pair per row: the target from
+    A fresh ``std::mt19937(seed)`` draws a pair per row: the target from
     ``uniform_int_distribution(0, size - 1)``, then the sign as
-    ``2 * bernoulli_distribution(0.5) - 1``.
-
-    Parameters
-    ----------
-    seed : int
-        Taken modulo 2**32.
-    rows : int
-        Floats of a vector.
-    size : int
-        Floats of its sketch, at most 2**31.
-
-    Returns
-    -------
-    targets : numpy.ndarray
-        int64 (rows,), below `size`.
-    signs : numpy.ndarray
-        float32 (rows,), +1 or -1.
+    ``2 * bernoulli_distribution(0.5) - 1``.  The seed is taken modulo 2**32, and `size`
+    is at most 2**31.
     """
     engine = _engine(seed)
     drawn = words(engine, 3 * rows)

@@ -93,13 +93,11 @@ class CenterToken(EncoderArrays):
 
 
 def draw_matrices(cells: SimHash, dimension: int, seed: int) -> SimHashMatrices:
-    """Draw the matrices of SimHash cells.
+    """Draw the matrices of SimHash cells, always the same for the same arguments.
 
-    Every purpose of random draws has its own child of one ``SeedSequence``.  So does
-    every repetition, or every group of repetitions that share a rotation.  So
-    repetition r does not depend on the number of repetitions, up to rounding.
-
-    The matrices are always the same for the same arguments.
+    Every purpose of random draws has its child of one ``SeedSequence``.  So does every
+    repetition, or every group of repetitions that share a rotation.  So repetition r
+    does not depend on the number of repetitions, up to rounding.
     """
     draws = reference if cells.dialect == "reference" else partition
     planes = draws.draw_hyperplanes(seed, cells.num_repetitions, cells.num_simhash_projections, dimension)
@@ -119,14 +117,8 @@ def cell_positions(cells: SimHash) -> NDArray[np.int64]:
 class SimHashCells:
     """The SimHash cells of one encoder, ready for kernels.
 
-    Parameters
-    ----------
-    cells : SimHash
-    matrices : SimHashMatrices
-    center : CenterToken or None
-        None: zeros.
-    split : bool
-        True if the mean token of each document is stored apart, as a moment.
+    Without a `center`, it is zero.  `split` is True if the mean token of each document
+    is stored apart, as a moment.
     """
 
     def __init__(
@@ -148,20 +140,9 @@ class SimHashCells:
     def write(
         self, side: Side, weight: float, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]
     ) -> None:
-        """Write `weight` times the cells of texts to the first columns.
+        """Write `weight` times the cells of texts start..stop.
 
-        Parameters
-        ----------
-        side : {"documents", "queries"}
-            Which side the texts are on.
-        weight : float
-            Factor of all cells.
-        tokens : Tokens
-            Tokens of all texts.
-        start, stop : int
-            First text, and the first one after the last.
-        out : float32 (stop - start, width)
-            A row per text.
+        The first columns of `out` receive them.
         """
         if side == "documents":
             factor = np.float32(weight * self._share)

@@ -43,26 +43,10 @@ def run_tasks(
     tokens: int = TASK_TOKENS,
     most: int | None = None,
 ) -> NDArray[np.float32]:
-    """Fill `out`, one row per text, and return it.
+    """Fill `out`, float32 (n, any width), one row per text, and return it.
 
-    Parameters
-    ----------
-    write : callable
-        ``write(tokens, start, stop, rows)`` writes the rows of texts start..stop.
-    texts : MultiVectors
-    out : numpy.ndarray
-        float32 (n, any width).
-    threads : int, optional
-        Default: all usable cores.
-    tokens : int
-        About the number of tokens of a task.
-    most : int, optional
-        Largest number of texts of a task.
-
-    Returns
-    -------
-    numpy.ndarray
-        `out`.
+    ``write(tokens, start, stop, rows)`` writes the rows of texts start..stop.  A task
+    has about `tokens` tokens, and at most `most` texts.
     """
     arrays = Tokens(*as_kernel_arrays(texts), texts.offsets)
     if len(texts) == 1:  # one task; planning it takes as long as some encoders do
@@ -82,26 +66,6 @@ def new_rows(
     tokens: int = TASK_TOKENS,
     most: int | None = None,
 ) -> NDArray[np.float32]:
-    """Return a new array that :func:`run_tasks` fills.
-
-    Parameters
-    ----------
-    write : callable
-        Writes the rows of some texts, see :func:`run_tasks`.
-    texts : MultiVectors
-        Texts with one row each.
-    width : int
-        Number of columns.
-    threads : int, optional
-        Default: all usable cores.
-    tokens : int
-        Tokens of a task.
-    most : int, optional
-        Largest number of texts of a task.
-
-    Returns
-    -------
-    float32 (n, width)
-    """
+    """Return a new array (n, width) that :func:`run_tasks` fills."""
     out = np.empty((len(texts), width), np.float32)
     return run_tasks(write, texts, out, threads, tokens, most)

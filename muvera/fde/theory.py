@@ -118,7 +118,7 @@ def theorem_2_2(
 
     Consider the document whose FDE has the largest inner product with the query's FDE.
     With probability at least 1 - delta, its NChamfer is at least the largest NChamfer
-    of any document minus eps.  The assumption on angles is that of :func:`theorem_2_1`.
+    of any document minus eps.  :func:`theorem_2_1` has the same assumption on angles.
 
     Parameters
     ----------
@@ -154,8 +154,8 @@ def theorem_2_2(
     require_int("num_documents", num_documents, 1)
     if delta is None:
         delta = 1 / max(num_documents, 2)
-    one = theorem_2_1(eps / 4, 0.1, num_query_tokens, num_document_tokens)
-    return replace(one, num_repetitions=math.ceil(32 * math.log(4 * num_documents / delta) / eps**2))
+    single = theorem_2_1(eps / 4, 0.1, num_query_tokens, num_document_tokens)
+    return replace(single, num_repetitions=math.ceil(32 * math.log(4 * num_documents / delta) / eps**2))
 
 
 def _require(eps: float, delta: float, num_query_tokens: int, num_document_tokens: int) -> None:

@@ -6,7 +6,8 @@ Needs the extra "haystack".
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ _DOCUMENT = "document"
 class MuveraDocumentStore:
     """A :class:`muvera.TextIndex` as Haystack's document store.
 
-    Haystack evaluates its own filters, one document after another.
+    Haystack evaluates filters itself, one document after another.
 
     Parameters
     ----------
@@ -40,12 +41,23 @@ class MuveraDocumentStore:
         that needs no download.
     path : str, optional
         Folder of the index: loaded if it exists, written by :meth:`save`.
+    index : TextIndex, optional
+        Use this index and its encoder.  It may contain texts: each is a document of
+        Haystack with the text's id as a string, and its metadata.  `path` is then
+        only the folder that :meth:`save` writes.
     """
 
-    def __init__(self, encoder: TextEncoder | str = "static", path: str | None = None) -> None:
-        self._encoder = encoder
+    def __init__(
+        self,
+        encoder: TextEncoder | str = "static",
+        path: str | None = None,
+        index: TextIndex | None = None,
+    ) -> None:
+        self._encoder = encoder if index is None else index.encoder
         self._path = path
-        if path is not None and Path(path).exists():
+        if index is not None:
+            self.index = index
+        elif path is not None and Path(path).exists():
             self.index = TextIndex.load(path, encoder)
         else:
             self.index = TextIndex.build([], encoder)
@@ -116,7 +128,9 @@ class MuveraDocumentStore:
             In the order in which they were written.
         """
         documents = map(_document, self.index)
-        return [one for one in documents if not filters or document_matches_filter(filters, one)]
+        return [
+            document for document in documents if not filters or document_matches_filter(filters, document)
+        ]
 
     def write_documents(
         self, documents: list[Document], policy: DuplicatePolicy = DuplicatePolicy.NONE
@@ -142,10 +156,12 @@ class MuveraDocumentStore:
         ValueError
             If `documents` is not a list of Haystack documents.
         """
-        if not isinstance(documents, list) or not all(isinstance(one, Document) for one in documents):
+        if not isinstance(documents, list) or not all(
+            isinstance(document, Document) for document in documents
+        ):
             raise ValueError("documents must be a list of haystack Documents.")
         last = {document.id: document for document in documents}
-        used = {id: document for id, document in last.items() if id in self.index}
+        used = {str(id) for id in _ids_in(self.index, last) if id in self.index}
         if used and policy in (DuplicatePolicy.NONE, DuplicatePolicy.FAIL):
             raise DuplicateDocumentError(
                 f"The document {next(iter(used))!r} exists. Give the policy DuplicatePolicy.SKIP or "
@@ -154,8 +170,9 @@ class MuveraDocumentStore:
         if policy == DuplicatePolicy.SKIP:
             last = {id: document for id, document in last.items() if id not in used}
         texts = [document.content or "" for document in last.values()]
-        metadata = [{_DOCUMENT: json.dumps(one.to_dict(flatten=False))} for one in last.values()]
-        self.index.update(texts, ids=list(last), metadata=metadata)
+        metadata = [{_DOCUMENT: json.dumps(document.to_dict(flatten=False))} for document in last.values()]
+        known = _ids_in(self.index, last)
+        self.index.update(texts, ids=known if len(known) == len(last) else list(last), metadata=metadata)
         return len(last)
 
     def delete_documents(self, document_ids: Sequence[str]) -> None:
@@ -166,7 +183,7 @@ class MuveraDocumentStore:
         document_ids : sequence of str
             The documents to delete.
         """
-        self.index.delete(document_ids, missing="ignore")
+        self.index.delete(_ids_in(self.index, document_ids), missing="ignore")
 
 
 @component
@@ -212,10 +229,24 @@ class MuveraRetriever:
         """
         store = self.document_store
         chosen = filters or self.filters
-        ids = None if not chosen else [document.id for document in store.filter_documents(chosen)]
+        found = store.filter_documents(chosen) if chosen else []
+        ids = _ids_in(store.index, [document.id for document in found]) if chosen else None
         hits = store.index.search(query, top_k or self.top_k, ids=ids)
         return {"documents": [replace(_document(hit), score=hit.score) for hit in hits]}
 
 
+def _ids_in(index: TextIndex, names: Iterable[str]) -> list[int | str]:
+    """Return Haystack's ids as ids of the index.
+
+    Names of no integer are left out if the index has integers.
+    """
+    first = next(iter(index), None)
+    if first is None or isinstance(first.id, str):
+        return list(names)
+    return [int(name) for name in names if re.fullmatch(r"-?\d+", name)]
+
+
 def _document(stored: TextDocument | Hit) -> Document:
+    if _DOCUMENT not in stored.metadata:
+        return Document(id=str(stored.id), content=stored.text, meta=dict(stored.metadata))
     return Document.from_dict(json.loads(stored.metadata[_DOCUMENT]))

@@ -192,10 +192,7 @@ class MuveraVectorStore(VectorStore):
 class FunctionRetriever(BaseRetriever):
     """A retriever that returns the results of a function.
 
-    Parameters
-    ----------
-    function : callable
-        Returns texts and their metadata for a query, best first.
+    It returns texts and their metadata for a query, best first.
     """
 
     function: Callable[[str], list[tuple[str, dict[str, Any]]]]
@@ -205,15 +202,10 @@ class FunctionRetriever(BaseRetriever):
 
 
 class FunctionCompressor(BaseDocumentCompressor):
-    """A compressor that keeps the documents that a function ranks best.
+    """A compressor that keeps the `k` documents that a function ranks best.
 
-    Parameters
-    ----------
-    function : callable
-        Returns positions and scores for a query, texts and a number of results, best
-        first.
-    k : int
-        Maximum number of documents.
+    It returns positions and scores for a query, texts and a number of results, best
+    first.
     """
 
     function: Callable[[str, list[str], int], list[tuple[int, float]]]
@@ -222,23 +214,10 @@ class FunctionCompressor(BaseDocumentCompressor):
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Any = None, **kwargs: Any
     ) -> Sequence[Document]:
-        """Return the best documents with their scores.
+        """Return the best documents, best first, with ``metadata["relevance_score"]``.
 
-        Parameters
-        ----------
-        documents : sequence of Document
-            The documents to rank.
-        query : str
-            A question, or other words to search for.
-        callbacks : object, optional
-            Ignored.
-        **kwargs
-            ``k`` replaces the maximum number of documents; others are ignored.
-
-        Returns
-        -------
-        list of Document
-            Best first; the score is ``metadata["relevance_score"]``.
+        The keyword ``k`` replaces the maximum number of documents; `callbacks` and
+        other keywords are ignored.
         """
         listed = list(documents)
         if not listed:

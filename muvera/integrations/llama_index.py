@@ -19,7 +19,15 @@ from ..utils.checks import needing
 with needing("llama_index.core", "llama-index", "muvera.integrations.llama_index"):
     from llama_index.core.bridge.pydantic import PrivateAttr
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
-    from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
+    from llama_index.core.schema import (
+        BaseNode,
+        MetadataMode,
+        NodeRelationship,
+        NodeWithScore,
+        QueryBundle,
+        RelatedNodeInfo,
+        TextNode,
+    )
     from llama_index.core.vector_stores import utils
     from llama_index.core.vector_stores.types import (
         BasePydanticVectorStore,
@@ -35,6 +43,9 @@ with needing("llama_index.core", "llama-index", "muvera.integrations.llama_index
 # LlamaIndex's metadata key of a node's document.
 _DOCUMENT = "ref_doc_id"
 
+# LlamaIndex's metadata key of a node as JSON.
+_CONTENT = "_node_content"
+
 # Operators with another name than the database's.
 _NAMES = {FilterOperator.ANY: "$in", FilterOperator.CONTAINS: "$eq"}
 
@@ -49,7 +60,8 @@ class MuveraVectorStore(BasePydanticVectorStore):
     Parameters
     ----------
     index : TextIndex
-        Empty, or with nodes that another store of this class added.
+        May contain texts.  A text that LlamaIndex did not add becomes a TextNode with
+        the text's id and metadata; it counts as a document of that id.
 
     Examples
     --------
@@ -114,7 +126,7 @@ class MuveraVectorStore(BasePydanticVectorStore):
         **_
             Other arguments of LlamaIndex, which are ignored.
         """
-        self._index.delete(self._index.select({_DOCUMENT: ref_doc_id}), missing="ignore")
+        self._index.delete(self._of_documents([ref_doc_id]), missing="ignore")
 
     def delete_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **_: Any
@@ -192,7 +204,8 @@ class MuveraVectorStore(BasePydanticVectorStore):
         limited = query.node_ids or query.filters is not None
         ids = self._select(query.node_ids or None, query.filters) if limited else None
         if query.doc_ids:
-            options["where"] = {"$and": [options.get("where") or {}, {_DOCUMENT: {"$in": query.doc_ids}}]}
+            documents = self._of_documents(query.doc_ids)
+            ids = documents if ids is None else [id for id in ids if id in set(documents)]
         hits = self._index.search(query.query_str, k, ids=ids, **options)
         return VectorStoreQueryResult(
             nodes=[_node(hit) for hit in hits],
@@ -219,6 +232,13 @@ class MuveraVectorStore(BasePydanticVectorStore):
             raise ValueError("This store writes to local files only. Omit fs.")
         self._index.save(persist_path, overwrite=True)
 
+    def _of_documents(self, names: Sequence[str]) -> list[int | str]:
+        """Return the ids of the documents' nodes, and of texts with these ids."""
+        nodes = self._index.select({_DOCUMENT: {"$in": list(names)}})
+        texts = self._index.select({_DOCUMENT: {"$exists": False}})
+        wanted = set(names)
+        return nodes + [id for id in texts if str(id) in wanted]
+
     def _select(self, ids: list[str] | None, filters: MetadataFilters | None) -> list[int | str]:
         try:
             selected = self._index.select({} if filters is None else _condition(filters))
@@ -226,8 +246,10 @@ class MuveraVectorStore(BasePydanticVectorStore):
             metadata = {stored.id: stored.metadata for stored in self._index}
             holds = utils.build_metadata_filter_fn(lambda id: metadata[id], filters)
             selected = [id for id in metadata if holds(id)]
-        wanted = set(ids if ids is not None else selected)
-        return [id for id in selected if id in wanted]
+        if ids is None:
+            return selected
+        wanted = set(ids)
+        return [id for id in selected if str(id) in wanted]
 
 
 class MuveraNodePostprocessor(BaseNodePostprocessor):
@@ -282,7 +304,12 @@ def _metadata(node: BaseNode) -> dict[str, Any]:
 
 
 def _node(stored: TextDocument | Hit) -> BaseNode:
-    return utils.metadata_dict_to_node(dict(stored.metadata), text=stored.text)
+    metadata = dict(stored.metadata)
+    if _CONTENT in metadata:
+        return utils.metadata_dict_to_node(metadata, text=stored.text)
+    name = str(stored.id)
+    source = {NodeRelationship.SOURCE: RelatedNodeInfo(node_id=name)}
+    return TextNode(id_=name, text=stored.text, metadata=metadata, relationships=source)
 
 
 def _condition(filters: MetadataFilters | MetadataFilter) -> Filter:

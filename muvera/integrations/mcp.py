@@ -55,7 +55,7 @@ _DIGITS = 4
 
 
 class _Results(TypedDict, total=False):
-    """An answer.  Without warnings it has no such key."""
+    """An answer, which has the key "warnings" only if there are some."""
 
     result: list[dict[str, Any]]
     warnings: list[str]
@@ -118,14 +118,7 @@ class _StrictTool(Tool):
     """A tool that refuses unknown arguments; the SDK ignores them."""
 
     async def run(self, arguments: dict[str, Any], *others: Any, **options: Any) -> Any:
-        """Run the tool.
-
-        Parameters
-        ----------
-        arguments : dict
-        *others, **options
-            As for the SDK's class.
-        """
+        """Run the tool, see the SDK's class."""
         known = self.parameters["properties"]
         for name in arguments:
             if name not in known:
@@ -228,7 +221,7 @@ class _Tools:
         Parameters
         ----------
         ids : list of int or of str
-            At most 50.
+            The ids of at most 50 texts.
         start : int
             First character to return of each text, from 0.
         characters : int
@@ -276,8 +269,9 @@ class _Tools:
         Parameters
         ----------
         query : str
+            The question, in words.
         id : int or str
-            The text.
+            The id of the text.
         """
         explanation = self._index.explain(query, id)
         words = [
@@ -289,17 +283,20 @@ class _Tools:
             for match in explanation.matches
             if match.query[0] < match.query[1]
         ]
-        best = sorted(explanation.sentences, key=lambda one: -one.score)[:_MOST]
+        best = sorted(explanation.sentences, key=lambda sentence: -sentence.score)[:_MOST]
         sentences = [
-            {**_part(explanation.text, one.start, one.stop, _SENTENCE), "score": round(one.score, _DIGITS)}
-            for one in sorted(best, key=lambda one: one.start)
+            {
+                **_part(explanation.text, sentence.start, sentence.stop, _SENTENCE),
+                "score": round(sentence.score, _DIGITS),
+            }
+            for sentence in sorted(best, key=lambda sentence: sentence.start)
         ]
         warnings = []
         if len(best) < len(explanation.sentences):
             warnings.append(
                 f"Only the best {_MOST} of {len(explanation.sentences):,} sentences are returned."
             )
-        if any(one.stop - one.start > _SENTENCE for one in best):
+        if any(sentence.stop - sentence.start > _SENTENCE for sentence in best):
             warnings.append(f"Sentences are cut after {_SENTENCE:,} characters. Read the rest with get.")
         return {
             "id": id,
@@ -321,6 +318,7 @@ class _Tools:
         Parameters
         ----------
         texts : list of str
+            The texts to add.
         ids : list of int or of str, optional
             One for each text.  Default: the next integers.
         metadata : list of dict, optional
@@ -368,7 +366,7 @@ def _summary(hit: Hit) -> dict[str, Any]:
     start = 0
     matches: list[tuple[int, int]] = []
     if hit.explanation is not None:
-        best = max(hit.explanation.sentences, key=lambda one: one.score, default=None)
+        best = max(hit.explanation.sentences, key=lambda sentence: sentence.score, default=None)
         start = 0 if best is None or len(hit.text) <= _SNIPPET else best.start
         matches = sorted(hit.explanation.weights())
     stop = min(start + _SNIPPET, len(hit.text))

@@ -9,10 +9,10 @@ kept.  So no similarity is stored and nothing is padded: zero rows would change 
 maximum below 0.
 
 With bounds, a document is multiplied with two panels after another, and scoring stops
-once it cannot be among the k best.  The maxima of the first panels bound those of the
-rest.  Suppose that all document tokens are at least the angle a away from one query
+once it cannot be among the k best.  The maxima of the first panels bound the maxima of
+the rest.  Suppose that all document tokens are at least the angle a away from one query
 token, and that another query token is at the angle b from it.  Then they are at least a
-- b away from the other one.
+- b away from the other query token.
 """
 
 from typing import NamedTuple
@@ -75,9 +75,9 @@ def score_documents(floats, halves, offsets, documents, packed, query_offsets, o
 def score_pairs(floats, halves, offsets, documents, packed, queries, counts, out):
     """Write the Chamfer similarities of pairs of a document and a query.
 
-    ``out[i]`` gets that of ``documents[i]`` with ``queries[i]`` for each i < p, -inf
-    without tokens.  A query has one panel of `packed`, and `counts` (m,) tokens.  Pairs
-    of one document follow each other, so its tokens are read once.
+    ``out[i]`` gets the similarity of ``documents[i]`` with ``queries[i]`` for each
+    i < p, -inf without tokens.  A query has one panel of `packed`, and `counts` (m,)
+    tokens.  Pairs of one document follow each other, so its tokens are read once.
     """
     depth = max(floats.shape[1], halves.shape[1])
     flat, bits = floats.reshape(-1), halves.reshape(-1)
@@ -127,7 +127,7 @@ class Progress(NamedTuple):
     """The state of a ranking.
 
     `heap` float32 (k,) is a min-heap of the k best scores so far, filled up with -inf;
-    no document is skipped if it is empty.  `errors` float64 (3,) are those of
+    no document is skipped if it is empty.  `errors` float64 (3,) are as in
     :func:`record_error`, `parts` float64 (panels,) sums of scores after each panel.
     """
 
@@ -155,7 +155,7 @@ def prepare_query(tokens, query):
 
     They go to its `columns`, which are zero, and their columns to `places`.  Unless its
     cosines are empty, also write norms, cosines and sines by column; return False if
-    tokens are too long for that.  The first token is then the most central one, and
+    tokens are too long for that.  The first token is then the most central token, and
     each next one the least similar to those before it: so the first panel gives the
     tightest bounds for the rest.  Tokens without a direction count as opposite to all
     others.
@@ -168,12 +168,12 @@ def prepare_query(tokens, query):
     _pack(tokens, places, columns)
     if cosines.shape[0] == 0:
         return False
-    own = np.zeros(count)
+    lengths = np.zeros(count)
     for i in range(count):
         for j in range(depth):
-            own[i] += np.float64(tokens[i, j]) * np.float64(tokens[i, j])
-        own[i] = np.sqrt(own[i])
-        if not own[i] < _MAX_NORM:
+            lengths[i] += np.float64(tokens[i, j]) * np.float64(tokens[i, j])
+        lengths[i] = np.sqrt(lengths[i])
+        if not lengths[i] < _MAX_NORM:
             return False
     rows, tile = tokens.reshape(-1), np.empty(ROWS * LANES, np.float32)
     similarity, totals = np.empty((count, count)), np.zeros(count)
@@ -183,15 +183,15 @@ def prepare_query(tokens, query):
             for i in range(row, min(row + ROWS, count)):
                 for j in range(panel * LANES, min((panel + 1) * LANES, count)):
                     cosine = -1.0
-                    if min(own[i], own[j]) >= _MIN_NORM:
+                    if min(lengths[i], lengths[j]) >= _MIN_NORM:
                         product = np.float64(tile[(i - row) * LANES + j - panel * LANES])
-                        cosine = max(-1.0, min(1.0, product / (own[i] * own[j]) - query.slack))
+                        cosine = max(-1.0, min(1.0, product / (lengths[i] * lengths[j]) - query.slack))
                     similarity[i, j] = cosine
                     totals[i] += cosine
     order, nearest = np.empty(count, np.int64), np.full(count, -np.inf)
     first = np.argmax(totals)
     for position in range(count):
-        order[position], places[first], norms[position] = first, position, own[first]
+        order[position], places[first], norms[position] = first, position, lengths[first]
         for j in range(count):
             nearest[j] = max(nearest[j], similarity[first, j])
         nearest[first] = np.inf

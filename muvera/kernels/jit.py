@@ -61,7 +61,7 @@ def helper(function: Callable[..., object]) -> Any:
 
 
 class _HelperCompiler(Compiler):
-    """numba's compiler, whose library is that of a helper."""
+    """numba's compiler, which uses the library of a helper."""
 
     def compile_extra(self, func: Any) -> Any:
         self.state.library = _HelperLibrary(self.state.targetctx.codegen(), func.__qualname__)
@@ -73,7 +73,7 @@ class _HelperLibrary(JITCodeLibrary):
 
     @property
     def codegen(self) -> Any:
-        """Return an object that sets no environment: there is no machine code."""
+        """Return an object that sets no environment, as there is no machine code."""
         return _NoEnvironment
 
     def get_pointer_to_function(self, name: str) -> int:
@@ -99,7 +99,7 @@ class _NoEnvironment:
 def _compiled(function: Callable[..., object]) -> Any:
     """Return the dispatcher of `function`, cached on disk if a folder is writable.
 
-    numba's folders are that of the module, and one in the home directory.  If neither
+    numba uses the folder of the module, or a folder in the home directory.  If neither
     is writable, as for many users of containers, a private folder in the temporary
     folder takes their place.  Without that, each process compiles.
     """
@@ -126,8 +126,8 @@ def _private_folder() -> str | None:
         status = folder.lstat()
     except (OSError, AttributeError):
         return None
-    own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
-    return str(folder) if own and not status.st_mode & 0o022 else None
+    is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+    return str(folder) if is_ours and not status.st_mode & 0o022 else None
 
 
 def _prepared(dispatcher: Any) -> Any:

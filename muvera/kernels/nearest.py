@@ -114,13 +114,13 @@ def select_greatest(row, start, stop, bound, keys, kept):
     Parameters
     ----------
     row : numpy.ndarray
-        int32, flat.
+        Flat array of int32 to select from.
     start, stop : int
         Their difference is a multiple of CHUNK.
     bound : int
         At least as many integers as wanted reach it.
     keys : numpy.ndarray
-        int64 (ROOM,), see :func:`key_value` and :func:`key_position`.
+        Int64 (ROOM,), with the layout of :func:`key_value` and :func:`key_position`.
     kept : numpy.ndarray
         Scratch memory, int64; its length is the number of wanted integers.
     """

@@ -5,14 +5,14 @@ nearest of 16 centroids.  The inner product with a query is then a sum of table 
 one per pair.  The tables are rounded to bytes, so the sums are small integers, equal on
 every processor.  One byte shuffle looks up a table for as many vectors as a register
 has bytes (André, Kermarrec and Le Scouarnec, "Cache locality is not enough", VLDB 2015;
-the layout is that of faiss's fast scan).  The entries of STEP pairs are added as bytes,
-and these sums as 16-bit numbers.
+the layout is the same as in faiss's fast scan).  The entries of STEP pairs are added as
+bytes, and these sums as 16-bit numbers.
 
 Sizes: BLOCK vectors share a block of codes, STEP // 2 bytes per vector and step, each
 with the codes of two pairs (the even pair in the low half).  A block is stored as rows
 of BLOCK bytes.  The tables of all queries are uint8 (m, steps, STEP, 16), flat.  The
-greatest entries of a step add up to at most 255, and those of all steps to at most
-MAX_SUM.
+greatest entries of a step add up to at most 255, and the greatest entries of all
+steps to at most MAX_SUM.
 """
 
 import numpy as np
@@ -211,24 +211,24 @@ def scan_codes(codes, steps, tables, words, start, stop, first, wanted, bounds, 
                 if together == TOGETHER:
                     _sums_of_several(codes, position, steps, tables, query, bounds, block, hits)
                 for i in range(together):
-                    own, base = query + i, i * BLOCK
+                    at, base = query + i, i * BLOCK
                     if together < TOGETHER:
-                        _sums_of_one(codes, position, steps, tables, own, bounds, block, hits[:1])
+                        _sums_of_one(codes, position, steps, tables, at, bounds, block, hits[:1])
                         base, hit = 0, hits[0] & word
                     else:
                         hit = hits[i] & word
-                    count = found[own]
+                    count = found[at]
                     while hit:
                         j = lowest_bit(hit)
                         hit &= hit - np.uint64(1)
-                        sums[own, count] = block[base + j]
-                        rows[own, count] = first + number * BLOCK + j
+                        sums[at, count] = block[base + j]
+                        rows[at, count] = first + number * BLOCK + j
                         count += 1
                     if count > room:
                         # Later rows lose ties, so only a greater sum can enter.
-                        bounds[own] = keep_best(sums[own], rows[own], count, wanted) + 1
+                        bounds[at] = keep_best(sums[at], rows[at], count, wanted) + 1
                         count = wanted
-                    found[own] = count
+                    found[at] = count
 
 
 @helper
@@ -260,13 +260,13 @@ def fit_centroids(sample, starts, iterations, centroids):
     points = np.empty((2, len(sample)), np.float32)
     distances, nearest = np.empty(len(sample), np.float32), np.empty(len(sample), np.int32)
     for pair in range(len(centroids)):
-        own = centroids[pair]
+        means = centroids[pair]
         for i in range(len(sample)):
             points[0, i], points[1, i] = sample[i, 2 * pair], sample[i, 2 * pair + 1]
         for j in range(CENTROIDS):
-            own[0, j], own[1, j] = points[0, starts[j]], points[1, starts[j]]
+            means[0, j], means[1, j] = points[0, starts[j]], points[1, starts[j]]
         for _ in range(iterations):
-            _find_nearest(points[0], points[1], own, distances, nearest)
+            _find_nearest(points[0], points[1], means, distances, nearest)
             sums[:] = 0.0
             sizes[:] = 0
             for i in range(len(sample)):
@@ -275,8 +275,8 @@ def fit_centroids(sample, starts, iterations, centroids):
                 sizes[nearest[i]] += 1
             for j in range(CENTROIDS):
                 if sizes[j]:
-                    own[0, j] = np.float32(sums[0, j] / sizes[j])
-                    own[1, j] = np.float32(sums[1, j] / sizes[j])
+                    means[0, j] = np.float32(sums[0, j] / sizes[j])
+                    means[1, j] = np.float32(sums[1, j] / sizes[j])
 
 
 @kernel
@@ -330,8 +330,8 @@ def _pair_products(
     return builder.extract_element(builder.fsub(most, least), ir.Constant(INT32, 0))
 
 
-# Write the products of a pair of columns with its centroids, minus the least one, and
-# return the greatest of these differences.
+# Write the products of a pair of columns with its centroids, minus the least of them,
+# and return the greatest of these differences.
 _pair_products_of = emitted(_pair_products, types.float32)
 
 
@@ -409,10 +409,10 @@ def find_best(codes, words, columns, centroids, numbers, sums, units, query, wan
         count = wanted
     halves, unit = np.zeros((2, numbers.shape[1]), np.uint8), np.empty(1, np.float32)
     split_to_bytes(query, halves, unit)
-    own, exact = best_rows[0, :count], np.empty(count, np.float32)
-    multiply_rows_at(numbers, 0, own, sums, units, halves, unit[0], exact)
+    candidates, exact = best_rows[0, :count], np.empty(count, np.float32)
+    multiply_rows_at(numbers, 0, candidates, sums, units, halves, unit[0], exact)
     places = np.empty(rows.shape[0], np.int64)
-    chosen = select_best(exact, own, places)
+    chosen = select_best(exact, candidates, places)
     for i in range(chosen):
-        rows[i], products[i] = own[places[i]], exact[places[i]]
+        rows[i], products[i] = candidates[places[i]], exact[places[i]]
     return chosen

@@ -12,7 +12,7 @@ properties follow that a BLAS product does not have:
 Sizes: ``depth`` columns of the left matrix (the tokens' dimension), ``LANES`` columns
 in a panel of the packed right matrix, which is float32 ``(panels, depth, LANES)``,
 zero-padded.  The intrinsics get flat arrays: `row` is the first row of the tile in
-`rows`, `last` the last valid one, and `panel` the number of the panel in `packed`.
+`rows`, `last` the last valid row, and `panel` the number of the panel in `packed`.
 """
 
 import numpy as np
@@ -100,7 +100,7 @@ def _emit_sums(
 
     By default, each entry of a row is multiplied by a packed vector.  With `lanewise`,
     LANES entries of a row are multiplied by a packed vector, lane by lane, so that each
-    lane has its own partial sum.  The sums run over the first `used` columns, by
+    lane has a separate partial sum.  The sums run over the first `used` columns, by
     default all of them.
     """
     lanes = ir.Constant(depth.type, LANES)
@@ -193,7 +193,7 @@ def outer_triangle(builder, left, row, right, column, width, count, diagonal, ot
     Column j of `row` goes to ``out[start + j]``; `row` has `length` entries from the
     diagonal on, and each following row has one entry less.  Entries are multiplied by
     `diagonal` or, off the diagonal, by `other`.  A tile at the diagonal also writes to
-    the end of the row before its own.  Later writes replace these entries: the rows of
+    the end of the previous row.  Later writes replace these entries: the rows of
     a tile are written from the last to the first, and the caller takes the columns in
     ascending order and, for each, the rows in descending order.
     """
@@ -203,10 +203,10 @@ def outer_triangle(builder, left, row, right, column, width, count, diagonal, ot
     for i in reversed(range(ROWS)):
         lane = builder.trunc(builder.sub(plus(builder, row, i), column), INT32)
         here = builder.icmp_signed("==", lanes, broadcast(builder, lane, LANES))
-        own = builder.select(here, broadcast(builder, diagonal, LANES), factors)
+        factor = builder.select(here, broadcast(builder, diagonal, LANES), factors)
         begin = plus(builder, builder.add(start, times(builder, length, i)), -i * (i + 1) // 2)
         address = builder.gep(out, [builder.add(begin, column)])
-        store_vector(builder, builder.fmul(totals[i], own), address)
+        store_vector(builder, builder.fmul(totals[i], factor), address)
 
 
 @emitted

@@ -3,10 +3,9 @@
 ``{"language": "en", "year": {"$gte": 2000}}`` selects documents that satisfy both;
 ``"author.name"`` is a key of a nested object.  A list satisfies a comparison if one of
 its elements does.  Numbers compare with numbers (true is 1), strings with strings, by
-code point.  It is no error to compare with a missing or null field, or with a value of
-another type: ``$ne``, ``$nin`` and ``$not`` of a comparison select such a document, and
-other comparisons do not.  ``{"$exists": False}`` selects documents whose field is
-missing or null.
+code point.  If a field is missing or null, or has a value of another type, ``$ne``,
+``$nin`` and ``$not`` of a comparison select the document, and other comparisons do not.
+``{"$exists": False}`` selects documents whose field is missing or null.
 """
 
 from __future__ import annotations
@@ -55,6 +54,7 @@ class TextDocument:
     Parameters
     ----------
     id : int or str
+        Id of the document.
     text : str
         Empty if the collection stores no texts.
     metadata : dict
@@ -84,81 +84,32 @@ class ConditionBuilder(Protocol[Condition]):
     """
 
     def all_of(self, parts: list[Condition]) -> Condition:
-        """Return the condition that all parts hold; true without parts.
-
-        Parameters
-        ----------
-        parts : list of conditions
-        """
+        """Return the condition that all parts hold; true without parts."""
 
     def any_of(self, parts: list[Condition]) -> Condition:
-        """Return the condition that at least one part holds; false without parts.
-
-        Parameters
-        ----------
-        parts : list of conditions
-        """
+        """Return the condition that at least one part holds; false without parts."""
 
     def negation(self, part: Condition) -> Condition:
-        """Return the condition that a part does not hold.
-
-        Parameters
-        ----------
-        part : condition
-        """
+        """Return the condition that a part does not hold."""
 
     def exists(self, field: str) -> Condition:
-        """Return the condition that a field is present and not null.
-
-        Parameters
-        ----------
-        field : str
-            Keys of nested objects are joined by dots.
-        """
+        """Return the condition that a field is present and not null."""
 
     def order(self, field: str, name: str, value: Scalar) -> Condition:
         """Return the condition that an element of a field is less or greater.
 
-        Parameters
-        ----------
-        field : str
-            Keys of nested objects are joined by dots.
-        name : str
-            A key of COMPARISONS, such as "$gte".
-        value : str, int or float
-            Elements of another kind do not satisfy the condition.
+        `name` is a key of COMPARISONS, such as "$gte".  Numbers do not satisfy a
+        condition on strings, nor strings a condition on numbers.
         """
 
     def any_equal(self, field: str, values: list[Scalar]) -> Condition:
-        """Return the condition that an element of a field equals one of the values.
-
-        Parameters
-        ----------
-        field : str
-            Keys of nested objects are joined by dots.
-        values : list of str, int or float
-        """
+        """Return the condition that an element of a field equals one of the values."""
 
 
 def build_condition(condition: Filter, build: ConditionBuilder[Condition]) -> Condition:
-    """Translate a filter with a builder.
+    """Translate a filter with a builder, which makes the condition of each part.
 
-    Parameters
-    ----------
-    condition : mapping
-        The filter.
-    build : ConditionBuilder
-        Makes the condition of each part.
-
-    Returns
-    -------
-    condition
-        What the builder returned for the whole filter.
-
-    Raises
-    ------
-    FilterError
-        If the filter is invalid, too deep or too long.
+    Raise FilterError if the filter is invalid, too deep or too long.
     """
     return _Walk(build).condition(condition, 0)
 
@@ -167,10 +118,6 @@ def kind_of(value: object) -> str | None:
     """Return the kind of values that `value` can be compared with: "text" or "number".
 
     Return None for a value that no condition can match.
-
-    Parameters
-    ----------
-    value : object
     """
     if isinstance(value, str):
         return "text"
@@ -178,12 +125,7 @@ def kind_of(value: object) -> str | None:
 
 
 def is_utf8(text: str) -> bool:
-    """Return True if UTF-8 can encode a string: no database stores lone surrogates.
-
-    Parameters
-    ----------
-    text : str
-    """
+    """Return True if UTF-8 can encode a string: no database stores lone surrogates."""
     return text.encode(errors="ignore").decode() == text
 
 
@@ -283,19 +225,11 @@ def _scalar(field: str, name: str, value: object) -> Scalar:
 
 
 def encode_metadata(metadata: object, identity: object) -> str:
-    """Return the metadata of a document as JSON text.
+    """Return the metadata of a document as JSON text; messages name its `identity`.
 
-    Parameters
-    ----------
-    metadata : mapping of str to JSON values
-        Keys are names without dots that do not start with "$".
-    identity : int or str
-        The document's id, for messages.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For anything that is not such a mapping, or that JSON cannot represent.
+    Keys must be strings without dots that do not start with "$".  Raise TypeError or
+    ValueError for anything that is not a mapping with such keys, or that JSON cannot
+    represent.
     """
     if not isinstance(metadata, Mapping):
         raise TypeError(
@@ -334,14 +268,8 @@ def _plain(value: object, depth: int) -> object:
 def comparable_values(metadata: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str, Any]]:
     """Yield (field, kind, value) for each value that a condition can match.
 
-    Each field that is not null also has an entry of the kind "present".
-
-    Parameters
-    ----------
-    metadata : mapping
-        Metadata of one document.
-    prefix : str
-        Is put before the names of fields: the keys of enclosing objects, with dots.
+    Each field that is not null also has an entry of the kind "present".  `prefix` has
+    the keys of enclosing objects, with dots.
     """
     for key, value in metadata.items():
         name = f"{prefix}{key}"
@@ -367,12 +295,7 @@ class FlatMetadata(NamedTuple):
 
 
 def flatten(metadata: Mapping[str, Any]) -> FlatMetadata:
-    """Return the flat form of one document's metadata.
-
-    Parameters
-    ----------
-    metadata : mapping
-    """
+    """Return the flat form of a document's metadata."""
     terms: dict[str, None] = {}
     bounds: dict[str, Any] = {}
     for name, kind, value in comparable_values(metadata):
@@ -390,14 +313,8 @@ def flatten(metadata: Mapping[str, Any]) -> FlatMetadata:
 def term(name: str, *values: Scalar) -> str:
     """Return the term of documents that have a field, or a value in it.
 
+    There is at most one value.  Without it, the term says that the field is present.
     Equal numbers share a term.
-
-    Parameters
-    ----------
-    name : str
-        The field.
-    *values : str, int or float
-        At most one value.  Without it, the term says that the field is present.
     """
     plain = [int(v) if isinstance(v, (bool, float)) and float(v).is_integer() else v for v in values]
     # ASCII, because no engine stores NUL or lone surrogates unchanged.
@@ -405,16 +322,9 @@ def term(name: str, *values: Scalar) -> str:
 
 
 def bound_name(name: str, value: Scalar) -> str:
-    """Return the name of the column for a field's values of one kind.
+    """Return the name of the column for a field's values of the kind of `value`.
 
     It has only letters from a to z, digits and underscores.
-
-    Parameters
-    ----------
-    name : str
-        The field.
-    value : str, int or float
-        Any value of that kind.
     """
     plain = re.fullmatch(r"(?!x_)[a-z0-9_]+", name)
     return f"{kind_of(value)}_{name if plain else 'x_' + name.encode('utf-8', 'surrogatepass').hex()}"

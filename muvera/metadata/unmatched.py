@@ -16,18 +16,8 @@ _NUMBER = {"$gte": -1e15}
 def unmatched_fields(where: Any, matches: Callable[[Any], object]) -> Iterator[Message]:
     """Yield a warning for each field that no document has, or only with another type.
 
-    Call this after an empty result.
-
-    Parameters
-    ----------
-    where : dict or None
-        A valid condition.
-    matches : callable
-        Takes a condition, and returns True if a document satisfies it.
-
-    Yields
-    ------
-    Message
+    Call this after an empty result.  `where` is a valid condition.  `matches` returns
+    True if a document satisfies a condition.
     """
     name = Argument("where")
     compared = set(_compared(where or {}))

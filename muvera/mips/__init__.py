@@ -18,22 +18,8 @@ SEARCHES: dict[str, type[VectorSearch]] = {
 def make_search(kind: str, dimension: int, hnsw: HNSWSettings | None = None) -> VectorSearch:
     """Return a search without vectors.
 
-    Parameters
-    ----------
-    kind : {"exact", "scan", "hnsw"}
-        "exact" reads all floats, "scan" reads 4-bit codes, "hnsw" searches a graph.
-    dimension : int
-        Number of columns of the vectors.
-    hnsw : HNSWSettings, optional
-        Settings of a graph; other kinds ignore them.
-
-    Returns
-    -------
-    VectorSearch
-
-    Raises
-    ------
-    ImportError
-        If `kind` is "hnsw" and hnswlib is not installed.
+    The kind "exact" reads all floats, "scan" reads 4-bit codes, and "hnsw" searches a
+    graph with the settings `hnsw`.  Raise ImportError if `kind` is "hnsw" and hnswlib
+    is not installed.
     """
     return SEARCHES[kind].empty(dimension, hnsw)

@@ -63,13 +63,10 @@ class VectorSearch(ABC):
 
     Copies of a graph share the graph.  So :meth:`add` changes it under a `guard` that
     excludes all searches; call :meth:`settle` under such a guard, too.  If two copies
-    of a graph are extended, only the one that was extended last can be searched; the
+    of a graph are extended, only the copy that was extended last can be searched; the
     other raises RuntimeError.
 
-    Parameters
-    ----------
-    dimension : int
-        Number of columns of the vectors.
+    `dimension` is the number of columns of the vectors.
     """
 
     #: Name of this kind: the "backend" of an index.
@@ -94,22 +91,10 @@ class VectorSearch(ABC):
     ) -> None:
         """Add all or none of some vectors.
 
-        Parameters
-        ----------
-        labels : int64 (n,)
-            Ascending, and above all earlier labels.
-        vectors : float32 (n, dimension)
-            Finite numbers.
-        threads : int, optional
-            Default: all usable cores.
-        guard : callable, optional
-            Calls a function while no other thread searches; only graphs use it.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If the labels do not ascend, or the vectors have another shape or numbers
-            that are not finite.
+        Labels ascend, and are above all earlier labels.  Vectors are finite numbers.
+        `guard` calls a function while no other thread searches; only graphs use it.
+        Raise TypeError or ValueError if the labels do not ascend, or the vectors have
+        another shape or numbers that are not finite.
         """
         rows = checked_vectors(vectors, self.dimension)
         names = checked_labels(labels, len(rows))
@@ -146,17 +131,9 @@ class VectorSearch(ABC):
         """
 
     def existing(self, labels: Labels) -> Labels:
-        """Return those of `labels` that a search can return, ascending.
+        """Return the `labels` that a search can return, ascending and without repeats.
 
-        Parameters
-        ----------
-        labels : int64 (n,)
-            Labels, some of which may be unknown.
-
-        Returns
-        -------
-        int64 (m,)
-            Without repeats.
+        Some labels may be unknown.
         """
         return np.unique(labels[self._exist(labels)])
 
@@ -171,17 +148,9 @@ class VectorSearch(ABC):
             raise KeyError(f"label {missing.min()} does not exist.")
 
     def remove(self, labels: Labels) -> None:
-        """Skip some vectors in later searches.
+        """Skip the vectors with these distinct labels in later searches.
 
-        Parameters
-        ----------
-        labels : int64 (n,)
-            Distinct labels of the vectors.
-
-        Raises
-        ------
-        KeyError
-            If a label does not exist.
+        Raise KeyError if a label does not exist.
         """
         self._require(labels)
         alive = self._alive.copy()
@@ -202,13 +171,13 @@ class VectorSearch(ABC):
         Parameters
         ----------
         queries : float32 (m, dimension)
-            Finite numbers.
+            Query vectors of finite numbers.
         k : int
             Number of vectors per query.
         allowed : int64 (a,), optional
-            Search only these labels; unknown ones are ignored.  Default: all.
+            Search only these labels; unknown labels are ignored.  Default: all.
         threads : int, optional
-            Default: all usable cores.
+            Number of threads.  Default: all usable cores.
         ef : int, optional
             Number of candidates that a graph search keeps: more candidates find more
             and take more time.  Default: as in its settings.
@@ -246,22 +215,9 @@ class VectorSearch(ABC):
         return np.flatnonzero(self._alive)
 
     def vectors(self, labels: Labels) -> Floats:
-        """Return stored vectors.
+        """Return stored vectors by label: as added, or decoded from codes.
 
-        Parameters
-        ----------
-        labels : int64 (n,)
-            Labels of the vectors.
-
-        Returns
-        -------
-        float32 (n, dimension)
-            As added, or decoded if the search stores codes only.
-
-        Raises
-        ------
-        KeyError
-            If a label does not exist.
+        Raise KeyError if a label does not exist.
         """
         self._require(labels)
         return self._stored(labels) if len(labels) else np.empty((0, self.dimension), np.float32)
@@ -276,20 +232,11 @@ class VectorSearch(ABC):
 
     @abstractmethod
     def save(self, folder: Path, keep: Keep) -> Saved:
-        """Write this search's files.
+        """Write this search's files to a folder.
 
-        Parameters
-        ----------
-        folder : Path
-            Folder to write to.
-        keep : callable
-            For a saved file, returns its name within the index's folder, or None if it
-            cannot be kept.  Files that can be kept are not written again.
-
-        Returns
-        -------
-        tuple of dict and list of str
-            The state for :meth:`load`, as JSON, and the names of the kept files.
+        Files that can be kept are not written again: `keep` returns the name of a saved
+        file within the index's folder, or None if it cannot be kept.  Return the state
+        for :meth:`load`, as JSON, and the names of the kept files.
         """
 
     def saved_in(self, folder: Path) -> None:  # noqa: B027 (some keep no files)
@@ -297,26 +244,10 @@ class VectorSearch(ABC):
 
     @classmethod
     def load(cls: type[_Search], folder: Path, dimension: int, saved: SavedState) -> _Search:
-        """Load the files of :meth:`save`.
+        """Load the files of :meth:`save` from its folder.
 
-        Parameters
-        ----------
-        folder : Path
-            Folder that was passed to :meth:`save`.
-        dimension : int
-            Number of columns of the vectors.
-        saved : SavedState
-            State that :meth:`save` returned.
-
-        Returns
-        -------
-        VectorSearch
-
-        Raises
-        ------
-        FileNotFoundError, ValueError
-            If a file is missing or damaged, or belongs to another dimension or other
-            settings.
+        Raise FileNotFoundError or ValueError if a file is missing or damaged, or
+        belongs to another dimension or other settings.
         """
         loaded = cls.empty(dimension, saved.settings)
         loaded.read(folder, saved)
@@ -324,64 +255,28 @@ class VectorSearch(ABC):
 
     @abstractmethod
     def read(self, folder: Path, saved: SavedState) -> None:
-        """Fill this empty search from files, see :meth:`load`.
-
-        Parameters
-        ----------
-        folder : Path
-            Folder that was passed to :meth:`save`.
-        saved : SavedState
-            State that :meth:`save` returned.
-
-        Raises
-        ------
-        FileNotFoundError, ValueError
-            If a file is missing or damaged.
-        """
+        """Fill this empty search from files, see :meth:`load`."""
 
 
 @dataclass(frozen=True)
 class SavedState:
-    """What :meth:`VectorSearch.save` returned, and what loading needs besides.
+    """What :meth:`VectorSearch.save` returned, and what loading needs besides."""
 
-    Parameters
-    ----------
-    state : dict
-        State of the search.
-    kept : list of Path
-        Files that were kept.
-    settings : HNSWSettings, optional
-        Settings of a graph.
-    live : int64 (n,), optional
-        Labels that a search can return, ascending.  Default: all in the files.
-    """
-
+    #: State of the search.
     state: dict[str, Any]
+    #: Files that were kept.
     kept: list[Path]
+    #: Settings of a graph.
     settings: HNSWSettings | None = None
+    #: Labels that a search can return, ascending.  Default: all in the files.
     live: Labels | None = None
 
 
 def checked_vectors(vectors: ArrayLike, dimension: int, name: str = "vectors") -> Floats:
-    """Return `vectors` as finite, C-contiguous float32.
+    """Return numbers (n, dimension) of any type as finite, C-contiguous float32.
 
-    Parameters
-    ----------
-    vectors : array_like (n, dimension)
-        Numbers of any type.
-    dimension : int
-        Required number of columns.
-    name : str
-        Name of the vectors in messages.
-
-    Returns
-    -------
-    float32 (n, dimension)
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `vectors` has another shape, or entries that are not finite numbers.
+    Raise TypeError or ValueError if `vectors` has another shape, or entries that are
+    not finite numbers.
     """
     array = np.asarray(vectors)
     if array.dtype.kind not in "fiu":
@@ -402,23 +297,9 @@ def checked_vectors(vectors: ArrayLike, dimension: int, name: str = "vectors") -
 
 
 def checked_labels(labels: ArrayLike, count: int) -> Labels:
-    """Return labels as int64.
+    """Return `count` ascending, distinct labels that are not negative as int64.
 
-    Parameters
-    ----------
-    labels : array_like of int (count,)
-        Not negative, ascending and distinct.
-    count : int
-        Number of vectors.
-
-    Returns
-    -------
-    int64 (count,)
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `labels` are anything else.
+    Raise TypeError or ValueError if `labels` are anything else.
     """
     array = np.asarray(labels)
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
@@ -431,22 +312,7 @@ def checked_labels(labels: ArrayLike, count: int) -> Labels:
 
 
 def grown(array: NDArray[Any], needed: int, value: float) -> NDArray[Any]:
-    """Return a longer copy of an array.
-
-    Parameters
-    ----------
-    array : numpy.ndarray (n,)
-        Values to copy.
-    needed : int
-        Smallest length of the copy.
-    value : float
-        Value of the further entries.
-
-    Returns
-    -------
-    numpy.ndarray
-        Same dtype.
-    """
+    """Return a copy of an array, filled with `value` to at least `needed` entries."""
     copied = np.full(max(needed, len(array)), value, array.dtype)
     copied[: len(array)] = array
     return copied
@@ -455,15 +321,7 @@ def grown(array: NDArray[Any], needed: int, value: float) -> NDArray[Any]:
 def padded(rows: Floats) -> Floats:
     """Return rows with zeros up to a multiple of LANES columns.
 
-    Parameters
-    ----------
-    rows : float32 (n, dimension)
-        Vectors.
-
-    Returns
-    -------
-    float32 (n, width)
-        `rows` themselves if no zeros are needed.
+    It returns `rows` themselves if no zeros are needed.
     """
     width = -(-rows.shape[1] // LANES) * LANES
     if rows.shape[1] == width:
@@ -482,26 +340,16 @@ def score_among(
 ) -> None:
     """Merge the best of some vectors into the results of each query.
 
-    Parameters
-    ----------
-    labels : int64 (n,)
-        Labels of the vectors.
-    read : callable
-        Returns the vectors of ``labels[start:stop]``, with or without padding.
-    queries : float32 (m, dimension)
-        Finite numbers.
-    best : tuple of int64 (m, k) and float32 (m, k)
-        Labels and inner products so far, best first; changed in place.  Ties go to the
-        vectors that came first.
-    threads : int or None
-        Default: all usable cores.
+    ``read(start, stop)`` returns the vectors of ``labels[start:stop]``, with or without
+    padding.  `best` has the labels and inner products (m, k) so far, best first, and is
+    changed in place.  Ties go to the vectors that came first.
     """
     queries = padded(queries)
     for start, stop in split_by_count(len(labels), _BLOCK // (4 * queries.shape[1])):
         products = _products(padded(read(start, stop)), queries, threads)
-        for names, scores, own in zip(*best, products, strict=True):
-            first = best_first(own, len(names))
-            merged = np.concatenate([scores, own[first]])
+        for names, scores, added in zip(*best, products, strict=True):
+            first = best_first(added, len(names))
+            merged = np.concatenate([scores, added[first]])
             order = np.argsort(-merged, kind="stable")[: len(names)]
             names[:] = np.concatenate([names, labels[start + first]])[order]
             scores[:] = merged[order]

@@ -47,20 +47,11 @@ class Codebook:
 
     @classmethod
     def fit(cls, sample: Floats, *, many: bool = False) -> Codebook:
-        """Fit the pairs and the centroids to a sample of vectors.
+        """Fit the pairs and the centroids to a sample of at least one vector.
 
-        Parameters
-        ----------
-        sample : float32 (n, dimension)
-            At least one vector.
-        many : bool
-            Drop the half of the columns with the smallest variances, repeatedly, while
-            the others keep 97% of the squared variances.  The codes are then shorter
-            and less accurate.
-
-        Returns
-        -------
-        Codebook
+        If the collection has `many` vectors, drop the half of the columns with the
+        smallest variances, repeatedly, while the others keep 97% of the squared
+        variances.  The codes are then shorter and less accurate.
         """
         spreads = sample.astype(np.float64).var(axis=0)
         coded = _coded_columns(spreads) if many else np.arange(len(spreads))
@@ -81,31 +72,13 @@ class Codebook:
         return self.pairs // STEP
 
     def new_codes(self, rows: int) -> NDArray[np.uint8]:
-        """Return zero codes of vectors.
-
-        Parameters
-        ----------
-        rows : int
-            Number of vectors.
-
-        Returns
-        -------
-        uint8 (blocks, steps * STEP / 2, BLOCK)
-        """
+        """Return zero codes of vectors, uint8 (blocks, steps * STEP / 2, BLOCK)."""
         return np.zeros((-(-rows // BLOCK), self.pairs // 2, BLOCK), np.uint8)
 
     def paired(self, vectors: Floats) -> Floats:
         """Return vectors with their columns in the order of pairs.
 
-        Parameters
-        ----------
-        vectors : float32 (n, dimension)
-            Vectors to encode or to search for.
-
-        Returns
-        -------
-        float32 (n, 2 * pairs)
-            Padded with zeros.
+        The shape is (n, 2 * pairs), padded with zeros.
         """
         paired = np.zeros((len(vectors), 2 * self.pairs), np.float32)
         paired[:, : len(self.columns)] = vectors[:, self.columns]
@@ -114,18 +87,9 @@ class Codebook:
     def encode(
         self, codes: NDArray[np.uint8], first: int, vectors: Floats, threads: int | None = None
     ) -> None:
-        """Write the codes of vectors.
+        """Write the codes of vectors into zero codes of :meth:`new_codes`.
 
-        Parameters
-        ----------
-        codes : uint8 (blocks, steps * STEP / 2, BLOCK)
-            Zero codes, see :meth:`new_codes`.
-        first : int
-            Row in `codes` of the first vector.
-        vectors : float32 (n, dimension)
-            Vectors of consecutive rows.
-        threads : int, optional
-            Default: all usable cores.
+        `first` is the row in `codes` of the first vector; the rows are consecutive.
         """
         flat = codes.reshape(-1)
 
@@ -138,12 +102,7 @@ class Codebook:
 def are_columns(columns: NDArray[Any], dimension: int) -> bool:
     """Return True for different column numbers whose count divides `dimension`.
 
-    Parameters
-    ----------
-    columns : ndarray
-        As read from a file.
-    dimension : int
-        Number of columns of a vector.
+    `columns` is as read from a file.
     """
     if columns.dtype != np.int64 or columns.ndim != 1 or not len(columns) or dimension % len(columns):
         return False
@@ -154,7 +113,7 @@ def are_columns(columns: NDArray[Any], dimension: int) -> bool:
 def _coded_columns(spreads: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return the columns that make codes, ascending.
 
-    Half of the columns, those with the smallest `spreads` (variances), are left out as
+    The half of the columns with the smallest `spreads` (variances) is left out as
     long as the others have the share _SHARE of the sum of squared spreads, and their
     number is a multiple of ``2 * STEP``.
     """

@@ -1,9 +1,9 @@
 """ExactSearch: read every vector, as bytes before floats.
 
 Each vector is also stored in signed bytes, with an upper bound of its rounding error.
-The product computed from bytes differs from that of the float32 kernel by at most this
-bound times the length of the query.  So only vectors that can be among the best are
-read as floats, and the result has the same bits as reading all floats.
+The product computed from bytes differs from the product of the float32 kernel by at
+most this bound times the length of the query.  So only vectors that can be among the
+best are read as floats, and the result has the same bits as reading all floats.
 """
 
 from __future__ import annotations
@@ -176,8 +176,8 @@ class ExactSearch(VectorSearch):
         best[1][:] = exact[at]
         best[0][:] = np.where(best[1] > -np.inf, self._labels.values[possible[at]], -1)
         for q in np.flatnonzero(counts > most) if largest > most else ():
-            own = slice(q, q + 1)
-            self._by_floats(queries[own], (best[0][own], best[1][own]), rows, threads)
+            single = slice(q, q + 1)
+            self._by_floats(queries[single], (best[0][single], best[1][single]), rows, threads)
 
     # -- reading and saving ---------------------------------------------------
 
@@ -213,18 +213,8 @@ def byte_depth(dimension: int) -> int:
 def rounded(vectors: Floats, threads: int | None) -> list[NDArray[Any]]:
     """Round vectors to bytes, see :func:`round_rows`.
 
-    Parameters
-    ----------
-    vectors : float32 (n, dimension)
-        Finite numbers.
-    threads : int or None
-        Default: all usable cores.
-
-    Returns
-    -------
-    list of numpy.ndarray
-        Bytes, int8 (n, depth), and for each vector the sum of its bytes, its unit and
-        its error.
+    Return int8 (n, depth), and for each vector the sum of its bytes, its unit and its
+    error.
     """
     count, dimension = vectors.shape
     columns: list[NDArray[Any]] = [

@@ -99,23 +99,15 @@ _MERGED = 2
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """The codes and the bytes of consecutive rows.
+    """The codes and the bytes of consecutive rows."""
 
-    Parameters
-    ----------
-    first : int
-        First row.
-    codes : uint8 (blocks, bytes, BLOCK)
-        Codes, see :meth:`Codebook.new_codes`.
-    bytes : int8 (n, depth)
-        Rounded vectors.
-    folder : Path, optional
-        Folder with the saved files; None if they are not saved yet.
-    """
-
+    #: First row.
     first: int
+    #: (blocks, bytes, BLOCK), see :meth:`Codebook.new_codes`.
     codes: NDArray[np.uint8]
+    #: Rounded vectors (n, depth).
     bytes: NDArray[np.int8]
+    #: Folder with the saved files; None if they are not saved yet.
     folder: Path | None = None
 
     @property
@@ -133,7 +125,7 @@ class _Searched:
     alive: NDArray[np.bool_]
     #: True for each row that the search can return.
     visible: NDArray[np.bool_]
-    #: Number of these rows.
+    #: Number of visible rows.
     count: int
     #: The same as `visible` for each part, one bit per row.
     words: list[NDArray[np.uint64]]
@@ -203,8 +195,8 @@ class ScanSearch(VectorSearch):
         by_row = np.zeros((len(codes) * BLOCK, width), np.uint8)
         for part in rest:
             start = part.first - rest[0].first
-            own = part.codes.transpose(0, 2, 1).reshape(-1, width)
-            by_row[start : start + part.count] = own[: part.count]
+            coded = part.codes.transpose(0, 2, 1).reshape(-1, width)
+            by_row[start : start + part.count] = coded[: part.count]
         codes[:] = by_row.reshape(-1, BLOCK, width).transpose(0, 2, 1)
         return (*parts[:first], Part(rest[0].first, codes, np.concatenate([part.bytes for part in rest])))
 
@@ -247,8 +239,8 @@ class ScanSearch(VectorSearch):
             wanted = max(k * _BY_BYTES * _BY_BYTES_OF_PART, _MIN_BY_BYTES_OF_PART)
         if searched.count > max(wanted, _FEW) and self._is_one_task(queries, searched, threads):
             for q in range(len(queries)):
-                one = slice(q, q + 1)
-                self._search_one(queries[one], (labels[one], scores[one]), searched, wanted)
+                at = slice(q, q + 1)
+                self._search_one(queries[at], (labels[at], scores[at]), searched, wanted)
             return
         if searched.count <= max(wanted, _FEW):
             candidates = [np.flatnonzero(searched.visible)] * len(queries)
@@ -263,10 +255,10 @@ class ScanSearch(VectorSearch):
                 rows = candidates[q]
                 products = np.empty(len(candidates[q]), np.float32)
                 for part in searched.parts:
-                    own = slice(*np.searchsorted(rows, (part.first, part.first + part.count)).tolist())
+                    inside = slice(*np.searchsorted(rows, (part.first, part.first + part.count)).tolist())
                     multiply_rows_at(
-                        read_only_view(part.bytes), part.first, rows[own], self._sums, self._units,
-                        halves[2 * q : 2 * q + 2], units[q], products[own],
+                        read_only_view(part.bytes), part.first, rows[inside], self._sums, self._units,
+                        halves[2 * q : 2 * q + 2], units[q], products[inside],
                     )  # fmt: skip
                 first = best_first(products, k)
                 labels[q, : len(first)] = self._labels[rows[first]]
@@ -351,12 +343,12 @@ class ScanSearch(VectorSearch):
 
         def work(begin: int, end: int) -> None:
             for i, first, last in tasks[begin:end]:
-                own = (i, slice(first, last))
+                at = (i, slice(first, last))
                 flat = tables[first:last].reshape(-1)
                 for part, words, start, stop in shares[i]:
                     scan_codes(
                         read_only_view(part.codes).reshape(-1), codebook.steps, flat, words, start, stop,
-                        part.first, wanted, bounds[own], sums[own], rows[own], found[own],
+                        part.first, wanted, bounds[at], sums[at], rows[at], found[at],
                     )  # fmt: skip
 
         lookups = len(self._labels) * codebook.pairs * len(queries)
@@ -364,11 +356,11 @@ class ScanSearch(VectorSearch):
         results = []
         for q in range(len(queries)):
             ends = list(enumerate(found[:, q]))
-            own_sums = np.concatenate([sums[i, q, :end] for i, end in ends])
-            own_rows = np.concatenate([rows[i, q, :end] for i, end in ends])
-            if len(own_rows) > wanted:
-                keep_best(own_sums, own_rows, len(own_rows), wanted)
-            results.append(own_rows[:wanted])
+            found_sums = np.concatenate([sums[i, q, :end] for i, end in ends])
+            found_rows = np.concatenate([rows[i, q, :end] for i, end in ends])
+            if len(found_rows) > wanted:
+                keep_best(found_sums, found_rows, len(found_rows), wanted)
+            results.append(found_rows[:wanted])
         return results
 
     # -- reading and saving ---------------------------------------------------
@@ -379,8 +371,8 @@ class ScanSearch(VectorSearch):
     def _decoded(self, rows: NDArray[np.int64]) -> Floats:
         numbers = np.empty((len(rows), self.dimension), np.int8)
         for part in self._parts:
-            own = (rows >= part.first) & (rows < part.first + part.count)
-            numbers[own] = part.bytes[rows[own] - part.first, : self.dimension]
+            inside = (rows >= part.first) & (rows < part.first + part.count)
+            numbers[inside] = part.bytes[rows[inside] - part.first, : self.dimension]
         return numbers * self._units[rows, np.newaxis]
 
     def info(self) -> dict[str, Any]:

@@ -102,8 +102,8 @@ def index_documents(
     index = PageIndex.load(target, model) if is_page_index(target) else None
     if index is not None and index.root != root:
         raise ValueError(
-            f"{target} is an index of the documents in {index.root}, got those in {root}. Give that "
-            "folder, or another folder for the index."
+            f"{target} is an index of {_documents_of(index)}, but these documents are in {root}. Give another "
+            "folder for the index."
         )
     work = [
         (path, number)
@@ -138,6 +138,10 @@ def index_documents(
     if index is None:
         raise ValueError(f"No page of {place} could be read. Give a folder of PDFs or pictures.")
     return index
+
+
+def _documents_of(index: PageIndex) -> str:
+    return "page vectors without documents" if index.root is None else f"the documents in {index.root}"
 
 
 def _documents(place: Path) -> tuple[Path, list[Path]]:

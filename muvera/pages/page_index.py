@@ -19,7 +19,7 @@ from ..fde.config import FDEConfig
 from ..index.contents import IndexContents
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
-from ..index.settings import IndexSettings
+from ..index.settings import IndexInfo, IndexSettings
 from ..metadata import Filter, TextDocument
 from ..reranking.codecs import CODECS
 from ..texts.database import DocumentDatabase, require_ids
@@ -538,13 +538,16 @@ class PageIndex:
         Returns
         -------
         dict
-            "pages", "dimension", "factor", and the :meth:`muvera.MuveraIndex.info` of
-            "pooled" and "patches".
+            "pages", "dimension", "factor", "encoder", "root", and for the "pooled"
+            vectors and the "patches": their number "tokens", how they are stored
+            ("codec", "fitted", "bytes_per_token"), and "bytes_per_page".  "search" says
+            what reads the pooled vectors, as in :class:`muvera.IndexInfo`.
         """
+        pooled, patches = self._pages.vectors.info(), self._patches.info()
         return {
             "pages": len(self), "dimension": self.dimension, "factor": self._factor,
-            "encoder": self._made_by or None,
-            "pooled": self._pages.vectors.info().to_dict(), "patches": self._patches.info().to_dict(),
+            "encoder": self._made_by or None, "root": None if self._root is None else str(self._root),
+            "search": pooled.search, "pooled": _sizes(pooled), "patches": _sizes(patches),
         }  # fmt: skip
 
     # -- saving ---------------------------------------------------------------
@@ -659,6 +662,11 @@ class PageIndex:
         loaded._renew_locks()
         renew_after_fork(loaded)
         return loaded
+
+
+def _sizes(info: IndexInfo) -> dict[str, Any]:
+    codec = {name: info.token_codec[name] for name in ("codec", "fitted", "bytes_per_token")}
+    return {"tokens": info.tokens, **codec, "bytes_per_page": info.bytes_per_document}
 
 
 def _read(source: Any) -> MultiVectors:

@@ -24,6 +24,7 @@ from ..mips import make_search
 from ..utils.atomic_files import write_json
 from ..utils.checks import require_int
 from ..utils.hints import Argument, Message
+from ..utils.intervals import share_interval
 
 #: Smallest number of documents with tokens.
 MIN_DOCUMENTS = 50
@@ -51,7 +52,7 @@ class TunedRow:
     name : str
         Name in the table, such as "fde 1,024".
     config : FDEConfig
-        Its configuration.
+        The configuration of the encoder.
     bytes : int
         Bytes of a document's vector in the index.
     recall : float
@@ -74,12 +75,7 @@ class TunedRow:
     interval: tuple[float, float]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON.
-
-        Returns
-        -------
-        dict
-        """
+        """Return plain values, ready for JSON."""
         return {**vars(self), "config": self.config.to_dict(), "floats": self.config.vector_dimension}
 
 
@@ -90,7 +86,7 @@ class Tuning:
     Parameters
     ----------
     documents, sampled_documents : int
-        Documents with tokens, and those measured.
+        Numbers of documents with tokens, and of measured documents.
     queries, held_out_queries : int
         Number of selection queries, and of held-out queries.
     pseudo_queries : bool
@@ -118,7 +114,7 @@ class Tuning:
 
     @property
     def choice(self) -> TunedRow:
-        """The smallest row that reaches the target, or else the best one.
+        """The smallest row that reaches the target, or else the best row.
 
         Rows are compared by `mean_recall`, then by bytes and dimension.
         """
@@ -326,7 +322,7 @@ def tune(
         half = _mean_share(ranks[selection], max(K, candidates // 2))
         shares = (ranks[held_out] < candidates).mean(axis=1)
         held = float(shares.mean())
-        interval = _interval(shares, seed)
+        interval = share_interval(shares, seed)
         rows.append(TunedRow(name, config, size_in_bytes, recall, (recall + half) / 2, held, interval))
         advance(1)
     rows.sort(key=lambda row: (row.bytes, row.config.vector_dimension))
@@ -344,17 +340,9 @@ def tune(
 
 
 def encoder_configs(dimension: int) -> dict[str, FDEConfig]:
-    """Return the configurations to measure.
+    """Return the configurations to measure, by names such as "mean 129".
 
-    Parameters
-    ----------
-    dimension : int
-        Number of columns of a token.
-
-    Returns
-    -------
-    dict of FDEConfig
-        By names such as "mean 129".
+    `dimension` is the number of columns of a token.
     """
     sized = [("mean", FDEConfig.preset("mean", dimension))]
     for preset, sizes in (("moments", (128, 256, 512)), ("fde", (128, 256, 512, 1024, 2048))):
@@ -398,10 +386,3 @@ def _within(
 def _mean_share(ranks: NDArray[np.int64], candidates: int) -> float:
     """Return the mean share of the exact best that are among so many candidates."""
     return float((ranks < candidates).mean())
-
-
-def _interval(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
-    """Return the 95% confidence interval of the mean, by 1000 bootstrap samples."""
-    draws = np.random.default_rng(seed).integers(0, len(values), (1000, len(values)))
-    low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)

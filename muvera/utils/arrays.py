@@ -28,14 +28,11 @@ _GAP = 64 << 10
 class GrowingArray:
     """An array whose capacity grows by half, so that appending rows takes linear time.
 
-    A copy (:func:`copy.copy`) shares the buffer: values that are appended to it are
-    invisible to the original.  Only one of the two can append into the shared buffer;
-    the other one copies it first.
+    The first `values` decide the dtype and the further axes.
 
-    Parameters
-    ----------
-    values : numpy.ndarray
-        First values, which decide the dtype and the further axes.
+    A copy (:func:`copy.copy`) shares the buffer: values that are appended to it are
+    invisible to the original.  Only one of the two can append to the shared buffer; the
+    other copies it first.
     """
 
     def __init__(self, values: NDArray[Any]) -> None:
@@ -52,13 +49,7 @@ class GrowingArray:
         return self._buffer[: self._count]
 
     def extend(self, values: NDArray[Any]) -> None:
-        """Append values.
-
-        Parameters
-        ----------
-        values : numpy.ndarray
-            Rows to append; their further axes are those of the first values.
-        """
+        """Append rows."""
         needed = self._count + len(values)
         dtype = np.result_type(self._buffer, values) if self._count else values.dtype
         if needed > len(self._buffer) or dtype != self._buffer.dtype or self._written != [self._count]:
@@ -74,19 +65,9 @@ class GrowingArray:
 
 
 def save_array(path: Path, array: NDArray[Any]) -> None:
-    """Write a ``.npy`` file.
+    """Write an array of numbers or strings to a ``.npy`` file.
 
-    Parameters
-    ----------
-    path : Path
-        File to write.
-    array : numpy.ndarray
-        Numbers or strings.
-
-    Raises
-    ------
-    OSError
-        If the file was not written completely; the message names it.
+    Raise OSError, which names the file, if it was not written completely.
     """
     try:
         np.save(path, array)
@@ -112,19 +93,9 @@ class NpyHeader(NamedTuple):
         return math.prod(self.shape) * self.dtype.itemsize
 
     def require_bytes(self, available: int, place: str) -> None:
-        """Raise ValueError if the numbers need more than `available` bytes.
+        """Raise ValueError if the numbers need more than the file's `available` bytes.
 
-        Parameters
-        ----------
-        available : int
-            Bytes of the file after the header.
-        place : str
-            Name of the file in messages.
-
-        Raises
-        ------
-        ValueError
-            If the file is too short.
+        `place` names the file in the message.
         """
         if self.nbytes > available:
             raise ValueError(
@@ -134,26 +105,12 @@ class NpyHeader(NamedTuple):
 
 
 def read_npy_header(stream: IO[bytes], place: str) -> NpyHeader:
-    """Read the header of a .npy file.
+    """Read the header of a .npy file, and leave the stream at the first number.
 
-    NumPy's own reader allocates as much memory as the header requires before it checks
-    the file's size.
+    NumPy's reader allocates as much memory as the header requires before it checks the
+    file's size.
 
-    Parameters
-    ----------
-    stream : binary file
-        At the beginning of the file; afterwards at the first number.
-    place : str
-        Name of the file in messages.
-
-    Returns
-    -------
-    NpyHeader
-
-    Raises
-    ------
-    ValueError
-        If the header is damaged.
+    `place` names the file in messages.  Raise ValueError if the header is damaged.
     """
     try:
         version = np.lib.format.read_magic(stream)
@@ -172,25 +129,10 @@ def read_npy_header(stream: IO[bytes], place: str) -> NpyHeader:
 
 
 def load_npy(path: Path, *, mmap: bool = True) -> NDArray[Any]:
-    """Return the array of a .npy file of numbers or strings.
+    """Return the array of a .npy file of numbers or strings, mapped if `mmap`.
 
-    Parameters
-    ----------
-    path : Path
-        File to read.
-    mmap : bool
-        Map the file into memory instead of reading it.
-
-    Returns
-    -------
-    numpy.ndarray
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the file is damaged, truncated or contains pickled objects.
+    Raise FileNotFoundError if the file does not exist, and ValueError if it is damaged,
+    truncated or contains pickled objects.
     """
     try:
         stream = path.open("rb")
@@ -223,18 +165,9 @@ def load_npy(path: Path, *, mmap: bool = True) -> NDArray[Any]:
 def ask_for(address: int, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> int:
     """Prefetch ranges of a mapped file without waiting.
 
-    Parameters
-    ----------
-    address : int
-        Address of the first byte of the mapped array.
-    starts, stops : int64 (n,)
-        Offsets of the ranges from `address` in bytes, ascending.
-
-    Returns
-    -------
-    int
-        Number of ranges after merging those with small gaps; 0 if the system cannot
-        prefetch.
+    `starts` and `stops` are ascending offsets in bytes from `address`, the first byte
+    of the mapped array.  Ranges with small gaps are merged.  Return the number of
+    merged ranges, or 0 if the system cannot prefetch.
     """
     if _LIBC is None or len(starts) == 0:
         return 0
@@ -279,17 +212,8 @@ def memory_size() -> float:
 def resident_share(array: NDArray[np.generic], places: NDArray[np.int64]) -> float | None:
     """Return the share of some bytes of a mapped array that are in memory.
 
-    Parameters
-    ----------
-    array : numpy.ndarray
-        Memory-mapped array.
-    places : int64 (n,)
-        Offsets in bytes from the start of the array; at least one offset.
-
-    Returns
-    -------
-    float or None
-        None if the system cannot tell.
+    `places` are offsets in bytes from the start of the array, at least one.  Return
+    None if the system does not report residency.
     """
     if _LIBC is None or array.nbytes == 0:
         return None

@@ -57,20 +57,11 @@ _REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 @contextmanager
 def named_errors(what: str) -> Iterator[None]:
-    """Make an error of the system in a block a sentence.
+    """Turn an OSError of the block into a sentence that begins with `what`.
 
-    Its type and number stay.  Errors that are sentences already do not change.
-
-    Parameters
-    ----------
-    what : str
-        Beginning of the sentence: the file, and what could not be done with it.
-
-    Raises
-    ------
-    OSError
-        Such as "PATH could not be written: Read-only file system. Make it writable, or
-        give another folder."
+    `what` names the file, and what could not be done with it, as in "PATH could not be
+    written: Read-only file system. Make it writable, or give another folder."  The
+    error's type and number stay.  Errors that are sentences already do not change.
     """
     try:
         yield
@@ -107,22 +98,8 @@ def sync(path: Path) -> None:
 def atomic_file(target: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
     """Yield a new file, which becomes `target` if the block ends without an error.
 
-    Parameters
-    ----------
-    target : path
-        File to write.
-    overwrite : bool
-        Replace an existing file.
-
-    Yields
-    ------
-    Path
-        Empty file beside the target.
-
-    Raises
-    ------
-    FileExistsError
-        If `target` is a folder, or exists and `overwrite` is False.
+    The file is empty and beside the target.  Raise FileExistsError if `target` is a
+    folder, or exists and `overwrite` is False.
     """
     target = as_path(target).absolute()
     if target.is_dir():
@@ -157,22 +134,7 @@ def write_json(path: Path, content: object) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Return the content of a JSON file.
-
-    Parameters
-    ----------
-    path : Path
-        File to read.
-
-    Returns
-    -------
-    object
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged; the message names it.
-    """
+    """Return the content of a JSON file; raise ValueError if it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -197,22 +159,10 @@ def described_file(path: Path) -> dict[str, Any]:
 
 
 def require_unchanged(path: Path, described: dict[str, Any], thorough: bool | None = None) -> None:
-    """Raise ValueError unless a file is as described.
+    """Raise ValueError unless a file is as :func:`described_file` described it.
 
-    Parameters
-    ----------
-    path : Path
-        File to check.
-    described : dict
-        Size and checksum from :func:`described_file`.
-    thorough : bool, optional
-        True compares the checksum, for which the whole file is read; False compares
-        only the size.  Default: True for files up to 256 MiB.
-
-    Raises
-    ------
-    ValueError
-        If the file is missing, or was changed.
+    A `thorough` check compares the checksum, for which the whole file is read;
+    otherwise only the size is compared.  Default: thorough for files up to 256 MiB.
     """
     if not path.is_file():
         raise ValueError(
@@ -246,30 +196,14 @@ def _checksum(path: Path) -> str:
 def atomic_folder(
     target: str | os.PathLike[str], overwrite: bool = False, *, own: Sequence[str] | None = None
 ) -> Iterator[Path]:
-    """Yield a folder, which becomes `target` if the block ends without an error.
+    """Yield an empty folder, which becomes `target` if the block ends without an error.
+
+    `overwrite` allows replacing a folder that is not empty, if all its files match the
+    patterns `own` (default: all files).  Otherwise, and if `target` is a file, raise
+    FileExistsError.
 
     Linux exchanges both folders in one step; elsewhere, the next call restores `target`
     after a kill.
-
-    Parameters
-    ----------
-    target : path
-        Folder to write.
-    overwrite : bool
-        Replace a folder that is not empty.
-    own : sequence of str, optional
-        Patterns of the files that may be replaced.  Default: all.
-
-    Yields
-    ------
-    Path
-        Empty folder beside the target.
-
-    Raises
-    ------
-    FileExistsError
-        If `target` is a file, or is not empty and either `overwrite` is False or a file
-        in it matches none of the patterns.
     """
     target = as_path(target).absolute()
     with sibling_folder(target, "partial") as beside:
@@ -376,33 +310,21 @@ def remove_folder(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def exchange(one: Path, other: Path) -> bool:
-    """Exchange the names of two folders in one step.
+def exchange(first: Path, second: Path) -> bool:
+    """Exchange the names of two folders of one file system in one step.
 
-    Parameters
-    ----------
-    one, other : Path
-        Existing folders of one file system.
-
-    Returns
-    -------
-    bool
-        False if the system cannot do it.
-
-    Raises
-    ------
-    OSError
-        If it failed for another reason.
+    Return False if the system cannot do it.  Raise OSError if it failed for another
+    reason.
     """
     rename = _renameat2()
     if rename is None:
         return False
-    if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+    if rename(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0:
         return True
     number = ctypes.get_errno()
     if number in (errno.ENOSYS, errno.EINVAL, errno.EPERM):  # not supported by this kernel or file system
         return False
-    raise OSError(number, os.strerror(number), str(one), None, str(other))
+    raise OSError(number, os.strerror(number), str(first), None, str(second))
 
 
 @cache

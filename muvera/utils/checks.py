@@ -32,23 +32,10 @@ def given(value: object) -> str:
 
 
 def as_id_list(ids: object, name: str = "ids") -> list[Any]:
-    """Return a collection of ids as a list.
+    """Return a collection of ids as a list, without checking their types.
 
-    Parameters
-    ----------
-    ids : iterable of int or of str
-        Ids of any type; they are not checked.
-    name : str
-        Name of the ids in messages.
-
-    Returns
-    -------
-    list
-
-    Raises
-    ------
-    TypeError
-        If `ids` is a single id, such as a string, or no collection.
+    Raise TypeError for a single id, such as a string, or anything else that is not a
+    collection.
     """
     single = isinstance(ids, (str, bytes, Mapping)) or getattr(ids, "ndim", 1) == 0
     if single or not isinstance(ids, Iterable):
@@ -68,25 +55,9 @@ def url_scheme(text: str) -> str | None:
 
 
 def as_path(path: str | os.PathLike[str], name: str = "path") -> Path:
-    """Return the path of a folder.
+    """Return the path of a folder, which need not exist.
 
-    Parameters
-    ----------
-    path : str or path
-        Path of a folder, which need not exist.
-    name : str
-        Name of the argument in messages.
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    TypeError
-        If `path` is no path.
-    ValueError
-        If it is empty or a URL.
+    Raise TypeError if `path` is not a path, and ValueError if it is empty or a URL.
     """
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"{name} must be a string or a Path, got {given(path)}. Give the path of a folder.")
@@ -110,29 +81,10 @@ def has_repeats(values: NDArray[np.integer[Any]]) -> bool:
 def require_int(
     name: str, value: object, minimum: int | None = None, maximum: int | None = None, *, hint: str = ""
 ) -> int:
-    """Return `value` as an int.
+    """Return an int of Python or NumPy between two allowed bounds as an int.
 
-    Parameters
-    ----------
-    name : str
-        Name of the argument in messages.
-    value : object
-        An int of Python or NumPy.
-    minimum, maximum : int, optional
-        Bounds, which are allowed.
-    hint : str
-        Last sentence of every message: what to do.
-
-    Returns
-    -------
-    int
-
-    Raises
-    ------
-    TypeError
-        If `value` is no int; bools and floats are none.
-    ValueError
-        If `value` is out of bounds.
+    Raise TypeError for any other type (bools and floats included), and ValueError for a
+    value out of bounds.  `hint` is the last sentence of each message: what to do.
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise TypeError(_refusal(name, f"be an int, got {given(value)}", hint))
@@ -144,29 +96,11 @@ def require_int(
 def require_number(
     name: str, value: object, minimum: float | None = None, maximum: float | None = None, *, hint: str = ""
 ) -> float:
-    """Return `value` as a float.
+    """Return a number of Python or NumPy between two allowed bounds as a float.
 
-    Parameters
-    ----------
-    name : str
-        Name of the argument in messages.
-    value : object
-        A number of Python or NumPy.
-    minimum, maximum : float, optional
-        Bounds, which are allowed.
-    hint : str
-        Last sentence of every message: what to do.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    TypeError
-        If `value` is no number; bools are none.
-    ValueError
-        If `value` is not finite or out of bounds.
+    Raise TypeError for any other type (bools included), and ValueError for a value that
+    is not finite or out of bounds.  `hint` is the last sentence of each message: what
+    to do.
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(_refusal(name, f"be a number, got {given(value)}", hint))
@@ -181,22 +115,7 @@ def require_number(
 
 
 def require_choice(name: str, value: object, choices: Iterable[object]) -> None:
-    """Raise ValueError unless `value` is one of `choices`.
-
-    Parameters
-    ----------
-    name : str
-        Name of the argument in messages.
-    value : object
-        Given value.
-    choices : iterable
-        Allowed values.
-
-    Raises
-    ------
-    ValueError
-        If `value` is none of them.
-    """
+    """Raise ValueError unless `value` is one of `choices`."""
     known = list(choices)
     if value not in known:
         listed = ", ".join(choice if isinstance(choice, str) else repr(choice) for choice in known)
@@ -229,42 +148,16 @@ def _refusal(name: str, requirement: str, hint: str = "") -> Message:
 def counted(number: int, singular: str, plural: str | None = None) -> str:
     """Return a number with its noun, such as "1,200 documents".
 
-    Parameters
-    ----------
-    number : int
-        How many.
-    singular : str
-        Noun of one.
-    plural : str, optional
-        Noun of several.  Default: the singular with an s.
-
-    Returns
-    -------
-    str
+    The default plural is the singular with an s.
     """
     return f"{number:,} {singular if number == 1 else plural or f'{singular}s'}"
 
 
 def import_extra(module: str, extra: str, purpose: str) -> Any:
-    """Import a module of an optional library.
+    """Import a module of an optional library, such as ``"pyarrow.parquet"``.
 
-    Parameters
-    ----------
-    module : str
-        Such as ``"pyarrow.parquet"``.
-    extra : str
-        The extra of ``muvera-toolkit`` that installs the library.
-    purpose : str
-        What needs it, such as ``"Reading Parquet"``.
-
-    Returns
-    -------
-    module
-
-    Raises
-    ------
-    ImportError
-        If the library is missing; the message names the extra.
+    If the library is missing, raise ImportError, which names the `extra` of
+    ``muvera-toolkit`` and the `purpose`, such as ``"Reading Parquet"``.
     """
     with needing(module.partition(".")[0], extra, purpose):
         return importlib.import_module(module)
@@ -274,17 +167,7 @@ def import_extra(module: str, extra: str, purpose: str) -> Any:
 def needing(library: str, extra: str, purpose: str) -> Iterator[None]:
     """Name the extra if the block fails to import an optional library.
 
-    Parameters
-    ----------
-    library : str
-        Name of the library.
-    extra, purpose : str
-        As for :func:`import_extra`.
-
-    Raises
-    ------
-    ImportError
-        If the block raises one.
+    See :func:`import_extra`.
     """
     try:
         yield
@@ -295,16 +178,8 @@ def needing(library: str, extra: str, purpose: str) -> Iterator[None]:
 def missing_extra(library: str, extra: str, purpose: str, reason: str) -> ImportError:
     """Return the error of a missing optional library, which names the extra.
 
-    Parameters
-    ----------
-    library : str
-        Such as ``"pyarrow"``.
-    extra : str
-        The extra of ``muvera-toolkit`` that installs the library.
-    purpose : str
-        What needs it, such as ``"Reading Parquet"``.
-    reason : str
-        What is wrong, such as ``"it is not installed"``.
+    `reason` says what is wrong, such as ``"it is not installed"``; see
+    :func:`import_extra`.
     """
     return ImportError(f"{purpose} needs {library}, but {reason}. Install it with: {install_command(extra)}")
 
@@ -312,19 +187,9 @@ def missing_extra(library: str, extra: str, purpose: str, reason: str) -> Import
 def install_command(extra: str) -> str:
     """Return the command that installs an extra.
 
-    An installation from a checkout names its folder: the package index may not have
-    this version.
-
-    Parameters
-    ----------
-    extra : str
-        An extra of ``muvera-toolkit``, such as ``"minilm"``.
-
-    Returns
-    -------
-    str
-        Such as ``"pip install 'muvera-toolkit[minilm]'"``, or ``"pip install
-        '.[minilm]'"`` in a checkout.
+    An example is ``"pip install 'muvera-toolkit[minilm]'"``.  An installation from a
+    checkout names its folder, as in ``"pip install '.[minilm]'"``: the package index
+    may not have this version.
     """
     folder = _checkout()
     place = "muvera-toolkit" if folder is None else "." if folder == Path.cwd() else str(folder)

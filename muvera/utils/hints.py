@@ -1,4 +1,4 @@
-"""Structured error messages that each front end renders with its own names.
+"""Structured error messages that each front end renders with its names.
 
 ``str(error)`` is the sentence for Python.  The command line and the HTTP server use
 other names for the parts that name an argument or an operation:

@@ -14,7 +14,7 @@ from typing import Any
 from weakref import WeakSet
 
 _OWNERS: WeakSet[Any] = WeakSet()
-#: Owners of locks that a fork acquires, and of locks that it acquires after those.
+#: Owners of locks that a fork acquires, and of locks that it acquires after them.
 _FIRST: WeakSet[Any] = WeakSet()
 _LAST: WeakSet[Any] = WeakSet()
 _held: list[Any] = []
@@ -33,26 +33,17 @@ _thread = threading.local()
 def renew_after_fork(owner: Any) -> None:
     """Call ``owner._renew_locks()`` in every child process.
 
-    Parameters
-    ----------
-    owner : object
-        Has this method, and is not kept alive.
+    The owner is not kept alive.
     """
     _OWNERS.add(owner)
 
 
 def hold_during_fork(owner: Any, *, last: bool = False) -> None:
-    """Hold ``owner._locks`` during a fork; then renew them.
+    """Hold ``owner._locks`` during a fork, and then call ``owner._renew_locks()``.
 
-    The library that they protect has locks, too, which must be free in the child.
-
-    Parameters
-    ----------
-    owner : object
-        Has the attribute `_locks` and the method `_renew_locks`; it is not kept alive.
-    last : bool
-        Acquire its locks after the others: a thread that holds another owner's locks
-        may wait for them.
+    The library that the locks protect has locks, too, which must be free in the child.
+    With `last`, they are acquired after the locks of other owners: a thread that holds
+    another owner's locks may wait for them.  `owner` is not kept alive.
     """
     (_LAST if last else _FIRST).add(owner)
     _OWNERS.add(owner)
@@ -107,12 +98,7 @@ class ReadersWriterLock:
     def alone(self, work: Callable[[], object], held: int = 0) -> None:
         """Call `work` while no other thread holds the lock.
 
-        Parameters
-        ----------
-        work : callable
-            What to call.
-        held : int
-            Number of plain locks that this thread holds, from the first on.
+        This thread may hold the first `held` plain locks already.
         """
         if held == len(self._locks):
             work()

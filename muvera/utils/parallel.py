@@ -58,21 +58,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def thread_count(threads: int | None) -> int:
-    """Return a number of threads.
+    """Return a number of threads, which is at least 1.
 
-    Parameters
-    ----------
-    threads : int or None
-        At least 1.  None: the number of cores that this process may use.
-
-    Returns
-    -------
-    int
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `threads` is not a positive int.
+    None means the number of cores that this process may use.  Raise TypeError or
+    ValueError if `threads` is not a positive int.
     """
     if threads is None:
         if hasattr(os, "sched_getaffinity"):
@@ -94,33 +83,12 @@ def threads_for_short_work(threads: int | None) -> int | None:
     """Return `threads`, or 1 instead of None while other programs use the cores.
 
     A thread that waits for a core delays short work by more than it contributes.
-
-    Parameters
-    ----------
-    threads : int or None
-
-    Returns
-    -------
-    int or None
     """
     return 1 if threads is None and perf_counter() < _alone_until else threads
 
 
 def split_by_count(count: int, size: int) -> list[tuple[int, int]]:
-    """Split 0..count into ranges (start, stop) of at most `size`, and of at least 1.
-
-    Parameters
-    ----------
-    count : int
-        Number of items.
-    size : int
-        Items of a range; less than 1 counts as 1.
-
-    Returns
-    -------
-    list of (int, int)
-        First item of each range, and the first one after it.
-    """
+    """Split 0..count into ranges (start, stop) of at most `size`, and of at least 1."""
     size = max(1, size)
     return [(start, min(start + size, count)) for start in range(0, count, size)]
 
@@ -128,21 +96,9 @@ def split_by_count(count: int, size: int) -> list[tuple[int, int]]:
 def split_for_threads(count: int, least: int, most: int, threads: int | None) -> list[tuple[int, int]]:
     """Split 0..count into ranges of nearly equal size, as many for each thread.
 
-    Parameters
-    ----------
-    count : int
-        Number of items.
-    least, most : int
-        Smallest and largest size of a range, at least 1; the last range may be
-        smaller.  `most` should be at least ``2 * least``.  Fewer than ``2 * least``
-        items then make one range.
-    threads : int or None
-        None: all usable cores.
-
-    Returns
-    -------
-    list of (int, int)
-        First item of each range, and the first one after it.
+    A range has from `least` to `most` items; the last range may have fewer.  `most`
+    should be at least ``2 * least``: fewer than ``2 * least`` items then make one
+    range.
     """
     workers = thread_count(threads)
     rounds = -(-count // (workers * most))
@@ -151,21 +107,10 @@ def split_for_threads(count: int, least: int, most: int, threads: int | None) ->
 
 
 def split_by_weight(cumulative: NDArray[np.int64], weight: int, most: int) -> list[tuple[int, int]]:
-    """Split items into consecutive non-empty ranges.
+    """Split items into consecutive non-empty ranges of at most `most` items.
 
-    Parameters
-    ----------
-    cumulative : int64 (n + 1,)
-        Partial sums of the items' weights, like offsets of lengths.
-    weight : int
-        A range ends once it has this weight.
-    most : int
-        Largest number of items in a range.
-
-    Returns
-    -------
-    list of (int, int)
-        First item of each range, and the first one after it.
+    A range ends once it has the given `weight`.  `cumulative` (n + 1,) has the partial
+    sums of the items' weights, like offsets of lengths.
     """
     count = len(cumulative) - 1
     ranges = []
@@ -186,20 +131,12 @@ def run_in_ranges(
 ) -> None:
     """Call ``work(start, stop)`` for every range, on several threads.
 
+    A call must only write to its range.  This thread is one of the `threads`.  If the
+    estimated number of multiply-adds of all ranges, `operations`, is below SMALL, it
+    does all the work.
+
     After an exception, waiting ranges are dropped; the exception is raised once the
     running ranges have ended.
-
-    Parameters
-    ----------
-    work : callable
-        Must only write to its own range.
-    ranges : list of (int, int)
-        Start and stop of each range.
-    threads : int, optional
-        Largest number of threads, this one included.  Default: all usable cores.
-    operations : float
-        Estimated number of multiply-adds of all ranges: below SMALL, this thread does
-        all the work.
     """
     is_small = len(ranges) <= 1 or operations < SMALL
     count = 1 if is_small and threads is None else min(thread_count(threads), len(ranges))
@@ -216,10 +153,10 @@ def run_in_ranges(
         try:
             while True:
                 try:
-                    own = left.popleft()
+                    start, stop = left.popleft()
                 except IndexError:
                     break
-                work(*own)
+                work(start, stop)
         except BaseException:
             left.clear()
             raise

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from builders.command_line import answer, muvera
-from builders.pages import GreyEncoder, write_pdf
+from builders.pages import DIMENSION, GRID, GreyEncoder, write_pdf
 
 from muvera import PageIndex
 from muvera.cli.pages.index import _clock
-from muvera.pages import encoders, indexing, pictures
+from muvera.pages import Page, encoders, indexing, pictures
 
 pytest.importorskip("pypdfium2")
 
@@ -41,6 +43,29 @@ def test_pages_are_found_with_boxes_and_pictures(index: Path, tmp_path: Path) ->
     assert len(first["boxes"][0]) == 5 and Path(first["picture"]).read_bytes().startswith(b"\x89PNG")
     code, printed, _ = muvera("pages", "search", index, "revenue", "-k", 1, "--encoder", "grey")
     assert code == 0 and "2024.pdf, page" in printed
+
+
+def test_info_of_a_page_index_is_short(index: Path, tmp_path: Path) -> None:
+    facts = answer("info", index)
+    assert (facts["kind"], facts["pages"], facts["encoder"]) == ("page index", 2, "grey")
+    assert facts["root"] == str((tmp_path / "reports").resolve())
+    assert facts["patches"]["codec"] == "int8" and facts["patches"]["fitted"] is False
+    _, printed, _ = muvera("info", index)
+    floats = facts["patches"]["bytes_per_token"]
+    assert f"floats, int8 from 50,000 tokens on\n  bytes per token         {floats}\n" in printed
+    assert max(map(len, re.findall(r"[\d,]+$", printed, re.M))) < len("1,000,000,000")
+
+
+def test_documents_are_not_added_to_pages_without_documents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoders, "load_page_encoder", lambda name: GreyEncoder())
+    made = PageIndex(DIMENSION, GreyEncoder())
+    made.add([Page(np.ones((GRID[0] * GRID[1], DIMENSION), np.float32), "a", 1, GRID)])
+    made.save(tmp_path / "index")
+    write_pdf(tmp_path / "a.pdf", ["new"])
+    code, _, err = muvera("pages", "index", tmp_path / "a.pdf", tmp_path / "index", "--encoder", "grey")
+    assert code == 2 and "index of page vectors without documents" in " ".join(err.split())
 
 
 def test_a_second_call_continues(index: Path, tmp_path: Path) -> None:
@@ -98,10 +123,3 @@ def test_an_interrupt_keeps_pages(index: Path, tmp_path: Path, monkeypatch: pyte
 
 def test_durations_are_short() -> None:
     assert [_clock(seconds) for seconds in (40, 300, 7500)] == ["40 s", "5 min", "2 h 5 min"]
-
-
-def test_info_describes_a_page_index(index: Path) -> None:
-    facts = answer("info", index)
-    assert (facts["kind"], facts["pages"], facts["encoder"]) == ("page index", 2, "grey")
-    code, printed, _ = muvera("info", index)
-    assert code == 0 and "num simhash projections " in printed

@@ -68,6 +68,20 @@ def test_a_bad_document_in_a_folder_is_left_out(reports: Path, tmp_path: Path) -
         RAG.index(reports / "bad.pdf", index_name="y")
 
 
+@pytest.mark.parametrize("error", [ValueError("no such model"), OSError("connection refused")])
+def test_an_error_of_the_encoder_stops_the_run(reports: Path, tmp_path: Path, error: Exception) -> None:
+    class Failing(GreyEncoder):
+        def encode_page(self, picture: Any) -> Any:
+            if self.encoded == 2:
+                raise error
+            return super().encode_page(picture)
+
+    RAG = RAGMultiModalModel.from_pretrained(Failing(), index_root=tmp_path / ".byaldi")
+    with pytest.raises(type(error), match=str(error)):
+        RAG.index(reports, index_name="x")
+    assert RAG.get_doc_ids_to_file_names() == {} and not (tmp_path / ".byaldi").exists()
+
+
 def test_a_folder_of_byaldi_opens_in_place(tmp_path: Path) -> None:
     vectors = page_vectors(4, special=0)
     folder = write_byaldi(tmp_path / "old", list(vectors))

@@ -175,6 +175,23 @@ def test_an_interrupted_index_keeps_the_old_one(monkeypatch: pytest.MonkeyPatch)
         RAGPretrainedModel.from_index(Path(path).with_name("j"))
 
 
+def test_an_error_of_the_encoder_keeps_the_old_index(tmp_path: Path) -> None:
+    class Failing(HashEncoder):
+        def encode_documents(self, *_: Any, **__: Any) -> Any:
+            raise ValueError("no such model")
+
+    root = str(tmp_path)
+    path = RAGPretrainedModel.from_pretrained(HashEncoder(name="good"), index_root=root).index(
+        ["old"], index_name="i"
+    )
+    with pytest.raises(ValueError, match="no such model"):
+        RAGPretrainedModel.from_pretrained(Failing(name="bad"), index_root=root).index(
+            ["new"], index_name="i"
+        )
+    facts = json.loads((Path(path) / "muvera.json").read_text())
+    assert facts["checkpoint"] == "good"
+
+
 def test_documents_without_an_index() -> None:
     RAG = RAGPretrainedModel.from_pretrained(HashEncoder())
     documents = ["a red apple", "a green pear", "a red brick"]

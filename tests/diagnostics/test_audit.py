@@ -13,6 +13,7 @@ from builders.realistic_collections import DIM, documents_like_real, queries_lik
 
 from muvera import MultiVectors, audit, top_k
 from muvera.diagnostics.audit import Audit, read_run
+from muvera.engines import EngineIndex
 from muvera.engines.foreign import ForeignCollection, ForeignQdrant, open_foreign
 
 ALL = documents_like_real(600, seed=3)
@@ -111,7 +112,7 @@ def test_runs_are_read_from_files(form: str, tmp_path: Path) -> None:
         ("1 Q0 d", "line 1.*six columns"),
         ('{"a": 1}', "list of ids"),
         ("[1, 2]", "list of ids"),
-        ("\xff", "run is no run: it is not UTF-8"),
+        ("\xff", "run is not a run: it is not UTF-8"),
     ],
 )
 def test_files_that_are_no_runs_are_refused(text: str, part: str, tmp_path: Path) -> None:
@@ -196,6 +197,46 @@ def test_binary_quantization_without_rescoring_is_named(tmp_path: Path) -> None:
     assert any("rescore=true and oversampling=4" in one.what and one.helps for one in result.evidence)
     assert result.evidence[-1].recall == 1.0  # exact=true
     assert "To reach" in result.advice[-1]
+
+
+@pytest.mark.parametrize("place", ["{}#docs", "{}/collection#docs"])
+def test_a_folder_of_qdrants_local_mode_is_exact_already(place: str, tmp_path: Path) -> None:
+    skip_without("qdrant")
+    skip_without("qdrant-edge")
+    from qdrant_client import QdrantClient, models
+
+    client = QdrantClient(path=str(tmp_path))
+    vectors = models.VectorParams(size=DIM, distance=models.Distance.DOT)
+    client.create_collection("docs", vectors_config={"colbert": vectors})
+    client.close()
+    with pytest.raises(ValueError, match=r"client in local mode.*recall is 1\..*qdrant://HOST:PORT#NAME"):
+        audit(f"qdrant-edge:{place.format(tmp_path)}", QUERIES)
+
+
+def test_a_folder_that_is_no_shard_is_named(tmp_path: Path) -> None:
+    skip_without("qdrant-edge")
+    (tmp_path / "docs").mkdir()
+    with pytest.raises(ValueError, match=r"docs is not a shard of Qdrant Edge.*no edge_config\.json"):
+        audit(f"qdrant-edge:{tmp_path}#docs", QUERIES)
+    with pytest.raises(ValueError, match="other does not exist"):
+        audit(f"qdrant-edge:{tmp_path}#other", QUERIES)
+
+
+@pytest.mark.parametrize("kind", ["qdrant-edge", "lancedb", "milvus"])
+def test_what_muvera_loaded_is_measured_by_its_engine_index(kind: str, tmp_path: Path) -> None:
+    skip_without(kind)
+    url = f"{kind}:{tmp_path / ('lite.db' if kind == 'milvus' else 'folder')}#docs"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        index = EngineIndex(url, "mean")
+        index.add(DOCUMENTS[:20])
+        index.close()
+        with pytest.raises(ValueError, match=r"filled by muvera.*EngineIndex\(url\)\.measure_recall"):
+            audit(url, QUERIES)
+        if kind != "milvus":  # which stores no tokens to rank by
+            opened = EngineIndex(url)
+            assert opened.measure_recall(QUERIES, candidates=20).recall == 1.0
+            opened.close()
 
 
 def test_a_coarse_index_of_lancedb_is_named(tmp_path: Path) -> None:

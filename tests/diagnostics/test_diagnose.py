@@ -124,6 +124,26 @@ def test_the_smallest_of_the_best_is_recommended(best: str, recalls: tuple[float
 
 
 @pytest.mark.parametrize(
+    ("best", "moments", "fde"),
+    [
+        ("fde", (0.700, 0.946, 0.978), (0.764, 0.966, 0.986)),
+        ("moments", (0.700, 0.966, 0.978), (0.764, 0.946, 0.986)),  # recall at 50 decides
+        ("fde", (0.700, 1.0, 1.0), (0.764, 1.0, 1.0)),
+    ],
+)
+def test_of_two_encoders_of_equal_size_the_better_one_is_recommended(
+    best: str, moments: tuple[float, ...], fde: tuple[float, ...]
+) -> None:
+    rows = [
+        MeasuredEncoder(name, FDEConfig.preset(name, 128), dict(zip((10, 50, 100), recalls, strict=True)))
+        for name, recalls in (("moments", moments), ("fde", fde))
+    ]
+    assert len({row.config.vector_dimension for row in rows}) == 1
+    assert _recommended(rows, 128).name == best
+    assert _recommended(rows[::-1], 128).name == best
+
+
+@pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"documents": np.full((3, 2, 4), np.nan)}, "documents.0. .id 0. has nan"),

@@ -63,6 +63,10 @@ def test_points_seeds_and_comparisons(tmp_path: Path) -> None:
         ({"metrics": ["recal@10"]}, "'recal@10'"),
         ({"metrics": ["0-recall@10"]}, "at least 1"),
         ({"k": 0}, "k must be an int of at least 1, got 0"),
+        (
+            {"k": 50, "systems": [{"system": "muvera", "sweep": {"candidates": [20, 50]}}]},
+            "muvera: candidates=20 is below k=50",
+        ),
         ({"tables": ["speeed"]}, "Did you mean 'speed'?"),
         ({"collections": "small"}, "got 'small'"),
         ({"systems": [{"system": "bm25"}], "compare": [{"to": "bm26"}]}, "Did you mean 'bm25'?"),

@@ -84,6 +84,25 @@ def test_quality_is_plotted_by_speed_and_by_bytes(run: Run) -> None:
     assert {len(plot.points) for plot in plots} == {2 + len(CANDIDATES)}
 
 
+def test_a_recall_at_several_numbers_is_plotted_by_the_number(tmp_path: Path) -> None:
+    systems: list[dict[str, Any]] = [
+        {"system": "fde", "label": "one", "build": {"preset": "mean"}},
+        {"system": "pooled", "label": "two", "query": {"rerank": False}},
+    ]
+    metrics = ["1-recall@1", "1-recall@5", "1-recall@10", "10-recall@10"]
+    assert small_runs.run(tmp_path, systems, title="Deep", k=10, metrics=metrics) == []
+    view = ExperimentView(load_run(tmp_path / "out"), "mine")
+    plots = [plot for plot in view.plots() if plot.cost == "N"]
+    assert [plot.quality for plot in plots] == ["1-recall@N"]  # 10-recall has one point only
+    points = plots[0].points
+    assert [point["name"] for point in points] == [
+        f"{label}, N={n}" for label in ("one", "two") for n in (1, 5, 10)
+    ]
+    measured = {row["label"]: row["metrics"] for row in view.rows}
+    assert all(point["x"] == measured[point["label"]][f"1-recall@{point['y']}"]["mean"] for point in points)
+    assert [point["y"] for point in points[:3]] == [1, 5, 10]
+
+
 @pytest.mark.parametrize("missing", ["turns", "speeds"])
 def test_without_comparable_speeds_quality_is_plotted_by_bytes(run: Run, missing: str) -> None:
     # Only timed experiments measure systems alternately.

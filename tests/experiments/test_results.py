@@ -138,7 +138,8 @@ def test_saved_tables_replace_those_of_the_same_title(tmp_path: Path) -> None:
 
 def test_candidates_are_the_fewest_measured_ones_that_reach_a_recall(tmp_path: Path) -> None:
     systems = [{"system": "muvera", "label": "ours", "sweep": {"candidates": [20, 50]}}]
-    content: dict[str, Any] = {"metrics": ["10-recall@10"], "systems": systems, "tables": ["candidates"]}
+    content: dict[str, Any] = {"k": 10, "metrics": ["10-recall@10"], "systems": systems}
+    content["tables"] = ["candidates"]
     (experiment,) = load_experiments([configured(tmp_path, **content)])
     made = Part(experiment, "some")
     for candidates, recall in ((20, 0.86), (50, 0.93)):
@@ -208,7 +209,7 @@ def part(experiment: Experiment, **turns: str) -> Part:
 def test_speed_at_a_recall_is_interpolated_and_compared(tmp_path: Path) -> None:
     sweep = {"candidates": [20, 30, 50]}
     systems = [{"system": "muvera", "label": label, "sweep": sweep} for label in ("ours", "theirs")]
-    content: dict[str, Any] = {"timed": True, "metrics": ["10-recall@10"], "systems": systems}
+    content: dict[str, Any] = {"k": 10, "timed": True, "metrics": ["10-recall@10"], "systems": systems}
     content["tables"] = ["speed_at_recall"]
     (experiment,) = load_experiments([configured(tmp_path, **content)])
     (speed,) = result_tables([part(experiment, ours="1", theirs="1")])

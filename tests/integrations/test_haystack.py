@@ -1,5 +1,7 @@
 """Haystack's own suite of document stores, and the retriever in a pipeline."""
 
+from dataclasses import replace
+
 import pytest
 from builders.text_encoders import HashEncoder
 
@@ -10,6 +12,7 @@ from haystack.document_stores.errors import DuplicateDocumentError
 from haystack.document_stores.types import DuplicatePolicy
 from haystack.testing.document_store import DocumentStoreBaseTests
 
+from muvera import TextIndex
 from muvera.integrations.haystack import MuveraDocumentStore, MuveraRetriever
 
 
@@ -43,6 +46,23 @@ def test_a_pipeline_retrieves_ranked_and_filtered() -> None:
     condition = {"field": "meta.kind", "operator": "==", "value": "thing"}
     found = MuveraRetriever(store, condition).run("red apple")["documents"]
     assert [one.content for one in found] == ["a red car"]
+
+
+@pytest.mark.parametrize("ids", [None, ["a", "b"]], ids=["integers", "strings"])
+def test_a_store_has_the_texts_of_an_index(ids: list[str] | None) -> None:
+    texts = ["a red apple", "a red car"]
+    kinds = [{"kind": "fruit"}, {"kind": "thing"}]
+    index = TextIndex.build(texts, HashEncoder(), ids=ids, metadata=kinds)
+    store = MuveraDocumentStore(index=index)
+    first, second = store.filter_documents()
+    assert (first.content, first.meta) == ("a red apple", {"kind": "fruit"})
+    condition = {"field": "meta.kind", "operator": "==", "value": "thing"}
+    found = MuveraRetriever(store, condition).run("red apple")["documents"]
+    assert [one.id for one in found] == [second.id]
+    store.write_documents([replace(first, content="a green apple")], DuplicatePolicy.OVERWRITE)
+    store.delete_documents([second.id, "unknown"])
+    assert [one.content for one in store.filter_documents()] == ["a green apple"]
+    assert store.to_dict()["init_parameters"]["encoder"] == "hash"
 
 
 def test_a_store_is_made_again_from_its_description(tmp_path: object) -> None:

@@ -71,6 +71,22 @@ def test_nodes_come_back_unchanged_also_from_a_folder(store: MuveraVectorStore, 
         store.persist(str(tmp_path), fs=object())
 
 
+@pytest.mark.parametrize("ids", [None, list("abcd")], ids=["integers", "strings"])
+def test_a_store_has_the_texts_of_an_index(ids: list[str] | None) -> None:
+    kinds = [{"kind": METADATA[name]["kind"]} for name in TEXTS]
+    texts = TextIndex.build(list(TEXTS.values()), HashEncoder(), ids=ids, metadata=kinds)
+    store = MuveraVectorStore(texts)
+    index = VectorStoreIndex.from_vector_store(store, embed_model=MockEmbedding(1))
+    best = index.as_retriever(similarity_top_k=1, filters=only("kind", "fruit")).retrieve("red apple")[0]
+    names = ids or ["0", "1", "2", "3"]
+    assert (best.node.node_id, best.node.get_content()) == (names[0], "a red apple")
+    assert (best.node.metadata, best.node.ref_doc_id) == ({"kind": "fruit"}, names[0])
+    assert found(store, "red", doc_ids=[names[3], "unknown"]) == [names[3]]
+    index.delete_ref_doc(names[0])
+    store.delete_nodes([names[1]])
+    assert [one.node_id for one in store.get_nodes()] == names[2:]
+
+
 def test_an_index_and_its_retriever() -> None:
     store = MuveraVectorStore(TextIndex.build([], HashEncoder()))
     context = StorageContext.from_defaults(vector_store=store)

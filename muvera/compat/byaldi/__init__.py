@@ -33,7 +33,7 @@ _BYALDI = "index_config.json.gz"
 # Checkpoints that fastembed runs, if colpali-engine is not installed.
 _FASTEMBED = {"vidore/colpali-v1.3": "colpali", "ModernVBERT/colmodernvbert": "colmodernvbert"}
 
-# Name of a picture that is no file.
+# Name of a picture that is not a file.
 _IN_MEMORY = "In-memory Image"
 
 _PICTURE_WIDTH = 1000  # pixels of a picture in a result
@@ -49,9 +49,9 @@ class Result:
     page_num : int
         The page in it, from 1 on.
     score : float
-        Higher is better.
+        Similarity to the query; higher is better.
     metadata : dict
-        Of the document.
+        Metadata of the document.
     base64 : str, optional
         The picture of the page as PNG.
     hit : PageHit
@@ -75,12 +75,7 @@ class Result:
         self.hit = hit
 
     def dict(self) -> dict[str, Any]:
-        """Return byaldi's fields.
-
-        Returns
-        -------
-        dict
-        """
+        """Return byaldi's fields."""
         return {name: value for name, value in vars(self).items() if name != "hit"}
 
     def __getitem__(self, key: str) -> Any:
@@ -201,14 +196,14 @@ class RAGMultiModalModel:
             If no library that runs the checkpoint is installed.
         """
         folder = Path(index_root) / index_path
-        own = is_page_index(folder / _INDEX)
-        if not own and not (folder / _BYALDI).is_file():
+        is_ours = is_page_index(folder / _INDEX)
+        if not is_ours and not (folder / _BYALDI).is_file():
             raise FileNotFoundError(f"{folder} contains no index of byaldi. Give another index_path.")
-        facts = read_json_object(folder / (_FACTS if own else _BYALDI))
+        facts = read_json_object(folder / (_FACTS if is_ours else _BYALDI))
         name = str(facts.get("model_name", ""))
         model = cls(_encoder_of(name if encoder is None else encoder)[0], name, folder.parent)
         model._folder = folder
-        if own:
+        if is_ours:
             model.page_index = PageIndex.load(folder / _INDEX, model._encoder)
             files = facts["files"]
         else:
@@ -306,7 +301,9 @@ class RAGMultiModalModel:
             raise ValueError("No index is open. Call index() first, or create the model with from_index.")
         given = input_item if isinstance(input_item, list) else [input_item]
         items = [
-            item for one in given for item in (_items(one) if isinstance(one, (str, os.PathLike)) else [one])
+            item
+            for entry in given
+            for item in (_items(entry) if isinstance(entry, (str, os.PathLike)) else [entry])
         ]
         numbers = [doc_id] if isinstance(doc_id, int) else doc_id
         values = [metadata] * len(items) if isinstance(metadata, Mapping) else metadata
@@ -333,28 +330,23 @@ class RAGMultiModalModel:
         if used:
             raise ValueError(f"Document {min(used)} is in the index. Give another doc_id.")
         pages: list[Page] = []
-        for item, number, own in zip(items, numbers, values, strict=True):
+        files: dict[int, str] = {}
+        for item, number, facts in zip(items, numbers, values, strict=True):
             name = str(Path(item).absolute()) if isinstance(item, (str, os.PathLike)) else _IN_MEMORY
             try:
-                for page, content in enumerate(_contents(item), 1):
-                    vectors, grid, special = self._encoder.encode_page(content.picture)
-                    pages.append(
-                        Page(
-                            vectors, name, page, grid, special, text=content.text, lines=content.lines,
-                            size=content.size, metadata=own, id=f"{number}:{page}",
-                        )
-                    )  # fmt: skip
-            except (ValueError, OSError) as error:
+                pages += self._pages(item, name, number, facts)
+            except _UnreadableError as error:
                 if len(items) == 1:
-                    raise
-                warnings.warn(str(error), stacklevel=3)
+                    raise error.reason from None
+                warnings.warn(str(error.reason), stacklevel=3)
                 continue
-            self._files[number] = str(item) if name != _IN_MEMORY else name
+            files[number] = str(item) if name != _IN_MEMORY else name
         if self.page_index is None:
             if not pages:
                 raise ValueError("No page could be read. Give PDFs or pictures.")
             self.page_index = PageIndex(pages[0].vectors.shape[1], self._encoder)
         self.page_index.add(pages)
+        self._files |= files
         self._folder.mkdir(parents=True, exist_ok=True)
         self.page_index.save(self._folder / _INDEX, overwrite=overwrite)
         facts = {
@@ -362,6 +354,25 @@ class RAGMultiModalModel:
             "files": {str(number): file for number, file in self._files.items()},
         }  # fmt: skip
         write_json(self._folder / _FACTS, facts)
+
+    def _pages(self, item: Any, name: str, number: int, metadata: Mapping[str, Any]) -> list[Page]:
+        """Return the pages of a document; errors of the encoder are not caught."""
+        contents = enumerate(_contents(item), 1)
+        pages = []
+        while True:
+            try:
+                page, content = next(contents)
+            except StopIteration:
+                return pages
+            except (ValueError, OSError) as error:
+                raise _UnreadableError(error) from error
+            vectors, grid, special = self._encoder.encode_page(content.picture)
+            pages.append(
+                Page(
+                    vectors, name, page, grid, special, text=content.text, lines=content.lines,
+                    size=content.size, metadata=metadata, id=f"{number}:{page}",
+                )
+            )  # fmt: skip
 
     def search(
         self,
@@ -412,6 +423,14 @@ class RAGMultiModalModel:
         dict
         """
         return dict(self._files)
+
+
+class _UnreadableError(Exception):
+    """Error for a document that cannot be read."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
 
 
 def _encoder_of(model: str | os.PathLike[str] | PageEncoder) -> tuple[PageEncoder, str]:

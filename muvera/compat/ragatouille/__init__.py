@@ -295,10 +295,11 @@ class RAGPretrainedModel:
         split = document_splitter_fn if split_documents else None
         texts, metadata = self._split(collection, document_ids, document_metadatas, split, preprocessing_fn)
         folder.mkdir(parents=True, exist_ok=True)
-        self._write_facts(folder)
         self.text_index = TextIndex.build(
             texts, self.encoder, metadata=metadata, path=folder / _INDEX, overwrite=True
         )
+        # Last: if the encoder fails, the facts of an earlier index still fit it.
+        self._write_facts(folder)
         self._folder = folder
         return str(folder)
 
@@ -661,7 +662,7 @@ def _results(best: list[list[Hit]], key: str, zero: bool) -> Any:
 def _metadata_of(texts: list[str], values: Sequence[dict[str, Any] | None] | None) -> list[dict[str, Any]]:
     """Return the metadata to store for each text; None is not stored."""
     values = [None] * len(texts) if values is None else values
-    return [{} if one is None else {"document_metadata": one} for one in values]
+    return [{} if value is None else {"document_metadata": value} for value in values]
 
 
 def _of_documents(ids: Sequence[str]) -> dict[str, Any]:

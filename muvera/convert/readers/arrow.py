@@ -204,7 +204,7 @@ def _open_lancedb(
 ) -> Source:
     """Open a LanceDB folder with <table>.lance in it, or a .lance folder.
 
-    `table` is by default the only one.
+    `table` is by default the only table in the folder.
     """
     lancedb = import_extra("lancedb", "lancedb", "Reading LanceDB")
     if path.suffix == ".lance":

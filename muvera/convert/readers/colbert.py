@@ -58,7 +58,7 @@ class Codec:
     Raises
     ------
     ValueError
-        If `nbits` is none of these numbers, or an array has another shape.
+        If `nbits` is another number, or an array has another shape.
     """
 
     def __init__(
@@ -85,41 +85,15 @@ class Codec:
         self._normalize = normalize
 
     def rows(self, count: int, codes: RowArray | _ChunkedRows, packed: RowArray | _ChunkedRows) -> LazyRows:
-        """Return the vectors of codes and residuals, decoded when they are used.
-
-        Parameters
-        ----------
-        count : int
-            Number of vectors.
-        codes : array (count,)
-            Centroid numbers.
-        packed : array (count, dimension * nbits // 8)
-            Residuals.
-
-        Returns
-        -------
-        LazyRows
-        """
+        """Return `count` vectors that :meth:`decode` decodes when they are used."""
         return LazyRows((count, self.dimension), lambda key: self.decode(codes[key], packed[key]))
 
     def decode(self, codes: NDArray[Any], packed: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the vectors of codes and residuals.
+        """Return the vectors (n, dimension) of codes and residuals.
 
-        Parameters
-        ----------
-        codes : int (n,)
-            Centroid numbers.
-        packed : uint8 (n, dimension * nbits // 8)
-            Residuals.
-
-        Returns
-        -------
-        float32 (n, dimension)
-
-        Raises
-        ------
-        ValueError
-            If the arrays have other shapes or dtypes, or a centroid does not exist.
+        Codes (n,) are centroid numbers; residuals are uint8 (n, dimension * nbits //
+        8).  Raise ValueError if the arrays have other shapes or dtypes, or a centroid
+        does not exist.
         """
         shapes = codes.shape[:1], (len(codes), self.dimension * self.nbits // 8)
         typed = codes.dtype.kind in "iu" and packed.dtype == np.uint8
@@ -257,9 +231,9 @@ def _ragatouille_ids(file: Path, count: int) -> list[str]:
 def _open_fast_plaid(path: Path) -> FlatSource:
     """Open a fast-plaid or next-plaid index.
 
-    Each chunk has files of its own, or since fast-plaid 1.7 a part of merged ones.  A
+    Each chunk has separate files, or since fast-plaid 1.7 a part of merged files.  A
     small index keeps exact vectors in ``embeddings.npy``, which are preferred if their
-    lengths are those of the index.
+    lengths equal the index's lengths.
     """
     metadata = read_json_object(path / "metadata.json")
     lengths = _lengths(path, metadata)
@@ -271,10 +245,10 @@ def _open_fast_plaid(path: Path) -> FlatSource:
     bounds = {kind: _merged_bounds(path, kind, lengths) for kind in ("codes", "residuals")}
 
     def load(kind: str, i: int) -> NDArray[Any]:
-        own, merged = path / f"{i}.{kind}.npy", path / f"merged_{kind}.npy"
-        # A chunk's own file is newer than the merged one.
-        if own.is_file() or not merged.is_file():
-            return load_npy(own)
+        single, merged = path / f"{i}.{kind}.npy", path / f"merged_{kind}.npy"
+        # The file of a chunk is newer than the merged file.
+        if single.is_file() or not merged.is_file():
+            return load_npy(single)
         return load_npy(merged)[slice(*bounds[kind][i : i + 2])]
 
     return _QuantizedSource(codec, lengths, load, name="fast_plaid")

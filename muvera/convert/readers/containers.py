@@ -206,11 +206,13 @@ def _open_npy(path: Path, *, part: str = "docs") -> Source:
     folder = path.parent if path.is_file() else path
     files = {other.stem: other for other in sorted(folder.iterdir()) if other.suffix in (".npy", ".json")}
     if path.is_file():
-        for own in (
+        for prefix in (
             f"{path.stem.removesuffix('_tokens')}_",
             f"{path.stem}_",
         ):  # x_lengths.npy before lengths.npy
-            files |= {stem.removeprefix(own): file for stem, file in files.items() if stem.startswith(own)}
+            files |= {
+                stem.removeprefix(prefix): file for stem, file in files.items() if stem.startswith(prefix)
+            }
         files[_names(part)["tokens"][0]] = path
     found = _find(part, files)
     if "tokens" not in found:

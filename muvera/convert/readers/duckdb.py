@@ -52,7 +52,7 @@ def _open(
 
     `table` is by default the only one with token vectors.  `column` with the token
     vectors and `id_column` are detected by their names and values.  `dimension` and
-    `dtype` ("float16", "float32" or "float64") are those of raw floats.
+    `dtype` ("float16", "float32" or "float64") describe raw floats.
     """
     dimension = require_raw_floats(dimension, dtype)
     with closing(_connected(path)) as connection:
@@ -95,7 +95,7 @@ def _connected(path: Path) -> Any:
 
 
 def _columns(connection: Any) -> dict[str, list[str]]:
-    """Return the columns of each table of the schema "main"; views are no tables."""
+    """Return the columns of each table of the schema "main"; views are not tables."""
     columns: dict[str, list[str]] = {}
     rows = connection.execute(
         "SELECT table_name, column_name FROM duckdb_columns() WHERE schema_name = 'main' AND table_name IN "

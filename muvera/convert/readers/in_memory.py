@@ -21,26 +21,12 @@ _MASKS = ("masks", "mask", "attention_mask")
 
 
 def open_object(value: Any, *, mask: Any = None, ids: IdsLike | None = None) -> Source:
-    """Return embeddings in memory as a source.
+    """Return embeddings in memory, in one of the forms above, as a source.
 
-    Parameters
-    ----------
-    value : MultiVectors, array, list, generator or dict
-        Embeddings in one of the forms above.  A generator is read once, in bounded
-        memory.
-    mask : array_like (n, longest), optional
-        True for the real tokens of a padded array.  Default: rows of zeros are padding.
-    ids : sequence of int or of str, optional
-        External ids, unique.  Default: the ids of `value`, or the positions.
-
-    Returns
-    -------
-    Source
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `value` has none of the forms.
+    A generator is read once, in bounded memory.  `mask` (n, longest) is True for the
+    real tokens of a padded array; by default, rows of zeros are padding.  `ids` replace
+    the ids of `value`, or the positions.  Raise TypeError or ValueError if `value` has
+    none of the forms.
     """
     if isinstance(value, MultiVectors):
         return FlatSource.of(value if ids is None else value.with_ids(ids), "memory")

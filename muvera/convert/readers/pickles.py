@@ -1,8 +1,8 @@
 """Readers of arrays that torch.save or pickle wrote.
 
-The forms are those of :func:`~muvera.convert.readers.in_memory.open_object`: one padded
-array, a list of arrays, a dict of id to array, or a dict with token embeddings and
-perhaps "ids" and a mask.  No code of a file is run.
+The forms are the same as in :func:`~muvera.convert.readers.in_memory.open_object`: one
+padded array, a list of arrays, a dict of id to array, or a dict with token embeddings
+and perhaps "ids" and a mask.  No code of a file is run.
 """
 
 from __future__ import annotations

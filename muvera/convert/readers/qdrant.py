@@ -24,10 +24,10 @@ def _open(
 ) -> Source:
     """Open a folder of QdrantClient(path=...): meta.json and collection/.
 
-    `collection` and `vector` may be omitted if there is only one.  `id_field` is a
-    field of the payload with the ids (default: the points' own).  A point without the
-    vector is a document without tokens.  Vectors are returned as they were added, even
-    if the distance is cosine and a server would normalize them.
+    `collection` and `vector` may be omitted if there is only one of each.  `id_field`
+    is a field of the payload with the ids (default: the ids of the points).  A point
+    without the vector is a document without tokens.  Vectors are returned as they were
+    added, even if the distance is cosine and a server would normalize them.
     """
     collections = read_json_object(path / "meta.json")["collections"]
     collection = choose(collection, collections, "collection", "collection")

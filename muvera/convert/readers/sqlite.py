@@ -37,7 +37,7 @@ def _open(
 
     `table` is by default the only one with token vectors.  `column` with the token
     vectors and `id_column` are detected by their names and values.  `dimension` and
-    `dtype` ("float16", "float32" or "float64") are those of raw floats.
+    `dtype` ("float16", "float32" or "float64") describe raw floats.
     """
     dimension = require_raw_floats(dimension, dtype)
     with closing(open_sqlite(path, "the program that wrote it")) as connection:
