@@ -157,7 +157,7 @@ def _shown(cell: str) -> str:
 
 def _held(claim: dict[str, Any], value: float, base: float) -> bool:
     """Return whether a number is as large as the paper claims."""
-    expected = base * claim.get("times", 1)
+    expected = base * float(claim.get("times", 1))
     match claim["expect"]:
         case "more":
             return value > expected

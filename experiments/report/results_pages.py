@@ -10,7 +10,7 @@ from typing import Any
 from muvera.utils.atomic_files import write_bytes
 
 from ..runner.provenance import machine_text
-from .pictures import plot_of, write_picture
+from .pictures import pictures_of, write_picture
 from .stored_results import load_results
 from .table import Table, markdown
 from .verdicts import verdict_of
@@ -200,15 +200,15 @@ def _anchor(title: str) -> str:
     return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
 
 
-def _picture(stored: dict[str, Any], folder: Path) -> list[str]:
-    """Draw an experiment's picture, and return the Markdown that shows it."""
-    plot = plot_of(stored)
-    if plot is None:
-        return []
-    name = stored["experiment"]
-    write_picture(plot, folder / "figures" / f"{name}.svg")
-    title = ", ".join(filter(None, [f"{plot.quality} by {plot.cost}", plot.collection]))
-    return [f"![{title}](figures/{name}.svg)\n\n*{title}*"]
+def _pictures(stored: dict[str, Any], folder: Path) -> list[str]:
+    """Draw an experiment's pictures, and return the Markdown that shows them."""
+    shown = []
+    for name, plot in pictures_of(stored).items():
+        write_picture(plot, folder / "figures" / f"{name}.svg")
+        title = ", ".join(filter(None, [f"{plot.quality} by {plot.cost}", plot.collection]))
+        knobs = f". At the points: {plot.knobs}." if plot.knobs else ""
+        shown.append(f"![{title}](figures/{name}.svg)\n\n*{title}{knobs}*")
+    return shown
 
 
 def experiment_section(stored: dict[str, Any], folder: Path) -> str:
@@ -222,7 +222,7 @@ def experiment_section(stored: dict[str, Any], folder: Path) -> str:
     name, content = stored["experiment"], stored["configuration"]
     run = "machine" in stored
     if not run:
-        shown = _picture(stored, folder)
+        shown = _pictures(stored, folder)
         parts = []
         for table in stored["tables"]:
             caption = f"{table['caption']} {_bench_command(name, table['title'])}".strip()
@@ -233,7 +233,7 @@ def experiment_section(stored: dict[str, Any], folder: Path) -> str:
     source = f" ({content['reproduces']}.)" if content.get("reproduces") else ""
     caption = " ".join(content.get("caption", "").split())
     on = f"{machine_text(stored['machine'])}; threads: {stored['threads']}."
-    parts = [f"## {content['title']}", *_picture(stored, folder)]
+    parts = [f"## {content['title']}", *_pictures(stored, folder)]
     if content.get("paper"):
         parts.append(f"The paper: {' '.join(content['paper'].split())}")
     parts += [f"{caption}{source}", f"{_conditions(content)} {on} {command}"]

@@ -20,7 +20,7 @@ from experiments.evaluation.summary import Measured, Part
 from experiments.report.charts import Plot, marks_of, picture
 from experiments.report.machines import Disks, Machine, disk_table, machine_table, query_ms, scan_cost
 from experiments.report.papers import comparisons, papers_page
-from experiments.report.pictures import checksum_line, plot_of
+from experiments.report.pictures import checksum_line, pictures_of, plot_of
 from experiments.report.result_tables import result_tables
 from experiments.report.results_pages import SUBJECTS, update_fde_table, update_readme, write_pages
 from experiments.report.stored_results import RESULTS, load_results, save_results, save_run, save_tables
@@ -253,8 +253,11 @@ def test_the_pages_are_generated_from_the_stored_results(tmp_path: Path) -> None
 
 def test_every_picture_shows_the_stored_results() -> None:
     figures = RESULTS.parents[1] / "docs" / "results" / "figures"
-    plots = {path.stem: plot_of(load_results(path.stem)) for path in RESULTS.glob("*.json")}
-    drawn = {name: plot for name, plot in plots.items() if plot is not None}
+    drawn = {
+        name: plot
+        for path in RESULTS.glob("*.json")
+        for name, plot in pictures_of(load_results(path.stem)).items()
+    }
     assert {path.stem for path in figures.iterdir()} == set(drawn)
     for name, plot in drawn.items():
         content = (figures / f"{name}.svg").read_text(encoding="utf-8")
