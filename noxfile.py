@@ -177,14 +177,21 @@ def quick_run(session: nox.Session) -> None:
 
 @nox.session(name="clean-clone")
 def clean_clone(session: nox.Session) -> None:
-    """Run the README's test command on a lone clone with an empty home directory."""
+    """Run the README's test command on a lone clone.
+
+    The home directory is empty, and the paths of temporary files are long: other
+    sessions have short ones.
+    """
     root = Path(tempfile.mkdtemp(prefix="muvera-clone-"))
     clone, home = root / "alone" / "muvera", root / "home"
+    temporary = root / "a-folder-for-temporary-files-with-a-name-of-sixty-characters"
     home.mkdir()
+    temporary.mkdir()
+    changed = {"HOME": str(home), "TMPDIR": str(temporary), "LOGNAME": "a-user-whose-name-is-longer"}
     session.run("git", "clone", "-q", ".", str(clone), external=True)
     command = re.search(r"^python3 -m venv .*pytest.*$", Path("README.md").read_text(), re.MULTILINE)
     if command is None:
         session.error("README.md has no test command")
     session.chdir(clone)
-    session.run("bash", "-c", command[0], external=True, env={"HOME": str(home)})
+    session.run("bash", "-c", command[0], external=True, env=changed)
     shutil.rmtree(root)

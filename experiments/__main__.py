@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
+from typer.core import TyperGroup
+
+from muvera.cli import errors
 
 from .bench.adapt import adapt
 from .bench.cold import cold
@@ -15,13 +20,26 @@ from .bench.pipeline import pipeline
 from .bench.recall_dial import recall_dial
 from .bench.scale import scale
 from .bench.searches import dial, searches
+from .bench.server import server
 from .bench.speed import speed
 from .bench.tokens import tokens
 from .bench.vectors import vectors
 from .bench.words import words
 from .commands import check, encode, machines, page, passages, quick, results, run
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+
+class Commands(errors.Commands):
+    """Print a usage error in one line, as ``muvera`` does."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        return TyperGroup.invoke(self, ctx)
+
+
+app = typer.Typer(
+    name="experiments", cls=Commands, no_args_is_help=True, add_completion=False, rich_markup_mode=None,
+    pretty_exceptions_enable=False, help=__doc__,
+)  # fmt: skip
 for command in (encode, passages, run, quick, check, page, results, machines):
     app.command()(command)
 for bench in (
@@ -41,6 +59,7 @@ for bench in (
     scale,
     adapt,
     cold,
+    server,
 ):
     app.command()(bench)
 

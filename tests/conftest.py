@@ -1,7 +1,9 @@
 """Configuration of all tests: hypothesis's profile, and marks."""
 
 import os
-from collections.abc import Generator, Iterator
+import re
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,10 @@ SLOW = (
 FIRST = ("attack/", "docs/", "engines/", "experiments/")
 
 
+#: What is missing, in the reason of a skipped test.
+MISSING = re.compile(r"(?:^|: )(?:no |the )?([\w-]+)(?: with \w+| extra)? is (?:not )?installed")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Name the marks.
 
@@ -78,6 +84,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.golden)
         if name.startswith(SLOW):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
+    """Name what was not run because it is not installed, in the last line."""
+    result = yield
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and not hasattr(session.config, "workerinput"):
+        skipped = [report.longrepr[2] for report in reporter.stats.get("skipped", []) if report.longrepr]
+        if line := not_run(skipped):
+            reporter.write_line(line)
+    return result
+
+
+def not_run(reasons: Iterable[str]) -> str:
+    """Return a line with what was missing, and how many tests each skipped."""
+    found = (MISSING.search(reason) for reason in reasons)
+    counts = Counter(
+        match[1].capitalize() if match[1] == "chromium" else match[1] for match in found if match
+    )
+    return f"not run: {', '.join(f'{name} ({count})' for name, count in sorted(counts.items()))}" * bool(
+        counts
+    )
 
 
 @pytest.hookimpl(wrapper=True)

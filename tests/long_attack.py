@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from attack.cut_short import CASES
 from attack.damage import MEMORY
+from attack.oracle import MODELS
 from attack.processes import run_alone
 from attack.samples import SAMPLES
 from attack.server_limits import SHAPES
@@ -35,6 +36,14 @@ _INTERRUPTS = 2_000
 
 # Damages of files, over all samples.
 _DAMAGES = 50_000
+
+# Random operations on each kind of index.
+_OPERATIONS = 2_000
+
+# Requests to one server, and MB, handles and threads by which it may grow after the
+# first tenth of them.
+_REQUESTS = 20_000
+_GROWTH = {"MB": 30, "handles": 2, "threads": 2}
 
 # Connections that never finish a request, and how often they come.
 _CROWD, _ROUNDS = 600, 40
@@ -101,6 +110,16 @@ def _read_slowly(found: Any) -> Outcome:
     return {"MB of a server with slow readers": memory}, faults
 
 
+def _grown(found: dict[str, list[float]]) -> Outcome:
+    growth = {name: found[name][-1] - found[name][1] for name in _GROWTH}
+    faults = [
+        f"a server grew by {growth[name]:.1f} {name} in {_REQUESTS:,} requests"
+        for name in _GROWTH
+        if growth[name] > _GROWTH[name]
+    ]
+    return {f"most {name} that a server grew by": grown for name, grown in growth.items()}, faults
+
+
 def _requested(name: str) -> Callable[[Any], Outcome]:
     def outcome(found: Any) -> Outcome:
         status, wait, memory = found
@@ -129,6 +148,17 @@ def attacks(scale: float) -> Iterator[Attack]:
         yield Attack(
             f"kills, {name}", "cut_short", "kill_each", (name, every), _counted("kills at file operations")
         )
+    for name in MODELS:
+        count = scaled(_OPERATIONS)
+        yield Attack(f"operations, {name}", "oracle", "operate", (name, count), _counted("operations"))
+    for overwrite in (False, True):
+        every = max(1, round(1 / scale))
+        kind = "an index over another" if overwrite else "an index"
+        yield Attack(
+            f"kills, texts index of {kind}", "continued", "kill_texts_index", (every, overwrite),
+            _counted("kills of muvera texts index"),
+        )  # fmt: skip
+    yield Attack("requests", "many_requests", "send", (scaled(_REQUESTS), False), _grown)
     for name in SAMPLES:
         count = scaled(_DAMAGES / len(SAMPLES))
         yield Attack(f"damage, {name}", "damage", "damage_alone", (name, count), _damaged)

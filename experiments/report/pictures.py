@@ -369,16 +369,16 @@ _CHARTS: dict[str, tuple[Chart, ...]] = {
     "nearest_neighbor": (
         Chart({
             "fde, N=.*": "fde",
-            r"paper R=(\d+) k=(\d+) p=(\d+), N=.*": r"paper (\1,\2,\3)",
+            r"paper R=(\d+) k=(\d+) p=(\d+), N=.*": r"(\1,\2,\3)",
             "mean token vector, N=.*": "mean token",
         }, most=100),
     ),
     "single_vector": (
         Chart({
             "fde, .*": "fde",
-            r"paper \(20,5,16\), .*": "paper (20,5,16)",
-            r"paper \(40,6,128\) to 4096, .*": "paper, 4,096",
-            r"paper \(40,6,128\) to 10240, .*": "paper, 10,240",
+            r"paper \(20,5,16\), .*": "(20,5,16)",
+            r"paper \(40,6,128\) to 4096, .*": "4,096 floats",
+            r"paper \(40,6,128\) to 10240, .*": "10,240 floats",
             "single vectors, .*": "tokens",
             "single vectors without deduplication, .*": "tokens, not deduplicated",
         }, most=300),

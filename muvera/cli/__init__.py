@@ -39,7 +39,6 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     name="muvera",
     cls=Commands,
-    add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

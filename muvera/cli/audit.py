@@ -10,7 +10,7 @@ from typer import Argument, Option
 import muvera
 
 from .options import JsonOption, ThreadsOption, pair
-from .printing import progress_bar, show
+from .printing import progress_bar, show, wrapped
 
 
 def audit(
@@ -67,4 +67,4 @@ def audit(
             threads=threads,
             progress=advance,
         )
-    show(json_, result.to_dict(), result.text)
+    show(json_, result.to_dict(), wrapped(result.text, later="    "))

@@ -58,6 +58,7 @@ def encode(
       muvera encode docs vectors
       muvera encode queries query-vectors --side queries --encoder vectors.encoder
     """
+    from ..convert.pipeline import require_ending
     from ..convert.writers import VECTOR_WRITERS, Gathered, new_target
     from ..utils.checks import counted
     from .sources import (
@@ -70,6 +71,7 @@ def encode(
     )
 
     _require_free(out, save_encoder, overwrite=overwrite)  # before the work
+    require_ending(out, to, VECTOR_WRITERS)
     opened = (open_documents if side == "documents" else open_queries)(source, format, option)
     begun = time.perf_counter()
     ready = to_encoder(choose_encoder(encoder, config, opened.dimension))
@@ -112,9 +114,17 @@ def encode(
 
 
 def _require_free(*paths: Path | None, overwrite: bool) -> None:
-    """Raise FileExistsError if a file, or a folder with files, would be replaced."""
+    """Raise FileExistsError if a file, or a folder with files, would be replaced.
+
+    Raise ValueError for a URL.
+    """
+    from ..utils.checks import as_path
+
     for path in paths:
-        if path is not None and not overwrite and path.exists() and (path.is_file() or any(path.iterdir())):
+        if path is None:
+            continue
+        as_path(path, "OUT", "folder or file")
+        if not overwrite and path.exists() and (path.is_file() or any(path.iterdir())):
             raise FileExistsError(f"{path} exists. Give another name, or --overwrite to replace it.")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from ..metadata import title_of
 from .printing import columns, display_width, shortened, wrapped
 
 if TYPE_CHECKING:
@@ -27,29 +28,38 @@ _INDENT = "    "
 
 
 def hits_text(hits: Iterable[Hit], explain: bool, strong: bool = False) -> str:
-    """Return the rank, title, score and best passage of each text.
+    """Return the rank, title and score of each text, and its best passage.
+
+    Without a terminal, return the whole text in place of the passage.
 
     With `explain`, also return the parts of the score and the matches of the words; if
     `strong`, only matches of marked words.
     """
-    lines = []
+    lines, width = [], columns()
     for rank, hit in enumerate(hits, 1):
-        title, body = _title(hit.id, hit.metadata), hit.text
+        # A sentence is shown below the title of its text.
+        title = title_of(hit.text if hit.span is None else "", hit.metadata) or str(hit.id)
+        body = hit.text
         end = f"  {hit.score:.3f}"
-        space = max(10, columns() - 4 - len(end))
+        space = None if width is None else max(10, width - 4 - len(end))
         shown = shortened(title, space)
-        padding = " " * (space - display_width(shown))
-        lines.append(f"{rank:2d}  {typer.style(shown + padding, bold=True)}{end}")
+        padding = " " * (0 if space is None else space - display_width(shown))
+        reason = hit.explanation
+        if title != str(hit.id) and (space is None or display_width(title) <= space):
+            body = body.lstrip().removeprefix(title).lstrip()
+        heading = typer.style(shown, bold=True) if body or reason is None else _marked(shown, reason)
+        lines.append(f"{rank:2d}  {heading}{padding}{end}")
         if title != str(hit.id):
             lines.append(f"    {hit.id}")
-            body = body.removeprefix(title).lstrip()
-        reason = hit.explanation
-        if reason is not None and hit.span is None:
+        if width is not None and reason is not None and hit.span is None:
             best = max(reason.sentences, key=lambda sentence: sentence.score, default=None)
             if best is not None and best.stop > _PASSAGE:  # start with the best sentence
                 body = f"... {reason.text[best.start :].removeprefix(title).lstrip()}"
-        passage = wrapped(textwrap.shorten(body, _PASSAGE, placeholder=" ..."), _INDENT, _INDENT)
-        lines.append(passage if reason is None else _marked(passage, reason))
+        if width is not None:
+            body = textwrap.shorten(body, _PASSAGE, placeholder=" ...")
+        if body := body.rstrip():
+            passage = wrapped(body, _INDENT, _INDENT)
+            lines.append(passage if reason is None else _marked(passage, reason))
         if explain and reason is not None:
             parts = " + ".join(f"{name} {value:.3f}" for name, value in hit.parts.items())
             lines.append(wrapped(f"score: {parts}", _INDENT, _INDENT))
@@ -69,11 +79,6 @@ def _strong(reason: TextExplanation) -> TextExplanation:
         match for match in reason.matches if match.weight > least and match.document[0] < match.document[1]
     ]
     return replace(reason, matches=matches)
-
-
-def _title(id: int | str, metadata: dict[str, object]) -> str:
-    title = metadata.get("title")
-    return title.strip() if isinstance(title, str) and title.strip() else str(id)
 
 
 def _marked(lines: str, reason: TextExplanation) -> str:
@@ -114,7 +119,8 @@ def document_text(document: TextDocument) -> str:
 
 
 def document_line(document: TextDocument) -> str:
-    """Return the id of a text, and the start of its title or text, on one line."""
-    title, start = _title(document.id, document.metadata), f"{document.id}  "
-    space = max(10, columns() - display_width(start))
-    return start + shortened(document.text if title == str(document.id) else title, space)
+    """Return the id of a text, and its title or text, on one line."""
+    title, start = title_of("", document.metadata) or document.text, f"{document.id}  "
+    width = columns()
+    space = None if width is None else max(10, width - display_width(start))
+    return start + shortened(title, space)

@@ -45,7 +45,9 @@ def info(
         described = _Described("encoder", {"encoder": values})
     else:
         described = _embeddings(path, format, option, full)
-    text = "\n".join([f"{path}: {described.kind}", *_fact_lines(described.shown()), *described.lines])
+    text = "\n".join(
+        [f"{path}: {described.kind}", *map(_fitted, _fact_lines(described.shown())), *described.lines]
+    )
     facts = {"path": str(path), "kind": described.kind, **described.facts}
     show(json_, facts, text, *described.remarks)
 
@@ -120,6 +122,12 @@ def _without_fitted(value: Any) -> Any:
     if codec in CODECS and not value["fitted"]:
         codec = f"floats, {codec} from {FIT_TOKENS:,} tokens on"
     return {name: shown for name, shown in {**value, "codec": codec}.items() if name != "fitted"}
+
+
+def _fitted(line: str) -> str:
+    """Wrap a fact on a terminal; its value stays in its column."""
+    indent = line[: len(line) - len(line.lstrip())]
+    return wrapped(line.lstrip(), indent, " " * 26)
 
 
 def _fact_lines(facts: dict[str, Any], indent: int = 0) -> Iterator[str]:

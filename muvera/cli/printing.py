@@ -7,6 +7,7 @@ import shutil
 import sys
 import textwrap
 import threading
+import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ WARNING = "muvera: warning: "
 
 # Seconds between two drawings of a bar without progress.
 _REDRAW_SECONDS = 0.5
+
+# Seconds between two lines about the progress in a log.
+_NOTE_SECONDS = 60.0
 
 
 def note(text: str) -> None:
@@ -55,52 +59,132 @@ def show(json_: bool, facts: Mapping[str, Any], text: str, *remarks: str) -> Non
 
 @contextmanager
 def progress_bar(total: int | None, unit: str, title: str) -> Iterator[Callable[[int], object]]:
-    """Show a progress bar on standard error, and yield the function that advances it.
+    """Show progress on standard error, and yield the function that advances it.
 
-    The bar appears only on a terminal, because in a log every step would be a line.
-    Its clock also runs during a long step.  Its title is the name of the stage.  A
-    complete bar is replaced by this name and the clock.
+    A terminal gets a bar whose clock also runs during a long step.  A log gets a line a
+    minute.  Both name the stage, and say if code is compiled.
 
     Parameters
     ----------
     total : int or None
-        Number of units until the bar is complete; None if it is unknown.
+        Number of units until the work is complete; None if it is unknown.
     unit : str
         Noun of the units, such as "documents".
     title : str
         Name of the first stage, such as "indexing".
     """
-    from tqdm import tqdm
-
     from ..utils.parallel import listening
 
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    clock = "{desc}[{elapsed}]"
-    options: dict[str, Any] = {"unit": f" {unit}", "unit_scale": True, "desc": f"{title}: ", "leave": False}
-    with tqdm(total=total, bar_format=None if total else clock, **options) as bar:
-        stages, ended = [""], threading.Event()
+    state = _State(total, unit, title)
+    with listening(state.stages.append), _compiling(state):
+        if sys.stderr.isatty():
+            with _bar(state) as advance:
+                yield advance
+        else:
+            with _repeated(_NOTE_SECONDS, lambda: note(state.line())):
+                yield state.advance
+
+
+class _State:
+    """How far some work is."""
+
+    def __init__(self, total: int | None, unit: str, title: str) -> None:
+        self.total, self.unit, self.title = total, unit, title
+        self.done = 0
+        self.stages = [""]
+        #: Number of functions that are being compiled: one may need others.
+        self.compiling = 0
+        self._begun = time.monotonic()
+
+    def advance(self, count: int) -> None:
+        self.done += count
+
+    @property
+    def complete(self) -> bool:
+        return self.total is not None and self.done >= self.total > 0
+
+    @property
+    def stage(self) -> str:
+        """What is done now."""
+        return (
+            "compiling"
+            if self.compiling
+            else self.stages[-1] or ("finishing" if self.complete else self.title)
+        )
+
+    def line(self) -> str:
+        """Return a line for a log."""
+        elapsed = time.monotonic() - self._begun
+        if not self.total or self.complete or not self.done:
+            return f"{self.stage}, after {clock(elapsed)}"
+        left = clock(elapsed * (self.total - self.done) / self.done)
+        return (
+            f"{self.stage}: {self.done:,} of {self.total:,} {self.unit} ({self.done / self.total:.0%}), about "
+            f"{left} left"
+        )
+
+
+@contextmanager
+def _compiling(state: _State) -> Iterator[None]:
+    """Count the functions that numba compiles."""
+    from numba.core import event
+
+    class Listener(event.Listener):
+        def on_start(self, _: object) -> None:
+            state.compiling += 1
+
+        def on_end(self, _: object) -> None:
+            state.compiling -= 1
+
+    with event.install_listener("numba:compile", Listener()):
+        yield
+
+
+@contextmanager
+def _repeated(interval: float, work: Callable[[], object]) -> Iterator[None]:
+    """Call `work` every `interval` seconds in another thread."""
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.wait(interval):
+            work()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextmanager
+def _bar(state: _State) -> Iterator[Callable[[int], object]]:
+    """Draw a bar.  The stage and the clock replace a complete one."""
+    from tqdm import tqdm
+
+    total, alone = state.total, "{desc}[{elapsed}]"
+    options: dict[str, Any] = {"unit": f" {state.unit}", "unit_scale": True, "desc": f"{state.title}: "}
+    with tqdm(total=total, bar_format=None if total else alone, leave=False, **options) as bar:
+
+        def advance(count: int) -> None:
+            state.advance(count)
+            bar.update(count)
 
         def redraw() -> None:
-            while not ended.wait(_REDRAW_SECONDS):
-                complete = total is not None and bar.n >= total > 0
-                bar.bar_format = clock if complete or not (total or bar.n) else None
-                bar.set_description(stages[-1] or ("finishing" if complete else title))
+            bar.bar_format = alone if state.complete or not (total or state.done) else None
+            bar.set_description(state.stage)
 
-        thread = threading.Thread(target=redraw, daemon=True)
-        thread.start()
-        try:
-            with listening(stages.append):
-                yield bar.update
-        finally:
-            ended.set()
-            thread.join()
+        with _repeated(_REDRAW_SECONDS, redraw):
+            yield advance
 
 
-def columns() -> int:
-    """Return the width of printed text: that of the terminal, at most 100."""
-    return min(100, shutil.get_terminal_size((80, 24)).columns)
+def columns() -> int | None:
+    """Return the width of printed text: that of the terminal, at most 100.
+
+    None without a terminal: a file or another program gets each line whole.
+    """
+    return min(100, shutil.get_terminal_size((80, 24)).columns) if sys.stdout.isatty() else None
 
 
 def megabytes(size: float) -> str:
@@ -118,6 +202,14 @@ def seconds(duration: float) -> str:
     return f"{1e3 * duration:.1f} ms" if duration >= 1e-3 else f"{1e3 * duration:.2f} ms"
 
 
+def clock(duration: float) -> str:
+    """Return a duration as "2 h 5 min", "5 min" or "40 s"."""
+    if duration < 60:
+        return f"{duration:.0f} s"
+    hours, minutes = divmod(round(duration / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
 def display_width(text: str) -> int:
     """Return the columns of a terminal that a text fills.
 
@@ -129,23 +221,24 @@ def display_width(text: str) -> int:
     return sum(widths)
 
 
-def shortened(text: str, width: int) -> str:
-    """Return a text as one line of at most `width` columns, cut between words."""
+def shortened(text: str, width: int | None) -> str:
+    """Return a text as one line, cut between words to at most `width` columns."""
+    if width is None:
+        return " ".join(text.split())
     text = " ".join(text[: 20 * width].split())
     return text if display_width(text) <= width else f"{_lines(text, width - 4)[0][: width - 4]} ..."
 
 
 def wrapped(text: str, first: str = "", later: str = "  ") -> str:
-    """Wrap each line of a text to at most :func:`columns`.
+    """Wrap each line of a text to at most :func:`columns`, if that is a number.
 
-    Parameters
-    ----------
-    text : str
-        One or more lines.
-    first, later : str
-        Indents of the first and of the following lines that one line becomes.
+    The first of the lines that one line becomes is indented by `first`, the others by
+    `later`.
     """
-    return "\n".join("\n".join(_lines(line, columns(), first, later)) for line in text.split("\n"))
+    width, lines = columns(), text.split("\n")
+    if width is None:
+        return "\n".join(first + line if line else line for line in lines)
+    return "\n".join("\n".join(_lines(line, width, first, later)) for line in lines)
 
 
 def _lines(text: str, width: int, first: str = "", later: str = "") -> list[str]:

@@ -120,6 +120,11 @@ def run_server(
     from ..serve import serve as run
     from ..utils.checks import counted
 
+    if isinstance(loaded, muvera.PageIndex) and loaded.served_root is None:
+        warn(
+            "Pictures of pages are not shown, as only the index names their folder. To show them, run: muvera "
+            f"pages serve {path} --root {loaded.root or 'FOLDER'}"
+        )
     address = f"[{host}]" if ":" in host else host
 
     def announce() -> None:

@@ -46,9 +46,10 @@ def tune(
       muvera tune docs --queries queries --max-bytes 1024 --out tuned.json
       muvera index docs docs.index --config tuned.json
     """
+    from ..utils.checks import as_path
     from .sources import read_documents_and_queries
 
-    if out is not None and not out.parent.is_dir():  # before the work
+    if out is not None and not as_path(out, "--out", "file").parent.is_dir():  # before the work
         raise FileNotFoundError(f"The folder {out.parent} of {out.name} does not exist. Create it first.")
     with progress_bar(None, "steps", "measuring") as advance:
         documents, query_vectors = read_documents_and_queries(source, queries, format, option)

@@ -6,7 +6,7 @@ Measure the documents batch by batch.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,10 +19,10 @@ from ..data.batches import CodedSource, coded_source
 from ..data.multivectors import MULTIVECTORS_FILES, MultiVectors
 from ..data.validation import read_only_view
 from ..kernels.rows import measure_rows
-from ..utils.checks import counted, require_choice
+from ..utils.checks import as_path, counted, require_choice
 from ..utils.hints import Argument, Message
 from .plaid_writer import PLAID_FILES, write_codes, write_plaid
-from .registry import IsolationLimits, open_source
+from .registry import ENDINGS, IsolationLimits, open_source
 from .sources import naming_errors_of
 from .transforms import Options
 from .writers import Gathered, Writer, new_target, write_npy, write_npz, write_parquet, write_safetensors
@@ -184,17 +184,9 @@ def convert(
     ChildProcessError
         As for :func:`read`; also an OSError if the target cannot be written.
     """
-    destination = Path(target).expanduser()
+    destination = as_path(target, "target", "folder or file").expanduser()
     require_choice("to", to, WRITERS)
-    named = destination.suffix[1:].lower()
-    if named in WRITERS and named != to:
-        raise ValueError(
-            Message(
-                f"{target} has the ending of {named}, but would be {to}. Give ",
-                Argument("to", repr(named)),
-                " or another name.",
-            )
-        )
+    require_ending(destination, to, WRITERS)
     writer = WRITERS[to]
     writer_options = {name: options.pop(name) for name in writer.options if name in options}
     stream = _Stream(source, format, isolated, options)
@@ -208,9 +200,24 @@ def convert(
             writer.write(Gathered(batches, stream.place), path, **writer_options)
         else:
             codes = stream.with_progress(stream.coded_batches(coded, max_tokens), progress)
-            write_codes(codes, coded.centroids, coded.bucket_weights, path, stream.place)
+            codec = coded.centroids, coded.bucket_weights
+            write_codes(codes, *codec, path, stream.place, stream.source.plaid)
     stream.report.to, stream.report.target = to, str(target)
     return stream.report
+
+
+def require_ending(target: Path, to: str, written: Iterable[str]) -> None:
+    """Raise ValueError for a target with the ending of another format than `to`."""
+    ending = target.suffix.lower()
+    named = ending[1:]
+    if named == to or ending not in {*ENDINGS, *(f".{name}" for name in written)}:
+        return
+    if named in written:
+        advice: tuple[Argument | str, ...] = ("Give ", Argument("to", repr(named)), " or another name.")
+    else:
+        advice = (f"Files of that kind are not written: choose among {', '.join(written)} with ",)
+        advice += (Argument("to", ""), ", or give another name.")
+    raise ValueError(Message(f"{target} has the ending {ending}, but would be {to}. ", *advice))
 
 
 class _Stream:

@@ -22,6 +22,7 @@ from ..data.validation import as_ids
 from ..reranking.codecs import fit_plaid_codec, plaid_centroids, require_plaid_bits
 from ..utils.atomic_files import write_json
 from .parsing import STORAGES
+from .sources import PlaidFacts
 from .writers import Gathered, spooled
 
 #: Documents, the centroid numbers of their tokens, and packed residuals.
@@ -96,6 +97,7 @@ def write_codes(
     weights: NDArray[np.float32],
     folder: Path,
     place: str,
+    facts: PlaidFacts | None = None,
 ) -> None:
     """Write a PLAID index of codes.
 
@@ -111,6 +113,8 @@ def write_codes(
         New folder.
     place : str
         Name of the source in messages.
+    facts : PlaidFacts, optional
+        What ColBERT stored beside these codes.
 
     Raises
     ------
@@ -138,15 +142,16 @@ def write_codes(
         pairs.append(np.unique(codes.astype(np.int64) << 32 | numbers))
         count, total, chunks = count + len(lengths), total + len(codes), chunks + 1
     _require_tokens(total, place)
-    _write_codec(folder, centroids, weights)
+    _write_codec(folder, centroids, weights, facts)
     lists = np.sort(np.concatenate(pairs))
     totals = np.bincount(lists >> 32, minlength=len(centroids))
     write_torch(folder / "ivf.pid.pt", lists.astype(np.int32), totals)
     if ids and ids != list(range(count)):
         names = as_ids(ids, count, f"{place}: ids")
         write_json(folder / "pid_docid_map.json", {str(i): str(name) for i, name in enumerate(names)})
+    config = {"dim": int(centroids.shape[1]), "nbits": len(weights).bit_length() - 1}
     summary = {
-        "config": {"dim": int(centroids.shape[1]), "nbits": len(weights).bit_length() - 1},
+        "config": config if facts is None else facts.config | config,
         "num_chunks": chunks,
         "num_partitions": len(centroids),
     }
@@ -169,13 +174,23 @@ def _documents(
             yield numbers[start:stop], packed[start:stop]
 
 
-def _write_codec(folder: Path, centroids: NDArray[np.float32], weights: NDArray[np.float32]) -> None:
-    halves = centroids.astype(np.float16)
-    exact = np.array_equal(halves, centroids)
-    write_torch(folder / "centroids.pt", halves if exact else centroids)
-    write_torch(folder / "buckets.pt", (weights[1:] + weights[:-1]) / 2, weights)
+def _write_codec(
+    folder: Path, centroids: NDArray[np.float32], weights: NDArray[np.float32], facts: PlaidFacts | None
+) -> None:
+    write_torch(folder / "centroids.pt", _halves(centroids))
     # Mean absolute residual of a coordinate; ColBERT reads it but does not use it.
-    write_torch(folder / "avg_residual.pt", np.abs(weights).mean().astype(np.float16).reshape(()))
+    average = np.abs(weights).mean().astype(np.float16).reshape(())
+    cutoffs, values = (weights[1:] + weights[:-1]) / 2, _halves(weights)
+    if facts is not None:
+        cutoffs, values, average = facts.cutoffs, facts.weights, facts.average
+    write_torch(folder / "buckets.pt", cutoffs, values)
+    write_torch(folder / "avg_residual.pt", average)
+
+
+def _halves(values: NDArray[np.float32]) -> NDArray[Any]:
+    """Return the values as float16, ColBERT's dtype on a GPU, if that is exact."""
+    halves = values.astype(np.float16)
+    return halves if np.array_equal(halves, values) else values
 
 
 # -- files of torch ---------------------------------------------------------------

@@ -34,6 +34,13 @@ READERS: dict[str, Reader] = {
     for entry in module.READERS
 }
 
+#: Endings of files of embeddings and texts; an output may have only that of its format.
+ENDINGS = (
+    *(".arrow", ".csv", ".db", ".duckdb", ".feather", ".gz", ".h5", ".hdf5", ".json", ".jsonl", ".lance"),
+    *(".ndjson", ".npy", ".npz", ".parquet", ".pickle", ".pkl", ".pt", ".pth", ".safetensors", ".sqlite"),
+    *(".sqlite3", ".tsv", ".txt", ".zarr"),
+)
+
 
 @dataclass(frozen=True)
 class IsolationLimits:
@@ -161,7 +168,7 @@ class NamedSource(Source):
             raise ValueError("its token vectors have no columns")
         self.source = source
         self.place = place
-        for name in ("name", "dimension", "num_documents", "num_tokens", "lossy", "nbits"):
+        for name in ("name", "dimension", "num_documents", "num_tokens", "lossy", "nbits", "plaid"):
             setattr(self, name, getattr(source, name))
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:

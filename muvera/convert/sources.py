@@ -112,6 +112,19 @@ def _named(error: BaseException, place: str, format: str) -> BaseException:
 # -- sources ----------------------------------------------------------------------
 
 
+class PlaidFacts(NamedTuple):
+    """What ColBERT stores beside codes, and a PLAID index is written with again."""
+
+    #: ColBERT's configuration, with the checkpoint.
+    config: dict[str, Any]
+    #: float (2 ** nbits - 1,)
+    cutoffs: NDArray[Any]
+    #: float (2 ** nbits,), in the file's dtype.
+    weights: NDArray[Any]
+    #: The mean absolute residual, float ().
+    average: NDArray[Any]
+
+
 class Source(ABC):
     """Base class of objects that yield token vectors in batches.
 
@@ -129,6 +142,8 @@ class Source(ABC):
         Bits per coordinate of quantized vectors.
     dropped_rows : int
         Padding rows that the batches have skipped so far.
+    plaid : PlaidFacts or None
+        Of an index of ColBERT.
     """
 
     name: str
@@ -138,6 +153,7 @@ class Source(ABC):
     lossy: bool = False
     nbits: int | None = None
     dropped_rows: int = 0
+    plaid: PlaidFacts | None = None
 
     @abstractmethod
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:

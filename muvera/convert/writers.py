@@ -23,7 +23,7 @@ from ..data.multivectors import MultiVectors
 from ..data.validation import Ids, as_ids, running_total
 from ..utils.arrays import save_array
 from ..utils.atomic_files import atomic_file, atomic_folder, write_json
-from ..utils.checks import import_extra
+from ..utils.checks import as_path, import_extra
 from ..utils.hints import Argument, Message
 
 
@@ -63,7 +63,10 @@ def new_target(target: Path, overwrite: bool, own: Sequence[str] | None) -> Iter
     OSError
         If the block raised a system error, such as for a full disk: one of the same
         class that names the target.
+    ValueError
+        If the target is a URL.
     """
+    target = as_path(target, "target", "folder or file")  # before any folder is made
     new: Any = atomic_file(target, overwrite) if own is None else atomic_folder(target, overwrite, own=own)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import textwrap
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -168,7 +167,7 @@ class Audit:
 
     @property
     def text(self) -> str:
-        """The report, in lines of at most 79 columns."""
+        """The report, several lines."""
         low, high = self.interval
         how = " (by cosine)" if self.cosine else ""
         lines = [
@@ -183,10 +182,7 @@ class Audit:
         for query, recall, missing in self.failing:
             lines.append(f"  {query!r}: recall {recall:.2f}, without {', '.join(map(repr, missing))}")
         lines += [f"tried: {tried.what}: recall {tried.recall:.3f}" for tried in self.evidence]
-        wrapped = [row for line in lines for row in textwrap.wrap(line, 79, subsequent_indent="    ")]
-        for sentence in self.advice:
-            wrapped += textwrap.wrap(sentence, 79, initial_indent="- ", subsequent_indent="  ")
-        return "\n".join(wrapped)
+        return "\n".join([*lines, *(f"- {sentence}" for sentence in self.advice)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values.
@@ -456,7 +452,7 @@ def read_run(path: str | os.PathLike[str]) -> Any:
     if text.lstrip()[:1] in ("{", "["):
         try:
             content = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{file} is not JSON: {error}. Write it again.") from None
         return _of_json(content, file)
     scored: dict[str, dict[str, float]] = {}
@@ -477,14 +473,24 @@ def read_run(path: str | os.PathLike[str]) -> Any:
 
 def _of_json(content: Any, file: Path) -> Any:
     """Return the run that a JSON file contains; raise ValueError for no run."""
-    if isinstance(content, list) and all(isinstance(ids, list) for ids in content):
-        return content
-    if isinstance(content, dict) and all(isinstance(ids, (list, dict)) for ids in content.values()):
+    answers = content.values() if isinstance(content, dict) else content
+    if isinstance(content, (list, dict)) and all(
+        isinstance(answer, (list, dict) if isinstance(content, dict) else list) and _is_answer(answer)
+        for answer in answers
+    ):
         return content
     raise ValueError(
         f"{file} must have a list of ids, or an object of scores, for each query. Write "
         '{"query 1": ["document 3", "document 5"]}.'
     )
+
+
+def _is_answer(answer: Any) -> bool:
+    """Return True for a list of ids, or an object of scores."""
+    if isinstance(answer, dict):
+        scores = answer.values()
+        return all(type(score) in (int, float) and math.isfinite(score) for score in scores)
+    return all(type(id) in (int, str) for id in answer)
 
 
 def _by_score(scores: Mapping[str, float]) -> list[str]:

@@ -16,7 +16,7 @@ from ..fde.config import FDEConfig
 from ..fde.encoder import FDEEncoder
 from ..fde.files import as_encoder
 from ..index.calibration import BEST, MAX_RANKED, numbers_of, with_enough_tokens
-from ..index.contents import MIN_FIT_DOCUMENTS
+from ..index.contents import MIN_FIT_DOCUMENTS, default_preset
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
 from ..index.searching import DEFAULT_K, SearchPlan
@@ -238,7 +238,8 @@ class EngineIndex:
             )
 
     def _create(self, documents: MultiVectors, threads: int | None) -> None:
-        config, encoder = as_encoder(self._requested, documents.dimension)
+        requested = default_preset(documents) if self._requested is None else self._requested
+        config, encoder = as_encoder(requested, documents.dimension)
         self.engine.require_dimension(config.vector_dimension)
         if encoder is None:
             encoder = FDEEncoder(config)

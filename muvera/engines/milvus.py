@@ -72,6 +72,8 @@ class MilvusEngine(Engine):
             if not parts.path.endswith(".db"):
                 raise EngineError("Milvus Lite needs a file that ends in .db. Give milvus:FILE.db.")
             server = str(Path(unquote(parts.path)).resolve())
+            if self.foreign and not Path(server).exists():  # the client would create it
+                raise EngineError(f"{server} does not exist. Give milvus:FILE.db#NAME.")
         self._library = import_extra("pymilvus", "milvus", "Milvus")
         with self._errors("cannot be reached"):
             self._client = self._library.MilvusClient(server, token=token, timeout=10)

@@ -231,6 +231,16 @@ class CandidateSearch:
         """
         return (rows >= self.fitted_rows) & self.encoder.config.needs_fit_sample
 
+    def unmeasured(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which of the newer rows no window has measured yet, bool of any shape.
+
+        Parameters
+        ----------
+        rows : ndarray, int64
+        """
+        stop = 0 if self.windows is None else self.windows.stop
+        return self.newer(rows) & (rows >= stop)
+
     @property
     def drift_warning(self) -> str | None:
         """A warning if some of the added documents seem to be of another kind."""

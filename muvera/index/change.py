@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,13 +123,32 @@ class Change:
     def commit(self) -> None:
         """Make the steps visible before the end of the block.
 
-        Later steps are another change.  Raise RuntimeError if another change was
-        committed in between.
+        Later steps are another change.
+
+        Raises
+        ------
+        ValueError
+            After the end of the block.
         """
+        self._require_open()
         if self.contents is not self.before:
-            self._publish(self.before, self.contents)
+            self.publication()()
             self.before = self.contents
             self._begin()
+
+    def publication(self) -> Callable[[], object]:
+        """Return a function that makes the steps so far visible.
+
+        It may be called several times, and after the block: a text index calls it again
+        if it was interrupted after the texts were changed.
+
+        Returns
+        -------
+        callable
+            Has no parameters.
+        """
+        self._require_open()
+        return partial(self._publish, self.before, self.contents)
 
     def end(self) -> None:
         """Refuse later steps."""
@@ -287,6 +307,9 @@ class Change:
             self._make_vectors(False, threads)  # an encoder that needs a sample waits for all documents
             self._fit_codec_after_vectors(threads)
         self._finish(threads, kept)
+        if not fits and self.contents.drift_warning is not None:
+            # Added documents that were too few to be measured before: fit on them, too.
+            self.rebuild(threads, fit=True)
 
     # -- measurements, texts and files ----------------------------------------
 
@@ -365,8 +388,6 @@ class Change:
         ------
         IndexFolderError, FileExistsError
             As for :meth:`muvera.MuveraIndex.save`.
-        RuntimeError
-            If another change was committed since this one began.
         """
         self._require_open()
         self.warn(4)  # names the line that called rebuild

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..fde.config import FDEConfig
+from ..data.multivectors import MultiVectors
+from ..fde.config import DEFAULT_PRESET, FDEConfig
 from ..fde.encoder import FDEEncoder
 from ..reranking.codecs import TokenCodec
 from ..utils.checks import counted
@@ -23,6 +24,16 @@ from .token_store import DocumentTokens, Rows
 #: Minimum number of documents to fit an encoder with maps: maps fitted on fewer
 #: transfer poorly.
 MIN_FIT_DOCUMENTS = 256
+
+
+def default_preset(documents: MultiVectors) -> str:
+    """Return the preset for documents like these, if the user named none.
+
+    For documents of one token, Chamfer similarity is the inner product of the summed
+    query tokens and this token, so "mean" ranks exactly.
+    """
+    single = len(documents) >= MIN_FIT_DOCUMENTS and documents.lengths.max() == 1
+    return "mean" if single else DEFAULT_PRESET
 
 
 @dataclass(frozen=True, eq=False)

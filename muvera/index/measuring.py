@@ -277,11 +277,16 @@ def _measured(
     parts = [np.sort(order[:affordable])]
 
     def shares_of(part: Rows) -> NDArray[np.float64]:
-        own = sources[part]
-        proposed = nearest(contents, windows[part], CANDIDATES, own, among, threads)
-        return shares_found(contents, windows[part], proposed, BEST, own, among, threads)
+        shares = [np.empty(0)]
+        for start in range(0, len(part), _MIN_WINDOWS):
+            block = part[start : start + _MIN_WINDOWS]
+            own = sources[block]
+            proposed = nearest(contents, windows[block], CANDIDATES, own, among, threads)
+            shares.append(shares_found(contents, windows[block], proposed, BEST, own, among, threads))
+            tell((start + len(block)) / len(part))
+        return np.concatenate(shares)
 
-    with stage("measuring recall"):
+    with stage("measuring recall") as tell:
         shares = shares_of(parts[0])
         more = np.sort(order[affordable : _MORE * _PRODUCTS // cost])
         if len(more) and _Z * shares.std() / math.sqrt(len(shares)) > _INTERVAL:

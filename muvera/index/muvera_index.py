@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import chain
 from pathlib import Path
-from threading import RLock
+from threading import Lock, get_ident
 from typing import Any, NoReturn
 
 import numpy as np
@@ -28,7 +28,7 @@ from ..utils.hints import Argument, Hint, Message
 from ..utils.locks import ReadersWriterLock, renew_after_fork
 from ..utils.parallel import thread_count
 from .change import Change
-from .contents import IndexContents
+from .contents import IndexContents, default_preset
 from .generations import Destination, Generation, journal_bytes, staging_beside
 from .id_map import Missing
 from .measuring import recall_of_queries
@@ -55,7 +55,8 @@ class MuveraIndex:
     ----------
     encoder : str, configuration or fitted encoder, optional
         A preset's name (:meth:`muvera.FDEConfig.preset`), an FDEConfig, or an encoder
-        that was fitted on other documents.  Default: "fde".
+        that was fitted on other documents.  Default: "fde"; :meth:`build` chooses
+        "mean", which is exact, if each of at least 256 documents has one token.
     dimension : int, optional
         Columns of a token vector.  Not needed with a configuration or an encoder.
     settings : IndexSettings, optional
@@ -124,8 +125,10 @@ class MuveraIndex:
         renew_after_fork(self)
 
     def _renew_locks(self) -> None:
-        # Held during a change.
-        self._changing = RLock()
+        # Held during a change.  Any thread can release a plain lock, also one that
+        # closes a generator whose block began in another thread.
+        self._changing = Lock()
+        self._changing_thread: int | None = None
 
     # -- building -------------------------------------------------------------
 
@@ -260,7 +263,8 @@ class MuveraIndex:
             first = next(each, None)
             if first is None:
                 raise ValueError("There are no documents to build an index of. Give at least one batch.")
-            config, fitted = as_encoder(encoder, first[0].dimension)
+            chosen = default_preset(first[0]) if encoder is None else encoder
+            config, fitted = as_encoder(chosen, first[0].dimension)
             index = cls.of(IndexContents.empty(config, settings, fitted, codec))
             with index.change() as change:
                 change.staging = staging
@@ -362,7 +366,8 @@ class MuveraIndex:
         Raises
         ------
         RuntimeError
-            If the block also changes the index by one of the index's own methods.
+            Within the block of another change of the same thread, which this would wait
+            for.  So the index's own methods that change it raise it inside the block.
 
         Examples
         --------
@@ -373,23 +378,30 @@ class MuveraIndex:
         >>> index.ids.tolist()
         ['b', 'c']
         """
+        if self._changing.locked() and self._changing_thread == get_ident():
+            raise RuntimeError(
+                "This thread is inside a change of this index already. In the block, call the methods of the "
+                "change, not those of the index; end it before another change begins."
+            )
         with self._changing:
             change = Change(self._contents, self._publish, self._lock.alone, self._attempted)
             try:
+                self._changing_thread = get_ident()
                 yield change
                 change.warn(5)  # names the line that called add or update
                 change.commit()
             finally:
+                self._changing_thread = None
                 change.end()
 
     def _publish(self, before: IndexContents, contents: IndexContents) -> None:
         """Publish a change.  Safe to call again after an interrupt."""
         if self._contents is contents:
             return
-        if self._contents is not before:
+        if self._contents is not before:  # a text index publishes after an interrupted block
             raise RuntimeError(
-                "The index was changed by another change inside this change's block. In the block, call "
-                "the methods of the change, not those of the index."
+                "The index was changed after an interrupted change and before it was completed. Load the "
+                "index again."
             )
 
         def replace() -> None:

@@ -123,12 +123,17 @@ class Proposal(NamedTuple):
             queries that stopped early or reached the cap, like it.  None without a
             calibrated level.  For a query that mostly found added documents, also None
             if fewer than 8 such queries were measured, or if added documents seem to be
-            of another kind.
+            of another kind.  None if an added document that was not measured yet is the
+            best one, because the query may be about documents of its kind.
         """
         if self.level is None:
             return None
-        if self.candidates is not None and len(best) and self.candidates.newer(best).mean() > 0.5:
-            return self.level.added
+        if self.candidates is not None and len(best):
+            unmeasured = self.candidates.unmeasured(best)
+            if unmeasured[0] or unmeasured.mean() > 0.5:
+                return None
+            if self.candidates.newer(best).mean() > 0.5:
+                return self.level.added
         early = self.stops and self.stops[query].state[STOPPED]
         return self.level.stopped if early else self.level.capped
 

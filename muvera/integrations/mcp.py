@@ -14,7 +14,7 @@ from mcp.types import CallToolResult, TextContent, ToolAnnotations
 
 from .. import __version__
 from ..engines.base import EngineError
-from ..metadata import TextDocument, comparable_values
+from ..metadata import TextDocument, comparable_values, title_of
 from ..metadata.unmatched import unmatched_fields
 from ..texts.hit import Hit
 from ..texts.text_index import TextIndex
@@ -357,8 +357,8 @@ def _cut(text: str, most: int) -> str:
 
 
 def _title(stored: TextDocument | Hit) -> str:
-    title = stored.metadata.get("title")
-    return _cut(str(title), _LONG_TITLE) if title else _cut(stored.text.strip().partition("\n")[0], _TITLE)
+    named = title_of("", stored.metadata)
+    return _cut(named, _LONG_TITLE) if named else _cut(title_of(stored.text, {}), _TITLE)
 
 
 def _summary(hit: Hit) -> dict[str, Any]:

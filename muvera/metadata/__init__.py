@@ -47,6 +47,19 @@ TEXT = "$text"
 _MAX_NESTING = 20
 
 
+# Fields whose value is the title of a text, in this order.
+_TITLES = ("title", "name")
+
+
+def title_of(text: str, metadata: Mapping[str, Any]) -> str:
+    """Return the title of a text: its field "title" or "name", or its first line."""
+    for field_ in _TITLES:
+        value = metadata.get(field_)
+        if isinstance(value, (str, int, float)) and str(value).strip():
+            return str(value).strip()
+    return text.strip().partition("\n")[0].rstrip()
+
+
 @dataclass(frozen=True)
 class TextDocument:
     """A stored text with its metadata.

@@ -19,6 +19,7 @@ import math
 import struct
 from collections import namedtuple
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -361,12 +362,11 @@ class HNSWSearch(VectorSearch):
         # A failed addition may have left a removed vector in the graph with the label
         # of an added one.
         live = np.setdiff1d(live, added)
+        # Or with the label of a document that has no tokens, and so no vector.
+        live = np.setdiff1d(live, labels[marked])
         self._load_norms(folder, path, labels, live)
         if not len(labels):
             return
-        wrong = np.intersect1d(labels[marked], live)
-        if len(wrong):
-            raise ValueError(f"{path} has vector {wrong[0]} marked as removed, but it is in use.")
         index = _new_index(self.dimension)
         try:
             index.load_index(str(path), max_elements=len(labels))
@@ -422,7 +422,10 @@ def _vector_type(dimension: int, m: int) -> np.dtype[Any]:
 
 def _new_index(dimension: int) -> Any:
     """Return an object of hnswlib that has no graph yet."""
-    library = import_extra("hnswlib", "hnsw", "Backend 'hnsw'")
+    # In another thread, which Ctrl-C does not interrupt: after half an import, a
+    # process cannot import hnswlib again.
+    with ThreadPoolExecutor(1) as thread:
+        library = thread.submit(import_extra, "hnswlib", "hnsw", "Backend 'hnsw'").result()
     _require_hnswlib(library)
     return library.Index(space="ip", dim=dimension + _FILLING)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from ..index.generations import IndexFolderError
+from ..index.generations import Generation, IndexFolderError, read_manifest
 from ..index.muvera_index import MuveraIndex
+from ..metadata import TextDocument
 from ..texts.store import TextStore, read_folder
 from ..utils.atomic_files import read_json, recover_folder, write_json
 from .page import PageFacts
@@ -68,12 +69,26 @@ def is_page_index(path: Path) -> bool:
 def read_parts(folder: Path) -> tuple[TextStore, MuveraIndex]:
     """Load the pooled vectors with the database, and the patches that it names.
 
-    Another process may save meanwhile: then read both again.
+    Another process may save meanwhile, or replace the folder: then read both again.
     """
+    place = (folder / PATCHES).resolve()
     for _ in range(_ATTEMPTS):
-        patches = MuveraIndex.load(folder / PATCHES)
+        patches = MuveraIndex.load(place)
         pooled, database, _ = read_folder(folder / POOLED)
+        if Generation.of(read_manifest(place)) != patches.contents.generations[place]:
+            continue
         store = TextStore(pooled, database)
-        if all(PageFacts.of(document.metadata).patches_id in patches for document in store):
-            return store, patches
-    raise IndexFolderError(f"{folder} has pages without patches. Restore the folder from a copy.")
+        numbers = (_facts(folder, document).patches_id for document in store)
+        if not all(number in patches for number in numbers):
+            raise IndexFolderError(f"{folder} has pages without patches. Restore the folder from a copy.")
+        return store, patches
+    raise IndexFolderError(f"{folder} was saved again and again while it was loaded. Load it again.")
+
+
+def _facts(folder: Path, document: TextDocument) -> PageFacts:
+    try:
+        return PageFacts.of(document.metadata)
+    except ValueError as error:
+        raise IndexFolderError(
+            f"{folder} is damaged: page {document.id!r} {error}. Restore the folder from a copy."
+        ) from error

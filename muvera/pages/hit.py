@@ -95,6 +95,11 @@ class PageHit:
                 "the page with grid=(rows, columns)."
             )
         patches = self.source.read()[: grid[0] * grid[1]]
+        if len(patches) < grid[0] * grid[1]:
+            raise ValueError(
+                f"Page {self.page[1]} of {self.page[0]} is damaged: its grid of {grid[0]} x {grid[1]} has "
+                f"{len(patches)} patches. Add the page again."
+            )
         products = self.source.query @ patches.T
         products -= products.mean(axis=1, keepdims=True)
         return np.asarray(products.reshape(-1, *grid), np.float32)
@@ -121,7 +126,6 @@ class PageHit:
             As for :meth:`token_maps`.
         """
         words = self.source.words
-        maps = self.token_maps()
         if word is not None:
             if not words:
                 raise IndexError(
@@ -130,11 +134,28 @@ class PageHit:
                 )
             if not 0 <= word < len(words):
                 raise IndexError(f"word must be from 0 to {len(words) - 1}, got {word}.")
-            chosen = words[word][1]
-        else:
-            chosen = [token for _, tokens in words for token in tokens] or list(range(len(maps)))
-        best: NDArray[np.float32] = maps[chosen].max(axis=0)
-        return best
+        return _strongest(self.token_maps(), words, word)
+
+    def heatmaps(self, words: int) -> NDArray[np.float32]:
+        """Return :meth:`heatmap` of the query and of its first words.
+
+        Parameters
+        ----------
+        words : int
+            Maximum number of words.
+
+        Returns
+        -------
+        float32 (1 + words, rows, columns)
+
+        Raises
+        ------
+        ValueError
+            As for :meth:`token_maps`.
+        """
+        maps = self.token_maps()
+        each = [None, *range(min(words, len(self.source.words)))]
+        return np.stack([_strongest(maps, self.source.words, word) for word in each])
 
     def boxes(
         self, n: int = 3, *, points: bool = False, word: int | None = None
@@ -166,8 +187,6 @@ class PageHit:
             With `points`, if the page's size is not known, and as for
             :meth:`token_maps`.
         """
-        from scipy.ndimage import find_objects, label
-
         require_int("n", n, 1)
         size = (1.0, 1.0)
         if points:
@@ -177,21 +196,9 @@ class PageHit:
                     "the page with its size in points."
                 )
             size = self.source.facts.size
-        heat = self.heatmap(word)
-        level = heat.mean() + _REGION * (heat.max() - heat.mean())
-        regions, _ = label(heat >= level, np.ones((3, 3)))
-        found = []
-        for number, (rows, columns) in enumerate(find_objects(regions), 1):
-            score = float(heat[rows, columns][regions[rows, columns] == number].max())
-            box = (
-                columns.start / heat.shape[1], rows.start / heat.shape[0],
-                columns.stop / heat.shape[1], rows.stop / heat.shape[0],
-            )  # fmt: skip
-            found.append((score, _snapped(box, self.source.facts.lines)))
-        best = sorted(found, key=lambda pair: -pair[0])[:n]
         return [
             (x0 * size[0], y0 * size[1], x1 * size[0], y1 * size[1], score)
-            for score, (x0, y0, x1, y1) in best
+            for x0, y0, x1, y1, score in boxes_of(self.heatmap(word), self.source.facts.lines, n)
         ]
 
     def picture(self, width: int = 1000) -> Image:
@@ -250,6 +257,35 @@ class PageHit:
             "id": self.id, "document": self.page[0], "page": self.page[1], "score": self.score,
             "parts": self.parts, "metadata": self.metadata,
         }  # fmt: skip
+
+
+def boxes_of(
+    heat: NDArray[np.float32], lines: Sequence[Line], n: int
+) -> list[tuple[float, float, float, float, float]]:
+    """Return the best regions of a map in parts of the page, best first."""
+    from scipy.ndimage import find_objects, label
+
+    level = heat.mean() + _REGION * (heat.max() - heat.mean())
+    regions, _ = label(heat >= level, np.ones((3, 3)))
+    found = []
+    for number, (rows, columns) in enumerate(find_objects(regions), 1):
+        score = float(heat[rows, columns][regions[rows, columns] == number].max())
+        box = (
+            columns.start / heat.shape[1], rows.start / heat.shape[0],
+            columns.stop / heat.shape[1], rows.stop / heat.shape[0],
+        )  # fmt: skip
+        found.append((score, _snapped(box, lines)))
+    return [(*box, score) for score, box in sorted(found, key=lambda pair: -pair[0])[:n]]
+
+
+def _strongest(
+    maps: NDArray[np.float32], words: list[tuple[str, list[int]]], word: int | None
+) -> NDArray[np.float32]:
+    """Return the maximum of the maps of a word's tokens, or of all words' tokens."""
+    each = words if word is None else words[word : word + 1]
+    chosen = [token for _, tokens in each for token in tokens] or list(range(len(maps)))
+    best: NDArray[np.float32] = maps[chosen].max(axis=0)
+    return best
 
 
 def _snapped(box: Line, lines: Sequence[Line]) -> Line:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from ..metadata import is_utf8
 from ..utils.checks import as_path
 from .encoders import PageEncoder, as_page_encoder
 from .folder import is_page_index
@@ -17,6 +18,13 @@ from .pictures import ENDINGS, count_pages, read_page
 
 # Seconds between two saves, if saves are fast: the work that a kill can lose.
 _SAVE_SECONDS = 10.0
+
+# More pages of one PDF are not read: a file of 600 bytes can say that it has a million.
+_MOST_PAGES = 100_000
+
+# After this many pages in a row that cannot be read, the others of a document are
+# skipped.
+_UNREADABLE = 20
 
 # Saves take at most about 1 / _SAVE_SHARE of the time.
 _SAVE_SHARE = 20
@@ -105,23 +113,36 @@ def index_documents(
             f"{target} is an index of {_documents_of(index)}, but these documents are in {root}. Give another "
             "folder for the index."
         )
-    work = [
-        (path, number)
-        for path in documents
-        for number in range(1, _count(path, skipped) + 1)
-    ]  # fmt: skip
-    names = {path: path.relative_to(root).as_posix() for path, _ in work}
+    counts = {path: _count(path, skipped) for path in documents}
+    names = {path: path.relative_to(root).as_posix() for path in documents if counts[path]}
     present = set() if index is None else set(index.ids)
-    left = [pair for pair in work if f"{names[pair[0]]}:{pair[1]}" not in present]
+    left = [
+        (path, number)
+        for path, name in names.items()
+        for number in range(1, counts[path] + 1)
+        if f"{name}:{number}" not in present
+    ]
     begun = time.monotonic()
     waiting: list[Page] = []
-    done, total, encoded, saved, duration = len(work) - len(left), len(work), 0, begun, 0.0
+    total = sum(counts.values())
+    done, encoded, saved, duration = total - len(left), 0, begun, 0.0
+    failed: tuple[Path | None, int] = None, 0
     try:
         for path, number in left:
+            if failed == (path, _UNREADABLE):  # a sentence has named it
+                total -= 1
+                continue
             page = _encoded(path, number, names[path], model, skipped)
             if page is None:
                 total -= 1
+                failed = path, failed[1] + 1 if failed[0] == path else 1
+                if failed[1] == _UNREADABLE and number < counts[path]:
+                    skipped(
+                        f"The pages of {path} after page {number} are skipped, because {_UNREADABLE} pages in "
+                        "a row could not be read."
+                    )
                 continue
+            failed = None, 0
             if index is None:
                 index = PageIndex(page.vectors.shape[1], model, root=root, **options)  # type: ignore[arg-type]
             waiting.append(page)
@@ -159,11 +180,21 @@ def _documents(place: Path) -> tuple[Path, list[Path]]:
 
 
 def _count(path: Path, skipped: Callable[[str], object]) -> int:
+    if not is_utf8(str(path)):
+        skipped(f"The name of {str(path)!a} is not UTF-8, so no index can store it. Rename the file.")
+        return 0
     try:
-        return count_pages(path)
+        count = count_pages(path)
     except (ValueError, OSError) as error:
         skipped(str(error))
         return 0
+    if count > _MOST_PAGES:
+        skipped(
+            f"{path} says that it has {count:,} pages, but at most {_MOST_PAGES:,} are read. Divide it into "
+            "several files."
+        )
+        return 0
+    return count
 
 
 def _encoded(

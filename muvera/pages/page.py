@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..convert.transforms import PoolingRule, pool_tokens
 from ..data.multivectors import MultiVectors, checked_text
+from ..metadata import is_utf8
 from ..utils.checks import counted, require_int
 
 #: Left, upper, right and lower edge, in parts of the page's width and height.
@@ -86,6 +88,10 @@ class Page:
         for reserved in (DOCUMENT, NUMBER, FACTS):
             if reserved in self.metadata:
                 raise ValueError(f"The metadata of {name} may not have the field {reserved!r}. Rename it.")
+        _require_facts(name, self.size, self.lines)
+        for field_name, value in (("document", self.document), ("text", self.text), ("id", self.id)):
+            if isinstance(value, str) and not is_utf8(value):
+                raise ValueError(f"The {field_name} of {name!a} has a lone surrogate. Decode it again.")
         patches = self._patches(count, name)
         before = self.special[0] if isinstance(self.special, tuple) else 0
         tokens = np.asarray(texts.tokens, np.float32)
@@ -101,9 +107,10 @@ class Page:
     def _patches(self, count: int, name: str) -> int:
         """Return the number of patches, if the grid and the special vectors add up."""
         given = self.special
-        special = None if given is None else sum(given) if isinstance(given, tuple) else given
-        if special is not None:
-            require_int("special", special, 0)
+        parts = () if given is None else given if isinstance(given, tuple) else (given,)
+        if isinstance(given, tuple) and len(given) != 2:
+            raise ValueError(f"The special vectors of {name} must be (before, after), got {given!r}.")
+        special = None if given is None else sum(require_int("special", part, 0) for part in parts)
         if self.grid is None:
             patches = count - (special or 0)
             fits = patches > 0
@@ -166,13 +173,43 @@ class PageFacts(NamedTuple):
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any]) -> PageFacts:
-        """Return the facts in the metadata of :meth:`Page.stored_metadata`."""
-        (patches_id, special, rows, columns), size, *lines = metadata[FACTS]
+        """Return the facts in the metadata of :meth:`Page.stored_metadata`.
+
+        Raise ValueError if they are damaged, in words that follow "page 'a.pdf:1'".
+        """
+        try:
+            (patches_id, special, rows, columns), size, *lines = metadata[FACTS]
+            number = metadata[NUMBER]
+            for value in (patches_id, special, rows, columns, number):
+                require_int("a number", value, 0)
+            _require_facts("the page", size or None, lines)
+            document = metadata[DOCUMENT]
+            if not isinstance(document, str):
+                raise TypeError("the name of its document is no string")
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"has damaged facts ({error})") from error
         return cls(
-            str(metadata[DOCUMENT]), int(metadata[NUMBER]), patches_id, special,
+            document, number, patches_id, special,
             (rows, columns) if rows else None, (size[0], size[1]) if size else None,
             [(line[0], line[1], line[2], line[3]) for line in lines],
         )  # fmt: skip
+
+
+def _require_facts(name: str, size: Any, lines: Any) -> None:
+    """Raise ValueError if `size` is no pair, or a line has not four finite edges."""
+    if size is not None and not (_are_finite(size, 2) and min(size) > 0):
+        raise ValueError(f"The size of {name} must be (width, height) in points, got {size!r:.80}.")
+    for line in lines:
+        if not _are_finite(line, 4):
+            raise ValueError(f"A text line of {name} must be four edges (x0, y0, x1, y1), got {line!r:.80}.")
+
+
+def _are_finite(values: Any, count: int) -> bool:
+    if not isinstance(values, (tuple, list, np.ndarray)) or len(values) != count:
+        return False
+    return all(
+        isinstance(value, (int, float, np.integer, np.floating)) and math.isfinite(value) for value in values
+    )
 
 
 def own_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:

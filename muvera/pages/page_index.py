@@ -106,6 +106,7 @@ class PageIndex:
         self._factor = float(require_number("factor", factor, 1))
         require_choice("patches", patches, CODECS)
         self._root = None if root is None else as_path(root).resolve()
+        self._served_root = self._root
         self._encoder = None if encoder is None else as_page_encoder(encoder)
         self._made_by = "" if self._encoder is None else self._encoder.name
         # "simhash" is not fitted on the first pages, which later ones may not resemble.
@@ -292,9 +293,9 @@ class PageIndex:
         whole = checked_texts([page.vectors for page in added], "pages", self.dimension, "this index")
         pooled = MultiVectors.from_arrays([page.pooled(self._factor) for page in added]).with_ids(ids)
         with self._changing, self._patches.change() as change:
-            first = int(max(change.contents.ids.of(change.contents.ids.live).tolist(), default=-1)) + 1
-            numbers = list(range(first, first + len(added)))
-            change.add(whole.with_ids(numbers), threads=threads)
+            # The next integers: each number is used once, so that no reader takes it
+            # for the number of another page.
+            numbers: list[int] = change.add(whole, threads=threads).tolist()
             change.commit()  # without a page that names them, they are never read
             facts = [page.stored_metadata(number) for page, number in zip(added, numbers, strict=True)]
             try:
@@ -462,6 +463,15 @@ class PageIndex:
     def root(self) -> Path | None:
         """Folder of the documents with relative names."""
         return self._root
+
+    @property
+    def served_root(self) -> Path | None:
+        """`root`, if the caller gave it; None if a loaded folder chose it, or nobody.
+
+        A server reads pictures from this folder only: an index from elsewhere must not
+        choose the files that it discloses.
+        """
+        return self._served_root
 
     @property
     def ids(self) -> list[int | str]:
@@ -635,7 +645,8 @@ class PageIndex:
             encoder, if it is "colpali" or "colmodernvbert", loaded at the first query
             of words; none otherwise.
         root : path, optional
-            Folder of the documents with relative names, if they were moved.
+            Folder of the documents with relative names, if they were moved, or to serve
+            their pictures.  Default: the folder that was indexed.
 
         Returns
         -------
@@ -651,10 +662,11 @@ class PageIndex:
         """
         target = as_path(path).resolve()
         facts = Facts.read(target)
-        place = facts.root if root is None else as_path(root).resolve()
         loaded = cls.__new__(cls)
         loaded._factor = facts.factor
-        loaded._root = None if place is None else Path(place)
+        loaded._served_root = None if root is None else as_path(root).resolve()
+        stored = None if facts.root is None else Path(facts.root)
+        loaded._root = stored if loaded._served_root is None else loaded._served_root
         loaded._folder = target
         loaded._pages, loaded._patches = read_parts(target)
         loaded._made_by = loaded._pages.database.text_encoder or ""

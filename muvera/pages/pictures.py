@@ -31,6 +31,10 @@ ENCODED_PIXELS = 2048
 # Longest side of a picture that is drawn, in pixels: a page can be a mile long.
 _MAX_PIXELS = 8192
 
+# Pixels of a picture file that are decoded, in up to 8 bytes each: more than an A3 page
+# at 600 dpi has.  A file of 22 kB can have 170 million.
+_MAX_DECODED = 80_000_000
+
 # A text run continues the line if it is this near, in heights of the line.
 _GAP = 2.0
 
@@ -130,9 +134,18 @@ def read_picture(document: str, number: int, root: Path | None, width: int) -> I
             return _drawn(page, width / page.get_size()[0])
     with _opened_picture(path) as picture, _readable(path, number):
         picture.seek(_require_page(path, number, getattr(picture, "n_frames", 1)))
+        height = max(1, round(picture.height * width / picture.width))
+        limit = min(width, _MAX_PIXELS), min(height, _MAX_PIXELS)
+        picture.draft(
+            "RGB", (2 * limit[0], 2 * limit[1])
+        )  # a JPEG is decoded at a half, a quarter or an eighth
+        if picture.width * picture.height > _MAX_DECODED:
+            raise ValueError(
+                f"Page {number} of {path} has {picture.width:,} x {picture.height:,} pixels, but at most "
+                f"{_MAX_DECODED:,} are read. Make the picture smaller, or save it as JPEG."
+            )
         shown = picture.convert("RGB")
-        limit = (width, max(1, round(shown.height * width / shown.width)))
-        shown.thumbnail((min(limit[0], _MAX_PIXELS), min(limit[1], _MAX_PIXELS)))
+        shown.thumbnail(limit)
         result: Image = shown
         return result
 
@@ -194,9 +207,10 @@ def _opened_pdf(path: Path) -> Iterator[Any]:
 def _opened_picture(path: Path) -> Iterator[Any]:
     image = import_extra("PIL.Image", "pages", "A picture")
     _require_file(path)
+    bombs = image.DecompressionBombError, image.DecompressionBombWarning  # if warnings are errors
     try:
         picture = image.open(path)
-    except (OSError, ValueError, image.DecompressionBombError) as error:
+    except (OSError, ValueError, *bombs) as error:
         raise ValueError(f"{path} is not a picture that can be read: {error}") from error
     with picture:
         yield picture

@@ -17,7 +17,8 @@ from pydantic import BaseModel, Field, FiniteFloat
 from starlette.exceptions import HTTPException
 
 from ..data.multivectors import MultiVectors
-from ..pages.hit import PageHit
+from ..metadata import is_utf8
+from ..pages.hit import PageHit, boxes_of
 from ..pages.page_index import PageIndex
 from ..pages.pictures import locate, read_picture
 from . import ServerSettings
@@ -29,6 +30,9 @@ _SHARED_FILES = ("page.css", "icon.svg")
 
 # Words of a query that have a map.
 _MAX_WORDS = 32
+
+# Hits with maps: each map is a byte for each patch, and a hit has up to 33.
+_MAX_MAPPED = 50
 
 # Boxes of a hit.
 _BOXES = 3
@@ -104,7 +108,7 @@ def make_pages_app(
 ) -> FastAPI:
     """Return the ASGI application of a page index, which is read-only.
 
-    Pictures are read from the index's folder of documents, and from nowhere else.
+    Pictures are read from :attr:`muvera.PageIndex.served_root`, and from nowhere else.
 
     Parameters
     ----------
@@ -143,7 +147,7 @@ class _PageServer(Worker):
         super().__init__(settings)
         self.index = index
         self.name = name
-        self.root = (index.root or Path.cwd()).resolve()
+        self.root = None if index.served_root is None else index.served_root.resolve()
         self._jpeg = lru_cache(_PICTURES)(self._read_jpeg)
 
     async def search(self, body: PageSearch) -> PageSearchAnswer:
@@ -152,8 +156,12 @@ class _PageServer(Worker):
         if (body.query is None) == (body.vectors is None):
             raise HTTPException(422, "Give one of query and vectors.")
         self.require("k", body.k, min(limits.max_k, limits.max_hits))
+        if body.maps and body.k > _MAX_MAPPED:
+            raise HTTPException(422, f'k may be at most {_MAX_MAPPED} with maps. Give "maps": false.')
         if body.query is not None:
             self.require_texts([body.query], 1, "queries")
+            if not is_utf8(body.query):
+                raise HTTPException(422, "The query has a lone surrogate. Decode it again.")
             if not body.query.strip():
                 raise HTTPException(422, "The query is blank. Give at least a word.")
         self.require("The number of vectors", len(body.vectors or []), limits.max_tokens)
@@ -168,9 +176,15 @@ class _PageServer(Worker):
                     [body.vectors or []], dimension=self.index.dimension, dtype=np.float32, name="vectors"
                 )
                 hits = self.index.search(vectors, body.k, **options)[0]
-            maps = [_maps(hit) if body.maps else None for hit in hits]
-            most = max((float(own.max()) for own in maps if own is not None), default=1.0)
-            results = [_result(hit, own, most) for hit, own in zip(hits, maps, strict=True)]
+            maps = []
+            for hit in hits:
+                if time.perf_counter() - begun > limits.timeout:  # the client has got its 504
+                    raise TimeoutError
+                mapped = body.maps and hit.source.facts.grid is not None
+                maps.append(hit.heatmaps(_MAX_WORDS) if mapped else None)
+            above = [None if own is None else own - own.mean(axis=(1, 2), keepdims=True) for own in maps]
+            most = max((float(own.max()) for own in above if own is not None), default=1.0)
+            results = [_result(*each, most) for each in zip(hits, maps, above, strict=True)]
             words = hits[0].words[:_MAX_WORDS] if hits else []
             answer = PageSearchAnswer(words=words, results=results, seconds=time.perf_counter() - begun)
             return JSONInParts(answer.model_dump())
@@ -191,6 +205,8 @@ class _PageServer(Worker):
 
     def _read_jpeg(self, id: str, width: int) -> bytes:
         """Read the picture of a page from the folder of documents."""
+        if self.root is None:
+            raise HTTPException(404, "Pictures are shown only from a folder that --root or root= names.")
         page = self.index.page(int(id) if id not in self.index and id.isdecimal() else id)
         path = locate(page[0], self.root).resolve()
         if not path.is_relative_to(self.root):
@@ -215,23 +231,18 @@ class _PageServer(Worker):
         return {"status": "ok"}
 
 
-def _maps(hit: PageHit) -> NDArray[np.float32] | None:
-    """Return maps of the query and of each word, (1 + words, rows, columns)."""
-    if hit.source.facts.grid is None:
-        return None
-    words = range(min(len(hit.words), _MAX_WORDS))
-    maps = np.stack([hit.heatmap(), *(hit.heatmap(word) for word in words)])
-    above: NDArray[np.float32] = maps - maps.mean(axis=(1, 2), keepdims=True)
-    return above
-
-
-def _result(hit: PageHit, maps: NDArray[np.float32] | None, most: float) -> PageHitModel:
+def _result(
+    hit: PageHit, maps: NDArray[np.float32] | None, above: NDArray[np.float32] | None, most: float
+) -> PageHitModel:
+    """Return a hit with its maps, and these maps minus their means."""
     coded: list[str] = []
-    if maps is not None:
-        steps = (_STEPS * maps.clip(0, most) / max(most, 1e-9)).astype(np.uint8)
+    boxes: list[tuple[float, float, float, float, float]] = []
+    if maps is not None and above is not None:
+        steps = (_STEPS * above.clip(0, most) / max(most, 1e-9)).astype(np.uint8)
         coded = [b64encode(own.tobytes()).decode() for own in steps]
+        boxes = boxes_of(maps[0], hit.source.facts.lines, _BOXES)
     return PageHitModel(
         id=hit.id, document=hit.page[0], page=hit.page[1], score=hit.score, parts=hit.parts,
         metadata=hit.metadata, grid=None if maps is None else hit.source.facts.grid,
-        map=coded[0] if coded else None, word_maps=coded[1:], boxes=hit.boxes(_BOXES) if coded else [],
+        map=coded[0] if coded else None, word_maps=coded[1:], boxes=boxes,
     )  # fmt: skip

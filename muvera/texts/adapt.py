@@ -42,6 +42,7 @@ from .encoders.windows import Spans
 from .hit import Parts, SearchOptions
 from .protocol import Texts
 from .reranking import rerank_texts
+from .store import TextStore
 from .text_index import TextIndex
 
 # Texts of the index that both models encode for the fit.  100 find up to .04 fewer of
@@ -108,8 +109,15 @@ def adapt(
     model = as_text_encoder(encoder)
     cached = model if isinstance(model, CachedEncoder) else CachedEncoder(model, cache or _IN_MEMORY)
     chosen = _some_texts(index.texts) if texts is None else as_texts(texts)
-    tokens = aligned_tokens(index.encoder, cached, chosen)
-    return AdaptedIndex(AdaptedTexts(index, cached, orthogonal_map(*tokens), candidates), cached)
+    new, old = aligned_tokens(index.encoder, cached, chosen)
+    dimension = index.index.config.dimension if isinstance(index.texts, TextStore) else old.shape[1]
+    if old.shape[1] != dimension:
+        raise ValueError(
+            f"The index has vectors of {dimension} dimensions, but its encoder {index.encoder.name} now gives "
+            f"documents {old.shape[1]}. Load the index with the encoder that made it."
+        )
+    _require_dimension(cached, encode_texts(cached.encode_queries, [chosen[0]]), "queries", new.shape[1])
+    return AdaptedIndex(AdaptedTexts(index, cached, orthogonal_map(new, old), candidates), cached)
 
 
 class AdaptedIndex(TextIndex):
@@ -239,6 +247,7 @@ class AdaptedTexts:
 
     def mapped(self, queries: MultiVectors) -> MultiVectors:
         """Return the new encoder's tokens in the space of the old one."""
+        _require_dimension(self._encoder, queries, "queries", len(self.token_map))
         return MultiVectors(product(np.asarray(queries.tokens, np.float32), self.token_map), queries.offsets)
 
     def rank(self, queries: list[str], encoded: MultiVectors, options: SearchOptions) -> list[Parts]:
@@ -333,6 +342,14 @@ def aligned_tokens(
     sides = zip(*pairs, strict=True)
     new_tokens, old_tokens = (np.concatenate(side).astype(np.float64) for side in sides)
     return new_tokens, old_tokens
+
+
+def _require_dimension(encoder: TextEncoder, encoded: MultiVectors, side: str, dimension: int) -> None:
+    if encoded.dimension != dimension:
+        raise ValueError(
+            f"The encoder {encoder.name} gives {side} {encoded.dimension} dimensions, but {dimension} are "
+            "expected. Give an encoder whose documents and queries have the same dimension."
+        )
 
 
 def _partners(spans: Spans, others: Spans) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

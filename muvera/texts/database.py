@@ -304,7 +304,7 @@ class DocumentDatabase:
             connection = self._settled()
             for identity in ids:
                 query = "SELECT text, metadata FROM documents WHERE id = ?"
-                rows = connection.execute(query, (identity,)).fetchall()
+                rows = connection.execute(query, (identity,)).fetchall() if _is_storable(identity) else []
                 if not rows and missing == "raise":
                     raise KeyError(f"id {identity!r} is not in the index.")
                 for text, metadata in rows:
@@ -631,6 +631,13 @@ def require_ids(ids: Sequence[Any]) -> list[int | str]:
                 f"The id {identity} does not fit into 64 bits. Use the string {str(identity)!r}."
             )
     return list(ids)
+
+
+def _is_storable(identity: object) -> bool:
+    """Return False for an id that no database can have, so SQLite is not asked."""
+    if isinstance(identity, str):
+        return is_utf8(identity)
+    return not isinstance(identity, int) or -(2**63) <= identity < 2**63
 
 
 def _require_utf8(text: str, name: str) -> None:

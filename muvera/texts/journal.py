@@ -81,9 +81,10 @@ class DurableFolder:
         self._requests = SimpleQueue[bool]()
         self._thread: Thread | None = None
         self._journal: BinaryIO | None = None
-        # The unconfirmed change: the journal, its size before the change, and the
-        # number of changed documents.
-        self._pending: tuple[BinaryIO, int, int] | None = None
+        self._last = b""  # the checksum of the journal's last line
+        # The unconfirmed change: the journal, its size before the change, the number of
+        # changed documents, and the checksum of its line.
+        self._pending: tuple[BinaryIO, int, int, bytes] | None = None
         self.lock = FolderLock(path)
 
     @property
@@ -129,9 +130,9 @@ class DurableFolder:
             status = os.fstat(journal.fileno())
             if status.st_nlink == 0:
                 raise OSError("the journal was removed")
-            line = memoryview(_journal_line(rows, deleted))
+            line = memoryview(_journal_line(rows, deleted, self._last))
             documents = len(rows or deleted) + len(line) // _BYTES_PER_DOCUMENT
-            self._pending = journal, status.st_size, documents
+            self._pending = journal, status.st_size, documents, bytes(line[:_DIGITS])
             while line:
                 line = line[journal.write(line) :]
             os.fsync(journal.fileno())
@@ -149,17 +150,18 @@ class DurableFolder:
         """Return the generation's journal, without an incomplete last line."""
         if self._journal is None:
             path = self.path / generation.journal
-            complete = sum(map(len, _complete_lines(journal_content(self.path, generation), path)))
+            lines = _complete_lines(journal_content(self.path, generation), path)
             journal = path.open("ab", buffering=0)
-            journal.truncate(complete)
+            journal.truncate(sum(map(len, lines)))
             sync(self.path)
+            self._last = _last_checksum(lines, path)
             self._journal = journal
         return self._journal
 
     def confirm(self) -> None:
         """Keep the last change."""
         if self._pending is not None:
-            documents = self._pending[2]
+            _, _, documents, self._last = self._pending
             self._pending = None
             before = self.unsaved
             self.unsaved += documents
@@ -172,7 +174,7 @@ class DurableFolder:
         Raise OSError if the journal cannot be written.
         """
         if self._pending is not None:
-            journal, size, _ = self._pending
+            journal, size, *_ = self._pending
             with named_errors(
                 f"The last change was not made, but the journal in {self.path} may still contain it, because "
                 "it could not be written"
@@ -233,11 +235,20 @@ class DurableFolder:
             journal.close()
 
 
-def _checksum(content: bytes) -> bytes:
-    return hashlib.sha256(content).hexdigest()[:_DIGITS].encode("ascii")
+def _last_checksum(lines: list[bytes], path: Path) -> bytes:
+    """Return the checksum of the last line; the name of the journal without lines."""
+    return lines[-1][:_DIGITS] if lines else path.name.encode("ascii", "replace")
 
 
-def _journal_line(rows: Sequence[Row], deleted: Sequence[int | str]) -> bytes:
+def _checksum(content: bytes, last: bytes = b"") -> bytes:
+    """Return the checksum of a line's content and of the checksum of the line before.
+
+    So no line can be missing, and no two lines can be exchanged.
+    """
+    return hashlib.sha256(last + content).hexdigest()[:_DIGITS].encode("ascii")
+
+
+def _journal_line(rows: Sequence[Row], deleted: Sequence[int | str], last: bytes) -> bytes:
     # Value by value, so that other threads can run between long texts.
     lists: dict[str, Iterable[str]] = {"ids": map(json.dumps, [row.id for row in rows] or deleted)}
     if rows and deleted:
@@ -246,31 +257,38 @@ def _journal_line(rows: Sequence[Row], deleted: Sequence[int | str]) -> bytes:
         lists["metadata"] = (row.metadata for row in rows)
     arguments = ", ".join(f'"{name}": [{", ".join(values)}]' for name, values in lists.items())
     content = f'["{"update" if rows else "delete"}", {{{arguments}}}]'.encode("ascii")
-    return b"%s %s\n" % (_checksum(content), content)
+    return b"%s %s\n" % (_checksum(content, last), content)
 
 
 def _complete_lines(content: bytes, path: Path) -> list[bytes]:
     """Return the complete lines of a journal.
 
     Raise IndexFolderError for a damaged line, unless a crash can have left it at the
-    end.
+    end.  Former versions did not include the line before in a checksum: such lines may
+    be at the beginning.
     """
     lines = content.splitlines(keepends=True)
-    complete = [line.endswith(b"\n") and _has_its_checksum(line) for line in lines]
+    complete = [line.endswith(b"\n") for line in lines]
+    last, former = _last_checksum([], path), True
+    for number, line in enumerate(lines):
+        former = former and _has_its_checksum(line, b"")
+        complete[number] &= former or _has_its_checksum(line, last)
+        last = line[:_DIGITS]
     count = complete.index(False) if False in complete else len(lines)
-    if any(complete[count:]) or not _is_torn(b"".join(lines[count:])):
+    last = _last_checksum(lines[:count], path)
+    if any(complete[count:]) or not _is_torn(b"".join(lines[count:]), last):
         raise IndexFolderError(
-            f"{path} is damaged in line {count + 1}. Restore the folder from a copy, or remove that line and "
-            "the lines after it, which loses their changes."
+            f"{path} is damaged in line {count + 1}, or the line before it is missing. Restore the folder from "
+            "a copy, or remove that line and the lines after it, which loses their changes."
         )
     return lines[:count]
 
 
-def _has_its_checksum(line: bytes) -> bool:
-    return line[: _DIGITS + 1] == _checksum(line[_DIGITS + 1 : -1]) + b" "
+def _has_its_checksum(line: bytes, last: bytes) -> bool:
+    return line[: _DIGITS + 1] == _checksum(line[_DIGITS + 1 : -1], last) + b" "
 
 
-def _is_torn(line: bytes) -> bool:
+def _is_torn(line: bytes, last: bytes) -> bool:
     """Return True if a crash can have left this instead of the last line.
 
     A crash leaves the beginning of a line, without the newline at its end.  Blocks of
@@ -278,7 +296,7 @@ def _is_torn(line: bytes) -> bool:
     """
     if b"\0\0" in line or line.endswith(b"\0"):
         return True
-    return b"\n" not in line and not _has_its_checksum(line)
+    return b"\n" not in line and not _has_its_checksum(line, last)
 
 
 def read_journal(content: bytes, path: Path) -> Iterator[TextChange]:

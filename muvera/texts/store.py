@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from threading import RLock
 from typing import Any, TypeVar
 from weakref import WeakMethod
 
@@ -38,6 +38,7 @@ from ..index.searching import SearchPlan
 from ..index.settings import IndexSettings
 from ..utils.checks import as_path, counted
 from ..utils.hints import Hint, Message
+from ..utils.locks import renew_after_fork
 from .database import MEAN, DocumentDatabase, Row, TextDocument, checked_rows
 from .hit import Parts, SearchOptions, add_parts, mean_vectors, promising
 from .journal import DurableFolder, TextChange, join_updates, read_journal
@@ -70,8 +71,15 @@ class TextStore:
         self.get = database.get
         self.select = database.select
         self._folder: DurableFolder | None = None
+        self._renew_locks()
+        renew_after_fork(self)
         with vectors.change() as change:
             change.attach(partial(_write_texts, database))
+
+    def _renew_locks(self) -> None:
+        #: Held by each of the methods that change texts, so that no other thread
+        #: changes anything.
+        self.changing = RLock()
 
     @classmethod
     def build(
@@ -231,14 +239,6 @@ class TextStore:
             similarities.append(dict(zip(found, products.tolist(), strict=True)))
         return similarities
 
-    @property
-    def changing(self) -> AbstractContextManager[object]:
-        """A block in which no other thread changes anything.
-
-        Each of these methods opens one.
-        """
-        return self.vectors.change()
-
     def put(
         self,
         encoded: MultiVectors,
@@ -259,7 +259,7 @@ class TextStore:
         update : bool
             Replace texts with the same ids.
         """
-        with self.vectors.change() as change:
+        with self.changing, self.vectors.change() as change:
             ids = (change.update if update else change.add)(encoded, threads=threads)
             names: list[int | str] = ids.tolist()
             self._commit(change, checked_rows(names, texts, metadata, stored_means(encoded)), names)
@@ -269,12 +269,12 @@ class TextStore:
         """Replace the metadata of stored texts."""
         ids = [document.id for document in documents]
         texts = [document.text for document in documents]
-        with self.vectors.change() as change:
+        with self.changing, self.vectors.change() as change:
             self._commit(change, checked_rows(ids, texts, metadata), [])
 
     def delete(self, ids: list[int | str], missing: Missing) -> None:
         """Delete texts by id."""
-        with self.vectors.change() as change:
+        with self.changing, self.vectors.change() as change:
             change.delete(ids, missing)
             self._commit(change, [], ids)
 
@@ -287,8 +287,10 @@ class TextStore:
         folder = self._folder
         change.warn(5)  # names the line that called a method of TextIndex
 
+        publish = change.publication()
+
         def finish() -> None:  # may be called twice
-            change.commit()
+            publish()
             if folder is not None:
                 folder.confirm()
 
@@ -315,7 +317,8 @@ class TextStore:
 
     def calibrate(self, queries: MultiVectors, threads: int | None) -> None:
         """Calibrate the index of token vectors."""
-        self.vectors.calibrate(queries, threads=threads)
+        with self.changing:
+            self.vectors.calibrate(queries, threads=threads)
 
     def save(self, path: str | os.PathLike[str] | None, overwrite: bool = False) -> None:
         """Save to a folder, by default the open one.
@@ -358,7 +361,7 @@ class TextStore:
             folder.stop()
             self._save_changes()
         finally:
-            with self._vectors.change():  # after a save that still runs
+            with self.changing:  # after a save that still runs
                 folder.close()
 
 

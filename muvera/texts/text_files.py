@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ..utils.checks import counted, url_scheme
 from ..utils.hints import Argument, Message
@@ -36,6 +36,8 @@ class TextFile(NamedTuple):
     ids: list[int | str] | None  #: None if the file has no ids.
     metadata: list[dict[str, Any]]  #: One for each text; empty without other columns.
     empty_rows: int = 0  #: Number of CSV rows of blank cells, which are skipped.
+    repeats: int = 0  #: Number of rows left out because of `duplicates`.
+    remarks: tuple[str, ...] = ()  #: Sentences on CSV columns that are text despite many numbers.
 
 
 def read_texts(
@@ -44,6 +46,8 @@ def read_texts(
     id: str | None = None,
     metadata: Sequence[str] | None = None,
     *,
+    title: str | None = None,
+    duplicates: Literal["skip", "last"] | None = None,
     optional_text: bool = False,
 ) -> TextFile:
     """Read a text file.
@@ -61,6 +65,10 @@ def read_texts(
     metadata : sequence of str, optional
         Columns or keys of the metadata.  Default: all other ones and the title; an
         object "metadata" is merged into them.
+    title : str, optional
+        Column or key of the title; it becomes "title" in the metadata.
+    duplicates : {"skip", "last"}, optional
+        Of rows with the same id, keep the first or the last one.  Default: refuse them.
     optional_text : bool
         Accept a file of ids and metadata without texts.
 
@@ -88,13 +96,14 @@ def read_texts(
     content = _content(path)
     kind = path.suffix.lower()
     empty_rows = 0
+    remarks: tuple[str, ...] = ()
     text_columns = tuple(text) or _DEFAULT_TEXT
     id_columns = ("id", "_id") if id is None else (id,)
     if kind in (".csv", ".tsv"):
         all_rows = list(_csv_rows(path, content))
         rows = [placed for placed in all_rows if placed[0]]
         empty_rows = len(all_rows) - len(rows)
-        for column in (*text, *([id] if id else []), *(metadata or [])):
+        for column in (*text, *([id] if id else []), *([title] if title else []), *(metadata or [])):
             if rows and column not in rows[0][0]:
                 known = ", ".join(rows[0][0])
                 raise ValueError(
@@ -108,25 +117,55 @@ def read_texts(
                     f" (columns: {', '.join(rows[0][0])}).",
                 )
             )
-        _convert_numbers(rows, {*text_columns, *id_columns, "metadata"})
+        others = {*text_columns, *id_columns, "metadata", *([title] if title else [])}
+        remarks = tuple(_convert_numbers(rows, others))
     else:
         rows = list(_other_rows(path, content, kind))
     if not rows:
         raise ValueError(f"{path} has no texts. Give another file.")
-    documents = [_document(row, place, text_columns, id_columns, metadata) for row, place in rows]
+    documents = [_document(row, place, text_columns, id_columns, title, metadata) for row, place in rows]
     ids, contents, values = map(list, zip(*documents, strict=True))
     names = _all_or_none(ids, rows, "id", id_columns, id is None)
     texts = _all_or_none(contents, rows, "text", text or ["text"], optional_text)
-    first: dict[Any, str] = {}
     for name, (_, place) in zip(names or [], rows, strict=False):
-        if first.setdefault(name, place) is not place:
-            raise ValueError(f"{place} has the id {name!r} of {first[name]}. Give each text its own id.")
         if names and type(name) is not type(names[0]):
             raise ValueError(
                 f"{place} has the id {name!r}, but {rows[0][1]} has {names[0]!r}: an id is a number in "
                 "all rows or in none. Write all as strings."
             )
-    return TextFile(texts, names, values, empty_rows)
+    kept = _kept_rows(names or [], rows, duplicates)
+    if kept is None:
+        return TextFile(texts, names, values, empty_rows, 0, remarks)
+    texts, names = (None if column is None else [column[i] for i in kept] for column in (texts, names))
+    kept_values = [values[i] for i in kept]
+    return TextFile(texts, names, kept_values, empty_rows, len(rows) - len(kept), remarks)
+
+
+def _kept_rows(
+    names: list[Any], rows: list[_PlacedRow], duplicates: Literal["skip", "last"] | None
+) -> list[int] | None:
+    """Return the rows to keep, one for each id; None if no id is repeated.
+
+    Raise ValueError for repeated ids without `duplicates`.
+    """
+    first: dict[Any, int] = {}
+    last: dict[Any, int] = {}
+    for i, name in enumerate(names):
+        first.setdefault(name, i)
+        last[name] = i
+    count = len(names) - len(first)
+    if not count:
+        return None
+    if duplicates is not None:
+        return sorted((first if duplicates == "skip" else last).values())
+    row = next(i for i, name in enumerate(names) if first[name] != i)
+    repeated = f"{rows[row][1]} has the id {names[row]!r} of {rows[first[names[row]]][1]}"
+    others = f", and {counted(count - 1, 'other row')} also repeat{'s' * (count == 2)} an id" * (count > 1)
+    raise ValueError(
+        Message(
+            f"{repeated}{others}. Give each text its own id, or ", Argument("duplicates", "skip"), " or last."
+        )
+    )
 
 
 def _all_or_none(
@@ -216,13 +255,24 @@ def _csv_rows(path: Path, content: str) -> Iterator[_PlacedRow]:
         raise ValueError(f"{path}, line {start} is not CSV: {error}.{fix}") from None
 
 
-def _convert_numbers(rows: list[_PlacedRow], others: set[str]) -> None:
+def _convert_numbers(rows: list[_PlacedRow], others: set[str]) -> Iterator[str]:
     """Remove the empty cells of CSV, and convert columns that contain only numbers.
 
-    The columns `others` stay as they are.
+    The columns `others` stay as they are.  Yield a sentence for each column that stays
+    text although most of its cells are numbers.
     """
     for name in [name for name in (rows[0][0] if rows else []) if name not in others]:
-        is_number = all(_NUMBER.fullmatch(row[name]) for row, _ in rows if row[name].strip())
+        filled = [(row[name], place) for row, place in rows if row[name].strip()]
+        words = [(cell, place) for cell, place in filled if not _NUMBER.fullmatch(cell)]
+        is_number = not words
+        # Digits that are no number, such as 007, show that the column contains codes.
+        if name and 0 < 2 * len(words) < len(filled) and not any(cell.isdecimal() for cell, _ in words):
+            cell, place = words[0]
+            yield (
+                f"The column {name!r} is stored as text, because {len(words):,} of its {len(filled):,} "
+                f"values are not numbers, such as {cell!r} ({place}). Conditions like $gte need numbers: "
+                "leave these cells empty."
+            )
         for row, _ in rows:
             cell = row.pop(name)
             if name and cell.strip():
@@ -237,7 +287,12 @@ def _parsed(content: str, place: str) -> Any:
 
 
 def _document(
-    row: object, place: str, text: tuple[str, ...], ids: tuple[str, ...], metadata: Sequence[str] | None
+    row: object,
+    place: str,
+    text: tuple[str, ...],
+    ids: tuple[str, ...],
+    title: str | None,
+    metadata: Sequence[str] | None,
 ) -> tuple[int | str | None, str | None, dict[str, Any]]:
     """Return the id, the text and the metadata of a row."""
     row = {text[-1]: row} if isinstance(row, str) else row
@@ -262,7 +317,8 @@ def _document(
     if not isinstance(inner, dict):
         raise ValueError(f"{place}: metadata must be an object, got {type(inner).__name__}.")
     others = {**row, **inner}
+    named = {} if title is None or others.get(title) in (None, "") else {"title": others[title]}
     if metadata is not None:
-        return name, content, {key: others[key] for key in metadata if key in others}
-    used = {*text, *ids} - {*inner} - ({"title"} if row.get("title") else set())
-    return name, content, {key: value for key, value in others.items() if key not in used}
+        return name, content, {**{key: others[key] for key in metadata if key in others}, **named}
+    used = {*text, *ids, *([title] if title else [])} - {*inner} - ({"title"} if row.get("title") else set())
+    return name, content, {**{key: value for key, value in others.items() if key not in used}, **named}

@@ -610,6 +610,9 @@ class TextIndex:
         TypeError, ValueError
             As for :meth:`search`, or if the encoder cannot map tokens to characters.
         """
+        unknown = sorted(set(options) - set(SearchKeywords.__annotations__))
+        if unknown:
+            raise TypeError(f"search_sentences() has no argument {unknown[0]!r}. See TextIndex.search.")
         chosen = self._weighted(SearchOptions(k, **options, passage=passage_length(self._encoder)))
         more_texts = replace(chosen, k=min(chosen.num_candidates, _TEXTS_PER_SENTENCE * k))
         texts = as_texts(queries, "queries")
@@ -674,6 +677,8 @@ class TextIndex:
         """
         if not isinstance(query, str):
             raise TypeError(f"query must be a string, got {given(query)}.")
+        if isinstance(texts, str):
+            raise TypeError(f"texts must be several strings, got one: {texts!r:.80}. Put it into a list.")
         contents = as_texts(texts)
         if k is not None:
             require_int("k", k, 1)

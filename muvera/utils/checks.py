@@ -54,21 +54,25 @@ def url_scheme(text: str) -> str | None:
     return None if url is None else url[1] or url[2]
 
 
-def as_path(path: str | os.PathLike[str], name: str = "path") -> Path:
-    """Return the path of a folder, which need not exist.
+def as_path(path: str | os.PathLike[str], name: str = "path", kind: str = "folder") -> Path:
+    """Return the path of a folder or file, which need not exist.
 
-    Raise TypeError if `path` is not a path, and ValueError if it is empty or a URL.
+    Messages call the argument `name`, and what it must be `kind`.  Raise TypeError if
+    `path` is not a path, and ValueError if it is empty or a URL.
     """
     if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"{name} must be a string or a Path, got {given(path)}. Give the path of a folder.")
+        raise TypeError(f"{name} must be a string or a Path, got {given(path)}. Give the path of a {kind}.")
     if not os.fspath(path):
-        raise ValueError(f"{name} must be a folder, got an empty string. Give the path of a folder.")
+        raise ValueError(f"{name} must be a {kind}, got an empty string. Give the path of a {kind}.")
     scheme = url_scheme(os.fspath(path))
     if scheme is not None:  # the URL can contain a password, so the message does not show it
-        raise ValueError(
-            f"{name} must be a folder, got a URL of {scheme}. Write a folder and copy it with muvera load "
-            "FOLDER --to URL, or open the URL with TextIndex.open or EngineIndex."
-        )
+        advice = f"Give the path of a {kind}."
+        if kind == "folder":
+            advice = (
+                "Write a folder and copy it with muvera load FOLDER --to URL, or open the URL with "
+                "TextIndex.open or EngineIndex."
+            )
+        raise ValueError(f"{name} must be a {kind}, got a URL of {scheme}. {advice}")
     return Path(path)
 
 
@@ -172,6 +176,8 @@ def needing(library: str, extra: str, purpose: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # compiled modules hide it
+            raise KeyboardInterrupt from error
         raise missing_extra(library, extra, purpose, f"importing it fails ({error})") from error
 
 

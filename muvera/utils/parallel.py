@@ -222,11 +222,14 @@ def listening(listener: Callable[[str], object]) -> Iterator[None]:
 
 
 @contextmanager
-def stage(name: str) -> Iterator[None]:
-    """Report to the listener, if one is set, that a block is the stage `name`."""
+def stage(name: str) -> Iterator[Callable[[float], object]]:
+    """Report to the listener, if one is set, that a block is the stage `name`.
+
+    Yield a function that also reports the share of the stage that is done.
+    """
     listener = _LISTENER.get()
     listener(name)
     try:
-        yield
+        yield lambda share: listener(f"{name} {share:.0%}")
     finally:
         listener("")

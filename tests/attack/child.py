@@ -18,6 +18,7 @@ from builders.text_encoders import HashEncoder
 
 from muvera import MultiVectors, MuveraIndex, TextIndex, load_encoder
 from muvera.convert import read
+from muvera.distributed.shards import open_shards
 
 #: Limits for one sample: processor seconds, seconds and bytes of address space.
 PROCESSOR_SECONDS, SECONDS, MEMORY = 20, 300, 6 << 30
@@ -34,6 +35,11 @@ def use(path: Path) -> None:
         for encode in (encoder.encode_documents, encoder.encode_queries):
             vectors = encode(arrays, threads=1)
             assert vectors.dtype == np.float32 and vectors.ndim == 2
+    elif (path / "shards.json").exists():
+        shards = open_shards(path)
+        for name in shards.names:
+            use(path / name)
+        assert len({id for name in shards.names for id in MuveraIndex.load(path / name)}) == 5, "other ids"
     elif (path / "manifest.json").exists() and list(path.rglob("texts.sqlite")):
         texts = TextIndex.load(path, HashEncoder(4))
         texts.search("a cat", k=3)

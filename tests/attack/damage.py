@@ -18,7 +18,7 @@ from attack.samples import make_sample
 
 #: Samples whose libraries in C, C++ or Rust can crash or hang on damage;
 #: ``isolated=True`` limits that.
-NATIVE = ("arrow_file", "arrow_stream", "hdf5", "lancedb", "parquet", "zarr")
+NATIVE = ("arrow_file", "arrow_stream", "duckdb", "hdf5", "lancedb", "parquet", "zarr")
 
 #: A folder in memory, where it exists: reading from it is several times faster.
 MEMORY = Path("/dev/shm")

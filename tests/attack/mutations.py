@@ -382,12 +382,12 @@ def change_table(content: bytes, rng: random.Random) -> bytes:
 
 
 def change_journal(content: bytes, rng: random.Random) -> bytes:
-    """Change the JSON of a journal's line, and write its checksum before it."""
-    lines = content.splitlines()
+    """Change the JSON of a journal's line, and write the checksums of all lines."""
+    lines = [line.partition(b" ")[2] for line in content.splitlines()]
     at = rng.randrange(len(lines))
-    body = b" ".join(change_json(lines[at].partition(b" ")[2], rng).splitlines())
-    lines[at] = hashlib.sha256(body).hexdigest()[:16].encode() + b" " + body
-    return b"".join(line + b"\n" for line in lines)
+    lines[at] = b" ".join(change_json(lines[at], rng).splitlines())
+    digits = [hashlib.sha256(line).hexdigest()[:16].encode() for line in lines]  # a former journal
+    return b"".join(b"%s %s\n" % pair for pair in zip(digits, lines, strict=True))
 
 
 INSIDE: tuple[tuple[str, tuple[Damage, ...]], ...] = (

@@ -33,8 +33,10 @@ from builders.text_encoders import HashEncoder
 
 from muvera import MultiVectors, TextIndex
 from muvera.convert import convert
+from muvera.distributed.shards import prepare, write_shard
 from muvera.fde.config import FDEConfig
 from muvera.fde.encoder import FDEEncoder
+from muvera.index.settings import IndexSettings
 
 NAMES, DIMENSION = ("a", "b", "c", "d", "é"), 4
 DOCUMENTS = MultiVectors.from_flat(
@@ -129,6 +131,27 @@ def table(place: Path) -> Path:
         connection.executemany("INSERT INTO docs VALUES (?, ?)", cells)
         connection.commit()
     return place / "a.sqlite"
+
+
+def duckdb(place: Path) -> Path:
+    with pytest.importorskip("duckdb").connect(str(place / "a.duckdb")) as connection:
+        connection.execute("CREATE TABLE docs (id VARCHAR, tokens FLOAT[][])")
+        cells = [
+            (name, tokens.tolist()) for name, tokens in zip(NAMES, DOCUMENTS, strict=True) if len(tokens)
+        ]
+        connection.executemany("INSERT INTO docs VALUES (?, ?)", cells)
+    return place / "a.duckdb"
+
+
+def shards(place: Path) -> Path:
+    converted(place, "parquet")
+    encoder = FDEEncoder(FDEConfig.preset("mean", DIMENSION))
+    made = prepare(
+        place / "a.parquet", encoder.fit(DOCUMENTS), place / "shards", 2, IndexSettings.of(tokens="2bit")
+    )
+    for name in made.names:
+        write_shard(str(made.root), name, 1)
+    return made.root
 
 
 def byaldi(place: Path) -> Path:
@@ -227,6 +250,8 @@ SAMPLES: dict[str, Callable[[Path], Path]] = {
     "arrow_file": partial(arrow, stream=False),
     "arrow_stream": partial(arrow, stream=True),
     "zarr": zarr,
+    "duckdb": duckdb,
+    "shards": shards,
     "hdf5": hdf5,
     **{f"index_{name}": partial(copied, folder=FOLDER / name) for name in CASES},
     "texts": texts,

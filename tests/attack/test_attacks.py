@@ -19,6 +19,7 @@ from builders.indexes import WAYS
 
 from attack.changes import Changes
 from attack.cut_short import CASES, interrupt
+from attack.oracle import MODELS, SOME, operate
 from attack.processes import run_alone
 from attack.server_limits import SHAPES
 
@@ -80,6 +81,30 @@ def test_a_read_only_disk_is_named(disk: Path | None) -> None:
     if disk is None:
         pytest.skip("a disk cannot be mounted here")
     run_alone("full_disk", "write_read_only", disk)
+
+
+@pytest.mark.parametrize("name", MODELS if LONG else SOME)
+def test_random_operations_give_what_a_plain_model_gives(name: str) -> None:
+    count = 2000 if LONG else 25
+    assert operate(name, count) == (count, [])
+
+
+@linux
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_killed_texts_index_continues(overwrite: bool) -> None:
+    kills, faults = run_alone("continued", "kill_texts_index", 1 if LONG else 23, overwrite)
+    assert kills > 2 and faults == []
+
+
+@linux
+def test_many_requests_need_no_more_memory_handles_and_threads() -> None:
+    pytest.importorskip("uvicorn", reason="the serve extra is not installed")
+    count = 20_000 if LONG else 200
+    found = run_alone("many_requests", "send", count, False)
+    print(found)
+    assert found["handles"][-1] <= found["handles"][1] + 2
+    assert found["threads"][-1] <= found["threads"][1] + 2
+    assert found["MB"][-1] < found["MB"][1] + 30
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -2,6 +2,7 @@
 
 from long_attack import Attack, attacks
 
+from attack.oracle import MODELS
 from attack.processes import run_alone
 from attack.samples import SAMPLES
 
@@ -18,6 +19,9 @@ def test_the_long_attack_has_its_size() -> None:
     assert total("kill_writers", 0) >= 500
     assert total("interrupt_some", 1) >= 2_000
     assert total("damage_alone", 1) >= 50_000
+    assert {count for _, count in arguments("operate")} == {2_000}
+    assert [name for name, _ in arguments("operate")] == list(MODELS)
+    assert arguments("send") == [(20_000, False)]
     assert [name for name, _ in arguments("damage_alone")] == list(SAMPLES)
     assert [each[0] for each in arguments("crowd")] == [600]
     assert arguments("slow_readers") == [(100,)]

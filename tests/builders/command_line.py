@@ -1,13 +1,15 @@
 """Call ``muvera`` in this process, and small collections for it."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 from typer.testing import CliRunner
 
 from muvera import MultiVectors
-from muvera.cli import app
+from muvera.cli import app, printing
 
 #: Names of the commands.
 COMMANDS = tuple(command.name or "" for command in app.registered_commands)
@@ -37,6 +39,13 @@ def fails(*arguments: object) -> str:
     assert (code, out) == (2, ""), (code, out, err)
     assert err.startswith("muvera: error: ") and err.count("\n") == 1, err
     return err
+
+
+def set_terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    """Make standard output a terminal of this width; standard error stays a log."""
+    stdout, stderr = (SimpleNamespace(isatty=lambda answer=answer: answer) for answer in (True, False))
+    monkeypatch.setattr(printing, "sys", SimpleNamespace(stdout=stdout, stderr=stderr))
+    monkeypatch.setenv("COLUMNS", str(columns))
 
 
 def some_texts(count: int = 30, dimension: int = 16, seed: int = 0, ids: bool = True) -> MultiVectors:

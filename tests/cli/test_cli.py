@@ -4,6 +4,8 @@ import atexit
 import errno
 import gc
 import os
+import re
+import struct
 import subprocess
 import sys
 import time
@@ -128,6 +130,27 @@ def test_errors_name_options(error: Exception, line: str) -> None:
     assert one_line(error, {"max_bytes": "--max-bytes", "k": "--k", "option": "--option"}) == line
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_output_fits_the_terminal_and_is_whole_in_a_pipe() -> None:
+    import fcntl
+    import pty
+    import termios
+
+    program = "from muvera.cli.printing import wrapped; print(wrapped('word ' * 40))"
+    reader, writer = pty.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    environment["PYTHONPATH"] = str(ROOT)
+    command = [sys.executable, "-c", program]
+    subprocess.run(command, check=True, stdout=writer, stderr=writer, env=environment)
+    shown = os.read(reader, 4096).decode().split("\r\n")
+    os.close(reader)
+    os.close(writer)
+    assert len(shown) > 3 and max(map(len, shown)) <= 60
+    piped = subprocess.run(command, check=True, stdout=subprocess.PIPE, env={**environment, "COLUMNS": "60"})
+    assert piped.stdout.decode().count("\n") == 1
+
+
 def test_a_progress_bar_moves_during_a_long_step(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -152,6 +175,40 @@ def test_a_progress_bar_moves_during_a_long_step(
             assert drawn("learning")
 
 
+def test_a_log_gets_a_line_each_interval(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(printing, "_NOTE_SECONDS", 0.05)
+
+    def logged(pattern: str) -> bool:
+        capsys.readouterr()
+        deadline, found = time.monotonic() + 20, None
+        while found is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+            found = re.search(pattern, capsys.readouterr().err, re.MULTILINE)
+        return found is not None
+
+    with progress_bar(4000, "texts", "encoding") as advance:
+        assert logged(r"^encoding, after \d+ s$")
+        advance(1000)
+        assert logged(r"^encoding: 1,000 of 4,000 texts \(25%\), about \d+ s left$")
+        advance(3000)
+        assert logged(r"^finishing, after \d+ s$")
+
+
+def test_compiling_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import numba
+
+    monkeypatch.setattr(printing, "_NOTE_SECONDS", 0.001)
+    with progress_bar(None, "texts", "encoding"):
+        numba.njit(lambda number: number + 1)(1)
+        while "compiling, after" not in capsys.readouterr().err:
+            numba.njit(lambda number: number + 1)(1)
+        capsys.readouterr()
+        time.sleep(0.05)
+        assert "encoding, after" in capsys.readouterr().err
+
+
 def test_a_step_of_unknown_length_shows_its_clock_alone(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -160,6 +217,16 @@ def test_a_step_of_unknown_length_shows_its_clock_alone(
         pass
     drawn = capsys.readouterr().err
     assert "fitting: [00:00]" in drawn and "texts/s" not in drawn
+
+
+def test_shells_complete_commands() -> None:
+    environment = {"_MUVERA_COMPLETE": "complete_bash", "COMP_WORDS": "muvera texts sea", "COMP_CWORD": "2"}
+    program = "from muvera.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+    )  # fmt: skip
+    assert done.stdout.split() == ["search"], done.stderr
 
 
 def test_a_program_rarely_searches_for_garbage(monkeypatch: pytest.MonkeyPatch) -> None:

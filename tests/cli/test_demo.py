@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 import pytest
-from builders.command_line import muvera
+from builders.command_line import muvera, set_terminal
 
 from muvera.cli import demo as command
 from muvera.data.demo_sample import load_demo_sample
@@ -14,8 +14,10 @@ SAMPLE = load_demo_sample()
 
 @pytest.fixture(scope="module")
 def demo() -> tuple[str, str]:
-    """Output and remarks of the demo."""
-    code, out, err = muvera("demo")
+    """Output on a terminal of 80 columns, and remarks, of the demo."""
+    with pytest.MonkeyPatch.context() as patch:
+        set_terminal(patch, 80)
+        code, out, err = muvera("demo")
     assert code == 0
     return out, err
 
@@ -31,7 +33,7 @@ def test_the_first_answer_of_each_shown_question_is_right(demo: tuple[str, str])
     shown = [question for question in SAMPLE.query_texts if f"\n{question}\n 1  " in demo[0]]
     assert len(shown) == 3
     for question in shown:
-        first = demo[0].partition(f"\n{question}\n 1  ")[2].split()[0]
+        first = demo[0].partition(f"\n{question}\n 1  ")[2].split("\n    ", 2)[1].strip()
         assert first in SAMPLE.relevant[SAMPLE.query_texts.index(question)]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders.command_line import answer, fails, muvera, some_texts
+from builders.command_line import answer, fails, muvera, set_terminal, some_texts
 from builders.paths import ROOT
 from builders.text_encoders import HashEncoder
 
@@ -83,6 +83,34 @@ def test_an_encoder_is_fitted_on_all_batches(
     assert MuveraIndex.load(tmp_path / "tiny").config == FDEConfig.preset("fde", 16, **TINY)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("index", "DOCS", "URL"),
+        ("encode", "DOCS", "URL"),
+        ("encode", "DOCS", "vectors", "--save-encoder", "URL"),
+        ("convert", "DOCS", "URL"),
+        ("convert", "DOCS", "URL", "--to", "npz"),
+        ("tune", "DOCS", "--out", "URL"),
+        ("texts", "index", "TEXTS", "URL"),
+        ("pages", "index", "TEXTS", "URL"),
+        ("pages", "search", "INDEX", "words", "--pictures", "URL"),
+    ],
+    ids=lambda command: " ".join(command),
+)
+def test_a_url_as_output_leaves_no_password_behind(
+    command: tuple[str, ...], docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither in a message nor as a folder of that name."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    (tmp_path / "a.txt").write_text("text")
+    places: dict[str, object] = {"DOCS": docs, "TEXTS": tmp_path / "a.txt"}
+    error = fails(*(places.get(part, part.replace("URL", "postgresql://u:secret@h/d")) for part in command))
+    assert "got a URL of postgresql" in error and "secret" not in error
+    assert list((tmp_path / "work").iterdir()) == []
+
+
 def test_bad_options_and_sources(docs: Path, tmp_path: Path) -> None:
     (tmp_path / "list.json").write_text("[]")
     for arguments, text in (
@@ -96,12 +124,7 @@ def test_bad_options_and_sources(docs: Path, tmp_path: Path) -> None:
         assert text in fails("index", docs, tmp_path / "out", "--exact-tokens", 0, *arguments)
     assert "OUT must be a folder" in fails("index", docs, "lancedb:x#y")
     url = "postgresql://u:secret@h/d"
-    for command in (
-        ("encode", docs, url),
-        ("index", url, "x"),
-        ("info", url),
-        ("serve", url),
-    ):
+    for command in (("index", url, "x"), ("info", url), ("serve", url)):
         error = fails(*command)
         assert "must be a folder" in error and "secret" not in error
     assert "A URL of postgresql is not a file. Give CSV" in fails("texts", "index", url, "x")
@@ -171,12 +194,13 @@ def test_info_of_texts_and_encoders(docs: Path, tmp_path: Path) -> None:
     assert answer("info", tmp_path / "encoder")["encoder"]["vector_dimension"] == 512
 
 
-def test_info_surveys_embeddings_with_full(docs: Path) -> None:
+def test_info_surveys_embeddings_with_full(docs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     count = some_texts().num_tokens
     facts = answer("info", docs, "--full")
     assert (facts["kind"], facts["format"], facts["lossy"]) == ("embeddings", "npy", False)
     assert (facts["documents"], facts["tokens"], facts["dimension"]) == (30, count, 16)
     assert facts["survey"]["read"]["empty_documents"] == 1 and facts["survey"]["read"]["normalized"] is True
+    set_terminal(monkeypatch, 80)
     out = muvera("info", docs, "--full")[1]
     assert "normalized, 1 empty document" in " ".join(out.split())
     assert max(map(len, out.splitlines()[1:])) <= 80  # the first line has the path

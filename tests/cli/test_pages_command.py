@@ -11,7 +11,7 @@ from builders.command_line import answer, muvera
 from builders.pages import DIMENSION, GRID, GreyEncoder, write_pdf
 
 from muvera import PageIndex
-from muvera.cli.pages.index import _clock
+from muvera.cli.printing import clock
 from muvera.pages import Page, encoders, indexing, pictures
 
 pytest.importorskip("pypdfium2")
@@ -122,4 +122,11 @@ def test_an_interrupt_keeps_pages(index: Path, tmp_path: Path, monkeypatch: pyte
 
 
 def test_durations_are_short() -> None:
-    assert [_clock(seconds) for seconds in (40, 300, 7500)] == ["40 s", "5 min", "2 h 5 min"]
+    assert [clock(seconds) for seconds in (40, 300, 7500)] == ["40 s", "5 min", "2 h 5 min"]
+
+
+def test_info_describes_a_page_index(index: Path) -> None:
+    facts = answer("info", index)
+    assert (facts["kind"], facts["pages"], facts["encoder"]) == ("page index", 2, "grey")
+    code, printed, _ = muvera("info", index)
+    assert code == 0 and "num simhash projections " in printed

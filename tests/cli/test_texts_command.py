@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from builders.command_line import answer, fails, muvera, some_texts
+from builders.command_line import answer, fails, muvera, set_terminal, some_texts
 from builders.text_encoders import LIMIT, HashEncoder, ShortModel
 from typer.testing import CliRunner
 
@@ -75,7 +75,44 @@ def test_search_of_sentences(index: Path) -> None:
     assert hit["id"] == "b" and set(hit["parts"]) == {"maxsim", "text"}
 
 
-def test_search_explains_within_80_columns(index: Path) -> None:
+LONG = "/".join(["a-folder-with-a-long-name"] * 5) + "?title=All the words of a rather long path"
+
+
+@pytest.mark.parametrize("width", [20, 80, 300])
+def test_without_a_terminal_no_line_is_wrapped_or_cut(
+    width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For any width in the environment, also of code and of long texts."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    text = "def f():\n    return {}  # two  spaces\n\n" + "many words " * 100 + "end"
+    row = {"id": "p", "title": LONG, "text": text, "place": LONG}
+    source, folder = tmp_path / "p.json", tmp_path / LONG.replace("/", "-")
+    source.write_text(json.dumps([row]))
+    assert muvera("texts", "index", source, folder, "--text", "text", *HASH)[1].count("\n") == 1
+    found, got, listed = (
+        muvera("texts", *arguments)[1]
+        for arguments in (("search", folder, "many", *HASH), ("get", folder, "p"), ("list", folder))
+    )
+    whole = "\n".join(line and f"    {line}" for line in text.splitlines())
+    assert whole in found and found.startswith(f" 1  {LONG}  ")
+    assert f"\n    place: {LONG}\n{whole}\n" in got
+    assert listed == f"p  {LONG}\n"
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_on_a_terminal_every_line_fits(index: Path, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    set_terminal(monkeypatch, width)
+    for arguments in (
+        ("search", index, "red apple", *HASH, "--explain"),
+        ("get", index, "a"),
+        ("list", index),
+    ):
+        lines = muvera("texts", *arguments)[1].splitlines()
+        assert lines and max(len(line) for line in lines) <= width
+
+
+def test_search_explains_within_80_columns(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_terminal(monkeypatch, 80)
     code, out, _ = muvera("texts", "search", index, "red apple", *HASH, "--explain")
     assert code == 0 and "red=red 1.00, apple=apple 1.00" in " ".join(out.split())
     assert max(map(len, out.splitlines())) <= 80
@@ -95,7 +132,7 @@ def test_list(index: Path) -> None:
     assert documents(index, "--where", '{"title": "Colors"}') == {
         "b": ("Colors\nA green pear.", {"title": "Colors", "year": 2015})
     }
-    assert list(documents(index, "--limit", 1, "--offset", 1)) == ["b"]
+    assert list(documents(index, "-k", 1, "--offset", 1)) == ["b"]
     assert muvera("texts", "list", index, "--offset", 9)[2] == "0 of 3 texts\n"
 
 
@@ -131,7 +168,10 @@ def test_a_condition_that_cannot_match_is_explained(index: Path, tmp_path: Path)
     )
 
 
-def test_wide_characters_fill_two_columns(index: Path, tmp_path: Path) -> None:
+def test_wide_characters_fill_two_columns(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_terminal(monkeypatch, 80)
     title, text = "\u679c\u7269" * 60, "\u308a\u3093\u3054" * 50
     (tmp_path / "wide.json").write_text(json.dumps([{"id": "w", "title": title, "text": text}]), "utf-8")
     assert muvera("texts", "add", index, tmp_path / "wide.json", *HASH)[0] == 0
@@ -297,6 +337,45 @@ def test_empty_rows_of_csv_are_counted(index: Path, tmp_path: Path) -> None:
     assert "has no column 'text'. Choose a column with --text COLUMN" in fails(
         "texts", "add", *given[:2], *HASH
     )
+
+
+def test_a_column_of_many_numbers_that_stays_text_is_named(tmp_path: Path) -> None:
+    """Otherwise conditions such as $gte find nothing, without a reason."""
+    rows = ["1999,one,001", "n/a,two,20", "2001,three,30", "2015,four,40"]
+    (tmp_path / "a.csv").write_text("\n".join(["year,text,code", *rows]))
+    code, _, err = muvera("texts", "index", tmp_path / "a.csv", tmp_path / "index", *HASH)
+    assert code == 0 and err.count("warning") == 1
+    assert "column 'year' is stored as text, because 1 of its 4 values are not numbers" in err
+    assert f"such as 'n/a' ({tmp_path / 'a.csv'}, line 3)" in err
+
+
+@pytest.mark.parametrize(
+    ("choice", "kept"), [("skip", ["one", "two", "four"]), ("last", ["two", "four", "five"])]
+)
+def test_repeated_ids_are_counted_and_can_be_left_out(choice: str, kept: list[str], tmp_path: Path) -> None:
+    rows = ["a,one", "b,two", "a,three", "c,four", "a,five"]
+    (tmp_path / "a.csv").write_text("\n".join(["id,text", *rows]))
+    given = ("texts", "index", tmp_path / "a.csv", tmp_path / "index", *HASH)
+    error = fails(*given)
+    assert "line 4 has the id 'a' of" in error and "1 other row also repeats an id" in error
+    assert "--duplicates skip or last" in error
+    assert "2 rows of" in muvera(*given, "--duplicates", choice)[2]
+    assert [text for text, _ in documents(tmp_path / "index").values()] == kept
+
+
+def test_hits_show_a_title_column_or_a_name_or_the_first_line(tmp_path: Path) -> None:
+    rows = [
+        {"id": 1, "text": "First line.\nAnd a pear.", "heading": ""},
+        {"id": 2, "text": "A pear in a garden.", "name": "Garden"},
+        {"id": 3, "text": "A pear on a table.", "name": "Other", "heading": "Table"},
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    given = ("texts", "index", tmp_path / "a.json", tmp_path / "index", *HASH, "--title", "heading")
+    assert muvera(*given)[0] == 0
+    out = muvera("texts", "search", tmp_path / "index", "pear", *HASH)[1]
+    shown = dict(re.findall(r"^ \d  (.*?)  \d.*\n    (\d)$", out, re.MULTILINE))
+    assert shown == {"First line.": "1", "Garden": "2", "Table": "3"}
+    assert documents(tmp_path / "index")[3][1] == {"name": "Other", "title": "Table"}
 
 
 def test_a_question_must_be_utf8(index: Path) -> None:

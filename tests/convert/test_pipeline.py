@@ -5,6 +5,7 @@ A target is complete or absent.
 
 import errno
 import pickle
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from builders.token_collections import collection
 from muvera.convert import convert, formats, open_source, read, registry
 from muvera.convert.parsing import RefusedPickleError
 from muvera.convert.pipeline import WRITERS
-from muvera.convert.registry import READERS, find_reader
+from muvera.convert.registry import ENDINGS, READERS, find_reader
 from muvera.convert.sources import ReadError, Source, naming_errors
 from muvera.data.multivectors import MultiVectors
 
@@ -215,3 +216,20 @@ def test_errors_become_sentences(error: BaseException, kind: type[Exception], me
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), ImportError("pip install it")])
 def test_other_errors_pass(error: BaseException) -> None:
     assert raised(error) is error
+
+
+@pytest.mark.parametrize("to", ["npy", "npz", "plaid"])
+@pytest.mark.parametrize("name", ["out.h5", "out.PT", "out.json", "out.duckdb"])
+def test_an_ending_of_another_format_is_refused(to: str, name: str, tmp_path: Path) -> None:
+    """Otherwise a folder is called out.h5."""
+    with pytest.raises(ValueError, match=r"out.*has the ending .* but would be .*choose among npy, npz"):
+        convert(DOCUMENTS, tmp_path / name, to)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_ending_that_readers_name_is_known() -> None:
+    """The descriptions name files and folders by their endings."""
+    texts = [f"{reader.description} {reader.example}" for reader in READERS.values()]
+    named = {ending for text in texts for ending in re.findall(r"(?<=[ (])\.[a-z]\w+\b", text)}
+    internal = {".zgroup", ".byaldi"}  # names of files and folders, not endings
+    assert named - internal <= set(ENDINGS)

@@ -13,7 +13,7 @@ from builders.realistic_collections import DIM, documents_like_real, queries_lik
 
 from muvera import MultiVectors, audit, top_k
 from muvera.diagnostics.audit import Audit, read_run
-from muvera.engines import EngineIndex
+from muvera.engines import EngineError, EngineIndex
 from muvera.engines.foreign import ForeignCollection, ForeignQdrant, open_foreign
 
 ALL = documents_like_real(600, seed=3)
@@ -332,3 +332,31 @@ def test_a_search_of_pgvector_by_means_is_named(table: str) -> None:
     assert "fetch 100 documents, and rank them by exact Chamfer" in result.advice[-1]
     with pytest.raises(ValueError, match="read-only"):
         audit(table, QUERIES, settings={"sql": 'DELETE FROM "Audited-1" RETURNING id'})
+
+
+def test_a_missing_file_of_milvus_is_not_created(tmp_path: Path) -> None:
+    pytest.importorskip("pymilvus")
+    with pytest.raises(EngineError, match=r"x\.db does not exist"):
+        audit(f"milvus:{tmp_path / 'x.db'}#c", QUERIES[:1])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[" * 100_000,
+        '{"q": ' * 100_000,
+        '{"q0": {"d1": "high"}}',
+        '{"q0": {"d1": null}}',
+        '{"q0": {"d1": NaN}}',
+        '{"q0": {"d1": true}}',
+        '{"q0": [["d1"]]}',
+        '{"q0": [1.5]}',
+        '[{"d1": 1.0}]',
+        "[[{}]]",
+    ],
+)
+def test_json_that_is_no_run_gets_a_sentence(content: str, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(ValueError, match=r"run\.json (is not JSON|must have a list of ids)"):
+        read_run(tmp_path / "run.json")

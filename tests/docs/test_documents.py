@@ -212,6 +212,26 @@ def test_blocks_run_in_order(
         assert "Sort the list in place." in first and len(others) == 1
 
 
+def test_the_readme_runs_with_what_its_first_command_installs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python blocks need no hnswlib, which has no wheels, unless they say so."""
+    page = ROOT / "README.md"
+    installed = re.search(r"pip install '\.\[([\w,-]+)\]'", page.read_text(encoding="utf-8"))
+    assert installed is not None and "hnsw" not in installed[1].split(",")
+    monkeypatch.setitem(sys.modules, "hnswlib", None)  # as if it were missing
+    namespace: dict[str, object] = {}
+    python = [block for block in blocks(page) if block.language == "python"]
+    for block in python:
+        if not block.reason:
+            try:
+                exec(block.code, namespace)
+            except ImportError as error:  # which conftest.py would turn into a skipped test
+                pytest.fail(str(error))
+    assert [block.reason for block in python] == ["", "hnswlib is not installed", ""]
+    assert "(300, 10240)" in capsys.readouterr().out
+
+
 def test_functions_beside_the_papers_formulas_exist() -> None:
     names = re.findall(r"`(muvera\.[\w.]+)`", (DOCS / "muvera.md").read_text(encoding="utf-8"))
     assert len(names) > 10

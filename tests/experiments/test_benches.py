@@ -21,6 +21,7 @@ from experiments.bench import (
     plumbing,
     recall_dial,
     searches,
+    server,
     speed,
     tokens,
     vectors,
@@ -484,3 +485,11 @@ def test_means_of_made_pages_are_those_of_their_patches(tmp_path: Path) -> None:
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     assert means.shape == (10, 8)
     assert ((means[:4] * expected).sum(axis=1) > 0.98).all()
+
+
+def test_the_bench_of_the_server_measures_each_kind_of_answer() -> None:
+    """The first round, which compiles, does not count."""
+    pytest.importorskip("uvicorn", reason="the serve extra is not installed")
+    pytest.importorskip("wordllama", reason="the static extra is not installed")
+    times = server.measure(["sort a list", "copy a list"], ["Sort the list.", "Copy it."], 2)
+    assert {kind: len(seconds) for kind, seconds in times.items()} == {"health": 2, "same": 2, "other": 2}

@@ -37,7 +37,8 @@ def test_points_seeds_and_comparisons(tmp_path: Path) -> None:
         {"system": "fde", "build": build, "variants": variants},
         {"system": "bm25"},
     ]
-    experiment = load(tmp_path, systems=systems, seeds=3, metrics=["nDCG@10"], compare=[{"to": "bm25"}])
+    compare = [{"to": "bm25"}]
+    experiment = load(tmp_path, k=10, systems=systems, seeds=3, metrics=["nDCG@10"], compare=compare)
     points = experiment.points()
     names = ("muvera, candidates=10", "muvera, candidates=20", "fde, num_repetitions=2", "four at True")
     assert tuple(point.name for point in points) == (*names, "bm25")

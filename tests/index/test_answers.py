@@ -292,3 +292,19 @@ def test_info_warns_of_many_deleted_documents() -> None:
     index.update(DOCUMENTS[20:30])
     index.delete(index.ids[:110])
     assert len(index.info().warnings) == 1 and "140 deleted" in index.info().to_dict()["warnings"][0]
+
+
+@pytest.mark.parametrize(("tokens", "preset"), [(1, "mean"), (2, "fde")])
+def test_documents_of_one_token_get_the_vectors_that_are_exact(tokens: int, preset: str) -> None:
+    rng = np.random.default_rng(0)
+    lengths = [1] * 399 + [tokens]
+    documents = MultiVectors.from_arrays([rng.normal(size=(length, 16)) for length in lengths])
+    queries = [rng.normal(size=(5, 16)) for _ in range(20)]
+    index = MuveraIndex.build(documents, exact_tokens=0)
+    assert index.contents.config == FDEConfig.preset(preset, 16)
+    if preset == "mean":
+        best = top_k(queries, documents, 10)
+        found = index.search(queries, 10, candidates=10)
+        assert [ranking.ids.tolist() for ranking in found] == [ranking.ids.tolist() for ranking in best]
+        chosen = MuveraIndex.build(documents, "fde", exact_tokens=0)
+        assert chosen.contents.config == FDEConfig.preset("fde", 16)

@@ -3,6 +3,7 @@
 A change happens completely or not at all.
 """
 
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -218,12 +219,47 @@ def test_a_block_after_a_step_that_fails_and_after_its_end(tmp_path: Path) -> No
     assert 3 not in index and len(index) == 198
     with pytest.raises(ValueError, match=r"ended.*with index\.change\(\) as change"):
         change.delete([4])
-    with index.change():
-        index.delete([5])  # the block itself changes nothing
-    with pytest.raises(RuntimeError, match="call the methods of the change"), index.change() as change:
-        change.delete([6])
-        index.delete([7])
-    assert 6 in index and {5, 7}.isdisjoint(index.ids.tolist())
+
+
+@every_way
+def test_a_change_within_a_change_is_refused_and_harmless(way: dict[str, Any]) -> None:
+    index = built(**way)
+    with index.change() as change:
+        with pytest.raises(RuntimeError, match="call the methods of the change"):
+            index.add(MORE[:1], ids=[1000])
+        with pytest.raises(RuntimeError, match="call the methods of the change"):
+            index.delete([7])
+        change.add(MORE[1:3], ids=[1001, 1002], threads=1)
+    expected = built(**way)
+    expected.add(MORE[1:3], ids=[1001, 1002], threads=1)
+    assert visible(index) == visible(expected)
+
+
+def test_an_abandoned_block_cannot_be_committed_later() -> None:
+    index = built()
+    with pytest.raises(FaultError), index.change() as change:
+        change.delete([1])
+        raise FaultError
+    with pytest.raises(ValueError, match="This change has ended with its block"):
+        change.commit()
+    assert 1 in index
+
+
+def test_a_block_that_another_thread_ends_leaves_the_index_usable() -> None:
+    index = built()
+
+    def steps() -> Generator[None, None, None]:
+        with index.change() as change:
+            change.delete([1])
+            yield
+
+    begun = steps()
+    next(begun)
+    with ThreadPoolExecutor(1) as other:
+        other.submit(begun.close).result()
+        other.submit(index.delete, [2]).result(timeout=10)
+    index.delete([3])
+    assert 1 in index and {2, 3}.isdisjoint(index.ids.tolist())
 
 
 # Searches that differ in everything that one could leave behind for the next.

@@ -111,6 +111,33 @@ def test_no_recall_is_expected_of_queries_that_nothing_measured(index: MuveraInd
     assert None not in known and unknown == [None] * 9
 
 
+@pytest.mark.parametrize("count", [5, 20])
+def test_no_recall_is_expected_of_queries_about_a_few_foreign_documents(
+    index: MuveraIndex, count: int
+) -> None:
+    """Fewer than ten of them are never most of the ten best."""
+    added = kind(1, count)
+    index.add(added)
+    new = set(added.ids.tolist())
+    found = index.search(list(added), 10, recall=0.95)
+    first = [ranking for ranking in found if ranking.ids[0] in new]
+    assert first
+    assert [ranking.expected_recall for ranking in first] == [None] * len(first)
+    known = index.search([text[:4] for text in OLD[:9]], 10, recall=0.95)
+    assert None not in [ranking.expected_recall for ranking in known]
+
+
+def test_one_rebuild_fits_again_on_documents_that_were_too_few_to_be_measured(index: MuveraIndex) -> None:
+    index.add(kind(1, 20))
+    before = index.encoder
+    assert index.contents.drift_warning is None  # not measured
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        index.rebuild()
+    assert index.encoder is not before and index.contents.drift_warning is None
+    assert searched(index).fitted_on == len(OLD) + 20
+
+
 def calibration(failed: int, **changes: Any) -> Calibration:
     facts: dict[str, Any] = {
         "documents": 500,

@@ -316,3 +316,21 @@ def test_memory_of_a_mapped_collection(tmp_path: Path) -> None:
         assert MuveraIndex.load(path).search(mapped[:3], k=1)[0].ids.tolist() == [0]
 
     assert peak_of(build_and_search, tmp_path / "index") < 5 << 20
+
+
+class AbandonedError(Exception):
+    pass
+
+
+@every_way
+def test_an_empty_document_in_the_place_of_an_abandoned_one_can_be_loaded(
+    way: dict[str, Any], tmp_path: Path
+) -> None:
+    index = built(**way)
+    with pytest.raises(AbandonedError), index.change() as change:
+        change.add(MORE[:3], ids=[1000, 1001, 1002], threads=1)  # a graph keeps its vectors
+        raise AbandonedError
+    index.add(MultiVectors.from_arrays([np.empty((0, DIM), np.float32)] * 2, ids=[2000, 2001]), threads=1)
+    index.save(tmp_path / "index")
+    loaded = MuveraIndex.load(tmp_path / "index", verify_files=True)
+    assert loaded.ids.tolist() == index.ids.tolist() and answers(loaded) == answers(index)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import struct
 import sys
+import zlib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
@@ -91,6 +94,54 @@ def test_a_folder_is_indexed_and_each_bad_file_gets_one_sentence(documents: Path
         assert sum(name in sentence and "\n" not in sentence for sentence in sentences) == 1
     assert (states[-1].done, states[-1].total, states[-1].seconds_left) == (4, 4, 0)
     assert len(PageIndex.load(out)) == 4
+
+
+def test_a_name_that_is_not_utf8_loses_no_other_document(documents: Path, tmp_path: Path) -> None:
+    try:
+        (documents / os.fsdecode(b"caf\xe9.png")).write_bytes((documents / "sub" / "white.png").read_bytes())
+    except OSError:
+        pytest.skip("this file system requires UTF-8")
+    sentences: list[str] = []
+    index = index_documents(documents, tmp_path / "index", GreyEncoder(), skipped=sentences.append)
+    assert len(index) == 4
+    assert sum("is not UTF-8" in sentence and "Rename the file" in sentence for sentence in sentences) == 1
+    assert "".join(sentences).encode()
+
+
+def test_a_pdf_that_says_it_has_many_pages_costs_little(tmp_path: Path) -> None:
+    content = write_pdf(tmp_path / "a.pdf", ["text"]).read_bytes()
+    for count, total in ((20_000, 1), (1_000_000, 0)):
+        (tmp_path / "a.pdf").write_bytes(content.replace(b"/Count 1 ", b"/Count %d " % count))
+        sentences: list[str] = []
+        states: list[Progress] = []
+        calls: dict[str, Any] = {"progress": states.append, "skipped": sentences.append}
+        if total:
+            index = index_documents(tmp_path, tmp_path / "index", GreyEncoder(), **calls)
+            assert index.ids == ["a.pdf:1"] and len(sentences) == 21
+            assert "The pages of" in sentences[-1] and "after page 21 are skipped" in sentences[-1]
+        else:
+            index_documents(tmp_path, tmp_path / "index", GreyEncoder(), **calls)
+            assert len(sentences) == 1 and "1,000,000 pages, but at most 100,000" in sentences[0]
+
+
+@pytest.mark.filterwarnings("ignore:Image size")
+@pytest.mark.parametrize("size", [(13_000, 13_000), (170_000_000, 1)])
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(
+    size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "large.png"
+    with path.open("wb") as file:  # its header is all that may be read
+        header = b"IHDR" + struct.pack(">2I5B", *size, 1, 0, 0, 0, 0)
+        file.write(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header)
+        file.write(struct.pack(">I", zlib.crc32(header)) + struct.pack(">I", 0) + b"IDAT")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: pytest.fail("it was decoded"))
+    with pytest.raises(ValueError, match=r"large\.png has .* pixels, but at most 80,000,000"):
+        read_picture(str(path), 1, None, 400)
+
+
+def test_a_large_jpeg_is_decoded_at_a_smaller_size(tmp_path: Path) -> None:
+    image.new("RGB", (8_000, 10_800), "white").save(tmp_path / "large.jpg")
+    assert read_picture("large.jpg", 1, tmp_path, 400).size == (400, 540)
 
 
 def test_words_find_pages_and_maps_show_them(documents: Path, tmp_path: Path) -> None:

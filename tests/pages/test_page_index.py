@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 
 from muvera import MultiVectors, MuveraIndex, PageIndex, chamfer
 from muvera.index.generations import IndexFolderError
-from muvera.pages import Page
+from muvera.pages import Page, folder
+from muvera.texts.store import read_folder
 
 PATCHES = GRID[0] * GRID[1]
 
@@ -61,6 +63,24 @@ def test_a_grid_or_a_name_that_is_no_pair_is_refused() -> None:
         Page(page_vectors(1)[0], "a.pdf", grid=6)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"pages must have a pair \(document, number\)"):
         PageIndex.from_arrays(page_vectors(2), pages=["a.pdf", "b.pdf"])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"size": (1,)}, r"The size of page 1 of a\.pdf must be \(width, height\)"),
+        ({"size": (600, float("nan"))}, "The size of"),
+        ({"size": (600, 0)}, "The size of"),
+        ({"lines": [(0, 0, 1, 1), (1, 2)]}, r"A text line of page 1 of a\.pdf must be four edges"),
+        ({"lines": [(0, 0, 1, "1")]}, "A text line of"),
+        ({"special": (-1, 3)}, "special must be at least 0, got -1"),
+        ({"special": (1, 1, 0)}, r"must be \(before, after\)"),
+        ({"text": "\ud800"}, "The text of .* has a lone surrogate"),
+    ],
+)
+def test_facts_that_could_not_be_read_again_are_refused(facts: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Page(page_vectors(1)[0], "a.pdf", grid=GRID, **facts)
 
 
 def test_a_map_is_high_where_the_query_came_from() -> None:
@@ -211,6 +231,50 @@ def test_searches_during_changes_find_whole_pages(tmp_path: Path) -> None:
             assert hit.heatmap().shape == GRID
     thread.join()
     assert failures == [] and len(index) == 3
+
+
+def test_a_reader_between_two_saves_takes_no_page_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = page_vectors(2, seed=5)
+    writer = small_index(2)
+    writer.save(tmp_path / "index")
+    load = read_folder
+
+    def save_before(path: Path) -> Any:
+        if len(writer) == 2:  # after the reader has loaded the patches
+            writer.delete(["report.pdf:2"])
+            writer.save()
+            writer.add([Page(vectors[0], "new.pdf", grid=GRID)])
+            writer.save()
+            writer.add([Page(vectors[1], "newer.pdf", grid=GRID)])
+        return load(path)
+
+    monkeypatch.setattr(folder, "read_folder", save_before)
+    reader = PageIndex.load(tmp_path / "index")
+    assert reader.ids == ["report.pdf:1", "new.pdf:1"]
+    assert np.allclose(reader.vectors("new.pdf:1"), vectors[0], atol=0.02)
+
+
+def test_a_number_of_patches_is_used_once(tmp_path: Path) -> None:
+    index = small_index(2)
+    index.save(tmp_path / "index")
+    index.delete(["report.pdf:2"])
+    index.save()
+    index = PageIndex.load(tmp_path / "index")
+    index.add([Page(page_vectors(1)[0], "new.pdf")])
+    assert index._patches.ids.tolist() == [0, 2]
+
+
+def test_damaged_facts_of_a_page_are_named(tmp_path: Path) -> None:
+    index = small_index(2)
+    index.save(tmp_path / "index")
+    stored = index._pages.get(["report.pdf:2"])
+    for facts in ([[1, 2, 6, 4], [1]], [[1, 2, 6], []], [], [["1", 2, 6, 4], []], [[1, 2, 6, 4], [], [1, 2]]):
+        index._pages.put_metadata(stored, [{**stored[0].metadata, "_page": facts}])
+        index.save()
+        with pytest.raises(IndexFolderError, match=r"page 'report\.pdf:2' has damaged facts"):
+            PageIndex.load(tmp_path / "index")
 
 
 def test_another_folder_is_not_replaced(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import base64
 import json
 import shutil
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from builders.pages import GRID, GreyEncoder, page_vectors, write_pdf
 
 from muvera import PageIndex
 from muvera.pages import Page
+from muvera.pages.hit import PageHit
 from muvera.pages.indexing import index_documents
 from muvera.serve import ServerSettings
 
@@ -80,7 +82,9 @@ def test_pictures_are_jpeg_of_two_widths(address: str) -> None:
         status, content = ask(f"{address}/picture?id=report.pdf:1&width={width}")
         assert status == 200 and content.startswith(b"\xff\xd8")
     assert ask(f"{address}/picture?id=report.pdf:1&width=9999")[0] == 422
-    assert ask(f"{address}/picture?id=nothing:1")[0] == 404
+    for unknown in ("nothing:1", "1", "9" * 19, "9" * 4000):
+        status, detail = ask(f"{address}/picture?id={unknown}")
+        assert status == 404 and "is not in the index" in detail
 
 
 def test_only_documents_in_the_folder_are_read(tmp_path: Path) -> None:
@@ -98,9 +102,39 @@ def test_only_documents_in_the_folder_are_read(tmp_path: Path) -> None:
         assert status == 422 and "no encoder" in detail
 
 
+def test_an_index_does_not_choose_the_folder_of_the_pictures(tmp_path: Path) -> None:
+    secret = write_pdf(tmp_path / "secret.pdf", ["secret"])
+    made = PageIndex(page_vectors(1).shape[2], root="/")
+    made.add([Page(page_vectors(1)[0], str(secret.relative_to("/")), grid=GRID)])
+    made.save(tmp_path / "index")
+    for root, expected in ((None, 404), (tmp_path / "index", 404), ("/", 200)):
+        with running(PageIndex.load(tmp_path / "index", root=root)) as port:
+            id = urllib.parse.quote(str(made.ids[0]))
+            status, detail = ask(f"http://127.0.0.1:{port}/picture?id={id}")
+            assert status == expected and (root is not None or "--root" in detail)
+
+
+def test_a_search_reads_each_page_once_for_its_maps(
+    address: str, index: PageIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+    token_maps = PageHit.token_maps
+
+    def counted(hit: PageHit) -> Any:
+        made.append(hit.id)
+        return token_maps(hit)
+
+    monkeypatch.setattr(PageHit, "token_maps", counted)
+    status, answer = ask(f"{address}/search", {"query": " ".join("abcdefgh"), "k": 3})
+    assert status == 200 and len(answer["results"][0]["word_maps"]) == 8
+    assert sorted(made) == sorted(hit["id"] for hit in answer["results"])
+
+
 def test_limits_and_wrong_bodies_are_answered(address: str) -> None:
     for body, words in (
         ({"query": "a", "k": 5000}, "k may be at most 1,000"),
+        ({"query": "a", "k": 51}, 'k may be at most 50 with maps. Give "maps": false.'),
+        ({"query": "a \ud800"}, "The query has a lone surrogate"),
         ({"query": " "}, "blank"),
         ({}, "Give one of query and vectors"),
         ({"query": "a", "other": 1}, "no field"),

@@ -695,6 +695,15 @@ def test_requests_after_the_announcement_are_answered_and_a_signal_stops(name: s
     assert answers == [200]
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_answers_do_not_wait_for_acknowledgements(host: str) -> None:
+    """Nagle's algorithm is off on accepted sockets: it delays each answer by 40 ms."""
+    with listen(host, 0) as listening, socket.create_connection(listening.getsockname()[:2]):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_serve_runs_in_any_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uvicorn.Server.run", ran := Mock())
     with ThreadPoolExecutor(1) as threads:

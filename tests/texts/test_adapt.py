@@ -182,3 +182,56 @@ def test_anything_but_a_text_index_is_refused() -> None:
 def test_an_encoder_without_characters_is_refused(index: TextIndex) -> None:
     with pytest.raises(ValueError, match="does not return the characters"):
         adapt(index, NoSpans(16, "none"))
+
+
+class ChangedEncoder(HashEncoder):
+    """Gives the vectors of one side other columns, or a number that is not finite."""
+
+    def __init__(self, side: str, fault: str) -> None:
+        super().__init__(8, "changed")
+        self._side, self._fault = side, fault
+
+    def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
+        return self._changed(super().encode_documents(texts), "documents")
+
+    def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
+        return self._changed(super().encode_documents(texts), "queries")
+
+    def _changed(self, encoded: MultiVectors, side: str) -> MultiVectors:
+        if side != self._side:
+            return encoded
+        tokens = np.array(encoded.tokens, np.float32)
+        if self._fault == "nan":
+            tokens[0, 0] = np.nan
+        else:
+            tokens = np.hstack([tokens, tokens])
+        return MultiVectors(tokens, encoded.offsets)
+
+
+@pytest.mark.parametrize(
+    ("side", "fault", "message"),
+    [
+        ("documents", "columns", "changed gives queries 8 dimensions, but 16 are expected"),
+        ("queries", "columns", "changed gives queries 16 dimensions, but 8 are expected"),
+        ("documents", "nan", "has nan in its token 0, coordinate 0"),
+        ("queries", "nan", "has nan in its token 0, coordinate 0"),
+    ],
+)
+def test_an_encoder_that_contradicts_itself_is_named(
+    index: TextIndex, side: str, fault: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        adapt(index, ChangedEncoder(side, fault), texts=["a red cat", "a dog"])
+
+
+def test_an_encoder_that_no_longer_fits_its_index_is_named(index: TextIndex) -> None:
+    index._encoder = HashEncoder(7)
+    with pytest.raises(ValueError, match=r"The index has vectors of \d+ dimensions, .* 7\. Load the index"):
+        adapt(index, HashEncoder(8), texts=["a red cat"])
+
+
+def test_a_query_with_nan_finds_an_error_and_not_nothing() -> None:
+    index = TextIndex.build(["a red cat"], HashEncoder(8))
+    index._encoder = ChangedEncoder("queries", "nan")
+    with pytest.raises(ValueError, match="has nan in its token 0"):
+        index.search("a cat")

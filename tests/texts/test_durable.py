@@ -321,6 +321,41 @@ def test_a_journal_of_the_same_size_is_another_one(folder: Path, monkeypatch: py
     assert [one.text for one in TextIndex.load(folder, ENCODER)][6:] == ["two"]
 
 
+def test_missing_and_exchanged_lines_of_a_journal_are_refused(folder: Path) -> None:
+    with opened(folder) as index:
+        for word in ("one", "two", "three", "four"):
+            index.add([word])
+        killed = copied(folder)
+    journal = killed / journals(killed)[0]
+    first, second, third, fourth = journal.read_bytes().splitlines(keepends=True)
+    for number, lines in (
+        (2, [first, third, second, fourth]),
+        (2, [first, third, fourth]),
+        (2, [first, first, second, third, fourth]),
+        (1, [second, third, fourth]),
+        (1, [second, first, third, fourth]),
+        (4, [first, second, third, second]),
+    ):
+        journal.write_bytes(b"".join(lines))
+        with pytest.raises(IndexFolderError, match=f"damaged in line {number}, or the line before it"):
+            TextIndex.load(killed, ENCODER)
+
+
+def test_a_journal_of_a_former_version_is_read_and_continued(folder: Path) -> None:
+    with opened(folder) as index:
+        index.add(["one"])
+        index.add(["two"])
+        killed, expected = copied(folder), content(index)
+    journal = killed / journals(killed)[0]
+    bodies = [line[17:-1] for line in journal.read_bytes().splitlines(keepends=True)]
+    journal.write_bytes(b"".join(b"%s %s\n" % (module._checksum(body), body) for body in bodies))
+    assert content(TextIndex.load(killed, ENCODER)) == expected
+    with opened(killed) as index:
+        index.add(["three"])
+        again, expected = copied(killed), content(index)
+    assert content(TextIndex.load(again, ENCODER)) == expected
+
+
 @pytest.mark.parametrize("bit", range(8))
 def test_a_flipped_bit_in_the_last_line_is_refused(folder: Path, bit: int) -> None:
     with opened(folder) as index:

@@ -20,7 +20,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from builders.text_encoders import HashEncoder
+from builders.text_encoders import HashEncoder, ShortModel
 from scipy.special import softmax
 
 from muvera import FDEConfig, TextIndex
@@ -362,3 +362,11 @@ def test_hidden_states_match_the_definition_alone_and_in_a_batch() -> None:
         # Float32 sums of at most 12 terms of size about 3, through two layers.
         np.testing.assert_allclose(states, oracle(ids, weights()), atol=2e-4)
         np.testing.assert_allclose(states, model.hidden_states([ids])[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("side", ["documents", "queries"])
+def test_a_lone_surrogate_is_refused_by_name(side: str) -> None:
+    encoder = ShortModel() if find_spec("wordllama") is None else load_text_encoder("static")
+    with pytest.raises(ValueError, match="A text has a lone surrogate"):
+        getattr(encoder, f"encode_{side}")(["good", "bad \ud800"])
+    assert encoder.token_spans("bad \ud800", "query")

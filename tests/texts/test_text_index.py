@@ -478,3 +478,23 @@ def test_a_build_into_a_folder_moves_token_vectors_to_files(
     for query in ("text 5", "about 3"):
         assert index.search(query) == in_memory.search(query) == loaded.search(query)
     assert list(tmp_path.iterdir()) == [tmp_path / "index"]
+
+
+def test_one_string_is_no_collection_to_rank() -> None:
+    index = TextIndex.build(["a cat"], HashEncoder())
+    with pytest.raises(TypeError, match="texts must be several strings, got one: 'abc'"):
+        index.rerank("cat", "abc")
+
+
+def test_an_unknown_argument_of_sentences_names_the_method() -> None:
+    index = TextIndex.build(["a cat"], HashEncoder())
+    with pytest.raises(TypeError, match=r"search_sentences\(\) has no argument 'bar'"):
+        index.search_sentences("cat", bar=1)  # type: ignore[call-overload]
+
+
+def test_ids_that_no_database_stores_are_unknown() -> None:
+    database = TextIndex.build(["a cat"], HashEncoder()).texts.database  # type: ignore[attr-defined]
+    for id in (2**63, -(2**63) - 1, "\ud800"):
+        assert database.get([id], missing="ignore") == []
+        with pytest.raises(KeyError, match="is not in the index"):
+            database.get([id])

@@ -19,7 +19,7 @@ def start() -> None:
     Example:
       muvera pages index REPORTS my-pages
       muvera pages search my-pages "revenue by region"
-      muvera pages serve my-pages
+      muvera pages serve my-pages --root REPORTS
     """
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from typer import Argument, Option
 
 from ..options import JsonOption, ThreadsOption, only_given
-from ..printing import megabytes, note, seconds, show, warn, wrapped
+from ..printing import clock, megabytes, note, seconds, show, warn, wrapped
 
 # Seconds between two lines about the progress.
 _NOTE_SECONDS = 15.0
@@ -64,7 +64,7 @@ def index(
         now = time.monotonic()
         if now - told >= _NOTE_SECONDS or state.done == state.total:
             told = now
-            left = "" if not state.seconds_left else f", {_clock(state.seconds_left)} left"
+            left = "" if not state.seconds_left else f", {clock(state.seconds_left)} left"
             note(
                 f"{state.done:,} of {counted(state.total, 'page')}, {state.pages_per_hour:,.0f} pages an "
                 f"hour{left}"
@@ -84,11 +84,3 @@ def index(
     encoded = f"encoded by {built.encoder_name}"
     line = f"{out}: {counted(len(built), 'page')}, {encoded}, {megabytes(size)}, in {seconds(duration)}"
     show(json_, {**facts, "encoder": built.encoder_name, "seconds": round(duration, 3)}, wrapped(line))
-
-
-def _clock(duration: float) -> str:
-    """Return a duration as "2 h 5 min", "5 min" or "40 s"."""
-    if duration < 60:
-        return f"{duration:.0f} s"
-    hours, minutes = divmod(round(duration / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

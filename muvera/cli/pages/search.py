@@ -42,10 +42,12 @@ def search(
       muvera pages search my-pages "revenue by region" --pictures found
     """
     from ...pages.page_index import PageIndex
-    from ...utils.checks import counted
+    from ...utils.checks import as_path, counted
 
     if not query.strip():
         raise ValueError("The query is blank. Give at least a word.")
+    if pictures is not None:
+        as_path(pictures, "--pictures")  # refuses a URL
     loaded = PageIndex.load(index, encoder, root=root)
     begun = time.perf_counter()
     hits = loaded.search(query, k, where=where, words=words)

@@ -18,12 +18,12 @@ def serve(
     """Serve a page index over HTTP, with maps of each word.
 
     The server answers /search, /picture, /info, /health and /openapi.json; the page is
-    at /. Pictures are read from the folder of documents only. Set MUVERA_READ_TOKEN to
-    require a token for reading.
+    at /. Pictures of pages are shown with --root FOLDER, from that folder only. Set
+    MUVERA_READ_TOKEN to require a token for reading.
 
     \b
     Example:
-      muvera pages serve my-pages --port 8080
+      muvera pages serve my-pages --root reports --port 8080
       curl -s localhost:8080/search -H 'Content-Type: application/json' \\
         -d '{"query": "revenue by region", "maps": false}'
     """

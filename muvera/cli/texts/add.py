@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from ..options import JsonOption, TextEncoderOption
 from .changes import (
+    DuplicatesOption,
     IdColumnOption,
     IndexArgument,
     MetadataColumnsOption,
     TextColumnsOption,
     TextsArgument,
+    TitleColumnOption,
     in_batches,
     in_windows,
     open_texts,
@@ -23,6 +25,8 @@ def add(
     text: TextColumnsOption = None,
     id: IdColumnOption = None,
     metadata: MetadataColumnsOption = None,
+    title: TitleColumnOption = None,
+    duplicates: DuplicatesOption = None,
     encoder: TextEncoderOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -35,7 +39,7 @@ def add(
     Example:
       muvera texts add my-index more.csv --text title,body --id url
     """
-    content = read_file(source, text, id, metadata)
+    content = read_file(source, text, id, metadata, title, duplicates)
     with open_texts(index, encoder, change=True) as opened:
         for used in opened.get(content.ids or [], missing="ignore"):
             raise ValueError(f"{index} contains the id {used.id!r}. Use muvera texts update to replace it.")

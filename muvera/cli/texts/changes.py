@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Option
 
@@ -48,6 +48,17 @@ MetadataColumnsOption = Annotated[
 ]
 
 
+TitleColumnOption = Annotated[
+    str | None,
+    Option("--title", metavar="COLUMN", help="Column of the title that hits show (default: title or name)."),
+]
+
+DuplicatesOption = Annotated[
+    Literal["skip", "last"] | None,
+    Option(help="Of rows with the same id, keep the first (skip) or the last (default: refuse them)."),
+]
+
+
 def open_texts(
     index: str, encoder: str | None, *, change: bool = False, encodes: bool = True
 ) -> muvera.TextIndex:
@@ -77,23 +88,30 @@ def read_file(
     text: Sequence[str] | None,
     id: str | None,
     metadata: Sequence[str] | None,
+    title: str | None,
+    duplicates: Literal["skip", "last"] | None,
     *,
     optional_text: bool = False,
 ) -> TextFile:
-    """Read a text file, and warn about the number of skipped rows.
+    """Read a text file, and warn about skipped rows and mixed columns.
 
-    Parameters
-    ----------
-    source, text, id, metadata, optional_text
-        As for :func:`muvera.texts.text_files.read_texts`.
+    The arguments are those of :func:`muvera.texts.text_files.read_texts`.
     """
     from ...texts.text_files import read_texts
     from ...utils.checks import counted
 
-    content = read_texts(source, text or (), id, metadata, optional_text=optional_text)
+    content = read_texts(
+        source, text or (), id, metadata, title=title, duplicates=duplicates, optional_text=optional_text
+    )
     if content.empty_rows:
         skipped = "was" if content.empty_rows == 1 else "were"
         warn(f"{counted(content.empty_rows, 'empty row')} of {source} {skipped} skipped.")
+    if content.repeats:
+        verb = "repeats" if content.repeats == 1 else "repeat"
+        left = "the last row of each id is" if duplicates == "last" else "the first row of each id is"
+        warn(f"{counted(content.repeats, 'row')} of {source} {verb} an id; {left} kept.")
+    for remark in content.remarks:
+        warn(remark)
     return content
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Option
 
@@ -18,8 +18,25 @@ from ..options import (
     TokensOption,
     only_given,
 )
-from ..printing import megabytes, note, progress_bar, seconds, show, wrapped
-from .changes import IdColumnOption, MetadataColumnsOption, TextColumnsOption, TextsArgument, read_file
+from ..printing import clock, megabytes, note, progress_bar, seconds, show, wrapped
+from .changes import (
+    DuplicatesOption,
+    IdColumnOption,
+    MetadataColumnsOption,
+    TextColumnsOption,
+    TextsArgument,
+    TitleColumnOption,
+    read_file,
+)
+
+if TYPE_CHECKING:
+    from ...texts.encoders.base import TextEncoder
+
+# An estimate for fewer texts would encode most of them.
+_FEW_TEXTS = 256
+
+# Seconds from which on the expected time and size are printed.
+_LONG_JOB = 10.0
 
 
 def index(
@@ -28,6 +45,8 @@ def index(
     text: TextColumnsOption = None,
     id: IdColumnOption = None,
     metadata: MetadataColumnsOption = None,
+    title: TitleColumnOption = None,
+    duplicates: DuplicatesOption = None,
     encoder: Annotated[
         str,
         Option(
@@ -62,19 +81,23 @@ def index(
     from ...utils.checks import as_path, counted
 
     require_place(as_path(out, "OUT"), overwrite)
-    content = read_file(source, text, id, metadata)
+    content = read_file(source, text, id, metadata, title, duplicates)
     begun = time.perf_counter()
     cache = out.with_name(f"{out.name}.encoded")
     loaded = load_text_encoder(encoder)
     # The static encoder is as fast as reading its vectors from a cache.
     cached = None if encoder == "static" else CachedEncoder(loaded, cache)
     model = loaded if cached is None else cached
+    texts = content.texts or []
+    settings = only_given(tokens=tokens, backend=backend)
     try:
+        if len(texts) > _FEW_TEXTS:
+            _announce(texts, model, vectors, settings)
         with progress_bar(len(content.metadata), "texts", "encoding") as advance:
             built = muvera.TextIndex.build(
-                content.texts or [], model, ids=content.ids, metadata=content.metadata, path=out,
+                texts, model, ids=content.ids, metadata=content.metadata, path=out,
                 overwrite=overwrite, threads=threads, progress=advance,
-                **only_given(vectors=vectors, tokens=tokens, backend=backend),
+                **only_given(vectors=vectors), **settings,
             )  # fmt: skip
     except BaseException:
         if cached is not None:
@@ -83,7 +106,7 @@ def index(
                 note(f"muvera: {cache} keeps {kept}. Run the command again to continue.")
             cached.close(keep=True)
         raise
-    long = count_long(model, content.texts or [])
+    long = count_long(model, texts)
     if cached is not None:
         cached.close(keep=False)
     duration = time.perf_counter() - begun
@@ -97,3 +120,19 @@ def index(
         verb = "is" if long == 1 else "are"
         line += f". {counted(long, 'text')} {verb} longer than the model reads and encoded in windows."
     show(json_, {**facts, "seconds": round(duration, 3)}, wrapped(line))
+
+
+def _announce(texts: list[str], model: TextEncoder, vectors: str | None, settings: dict[str, Any]) -> None:
+    """Say how large the index will be, and how long a long build takes."""
+    from ...texts.estimate import expected_bytes, expected_seconds
+    from ...utils.checks import counted
+
+    with progress_bar(None, "texts", "estimating"):
+        expected = expected_seconds(texts, model)
+        if expected.seconds < _LONG_JOB:
+            return
+        size = expected_bytes(texts, expected.sample, model, vectors, **settings)
+    note(
+        f"{counted(len(texts), 'text')}: the index will take about {megabytes(size)} on disk, and "
+        f"{clock(expected.seconds)} to build."
+    )

@@ -16,7 +16,7 @@ from .changes import open_texts
 def list_(
     index: Annotated[str, Argument(metavar="INDEX", help="Folder of a text index.")],
     where: WhereOption = None,
-    limit: Annotated[int, Option(min=1, help="Number of texts to print.")] = 20,
+    limit: Annotated[int, Option("--limit", "-k", min=1, help="Number of texts to print.")] = 20,
     offset: Annotated[int, Option(min=0, help="Number of texts to skip.")] = 0,
     encoder: TextEncoderOption = None,
     json_: JsonOption = False,

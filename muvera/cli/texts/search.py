@@ -40,6 +40,9 @@ def search(
 ) -> None:
     """Search a text index with a question.
 
+    A terminal shows the best passage of each text, a file or another program gets the
+    whole text.
+
     \b
     Example:
       muvera texts search my-index "a question" -k 3 --explain

@@ -8,11 +8,13 @@ import muvera
 
 from ..options import JsonOption, TextEncoderOption
 from .changes import (
+    DuplicatesOption,
     IdColumnOption,
     IndexArgument,
     MetadataColumnsOption,
     TextColumnsOption,
     TextsArgument,
+    TitleColumnOption,
     in_batches,
     in_windows,
     open_texts,
@@ -31,6 +33,8 @@ def update(
     text: TextColumnsOption = None,
     id: IdColumnOption = None,
     metadata: MetadataColumnsOption = None,
+    title: TitleColumnOption = None,
+    duplicates: DuplicatesOption = None,
     encoder: TextEncoderOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -44,7 +48,7 @@ def update(
     Example:
       muvera texts update my-index pages.csv --text title,body --id url
     """
-    content = read_file(source, text, id, metadata, optional_text=True)
+    content = read_file(source, text, id, metadata, title, duplicates, optional_text=True)
     if content.ids is None:
         raise ValueError(f"{source} has no ids, which an update needs. Name their column with --id.")
     with open_texts(index, encoder, change=True, encodes=content.texts is not None) as opened:

@@ -331,10 +331,10 @@ class RAGMultiModalModel:
             raise ValueError(f"Document {min(used)} is in the index. Give another doc_id.")
         pages: list[Page] = []
         files: dict[int, str] = {}
-        for item, number, facts in zip(items, numbers, values, strict=True):
+        for item, number, fields in zip(items, numbers, values, strict=True):
             name = str(Path(item).absolute()) if isinstance(item, (str, os.PathLike)) else _IN_MEMORY
             try:
-                pages += self._pages(item, name, number, facts)
+                pages += self._pages(item, name, number, fields)
             except _UnreadableError as error:
                 if len(items) == 1:
                     raise error.reason from None
@@ -358,7 +358,7 @@ class RAGMultiModalModel:
     def _pages(self, item: Any, name: str, number: int, metadata: Mapping[str, Any]) -> list[Page]:
         """Return the pages of a document; errors of the encoder are not caught."""
         contents = enumerate(_contents(item), 1)
-        pages = []
+        pages: list[Page] = []
         while True:
             try:
                 page, content = next(contents)

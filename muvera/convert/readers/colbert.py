@@ -34,7 +34,7 @@ from ..parsing import (
     read_json_object,
     read_torch,
 )  # fmt: skip
-from ..sources import Document, FlatSource, LazyRows, Reader, ReadError, RowArray, RowSource
+from ..sources import Document, FlatSource, LazyRows, PlaidFacts, Reader, ReadError, RowArray, RowSource
 
 _TOKENS_PER_TASK = 4096
 
@@ -193,15 +193,19 @@ def _open_plaid(path: Path, *, ids: bool = True) -> FlatSource:
     passages are numbered.
     """
     metadata = read_json_object(path / "metadata.json")
-    _, weights = read_torch(path / "buckets.pt")
+    cutoffs, weights = read_torch(path / "buckets.pt")
     nbits = metadata.get("config", {}).get("nbits", weights.size.bit_length() - 1)
     codec = Codec(read_array(path / "centroids.pt"), weights, nbits)
     lengths = _lengths(path, metadata)
     names = path / "pid_docid_map.json"
     named = _ragatouille_ids(names, sum(map(len, lengths))) if ids and names.is_file() else None
-    return _QuantizedSource(
+    source = _QuantizedSource(
         codec, lengths, lambda kind, i: read_array(path / f"{i}.{kind}.pt"), named, name="plaid"
     )
+    average = path / "avg_residual.pt"
+    if average.is_file() and cutoffs.shape == (len(weights) - 1,):
+        source.plaid = PlaidFacts(metadata.get("config", {}), cutoffs, weights, read_array(average))
+    return source
 
 
 def _lengths(path: Path, metadata: dict[str, Any]) -> list[NDArray[np.int64]]:

@@ -15,7 +15,8 @@ from ...data.multivectors import MultiVectors
 from ...data.validation import IdsLike, TokenArray, as_array, as_tokens
 from ..sources import Document, FlatSource, RowSource, Source, unpadded
 
-_TOKENS = ("token_embeddings", "colbert_vecs", "embeddings", "embedding", "last_hidden_state")
+#: Usual fields with token vectors.
+TOKEN_FIELDS = ("token_embeddings", "colbert_vecs", "embeddings", "embedding", "last_hidden_state")
 #: PyLate's ``masks`` also excludes punctuation, so it comes before the attention mask.
 _MASKS = ("masks", "mask", "attention_mask")
 
@@ -71,7 +72,7 @@ def _unwrapped(value: Mapping[Any, Any], mask: Any, ids: IdsLike | None) -> tupl
         return arrays, None, keys
     raise ValueError(
         f"A dict with the keys {', '.join(map(repr, keys[:8])) or 'of nothing'} is not supported: expected "
-        f"one of {', '.join(_TOKENS)}, or ids as keys and arrays (tokens, dimension) as values."
+        f"one of {', '.join(TOKEN_FIELDS)}, or ids as keys and arrays (tokens, dimension) as values."
     )
 
 
@@ -80,7 +81,7 @@ def _tokens_and_mask(value: Mapping[Any, Any]) -> tuple[Any, Any]:
     keys = list(value.keys())
     tokens, mask = (
         next((value[key] for key in usual if key in keys and value[key] is not None), None)
-        for usual in (_TOKENS, _MASKS)
+        for usual in (TOKEN_FIELDS, _MASKS)
     )
     return tokens, mask
 
@@ -99,7 +100,7 @@ def _texts(item: Any, name: str) -> Iterator[tuple[TokenArray, int]]:
     if hasattr(item, "keys"):
         item, mask = _tokens_and_mask(item)
         if item is None:
-            raise ValueError(f"{name} is a dict without {' or '.join(_TOKENS[:4])}.")
+            raise ValueError(f"{name} is a dict without {' or '.join(TOKEN_FIELDS[:4])}.")
     array = as_tokens(item, name)
     if array.ndim == 2 and mask is not None:
         array, mask = array[None], as_array(mask)[None]

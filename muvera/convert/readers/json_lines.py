@@ -29,6 +29,9 @@ _ROWS = ("result.points", "hits.hits", "points", "result", "data", "objects", "d
 #: Objects of a row that contain named vectors: Elasticsearch, Vespa, Weaviate and
 #: Qdrant.  "" is the row.
 _CONTAINERS = ("_source", "fields", "vectors", "vector", "")
+#: Containers of stores whose integers and hex strings may be packed signs: Vespa,
+#: Elasticsearch and OpenSearch.
+_PACKED = ("fields", "_source")
 #: Preferred names if several fields could be token vectors.
 _TOKENS = (
     "tokens", "embeddings", "embedding", "colbert_vecs", "token_embeddings", "vectors", "vector", "colbert",
@@ -198,6 +201,8 @@ def _first_field(rows: _Rows) -> str:
             "it has no row with token vectors, which are lists of lists of numbers; its first has the fields "
             f"{fields}. Give their path with ",
             Argument("field", ""),
+            ", and for hex strings also ",
+            Argument("cell_type", ""),
             f". {IF_TEXTS}",
         )
     )
@@ -213,9 +218,12 @@ def _field(row: dict[str, Any]) -> str | None:
         for key, value in fields.items():
             if isinstance(value, list) and value and isinstance(value[0], dict):  # Milvus' structs
                 candidates += [f"{key}.{name}" for name, vector in value[0].items() if _is_vector(vector)]
-        # Lists of strings are rarely hex, but tensors may be.
+        # Lists of strings are rarely hex, but tensors and rank_vectors may be.
         candidates = candidates or [
-            key for key, value in blocks.items() if value is not fields[key] and value and is_hex(value[0])
+            key
+            for key, value in blocks.items()
+            if (value is not fields[key] and value and is_hex(value[0]))
+            or ((container in _PACKED or key in _TOKENS) and _is_hex_matrix(value))
         ]
         if candidates:
             chosen = choose(None, candidates, "token field", "field", _TOKENS)
@@ -229,6 +237,13 @@ def _is_vector(value: object) -> bool:
 
 def _is_matrix(value: object) -> bool:
     return isinstance(value, list) and bool(value) and _is_vector(value[0])
+
+
+def _is_hex_matrix(value: object) -> bool:
+    """Return True for a list of equally long hex strings."""
+    if not isinstance(value, list) or not value or not all(map(is_hex, value)):
+        return False
+    return len(set(map(len, value))) == 1
 
 
 def _tensor(value: Any) -> tuple[Any, str]:
@@ -264,8 +279,11 @@ def _tokens(row: dict[str, Any], field: str, cell_type: str | None) -> tuple[Any
     cell = cell_type or "float"
     if not rows:
         return np.empty((0, 0), np.float32), cell
+    _require_equal_lengths(rows, field)
     # Vespa omits the type in its short form, and the blocks if no dimension is mapped.
-    if cell_type is None and (rows is not value or (field.startswith("fields.") and _is_matrix(rows))):
+    # Elasticsearch writes rank_vectors of bits as integers or hex strings.
+    packed = field.partition(".")[0] in _PACKED and _is_matrix(rows)
+    if cell_type is None and (rows is not value or packed or _is_hex_matrix(rows)):
         cell = cell_type_of(rows, declared, field)
     array = np.asarray(rows) if cell_type is None and rows is value else unpacked(rows, cell, field)
     if array.ndim != 2 or array.dtype.kind not in "if":
@@ -279,6 +297,17 @@ def _tokens(row: dict[str, Any], field: str, cell_type: str | None) -> tuple[Any
         )
     with np.errstate(over="ignore"):  # the document is refused later, with its number
         return array.astype(np.float32), cell
+
+
+def _require_equal_lengths(rows: Any, field: str) -> None:
+    """Raise ReadError if some tokens have more numbers, or hex digits, than others."""
+    lengths = {len(row) for row in rows if isinstance(row, (list, str))} if isinstance(rows, list) else ()
+    if len(lengths) > 1:
+        unit = "hex digits" if isinstance(rows[0], str) else "numbers"
+        raise ReadError(
+            f"it has in {field} a token of {min(lengths)} {unit} and one of {max(lengths)}, but all must have "
+            "the same number. Export it again."
+        )
 
 
 def _id(row: dict[str, Any], id_field: str | None) -> int | str | None:

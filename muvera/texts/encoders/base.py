@@ -25,6 +25,8 @@ TextSide = Literal["document", "query"]
 # Texts between two progress reports.
 _BATCH = 64
 
+_SURROGATE = "A text has a lone surrogate. Decode it again with errors='replace'."
+
 
 class ScoreWeights(NamedTuple):
     """Weights of the parts of a text's score; the rest is the weight of similarity.
@@ -242,6 +244,8 @@ class ModelEncoder(TextEncoder):
         return self._encode(list(texts), "query")
 
     def _encode(self, texts: list[str], side: TextSide) -> MultiVectors:
+        if not all(map(is_utf8, texts)):
+            raise ValueError(_SURROGATE)
         read = texts or ["a"]  # without texts, one is encoded to learn the dimension
         reader = self.reader(side)
         windows = [windows_of(text, reader) for text in read]
@@ -489,13 +493,14 @@ def encode_texts(encode: Callable[[Sequence[str]], MultiVectors], texts: Sequenc
         of vectors for each text.
     """
     if not all(map(is_utf8, texts)):
-        raise ValueError("A text has a lone surrogate. Decode it again with errors='replace'.")
+        raise ValueError(_SURROGATE)
     encoded = encode(texts)
     if len(encoded) != len(texts):
         raise ValueError(
             f"The encoder returned {len(encoded)} sets of vectors for {len(texts)} texts. Each text "
             "needs one."
         )
+    encoded.require_finite("The encoder's texts")
     kept = np.array([bool(text.strip()) for text in texts], bool)
     if kept.all():  # nothing to drop, so nothing is copied
         return MultiVectors(encoded.tokens, encoded.offsets)

@@ -95,6 +95,8 @@ class StaticEncoder(ModelEncoder):
         list of (start, stop)
             One for each token vector; tokens of spaces have start == stop.
         """
+        # Tokenizers refuse lone surrogates, which `_encode` names.
+        text = text.encode("utf-8", "replace").decode()
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         offsets = encoding.offsets[:_QUERY_TOKENS] if side == "query" else encoding.offsets
         return [(stop - len(text[start:stop].lstrip()), stop) for start, stop in offsets]

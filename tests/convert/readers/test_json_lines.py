@@ -152,10 +152,29 @@ def test_hex_of_floats(tmp_path: Path, cell: str, code: str | None) -> None:
     assert everything(source).tokens.tolist() == bits.view(np.float32).tolist()
 
 
-def test_hex_of_elasticsearch_needs_a_type(tmp_path: Path) -> None:
-    path = lines(tmp_path / "hits.jsonl", [{"_id": "1", "_source": {"c": list(HEX.values())}}])
-    tokens = read(path, field="_source.c", cell_type="bits").tokens
-    assert tokens.tolist() == SIGNS.tolist()
+@pytest.mark.parametrize("tokens", [PACKED.tolist(), list(HEX.values())], ids=["numbers", "hex"])
+@pytest.mark.parametrize("bulk", [False, True])
+def test_bits_of_elasticsearch_need_a_type(tmp_path: Path, tokens: list[Any], bulk: bool) -> None:
+    document = {"c": tokens, "tags": ["red", "blue"]}
+    rows = [{"index": {"_id": "1"}}, document] if bulk else [{"_id": "1", "_source": document}]
+    path = lines(tmp_path / "hits.jsonl", rows)
+    message = r"it has in _source\.c .*packed signs or numbers\. Give cell_type='bits' for 128 signs"
+    with pytest.raises(ValueError, match=message):
+        read(path)
+    assert read(path, cell_type="bits").tokens.tolist() == SIGNS.tolist()
+    assert read(path, cell_type="int8").tokens.tolist() == PACKED.tolist()
+
+
+def test_floats_of_elasticsearch_need_no_type(tmp_path: Path) -> None:
+    rows = [{"_source": {"c": [[1.0, 2.0], [3.0, 4.5]]}}, {"_source": {"c": [[0.5, 200]]}}]
+    assert read(lines(tmp_path / "hits.jsonl", rows)).lengths.tolist() == [2, 1]
+
+
+def test_hex_under_another_name_needs_its_name_and_type(tmp_path: Path) -> None:
+    path = lines(tmp_path / "hits.jsonl", [{"id": "1", "mine": list(HEX.values())}])
+    with pytest.raises(ValueError, match="path with field=, and for hex strings also cell_type="):
+        read(path)
+    assert read(path, field="mine", cell_type="bits").tokens.tolist() == SIGNS.tolist()
 
 
 @pytest.mark.parametrize(
@@ -166,6 +185,8 @@ def test_hex_of_elasticsearch_needs_a_type(tmp_path: Path) -> None:
         (INT8, {"0": [1, 300]}, "300, but an int8 is an integer from -128 to 127"),
         (INT8, {"0": [0.5, 3]}, "0.5, but an int8"),
         (INT8, {"0": None}, "line 1"),
+        (INT8, {"0": [1, 2], "1": [3]}, r"in fields\.c a token of 1 numbers and one of 2"),
+        (INT8, {"0": "0102", "1": "03"}, r"in fields\.c a token of 2 hex digits and one of 4"),
         ("", [{"address": {"a": "0", "b": "0"}, "values": [1.0]}], "addresses of several dimensions"),
         ("", [{"address": {"a": "0"}, "values": [1.0]}] * 2, "two blocks at one address"),
     ],
@@ -244,7 +265,7 @@ def test_fields_that_are_not_there_are_named(
     ("row", "message"),
     [
         ({"id": "x", "tokens": [[1, 2, 3]]}, "line 3: document 2 has shape .* dimension=4"),
-        ({"id": "x", "tokens": [[1, 2, 3, 4], [1, 2]]}, "line 3"),
+        ({"id": "x", "tokens": [[1, 2, 3, 4], [1, 2]]}, "line 3: it has in tokens a token of 2 numbers"),
         ({"id": "x", "tokens": [1, 2, 3, 4]}, r"line 3: it has in tokens int64 of shape \(4,\)"),
         ({"id": "x", "error": "no"}, "line 3: it has no 'tokens', only id, error"),
         ({"tokens": [[1, 2, 3, 4]]}, "line 3: document 2 has the id None"),

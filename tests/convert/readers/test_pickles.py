@@ -17,6 +17,7 @@ ARRAYS = [np.asarray(tokens) for tokens in DOCS]
 PADDED = np.zeros((3, 3, 4), np.float32)
 for row, tokens in zip(PADDED, ARRAYS, strict=True):
     row[: len(tokens)] = tokens
+LISTS = [tokens.tolist() for tokens in ARRAYS]
 OBJECTS = np.empty(3, object)
 OBJECTS[:] = ARRAYS
 
@@ -24,6 +25,13 @@ OBJECTS[:] = ARRAYS
 def pickled(path: Path, value: Any, protocol: int = 4) -> Path:
     path.write_bytes(pickle.dumps(value, protocol))
     return path
+
+
+def many_times(value: Any) -> Any:
+    """Return a list of 10**30 numbers in few bytes."""
+    for _ in range(30):
+        value = [value] * 10
+    return value
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
@@ -36,9 +44,23 @@ def pickled(path: Path, value: Any, protocol: int = 4) -> Path:
         (OBJECTS, False),
         (dict(zip("abc", ARRAYS, strict=True)), True),
         ({"embeddings": ARRAYS, "ids": ["a", "b", "c"]}, True),
+        (LISTS, False),
+        (dict(zip("abc", LISTS, strict=True)), True),
+        ({"embeddings": LISTS, "ids": ["a", "b", "c"], "texts": [["x"]]}, True),
         ({"embeddings": PADDED, "mask": PADDED.any(axis=2), "ids": np.array(["a", "b", "c"])}, True),
     ],
-    ids=["list", "tuple", "padded", "objects", "by id", "with ids", "with a mask"],
+    ids=[
+        "list",
+        "tuple",
+        "padded",
+        "objects",
+        "by id",
+        "with ids",
+        "lists",
+        "lists by id",
+        "lists with ids",
+        "with a mask",
+    ],
 )
 def test_pickles(tmp_path: Path, value: Any, named: bool, protocol: int) -> None:
     source = open_source(pickled(tmp_path / "docs.pkl", value, protocol))
@@ -62,14 +84,29 @@ def test_a_padded_tensor(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"a": 1}, "must contain token vectors as arrays or tensors, got dict"),
+        ({"a": 1}, "must contain token vectors as arrays, tensors or .* got dict"),
         ([], "must contain token vectors"),
         ("text", "must contain token vectors"),
         ([[1.0, 2.0]], "must contain token vectors"),
         ([np.ones((2, 4), np.float32)] * 50_000, "more bytes than the file"),
+        ([[[1.0, 2.0]], [["a"]]], "got nested lists of other values"),
+        ([[[1.0, 2.0]], [[1.0], [2.0, 3.0]]], "item 1 is not a rectangular array"),
+        ([[[1.0] * 1000] * 1000] * 1000, "more numbers than the file"),
+        ([ARRAYS[0], many_times([1.0])], "got nested lists of other values"),
         (Path("x"), "which is not plain data"),
     ],
-    ids=["numbers", "nothing", "text", "lists", "one array many times", "code"],
+    ids=[
+        "numbers",
+        "nothing",
+        "text",
+        "lists",
+        "one array many times",
+        "words",
+        "ragged",
+        "one list many times",
+        "an array and one list many times",
+        "code",
+    ],
 )
 def test_other_pickles_are_refused(tmp_path: Path, value: Any, message: str) -> None:
     path = pickled(tmp_path / "docs.pkl", value)

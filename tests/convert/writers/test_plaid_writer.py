@@ -36,6 +36,12 @@ def whole(folder: Path, part: str) -> np.ndarray:
     return np.concatenate([read_array(folder / f"{i}.{part}.pt") for i in range(count)])
 
 
+def read_all(path: Path) -> list[np.ndarray]:
+    """The tensors of a file."""
+    stored = read_torch(path)
+    return list(stored) if isinstance(stored, (list, tuple)) else [stored]
+
+
 def lost(documents: MultiVectors, folder: Path) -> float:
     return float(((read(folder).tokens - documents.tokens) ** 2).sum(axis=1).mean())
 
@@ -77,9 +83,22 @@ def test_codes_of_an_index_of_colbert_are_written_back(part: str, ours: Path, co
 def test_the_codec_of_an_index_of_colbert_is_written_back(ours: Path, colbert: Path) -> None:
     np.testing.assert_array_equal(read_array(ours / "centroids.pt"), read_array(colbert / "centroids.pt"))
     buckets, expected = (read_torch(place / "buckets.pt") for place in (ours, colbert))
-    np.testing.assert_array_equal(buckets[1], expected[1].astype(np.float32))
-    assert buckets[0].shape == expected[0].shape
+    np.testing.assert_array_equal(buckets[1], expected[1])
+    assert (buckets[0].shape, buckets[1].dtype) == (expected[0].shape, expected[1].dtype)
     assert read_torch(ours / "avg_residual.pt").shape == ()
+
+
+def test_what_colbert_stores_beside_codes_is_written_back(colbert: Path, tmp_path: Path) -> None:
+    convert(colbert, tmp_path / "ours", to="plaid")
+    for name in ("buckets.pt", "avg_residual.pt", "centroids.pt"):
+        tensors = (read_all(place / name) for place in (tmp_path / "ours", colbert))
+        for ours, expected in zip(*tensors, strict=True):
+            np.testing.assert_array_equal(ours, expected)
+            assert ours.dtype == expected.dtype, name
+    for name in ("metadata.json", "plan.json"):
+        written, theirs = (json.loads((place / name).read_text()) for place in (tmp_path / "ours", colbert))
+        assert written["config"] == theirs["config"], name
+        assert {"checkpoint", "query_maxlen"} <= written["config"].keys(), name
 
 
 def test_the_inverted_lists_of_colbert_are_written_back(ours: Path, colbert: Path) -> None:
