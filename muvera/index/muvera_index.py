@@ -601,6 +601,35 @@ class MuveraIndex:
         # Rows keep their tokens and ids, so later changes do not matter.
         return rank(contents, checked, proposal, threads, rescore)
 
+    async def asearch(self, queries: Any, k: int = DEFAULT_K, **options: Any) -> list[Ranking]:
+        """Call :meth:`search` in a thread, so that the event loop goes on.
+
+        A cancelled call does not stop its thread, but its rankings are dropped.
+
+        Parameters
+        ----------
+        queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
+            Each array is one query.
+        k : int
+            Number of documents to return.
+        **options
+            Other arguments of :meth:`search`.  With many searches at a time,
+            ``threads=1`` gives each of them one core.
+
+        Returns
+        -------
+        list of Ranking
+            As for :meth:`search`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for :meth:`search`.
+        """
+        import asyncio  # whoever awaits this has imported it
+
+        return await asyncio.to_thread(self.search, queries, k, **options)
+
     def propose(self, queries: MultiVectors, plan: SearchPlan) -> tuple[IndexContents, Proposal]:
         """Find candidates without ranking them; for a :class:`muvera.TextIndex`.
 

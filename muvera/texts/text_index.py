@@ -605,6 +605,47 @@ class TextIndex:
         return found[0] if isinstance(queries, str) else found
 
     @overload
+    async def asearch(  # type: ignore[overload-overlap]
+        self, queries: str, k: int = ..., **options: Unpack[SearchKeywords]
+    ) -> list[Hit]: ...
+
+    @overload
+    async def asearch(
+        self, queries: Sequence[str], k: int = ..., **options: Unpack[SearchKeywords]
+    ) -> list[list[Hit]]: ...
+
+    async def asearch(
+        self, queries: str | Sequence[str], k: int = 10, **options: Unpack[SearchKeywords]
+    ) -> list[Hit] | list[list[Hit]]:
+        """Call :meth:`search` in a thread, so that the event loop goes on.
+
+        A cancelled call does not stop its thread, but its hits are dropped.
+
+        Parameters
+        ----------
+        queries : str or sequence of str
+            As for :meth:`search`.
+        k : int
+            Maximum number of hits for each query.
+        **options
+            Other arguments of :meth:`search`.  With many searches at a time,
+            ``threads=1`` gives each of them one core.
+
+        Returns
+        -------
+        list of Hit, or list of such lists
+            As for :meth:`search`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for :meth:`search`.
+        """
+        import asyncio  # whoever awaits this has imported it
+
+        return await asyncio.to_thread(self.search, queries, k, **options)
+
+    @overload
     def search_sentences(  # type: ignore[overload-overlap]
         self, queries: str, k: int = ..., *, alpha: float = ..., **options: Unpack[SearchKeywords]
     ) -> list[Hit]: ...
