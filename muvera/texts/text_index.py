@@ -328,7 +328,8 @@ class TextIndex:
 
         Tokens that an older version stored as codes become rows if the text encoder has
         a table.  The encoder of FDEs is fitted again if :meth:`info` warns about its
-        fit, see :meth:`muvera.MuveraIndex.rebuild`.  An index from :meth:`open` is then saved.
+        fit, see :meth:`muvera.MuveraIndex.rebuild`.  An index from :meth:`open` is then
+        saved.
 
         Parameters
         ----------
