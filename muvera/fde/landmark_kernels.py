@@ -21,6 +21,7 @@ from ..kernels.rows import (
     empty_integers,
     empty_rows,
     fetch,
+    fill_tile,
     load_rows,
     longest_text,
     square_sum,
@@ -145,6 +146,7 @@ def largest_products(tokens, first, last, columns, out):
             continue
         load_rows(tokens.floats, tokens.halves, start, start + size, depth, width, columns.center, rows)
         unit = _round_floats(rows, 0, size * width, numbers)
+        fill_tile(numbers, size, width)
         for panel in range(0, panels, WIDE):
             best[:] = LEAST
             for row in range(0, size, BYTE_ROWS):

@@ -6,9 +6,11 @@ at once, so multiplying by such a map can take a quarter of the time.
 
 Processors with AMX have tile registers: TILE_ROWS rows of SPAN bytes.  One instruction
 multiplies TILE_ROWS rows with a panel, SPAN bytes of each.  A kernel calls
-``begin_tiles(depth)`` before such products, and ``end_tiles()`` after them.  Rows are
-read up to a multiple of BYTE_ROWS, so their array has room for as many.  A load of a
-register takes five times as long if rows lie in two cache lines.
+``begin_tiles(depth)`` before such products, and ``end_tiles()`` after them.  A load of
+a register takes five times as long if its rows lie in two cache lines.
+
+Tiles have ROWS rows, or BYTE_ROWS rows with AMX.  Rows after the last one repeat it;
+with AMX, the array must contain them, see :func:`muvera.kernels.rows.fill_tile`.
 
 Sizes: ``depth`` bytes of a row, a multiple of STEP; ``LANES`` columns in a panel of the
 packed right matrix, int8 ``(panels, depth / STEP, LANES, STEP)``.  No sum exceeds 2**31
@@ -90,6 +92,15 @@ class Addition(NamedTuple):
     #: True if tile registers multiply `rows` rows.
     tiles: bool = False
 
+    def places(self, builder: ir.IRBuilder, row: ir.Value, last: ir.Value, count: int) -> list[ir.Value]:
+        """Emit the positions of `count` rows from `row` on.
+
+        Those after `last` are `last`, unless tile registers multiply them.
+        """
+        if self.tiles and count == TILE_ROWS:
+            return [plus(builder, row, i) for i in range(count)]
+        return tile_rows(builder, row, last, count)
+
 
 def pack_bytes(matrix: np.ndarray) -> np.ndarray:
     """Pack the columns of `matrix`, int8 (depth, n), in panels; return a flat array.
@@ -142,7 +153,7 @@ def emit_sums(
     Loading the rows limits the speed of one panel, so several panels share these loads.
     """
     if add.tiles and len(places) == TILE_ROWS and halves == 1:
-        return _emit_tile_sums(builder, rows, stride, places, depth, columns, begin_step)
+        return _emit_tile_sums(builder, rows, stride, places[0], depth, columns, begin_step)
     starts = [
         builder.bitcast(builder.gep(rows, [builder.mul(place, stride)]), INT32.as_pointer())
         for place in places
@@ -186,25 +197,25 @@ def _emit_tile_sums(
     builder: ir.IRBuilder,
     rows: ir.Value,
     stride: ir.Value,
-    places: list[ir.Value],
+    row: ir.Value,
     depth: ir.Value,
     columns: list[ir.Value],
     begin_step: Callable[[ir.Value], None] | None,
 ) -> list[list[ir.Value]]:
-    """Emit the sums of TILE_ROWS consecutive rows, by tile registers.
-
-    If places are repeated, rows after the last one are read, but not used.
-    """
+    """Emit the sums of TILE_ROWS rows from `row` on, by tile registers."""
     number = depth.type
     span = ir.Constant(number, SPAN)
-    start = builder.gep(rows, [builder.mul(places[0], stride)])
+    start = builder.gep(rows, [builder.mul(row, stride)])
     for i in range(len(columns)):
         _emit_tile_call(builder, "tilezero", i)
 
     def add_products(step: ir.Value, row_tile: int, column_tile: int, size: ir.Value) -> None:
         if begin_step is not None:
-            first = times(builder, step, SPAN // STEP)
-            with cgutils.for_range(builder, builder.sdiv(size, ir.Constant(number, STEP))) as loop:
+            # As many steps as for tiles of ROWS rows.
+            ratio = TILE_ROWS // ROWS
+            first, count = (times(builder, place, ratio) for place in (builder.mul(step, span), size))
+            first, count = (builder.sdiv(place, ir.Constant(number, STEP)) for place in (first, count))
+            with cgutils.for_range(builder, count) as loop:
                 begin_step(builder.add(first, loop.index))
         offset = builder.mul(step, span)
         _emit_tile_call(builder, "tileloadd64", row_tile, builder.gep(start, [offset]), stride)
@@ -224,7 +235,7 @@ def _emit_tile_sums(
     ]
     for i, address in enumerate(first_sums):
         _emit_tile_call(builder, "tilestored64", i, builder.bitcast(address, BYTE.as_pointer()), span)
-    offsets = [times(builder, builder.sub(place, places[0]), LANES) for place in places]
+    offsets = [ir.Constant(number, i * LANES) for i in range(TILE_ROWS)]
     return [
         [load_vector(builder, builder.gep(address, [offset]), _SUMS, align=SPAN) for offset in offsets]
         for address in first_sums
@@ -300,7 +311,7 @@ def _emit_tile(
     `tile` has the first six arguments of an intrinsic.
     """
     rows, row, last, depth, packed, panel = tile
-    places, size = tile_rows(builder, row, last, count), times(builder, depth, LANES // halves)
+    places, size = add.places(builder, row, last, count), times(builder, depth, LANES // halves)
     numbers = [plus(builder, panel, i) for i in range(panels)]
     columns = [builder.gep(packed, [builder.mul(number, size)]) for number in numbers]
     return emit_sums(builder, rows, depth, places, depth, columns, add, halves, begin_step)
@@ -355,7 +366,7 @@ def _maxima(add: Addition) -> Intrinsic:
 def _maxima_ahead(add: Addition) -> Intrinsic:
     """Return the intrinsic of `_maxima` that also prefetches memory.
 
-    Step i, of STEP bytes, prefetches the cache line at the address
+    Step i, of STEP bytes of ROWS rows, prefetches the cache line at the address
     ``min(place + i * pace, end)``.  Many prefetches at once would fill the queue of
     cache misses, and the sums would wait for them.
     """

@@ -38,9 +38,9 @@ from .jit import (
     shuffle,
     store_vector,
 )
-from .rows import HAS_HALVES, empty_rows, half_at, widen
+from .rows import HAS_HALVES, empty_rows, fill_tile, half_at, widen
 from .selection import STOPPED, enough, enter
-from .tile import LANES
+from .tile import LANES, ROWS
 from .token_codes import CodeQuery, QueryRounding, round_query
 
 # Tokens that are rounded together: a multiple of BYTE_ROWS whose bytes fit into the
@@ -190,7 +190,7 @@ def score_rounded(floats, halves, offsets, documents, query, stop_at, heap, out)
     # line is prefetched: the processor reads lines in pairs.
     entry_bytes = 2 if bits.shape[0] > 0 else 4
     base = np.int64(bits.ctypes.data) if bits.shape[0] > 0 else np.int64(flat.ctypes.data)
-    pace = STEP * BYTE_ROWS * entry_bytes
+    pace = STEP * ROWS * entry_bytes
     stopping = stop_at.products.shape[0] > 0
     out[:] = -np.inf
     if stopping and stop_at.state[STOPPED] > 0:
@@ -209,6 +209,7 @@ def score_rounded(floats, halves, offsets, documents, query, stop_at, heap, out)
         for first in range(start, stop, _ROUNDED):
             last = min(first + _ROUNDED, stop)
             _round_rows(flat, bits, first, last, depth, per_unit, rows, stride)
+            fill_tile(rows, last - first, stride)
             for panel in range(0, biases.shape[0] // LANES, WIDE):
                 maxima = best[panel * LANES :]
                 for row in range(0, last - first, BYTE_ROWS):

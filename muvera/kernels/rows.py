@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from .byte_tile import BYTE_ROWS
+from .byte_tile import BYTE_ROWS, TILES
 from .jit import (
     BYTE,
     FEATURES,
@@ -29,6 +29,7 @@ from .jit import (
     kernel,
     load_vector,
     new_sums,
+    plus,
     store_vector,
     sum_lanes,
     times,
@@ -278,6 +279,25 @@ def empty_rows(count, width):
     """
     whole = (count + BYTE_ROWS - 1) // BYTE_ROWS * BYTE_ROWS
     return empty_floats((whole * width + 3) // 4).view(np.uint8)
+
+
+@emitted
+def fill_tile(builder, rows, count, width):
+    """Repeat the last of `count` rows up to the end of a tile, if TILES is true.
+
+    `rows` are flat bytes; the width is a multiple of LANES.
+    """
+    if not TILES:
+        return
+    lanes = ir.Constant(width.type, LANES)
+    missing = builder.and_(builder.neg(count), ir.Constant(width.type, BYTE_ROWS - 1))
+    last = builder.gep(rows, [builder.mul(builder.sub(count, ir.Constant(width.type, 1)), width)])
+    with cgutils.for_range(builder, builder.sdiv(width, lanes)) as part:
+        source = builder.gep(last, [builder.mul(part.index, lanes)])
+        value = load_vector(builder, source, _BYTES, align=1)
+        with cgutils.for_range(builder, missing) as loop:
+            target = builder.gep(source, [builder.mul(plus(builder, loop.index, 1), width)])
+            store_vector(builder, value, target, align=1)
 
 
 @helper

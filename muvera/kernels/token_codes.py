@@ -56,10 +56,9 @@ from .jit import (
     plus,
     shuffle,
     store_vector,
-    tile_rows,
     times,
 )
-from .rows import empty_rows, fetch, half_at
+from .rows import empty_rows, fetch, fill_tile, half_at
 from .selection import STOPPED, enough, enter, excluded, record_error
 from .tile import LANES, ROWS, raise_maxima
 
@@ -492,7 +491,7 @@ def _raising(addition: str, panels: int) -> Intrinsic:
 
     @emitted
     def raise_maxima(builder, rows, start, stride, row, last, depth, packed, panel, biases, factors, best):
-        places = tile_rows(builder, row, last, rows_of(addition, panels))
+        places = ADDITIONS[addition].places(builder, row, last, rows_of(addition, panels))
         numbers = [plus(builder, panel, i) for i in range(panels)]
         size = times(builder, depth, LANES)
         columns = [builder.gep(packed, [builder.mul(number, size)]) for number in numbers]
@@ -594,7 +593,7 @@ def _scoring(residuals: bool) -> Any:
     def score(codes, offsets, documents, form, query, stop_at, heap, out):
         width, stride = form.width, -(-len(form.scales) // CHUNK) * CHUNK
         rows = empty_rows(_UNPACKED, stride)
-        numbers, factors = np.empty(_UNPACKED, np.int64), np.empty(_UNPACKED, np.float32)
+        numbers, factors = np.empty(_UNPACKED, np.int64), np.empty(_UNPACKED + BYTE_ROWS, np.float32)
         rest = np.empty(CHUNK // 2, np.uint8)
         # Helpers take arrays: a call with a tuple counts references to all its arrays.
         packed, biases = query.packed, query.biases
@@ -619,16 +618,21 @@ def _scoring(residuals: bool) -> Any:
                 count = last - first
                 for token in range(count):
                     factors[token] = half_at(codes, (first + token) * width + form.id_bytes)
+                if TILES:
+                    for token in range(count, count + BYTE_ROWS):
+                        factors[token] = factors[count - 1]
                 if residuals:
                     _unpack_residuals(
                         codes, first, last, width, form.id_bytes, form.bits, center_bytes, level_bytes,
                         numbers, rest, stride, rows,
                     )  # fmt: skip
+                    fill_tile(rows, count, stride)
                     _raise_block(
                         rows, 0, stride, count, packed, biases, factors, best, codes, width, ahead, ahead_stop
                     )
                 elif TILES:
                     _copy_rows(codes, first * width + FACTOR_BYTES, width, count, stride, rows)
+                    fill_tile(rows, count, stride)
                     _raise_block(
                         rows, 0, stride, count, packed, biases, factors, best, codes, width, ahead, ahead_stop
                     )

@@ -251,21 +251,22 @@ def test_all_ways_to_add_give_the_same_bits(addition: str, panels: int) -> None:
     step = rows_of(addition, panels)
     depth, count = 84, step + 3
     start, stride = 3, depth + 2
-    codes = rng.integers(0, 256, start + count * stride).astype(np.uint8)
-    rows = codes[start:].reshape(count, stride)[:, :depth]
+    codes = rng.integers(0, 256, start + 2 * step * stride).astype(np.uint8)
+    rows = codes[start:].reshape(2 * step, stride)[:, :depth]
+    rows[count:] = rows[count - 1]
     columns = rng.integers(-127, 128, (panels, depth // 4, LANES, 4)).astype(np.int8)
     biases = rng.standard_normal(panels * LANES).astype(np.float32) * 100
-    factors = rng.random(count).astype(np.float32)
+    factors = rng.random(2 * step).astype(np.float32)
+    factors[count:] = factors[count - 1]
     best = np.full(panels * LANES, -np.inf, np.float32)
     raising, tiles = make_maxima(addition)[panels - 1], make_tiles(addition)
     begin, end = tiles.begin, tiles.end
 
     @kernel
     def run(codes, columns, biases, factors, best):  # type: ignore[no-untyped-def]
-        last = factors.shape[0] - 1
         begin(depth)
-        for row in range(0, factors.shape[0], step):
-            raising(codes, start, stride, row, last, depth, columns, 0, biases, factors, best)
+        for row in range(0, count, step):
+            raising(codes, start, stride, row, count - 1, depth, columns, 0, biases, factors, best)
         end()
 
     run(codes, columns.reshape(-1), biases, factors, best)
