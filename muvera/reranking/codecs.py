@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.validation import TokenArray, read_only_view
-from ..kernels.byte_tile import DEPTH_STEP, STEP, zero_bytes
+from ..kernels.byte_tile import STEP
 from ..kernels.rows import add_product, pack_map
 from ..kernels.tile import LANES
 from ..kernels.token_codes import (
@@ -156,10 +156,10 @@ class TokenCodec(ABC):
         CodeQuery
         """
         count = len(tokens)
-        depth = -(-self.dimension // DEPTH_STEP) * DEPTH_STEP
+        depth = -(-self.dimension // STEP) * STEP
         padded = -(-count // LANES) * LANES
         query = CodeQuery(
-            zero_bytes(padded * depth), np.zeros(padded, np.float32),
+            np.zeros(padded * depth, np.int8), np.zeros(padded, np.float32),
             np.empty(count, np.float32), np.empty(count, np.float32),
         )  # fmt: skip
         round_query(np.ascontiguousarray(self.rotated(tokens)), self._rounding, self.form.unit, query)
