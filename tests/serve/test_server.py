@@ -204,7 +204,8 @@ def samples(client: TestClient) -> dict[str, float]:
 
 
 def test_metrics_count_requests_errors_and_documents() -> None:
-    with TestClient(make_app(texts(), WRITABLE)) as client:
+    settings = ServerSettings(writable=True, token="secret", timeout=600)  # the first search compiles kernels
+    with TestClient(make_app(texts(), settings)) as client:
         for body in ({"query": "red"}, {"query": "pear"}, {}):
             client.post("/search", json=body)
         client.get("/documents/apple")
