@@ -60,7 +60,7 @@ class Model2VecEncoder(TableEncoder):
             raise ValueError(f"{place} is not a model2vec model: {error}. Download it again.") from error
         rows = _rows(arrays, self._tokenizer.get_vocab_size(with_added_tokens=True), place)
         lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        super().__init__(rows / np.where(lengths > 0, lengths, 1))
+        super().__init__(np.asarray(rows / np.where(lengths > 0, lengths, 1), np.float32))
         self._query_rows = rows / (lengths[lengths > 0].mean() if lengths.any() else 1)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
