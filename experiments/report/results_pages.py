@@ -11,9 +11,10 @@ from muvera import FDEConfig
 from muvera.utils.atomic_files import write_bytes
 
 from ..runner.provenance import machine_text
-from .pictures import plot_of, write_picture
+from .pictures import pictures_of, write_picture
 from .stored_results import load_results
 from .table import Table, markdown
+from .verdicts import verdict_of
 
 #: Name of a page -> the question that it answers, the advice that follows from it, and
 #: experiments.
@@ -98,7 +99,8 @@ Figures and tables are numbered as in the first version of arXiv 2405.19504. The
 and five other BEIR collections of up to 8.8 million documents, a C++ engine with DiskANN, and recall of judged
 documents. Here the collections are small, only lotte500-colbertv2 has token vectors of ColBERTv2, graphs are built
 by hnswlib, and 10-recall@N is the share of exact Chamfer's ten best documents. Absolute values
-therefore differ. What can be compared is which choice is better, and by how much.""",
+therefore differ. What can be compared is which choice is better, and by how much. "Holds here" and the sentence
+beside it follow from the stored results by the rules in `experiments/report/verdicts.py`.""",
 }
 
 _GUIDE = """\
@@ -163,7 +165,7 @@ def write_pages(folder: Path, results: Path) -> list[Path]:
         stored = [values for values in (load_results(member, results) for member in members) if values]
         if stored:
             sections = [experiment_section(values, folder) for values in stored]
-            pages[name] = "\n\n".join([f"# {question}", *_introduction(name, stored), *sections])
+            pages[name] = "\n\n".join([f"# {question}", *_introduction(name, stored, results), *sections])
             questions.append([f"[{question}]({name}.md)", advice])
     pages["index"] = "\n\n".join(
         ["# Results", _GUIDE, markdown(Table("", ["measurements", "advice"], questions))]
@@ -174,17 +176,19 @@ def write_pages(folder: Path, results: Path) -> list[Path]:
     return paths
 
 
-def _introduction(name: str, stored: Sequence[dict[str, Any]]) -> list[str]:
-    """Return a page's text before its sections, and the paper's results with links."""
+def _introduction(name: str, stored: Sequence[dict[str, Any]], results: Path) -> list[str]:
+    """Return a page's text before its sections, with the verdicts on a paper."""
     if name not in _INTRODUCTIONS:
         return []
     rows = []
     for values in stored:
         content = values["configuration"]
         source = content["reproduces"].removeprefix("MUVERA paper, ")
+        verdict = verdict_of(values["experiment"], results)
         claim = " ".join(content["paper"].split())
-        rows.append([f"{source}", claim, f"[{content['title']}](#{_anchor(content['title'])})"])
-    return [_INTRODUCTIONS[name], markdown(Table("", ["in the paper", "the paper found", "here"], rows))]
+        rows.append([f"[{source}](#{_anchor(content['title'])})", claim, verdict.holds, verdict.text])
+    header = ["in the paper", "the paper found", "holds here", "measured here"]
+    return [_INTRODUCTIONS[name], markdown(Table("", header, rows))]
 
 
 def _anchor(title: str) -> str:
@@ -198,15 +202,15 @@ def _anchor(title: str) -> str:
     return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
 
 
-def _picture(stored: dict[str, Any], folder: Path) -> list[str]:
-    """Draw an experiment's picture, and return the Markdown that shows it."""
-    plot = plot_of(stored)
-    if plot is None:
-        return []
-    name = stored["experiment"]
-    write_picture(plot, folder / "figures" / f"{name}.svg")
-    title = ", ".join(filter(None, [f"{plot.quality} by {plot.cost}", plot.collection]))
-    return [f"![{title}](figures/{name}.svg)\n\n*{title}*"]
+def _pictures(stored: dict[str, Any], folder: Path) -> list[str]:
+    """Draw an experiment's pictures, and return the Markdown that shows them."""
+    shown = []
+    for name, plot in pictures_of(stored).items():
+        write_picture(plot, folder / "figures" / f"{name}.svg")
+        title = ", ".join(filter(None, [f"{plot.quality} by {plot.cost}", plot.collection]))
+        knobs = f". At the points: {plot.knobs}." if plot.knobs else ""
+        shown.append(f"![{title}](figures/{name}.svg)\n\n*{title}{knobs}*")
+    return shown
 
 
 def experiment_section(stored: dict[str, Any], folder: Path) -> str:
@@ -220,7 +224,7 @@ def experiment_section(stored: dict[str, Any], folder: Path) -> str:
     name, content = stored["experiment"], stored["configuration"]
     run = "machine" in stored
     if not run:
-        shown = _picture(stored, folder)
+        shown = _pictures(stored, folder)
         parts = []
         for table in stored["tables"]:
             caption = f"{table['caption']} {_bench_command(name, table['title'])}".strip()
@@ -231,7 +235,7 @@ def experiment_section(stored: dict[str, Any], folder: Path) -> str:
     source = f" ({content['reproduces']}.)" if content.get("reproduces") else ""
     caption = " ".join(content.get("caption", "").split())
     on = f"{machine_text(stored['machine'])}; threads: {stored['threads']}."
-    parts = [f"## {content['title']}", *_picture(stored, folder)]
+    parts = [f"## {content['title']}", *_pictures(stored, folder)]
     if content.get("paper"):
         parts.append(f"The paper: {' '.join(content['paper'].split())}")
     parts += [f"{caption}{source}", f"{_conditions(content)} {on} {command}"]

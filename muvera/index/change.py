@@ -19,6 +19,7 @@ from ..fde.config import FDEConfig
 from ..fde.encoder import FDEEncoder
 from ..mips.base import Guard, VectorSearch, at_once
 from ..reranking.coded_vectors import CodedVectors
+from ..reranking.table_codec import TableCodec
 from ..utils.checks import as_id_list
 from ..utils.parallel import stage, thread_count
 from .calibration import with_enough_tokens
@@ -255,7 +256,7 @@ class Change:
 
     def build(
         self,
-        batches: Iterable[tuple[MultiVectors, CodedVectors | None]],
+        batches: Iterable[tuple[MultiVectors | CodedVectors, CodedVectors | None]],
         threads: int | None = None,
         progress: Callable[[int], object] | None = None,
         expected: int | None = None,
@@ -294,6 +295,32 @@ class Change:
                 progress(len(documents))
         self._finish(threads, fitted_on_these=fitted_on_these)
 
+    def replace_by_rows(self, batches: Iterable[CodedVectors], table: TableCodec) -> None:
+        """Store the tokens of all documents as rows of a table.
+
+        Parameters
+        ----------
+        batches : iterable of CodedVectors
+            All documents with their ids, in the order in which they were added.
+        table : TableCodec
+            The codec of the codes.
+        """
+        self._require_open()
+        old = self.contents
+        settings = replace(old.settings, tokens=None, keep_exact=False)
+        self.contents = replace(
+            old,
+            settings=settings,
+            ids=IdMap(old.ids.next),
+            tokens=DocumentTokens(settings, old.config.dimension, table),
+            given_encoder=None,
+            candidates=None,
+        )
+        self._begin()
+        for codes in batches:
+            self._append(codes.ids, codes, None, None)
+        self._finish(None)
+
     def rebuild(self, threads: int | None = None, *, fit: bool = False) -> None:
         """Renumber the rows without the deleted ones, and encode all documents again.
 
@@ -317,6 +344,12 @@ class Change:
             candidates=None,
         )
         self._begin()
+        store = old.tokens.codes
+        if old.tokens.table is not None and store is not None:
+            for rows, codes in store.batches(old.ids.live):  # nothing to encode again
+                self._append(old.ids.of(rows), codes, None, threads)
+            self._finish(threads)
+            return
         for rows, documents, codes in old.tokens.batches(old.ids.live):
             self._append(old.ids.of(rows), documents, codes, threads)
             self._make_vectors(False, threads)  # an encoder that needs a sample waits for all documents
@@ -413,13 +446,18 @@ class Change:
 
     # -- steps ----------------------------------------------------------------
 
-    def _checked(self, documents: Any, ids: Any, threads: int | None) -> MultiVectors:
+    def _checked(self, documents: Any, ids: Any, threads: int | None) -> MultiVectors | CodedVectors:
         self._require_open()
-        named = documents if ids is None else as_multivectors(documents).with_ids(ids)
         thread_count(threads)
+        if isinstance(documents, CodedVectors):  # rows of the table of this index
+            assert documents.codec is self.contents.tokens.codec
+            return documents if ids is None else documents.with_ids(ids)
+        named = documents if ids is None else as_multivectors(documents).with_ids(ids)
         return checked_texts(named, "documents", self.contents.config.dimension, "this index")
 
-    def _append_and_measure(self, ids: Ids, documents: MultiVectors, threads: int | None) -> None:
+    def _append_and_measure(
+        self, ids: Ids, documents: MultiVectors | CodedVectors, threads: int | None
+    ) -> None:
         """Add or replace documents, fit once there are enough of them, and measure."""
         self._append(ids, documents, None, threads)
         self._make_vectors(self.contents.has_sample, threads)
@@ -427,7 +465,11 @@ class Change:
         self._calibrate(self._measure(threads), threads)
 
     def _append(
-        self, ids: Ids, documents: MultiVectors, codes: CodedVectors | None, threads: int | None
+        self,
+        ids: Ids,
+        documents: MultiVectors | CodedVectors,
+        codes: CodedVectors | None,
+        threads: int | None,
     ) -> None:
         """Add documents, or replace the documents with these ids; fit nothing.
 
@@ -444,6 +486,7 @@ class Change:
         candidates = contents.candidates
         growing: VectorSearch | None = None
         if candidates is not None and self._growing is not None:
+            assert isinstance(documents, MultiVectors)
             candidates = replace(candidates, search=self._growing)
             rows = np.arange(first, first + len(documents))
             candidates = candidates.added(rows, documents, threads, self._guard)

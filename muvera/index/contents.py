@@ -117,8 +117,12 @@ class IndexContents:
 
     @property
     def needs_vectors(self) -> bool:
-        """True if there are too many tokens to read all, and no vectors yet."""
-        return self.candidates is None and self.searchable[1] > self.settings.exact_tokens
+        """True if there are too many tokens to read all, and no vectors yet.
+
+        If tokens are rows of a table, all are read.
+        """
+        few = self.searchable[1] <= self.settings.exact_tokens
+        return self.candidates is None and not few and self.tokens.table is None
 
     @property
     def needs_sample(self) -> bool:

@@ -214,7 +214,7 @@ class MuveraIndex:
     @classmethod
     def from_batches(
         cls,
-        batches: Iterable[tuple[MultiVectors, CodedVectors | None]],
+        batches: Iterable[tuple[MultiVectors | CodedVectors, CodedVectors | None]],
         encoder: str | FDEConfig | FDEEncoder | None,
         settings: IndexSettings,
         destination: Destination | None,
@@ -231,7 +231,8 @@ class MuveraIndex:
         Parameters
         ----------
         batches : iterable of tuple
-            Documents, and their codes if they are known.
+            Documents, and their codes if they are known.  If tokens are rows of a
+            table, documents are codes.
         encoder : str, configuration or fitted encoder, optional
             As for the class.
         settings : IndexSettings
@@ -270,8 +271,13 @@ class MuveraIndex:
             first = next(each, None)
             if first is None:
                 raise ValueError("There are no documents to build an index of. Give at least one batch.")
-            chosen = default_preset(first[0]) if encoder is None else encoder
-            config, fitted = as_encoder(chosen, first[0].dimension)
+            documents = first[0]
+            chosen = (
+                default_preset(documents)
+                if encoder is None and isinstance(documents, MultiVectors)
+                else encoder
+            )
+            config, fitted = as_encoder(chosen, documents.dimension if codec is None else codec.dimension)
             index = cls.of(IndexContents.empty(config, settings, fitted, codec))
             with index.change() as change:
                 change.staging = staging
@@ -594,6 +600,35 @@ class MuveraIndex:
         contents, proposal = self.propose(checked, plan)
         # Rows keep their tokens and ids, so later changes do not matter.
         return rank(contents, checked, proposal, threads, rescore)
+
+    async def asearch(self, queries: Any, k: int = DEFAULT_K, **options: Any) -> list[Ranking]:
+        """Call :meth:`search` in a thread, so that the event loop goes on.
+
+        A cancelled call does not stop its thread, but its rankings are dropped.
+
+        Parameters
+        ----------
+        queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
+            Each array is one query.
+        k : int
+            Number of documents to return.
+        **options
+            Other arguments of :meth:`search`.  With many searches at a time,
+            ``threads=1`` gives each of them one core.
+
+        Returns
+        -------
+        list of Ranking
+            As for :meth:`search`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for :meth:`search`.
+        """
+        import asyncio  # whoever awaits this has imported it
+
+        return await asyncio.to_thread(self.search, queries, k, **options)
 
     def propose(self, queries: MultiVectors, plan: SearchPlan) -> tuple[IndexContents, Proposal]:
         """Find candidates without ranking them; for a :class:`muvera.TextIndex`.

@@ -213,7 +213,7 @@ def rank(
         See :meth:`.token_store.DocumentTokens.rank`.
     """
     best = best_rows(contents, queries, proposal.rows, proposal.k, threads, rescore, proposal.stops)
-    exact = contents.tokens.floats is not None  # otherwise the scores are of decoded tokens
+    exact = contents.tokens.has_exact_scores  # otherwise the scores are of decoded tokens
     return [
         Ranking(contents.ids.of(rows), scores, exact, proposal.expected_recall(q, rows))
         for q, (rows, scores) in enumerate(best)
