@@ -75,6 +75,11 @@ class Model2VecEncoder(TableEncoder):
         ----------
         texts : list of str
             The documents.
+
+        Returns
+        -------
+        list of list of int
+            One list for each text, in order.
         """
         encode = getattr(self._tokenizer, "encode_batch_fast", self._tokenizer.encode_batch)
         encodings = encode(texts, add_special_tokens=False)
@@ -87,6 +92,11 @@ class Model2VecEncoder(TableEncoder):
         ----------
         texts : list of str
             The queries.
+
+        Returns
+        -------
+        list of float32 (tokens, dimension)
+            One matrix for each text, in order.
         """
         rows = [np.array(own[:_QUERY_TOKENS], np.int64) for own in self.document_rows(texts)]
         return [self._query_rows[own] for own in rows]
