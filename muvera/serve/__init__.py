@@ -151,7 +151,7 @@ def serve(
     ImportError
         If uvicorn or FastAPI is missing.
     OSError
-        If `host` is no address of this machine, or `port` is in use.
+        If `host` is not an address of this machine, or `port` is in use.
     """
     uvicorn = import_extra("uvicorn", "serve", "The server")
     import_extra("fastapi", "serve", "The server")

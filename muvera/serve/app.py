@@ -470,15 +470,8 @@ def make_app(
 def base_app(limits: ServerSettings, hosts: list[str] | None, files: list[Path], description: str) -> FastAPI:
     """Return an application with limits, errors, security headers and a page.
 
-    Parameters
-    ----------
-    limits : ServerSettings
-    hosts : list of str, optional
-        As for :func:`make_app`.
-    files : list of Path
-        Files of the page; ``index.html`` is at ``/``.
-    description : str
-        For the OpenAPI document.
+    `hosts` are described at :func:`make_app`.  `files` are files of the page;
+    ``index.html`` is at ``/``.  `description` goes into the OpenAPI document.
     """
     app = FastAPI(
         title="muvera", version=__version__, docs_url=None, redoc_url=None,
