@@ -76,7 +76,7 @@ class FDEEncoder:
     Raises
     ------
     TypeError
-        If `config` is no FDEConfig.
+        If `config` is not an FDEConfig.
     ValueError
         If arrays belong to another configuration.
 
@@ -332,8 +332,8 @@ class FDEEncoder:
         Returns
         -------
         numpy.ndarray
-            float32 (n, vector_dimension).  A query's vector is the sum of those of its
-            tokens, up to rounding.
+            float32 (n, vector_dimension).  A query's vector is the sum of the
+            vectors of its tokens, up to rounding.
 
         Raises
         ------
