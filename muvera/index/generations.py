@@ -164,13 +164,8 @@ def _check_names(folder: Path, manifest: dict[str, Any]) -> None:
 def verify(folder: Path, files: dict[str, Any], thorough: bool | None = None) -> None:
     """Raise IndexFolderError unless every file of a manifest exists and is unchanged.
 
-    Parameters
-    ----------
-    folder : Path
-    files : dict
-        The manifest's entries by name.
-    thorough : bool, optional
-        See :func:`muvera.utils.atomic_files.require_unchanged`.
+    `files` are the manifest's entries by name.  `thorough` is described at
+    :func:`muvera.utils.atomic_files.require_unchanged`.
     """
     for name, described in files.items():
         try:
@@ -313,6 +308,7 @@ def commit(
     Parameters
     ----------
     destination : Destination
+        The folder of the index.
     write : callable
         Writes the files of a :class:`Save` and returns the manifest's entries.
     expected : Generation, optional
@@ -384,14 +380,7 @@ def require_known(
 ) -> None:
     """Raise IndexFolderError if a folder contains another generation than it should.
 
-    Parameters
-    ----------
-    target : Path
-        The folder.
-    current : Generation
-        The generation in it.
-    expected, attempted
-        As for :func:`commit`.
+    `current` is the generation in it; see :func:`commit` for `expected` and `attempted`.
     """
     if current == expected or current in attempted:
         return
@@ -508,11 +497,6 @@ class FolderLock:
     The system locks the file and not its name.  If the folder is moved away, the lock
     goes with it, and the folder that gets its name belongs to others.  So call
     :meth:`require_place` or :meth:`generation` before each write.
-
-    Parameters
-    ----------
-    folder : Path
-        A folder that no other process may hold.
     """
 
     def __init__(self, folder: Path) -> None:
