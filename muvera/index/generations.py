@@ -380,7 +380,8 @@ def require_known(
 ) -> None:
     """Raise IndexFolderError if a folder contains another generation than it should.
 
-    `current` is the generation in it; see :func:`commit` for `expected` and `attempted`.
+    `current` is the generation in it; :func:`commit` describes `expected` and
+    `attempted`.
     """
     if current == expected or current in attempted:
         return
