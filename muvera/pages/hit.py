@@ -129,7 +129,7 @@ class PageHit:
         if word is not None:
             if not words:
                 raise IndexError(
-                    f"word={word} needs a query of words whose vectors are known, but this hit has none. "
+                    f"word={word} needs a text query whose words have vectors, but this hit has none. "
                     "Omit word."
                 )
             if not 0 <= word < len(words):

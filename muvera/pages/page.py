@@ -62,7 +62,7 @@ class Page:
     Raises
     ------
     TypeError, ValueError
-        If the vectors are no token vectors, or `grid` and `special` do not fit them.
+        If the vectors are not token vectors, or `grid` and `special` do not fit them.
     """
 
     vectors: Any

@@ -1,7 +1,7 @@
 """Exact Chamfer similarity (MaxSim) of texts and of spans.
 
 Chamfer(Q, P) = sum over q of max over p of <q, p>.  Inner products add along the
-dimension with fused multiply-adds, and scores add over query tokens in their order.  So
+dimension with fused multiply-adds, and scores add over query tokens in order.  So
 a score has the same bits in any batch, with any other documents and any number of
 threads.
 
