@@ -111,7 +111,7 @@ class FDEEncoder:
     #: multiplied by it.  It is 1 unless float32 cannot hold the fourth power of tokens.
     scale: float = 1.0
 
-    # True once :attr:`needs_fit` was False; it never changes back.
+    # Cached: True once the encoder is fitted.
     _is_ready: bool = False
 
     def __init__(self, config: FDEConfig, **arrays: EncoderArrays | None) -> None:

@@ -53,7 +53,8 @@ class _Connections:
         self.open: dict[Any, None] = {}  # the connection that was used last comes last
 
     def cut_off(self, connection: Any) -> None:
-        # At once: its `connection_lost` follows only after other connections were made.
+        # Remove it now: `connection_lost` is called only later, after other connections
+        # were made.
         self.open.pop(connection, None)
         connection.transport.abort()
         connection.rest.clear()
