@@ -495,9 +495,10 @@ def hold(folder: Path) -> filelock.AcquireReturnProxy[filelock.BaseFileLock]:
 class FolderLock:
     """The lock of a folder, held from the creation of this object on.
 
-    The system locks the file and not its name.  If the folder is moved away, the lock
-    goes with it, and the folder that gets its name belongs to others.  So call
-    :meth:`require_place` or :meth:`generation` before each write.
+    No other process may hold the folder.  The system locks the file and not its name.
+    If the folder is moved away, the lock goes with it, and the folder that gets its
+    name belongs to others.  So call :meth:`require_place` or :meth:`generation` before
+    each write.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -63,8 +63,8 @@ def write_contents(
     """Write contents to a folder, see :meth:`muvera.MuveraIndex.save`.
 
     Return the same contents, which read their tokens from the folder.  `attempted` are
-    generations that interrupted saves may have written there.  The token
-    files of `staging`, a temporary folder, can be moved.
+    generations that interrupted saves may have written there.  The token files of
+    `staging`, a temporary folder, can be moved.
     """
     target = destination.path
     loses_texts = contents.write_texts is None and not destination.overwrite

@@ -225,8 +225,8 @@ def rank_short(
 
     `numbers`, int64 (n,), are the positions in `queries` of the ranked ones, which have
     1 to LANES tokens each.  `positions` are int64 (c_i,), the distinct candidates of
-    each.  `runs_of` returns the texts at some positions, split by segment.  Each query
-    gets a result as of :func:`rank_candidates`.
+    each.  `runs_of` returns the texts at some positions, split by segment.  The
+    results are as in :func:`rank_candidates`.
     """
     columns = np.zeros((len(numbers), queries.dimension, LANES), np.float32)
     packed = columns.reshape(-1)
