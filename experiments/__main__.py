@@ -14,6 +14,7 @@ from .bench.cold import cold
 from .bench.explanations import explanations
 from .bench.first_stage import first_stage
 from .bench.growth import grow
+from .bench.landmarks import landmarks
 from .bench.long_texts import long_texts
 from .bench.pages import pages
 from .bench.pipeline import pipeline
@@ -21,11 +22,12 @@ from .bench.recall_dial import recall_dial
 from .bench.scale import scale
 from .bench.searches import dial, searches
 from .bench.server import server
+from .bench.size import size
 from .bench.speed import speed
 from .bench.tokens import tokens
 from .bench.vectors import vectors
 from .bench.words import words
-from .commands import check, encode, machines, page, passages, quick, results, run
+from .commands import check, encode, get, machines, page, passages, quick, results, run
 
 
 class Commands(errors.Commands):
@@ -40,7 +42,7 @@ app = typer.Typer(
     name="experiments", cls=Commands, no_args_is_help=True, add_completion=False, rich_markup_mode=None,
     pretty_exceptions_enable=False, help=__doc__,
 )  # fmt: skip
-for command in (encode, passages, run, quick, check, page, results, machines):
+for command in (get, encode, passages, run, quick, check, page, results, machines):
     app.command()(command)
 for bench in (
     speed,
@@ -50,6 +52,8 @@ for bench in (
     recall_dial,
     pipeline,
     vectors,
+    landmarks,
+    size,
     words,
     explanations,
     long_texts,

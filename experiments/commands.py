@@ -12,8 +12,9 @@ from threadpoolctl import threadpool_limits
 from muvera.utils.atomic_files import write_bytes
 
 from .bench.plumbing import Cache, Data, Save, paths_of, progress, usage_errors
+from .datasets.apidocs import download_wheels, write_apidocs
 from .datasets.collection import Collection
-from .datasets.discovery import CACHE, DatasetPath
+from .datasets.discovery import CACHE, DatasetPath, texts_in
 from .datasets.encode import encode_texts
 from .datasets.passages import write_passages
 from .report.machines import Disks, Machine, disk_table, machine_table
@@ -37,6 +38,35 @@ Configurations = Annotated[
     typer.Argument(help=f"Configurations, by path or name. Default: {ALL}, which contains all."),
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder of the run. Default: in the cache.")]
+
+
+def get(
+    name: Annotated[str, typer.Argument(help="apidocs: 367,860 texts about the APIs of AWS and Google.")],
+    out: Annotated[Path | None, typer.Argument(help="New folder. Default: in the cache.")] = None,
+    texts: Annotated[int | None, typer.Option(min=300, help="Maximum number of texts. Default: all.")] = None,
+    wheels: Annotated[
+        Path | None, typer.Option(help="Folder for the packages. Default: in the cache. Needs 50 MB.")
+    ] = None,
+    cache: Cache = CACHE,
+) -> None:
+    """Make a large collection of real texts and queries from packages of PyPI.
+
+    Print its folder, for `encode`.
+    """
+    if name != "apidocs":
+        raise typer.BadParameter(f"There is no collection {name!r} to get. There is: apidocs.")
+    packages = wheels or cache.expanduser() / "wheels"
+    folder = out or texts_in(cache) / (name if texts is None else f"{name}-{texts}")
+    if folder.exists() and out is None:
+        typer.echo(str(folder))
+        return
+    with usage_errors((RuntimeError, OSError)):
+        packages.mkdir(parents=True, exist_ok=True)
+        download_wheels(packages)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        count = write_apidocs(packages, folder, texts)
+    progress(f"{count:,} texts.")
+    typer.echo(str(folder))
 
 
 def encode(

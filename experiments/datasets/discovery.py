@@ -44,14 +44,15 @@ def find_collections(
 
     Each of `folders` is a collection of embeddings, or a folder of texts in BEIR's
     layout, or contains such folders, also under ``embeddings`` and ``beir``.  The
-    default is DATA, if it exists or nothing was encoded.  Embeddings that ``python -m
-    experiments encode`` wrote into `cache` belong to their texts.  `names` selects
+    default is DATA, if it exists or nothing was encoded.  Texts that ``python -m
+    experiments get`` wrote into `cache` are large, so they are found only by name.
+    Embeddings that ``encode`` wrote there belong to their texts.  `names` selects
     collections by name.
     """
     encoded = encoded_collections(cache)
     if not folders:
         folders = [DATA] if DATA.is_dir() or not encoded else []
-    texts: dict[str, Path] = {}
+    texts = _text_folders(texts_in(cache)) if names else {}
     embeddings: dict[str, Path] = {}
     for folder in folders:
         own_embeddings, own_texts = _embedding_folders(folder), _text_folders(folder)
@@ -72,6 +73,11 @@ def find_collections(
     for name in names or ():
         require_known(name, paths, "collection")
     return {name: path for name, path in paths.items() if not names or name in names}
+
+
+def texts_in(cache: Path) -> Path:
+    """Return the folder of the texts that ``python -m experiments get`` writes."""
+    return cache.expanduser() / "texts"
 
 
 def encoded_collections(cache: Path) -> dict[str, Path]:

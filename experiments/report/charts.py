@@ -5,10 +5,13 @@ The page of a run and the pictures of stored results use the same specification.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from math import ceil, floor, log10
 from typing import Any, NamedTuple
 
 from muvera.utils.checks import import_extra
+
+from .chart_labels import Text, name_lines, name_points
 
 Row = dict[str, Any]
 
@@ -28,19 +31,53 @@ _SHAPES = (
 # Format of numbers: up to four digits.
 _FORMAT = ",.4~r"
 
-# Width and height of a picture without axes and legend.  Text of 13 pixels remains
-# readable if a phone shrinks the picture to 360 pixels.
-_WIDTH = 400
-_HEIGHT = 280
+# Width and height of a picture without axes and names, and sizes of its texts.  On a
+# phone, which shrinks a picture to about 360 pixels, names have 10 pixels.
+_WIDTH = 350
+_HEIGHT = 330
+_NAME_SIZE = 16
+_TEXT_SIZE = 14
 
-# Characters of a label of which two fit beside each other below a picture.
-_SHORT_LABEL = 16
+# Height of a page's plot, and the width that its ticks are chosen for.
+_PAGE_HEIGHT = 260
+_PAGE_WIDTH = 400
+
+# Labels with more characters are broken into two lines.
+_LONG_LABEL = 15
+
+# Ticks of a recall, the more important ones first.
+_TICKS = (
+    *(1.0, 0.9, 0.5, 0.95, 0.8, 0.99, 0.98, 0.7, 0.2, 0.6, 0.3, 0.4, 0.995, 0.0, 0.1, 0.998, 0.85, 0.75),
+    *(0.65, 0.55, 0.45, 0.35, 0.25, 0.92, 0.94, 0.96, 0.97, 0.985),
+)
+
+# Smallest distance of ticks above each other.
+_UP = 26
+
+# Smallest distance from 1 that a recall is drawn at.
+_CLOSEST = 0.0005
+
+# Ticks of a cost are its values if there are at most this many.
+_FEW = 9
+
+# Colors of a picture's lines and their names, light and dark: each has a contrast of at
+# least 4.5 to the page.
+_LIGHT = ("#0060a8", "#b84300", "#00714f", "#a2387a", "#8a5a00", "#55606d")
+_DARK = ("#58aeff", "#ff8a4c", "#3ecf9b", "#f08cc8", "#f0b429", "#a7b1bd")
+
+#: Most lines of a picture.
+MOST_LINES = len(_LIGHT)
+
+
+def _variables(colors: Sequence[str]) -> str:
+    return "".join(f"--line-{k}:{color};" for k, color in enumerate(colors))
+
 
 # Colors of text and lines, light and dark, as in page.css.
 _STYLE = (
-    "<style>:root{--paper:#ffffff;--ink:#1c2127;--muted:#59636e;--rule:#dde1e6}"
-    "@media (prefers-color-scheme:dark){"
-    ":root{--paper:#0d1117;--ink:#e6e9ee;--muted:#9aa4b0;--rule:#2d343d}}</style>"
+    f"<style>:root{{{_variables(_LIGHT)}--paper:#ffffff;--ink:#1c2127;--muted:#59636e;--rule:#dde1e6}}"
+    f"@media (prefers-color-scheme:dark){{:root{{{_variables(_DARK)}"
+    "--paper:#0d1117;--ink:#e6e9ee;--muted:#9aa4b0;--rule:#2d343d}}</style>"
 )
 
 _FONT = "system-ui, -apple-system, Segoe UI, Roboto, Helvetica Neue, Arial, sans-serif"
@@ -72,18 +109,118 @@ class Mark(NamedTuple):
 
 
 class Plot(NamedTuple):
-    """A trade-off of quality and cost on one collection, with its Pareto fronts."""
+    """A trade-off of quality and cost on one collection."""
 
     collection: str
     quality: str
     cost: str
     #: "more" or "less" of the cost.
     better: str
-    #: "x" (quality), "y" (cost), "label", "system", "name", and "low" and "high" of the
-    #: quality.
+    #: "x" (quality), "y" (cost), "label", "system", "name", "low" and "high" of the
+    #: quality, and "knob", the value that varies along a line.
     points: list[Row]
     #: Marks of the points' labels.
     marks: dict[str, Mark]
+    #: What the knobs are.
+    knobs: str = ""
+
+
+class Axis(NamedTuple):
+    """A scale with its smallest and largest value."""
+
+    #: "linear", "log", or "recall", which opens toward 1.
+    kind: str
+    low: float
+    high: float
+    #: A recall of 1 is drawn this far from 1.
+    closest: float = _CLOSEST
+
+    @classmethod
+    def of(cls, kind: str, values: Sequence[float], room: float) -> Axis:
+        """Make a scale of the values with some room on both sides."""
+        below = [1 - value for value in values if value < 1]
+        axis = cls(kind, 0, 1, max(_CLOSEST, min(below, default=0.1) / 2))
+        shown = [axis.stretched(value) for value in values]
+        spread = max(shown) - min(shown)
+        space = room * spread if spread else 0.1
+        return axis._replace(low=min(shown) - space, high=max(shown) + space)
+
+    def stretched(self, value: float) -> float:
+        """Return a value as Vega's linear scale draws it; of "log", its logarithm.
+
+        Examples
+        --------
+        >>> Axis("recall", 0, 3).stretched(0.9), Axis("log", 0, 3).stretched(100)
+        (1.0, 2.0)
+        """
+        if self.kind == "recall":
+            return round(-log10(max(1 - value, self.closest)), 9)
+        return log10(value) if self.kind == "log" else value
+
+    def share(self, value: float) -> float:
+        """Return where a value is on the axis, from 0 to 1."""
+        return (self.stretched(value) - self.low) / (self.high - self.low)
+
+    def value(self, share: float) -> float:
+        """Return the value that Vega draws at a share of the axis."""
+        stretched = self.low + share * (self.high - self.low)
+        return float(10**stretched) if self.kind == "log" else stretched
+
+    def encoding(self, field: str, title: str, ticks: Sequence[float] | None) -> Row:
+        """Return the encoding of a field by this scale."""
+        axis: Row = {"format": _FORMAT}
+        if ticks is None:
+            axis |= {"tickCount": 5, "labelOverlap": "greedy", "labelSeparation": 6}
+        else:
+            values = [tick if self.kind == "log" else self.stretched(tick) for tick in sorted(ticks)]
+            axis |= {"values": values, "labelOverlap": False}
+        if self.kind == "recall":
+            top = self.stretched(1.0) - 1e-6
+            axis["labelExpr"] = f"datum.value > {top} ? '1' : format(1 - pow(10, -datum.value), '.3~f')"
+        scale = {"domain": [self.value(0), self.value(1)], "nice": False, "zero": False}
+        if self.kind == "log":
+            scale["type"] = "log"
+        return _quantitative(field, title=title, scale=scale, axis=axis)
+
+
+def _axes(plot: Plot) -> tuple[Axis, Axis]:
+    """Return the scales of quality and cost."""
+    kind = "recall" if _is_recall(plot.quality) else "linear"
+    quality = Axis.of(kind, [point["x"] for point in plot.points], 0.06)
+    return quality, Axis.of("log", [point["y"] for point in plot.points], 0.06)
+
+
+def _recall_ticks(axis: Axis) -> list[float]:
+    return [tick for tick in _TICKS if 0 <= axis.share(tick) <= 1]
+
+
+def _cost_ticks(axis: Axis, costs: Iterable[float]) -> list[float]:
+    """Return the costs if they are few whole numbers, or else 1, 2, 5, 10, 20, ..."""
+    whole = sorted(cost for cost in set(costs) if cost == int(cost))
+    if 1 < len(whole) <= _FEW:
+        return [whole[0], whole[-1], *whole[1:-1]]
+    powers = range(floor(axis.low), ceil(axis.high) + 1)
+    ticks = [digit * 10.0**power for digit in (1, 5, 2) for power in powers]
+    return [tick for tick in ticks if 0 <= axis.share(tick) <= 1]
+
+
+def _apart(axis: Axis, ticks: Iterable[float], size: float, across: bool) -> list[float] | None:
+    """Return the ticks that have room beside those before them, or None if too few."""
+    kept: list[float] = []
+    for tick in ticks:
+        distances = {other: abs(axis.share(tick) - axis.share(other)) * size for other in kept}
+        if all(gap >= (_across(tick, other) if across else _UP) for other, gap in distances.items()):
+            kept.append(tick)
+    return kept if len(kept) > 1 else None
+
+
+def _across(first: float, second: float) -> float:
+    """Return how far apart two ticks must be for their labels."""
+    return 4 + 0.28 * _TEXT_SIZE * (len(f"{first:,.4g}") + len(f"{second:,.4g}"))
+
+
+def _is_recall(quality: str) -> bool:
+    return "recall" in quality or quality.startswith("@")
 
 
 def marks_of(labels: Iterable[str]) -> dict[str, Mark]:
@@ -100,17 +237,10 @@ def specification(plot: Plot) -> Row:
     """Return a plot as Vega-Lite, which a page fits to its width.
 
     A cost of which more is better, such as queries per second, is drawn upwards by
-    quality.  Other costs are drawn to the right, with quality upwards.
+    quality.  Other costs are drawn to the right, with quality upwards.  A line connects
+    the points of a label that no other point of the label beats.
     """
-    names = list(plot.marks)
-    room = {"nice": False, "padding": 14}
-    axis = {"format": _FORMAT, "labelOverlap": "greedy", "labelSeparation": 6, "tickCount": 5}
-    quality, cost = ("x", "y") if plot.better == "more" else ("y", "x")
-    line = {"type": "line", "strokeWidth": 1.5}
-    rounded = {"strokeCap": "round", "strokeJoin": "round"}
-    band = {**line, "strokeWidth": 7, "opacity": 0.16, **rounded}
     point = {"type": "point", "filled": True, "opacity": 1, "size": 100}
-    order = {"order": _quantitative("x")}
     interval = "isValid(datum.low) ? format(datum.low, '.3f') + ' - ' + format(datum.high, '.3f') : ''"
     tooltip = [
         _nominal("name", title="configuration"),
@@ -118,50 +248,37 @@ def specification(plot: Plot) -> Row:
         _quantitative("y", title=plot.cost, format=_FORMAT),
         _nominal("interval", title="95% interval"),
     ]
-
-    def scale(values: list[str]) -> Row:
-        return {"domain": names, "range": values}
-
+    quality = "x" if plot.better == "more" else "y"
     return {
         "width": "container",
-        "height": 260,
+        "height": _PAGE_HEIGHT,
         "autosize": {"type": "fit", "contains": "padding"},
-        "data": {"values": plot.points},
+        "data": {"values": [_drawn(plot, row) for row in plot.points]},
         "transform": [{"calculate": interval, "as": "interval"}],
-        "encoding": {
-            quality: _quantitative("x", title=plot.quality, scale={**room, "zero": False}, axis=axis),
-            cost: _quantitative("y", title=plot.cost, scale={**room, "type": "log"}, axis=axis),
-            "color": _nominal("label", scale=scale([mark.color for mark in plot.marks.values()])),
-        },
+        "encoding": _encoding(plot, _PAGE_WIDTH, _PAGE_HEIGHT, [mark.color for mark in plot.marks.values()]),
         "layer": [
             {
-                "transform": _front(plot.better, []),
-                "mark": band,
-                "encoding": {"color": {"value": "var(--ink)"}, **order},
-            },
-            {
-                "transform": _front(plot.better, ["label"]),
-                "mark": line,
-                "encoding": {"detail": _nominal("label"), **order},
+                "transform": _front(plot.better),
+                "mark": {"type": "line", "strokeWidth": 1.5},
+                "encoding": {"detail": _nominal("label"), "order": _quantitative("x")},
             },
             {
                 "transform": [{"filter": "isValid(datum.low) && isValid(datum.high)"}],
                 "mark": {"type": "rule", "opacity": 0.4},
-                "encoding": {quality: _quantitative("low"), f"{quality}2": {"field": "high"}},
+                "encoding": {quality: _quantitative("low_at"), f"{quality}2": {"field": "high_at"}},
             },
             {
                 "mark": {**point, "stroke": "var(--paper)", "strokeWidth": 1},
-                "encoding": {
-                    "shape": _nominal("label", scale=scale([mark.shape for mark in plot.marks.values()])),
-                    "tooltip": tooltip,
-                },
+                "encoding": {"shape": _shape(plot), "tooltip": tooltip},
             },
         ],
     }
 
 
 def picture(plot: Plot) -> str:
-    """Return a plot with a legend as SVG, for light and dark pages.
+    """Return a plot with names at its lines as SVG, for light and dark pages.
+
+    Its lines connect all points of a label in the order of the cost.
 
     Raises
     ------
@@ -169,26 +286,120 @@ def picture(plot: Plot) -> str:
         Without vl_convert, which the extra ``experiments`` installs.
     """
     vl_convert = import_extra("vl_convert", "experiments", "A chart")
-    legend = {
-        "columns": 2 if max(map(len, plot.marks)) <= _SHORT_LABEL else 1,
-        "disable": False,
-        "labelColor": "var(--ink)",
-        "labelFontSize": 13,
-        "labelLimit": _WIDTH,
-        "orient": "bottom",
-        "symbolOpacity": 1,
-        "symbolSize": 90,
-        "symbolStrokeColor": "transparent",
-        "title": None,
-    }
-    axis = {**CONFIG["axis"], "labelFontSize": 13, "titleFontSize": 13}
+    axis = {**CONFIG["axis"], "labelFontSize": _TEXT_SIZE, "titleFontSize": _TEXT_SIZE + 1}
     # The converter measures text in a font that it contains.
-    config = {**CONFIG, "axis": axis, "legend": legend, "font": "Arial, sans-serif"}
-    sized = {**specification(plot), "width": _WIDTH, "height": _HEIGHT, "autosize": "pad"}
+    config = {**CONFIG, "axis": axis, "font": "Arial, sans-serif"}
     newest = vl_convert.get_vegalite_versions()[-1]
-    text: str = vl_convert.vegalite_to_svg(sized, vl_version=newest, config=config)
+    text: str = vl_convert.vegalite_to_svg(picture_specification(plot), vl_version=newest, config=config)
     start = text.index(">", text.index("<svg")) + 1
     return f"{text[:start]}{_STYLE}{text[start:]}\n"
+
+
+def picture_specification(plot: Plot) -> Row:
+    """Return the Vega-Lite of a picture, in which each text has its place."""
+    quality, cost = _axes(plot)
+    across, up = (quality, cost) if plot.better == "more" else (cost, quality)
+    first, second = ("x", "y") if plot.better == "more" else ("y", "x")
+    rows: dict[str, list[Row]] = {label: [] for label in plot.marks}
+    for row in sorted(plot.points, key=lambda row: (row[first], row[second])):
+        rows[row["label"]].append(row)
+    lines = [
+        [(_WIDTH * across.share(row[first]), _HEIGHT * (1 - up.share(row[second]))) for row in line]
+        for line in rows.values()
+    ]
+    wrapped = [_wrapped(label) for label in rows]
+    names = name_lines(wrapped, lines, _NAME_SIZE)
+    values = [[str(row.get("knob", "")) for row in line] for line in rows.values()]
+    knobs = name_points(values, lines, names, _TEXT_SIZE, _NAME_SIZE)
+
+    def texts(found: Iterable[tuple[str, Text]]) -> list[Row]:
+        return [
+            {
+                "label": label,
+                "text": text.text.split("\n"),
+                "across": across.value(text.x / _WIDTH),
+                "up": up.value(1 - text.y / _HEIGHT),
+            }
+            for label, text in found
+        ]
+
+    def layer(values: list[Row], size: int, weight: str) -> Row:
+        mark = {"type": "text", "align": "left", "baseline": "middle", "fontSize": size, "fontWeight": weight}
+        where = {"x": _quantitative("across"), "y": _quantitative("up")}
+        # Several lines are centered around the place, as Vega does not do itself.
+        lifted = {"dy": {"expr": f"-{0.6 * size} * (length(datum.text) - 1)"}, "lineHeight": 1.2 * size}
+        return {
+            "data": {"values": values},
+            "mark": {**mark, **lifted},
+            "encoding": {**where, "text": _nominal("text")},
+        }
+
+    small = [(label, text) for label, found in zip(rows, knobs, strict=True) for text in found]
+    named = list(zip(rows, names, strict=True))
+    right = max(text.box(_NAME_SIZE).right for text in names) - _WIDTH
+    mark = {"type": "point", "filled": True, "opacity": 1, "size": 90}
+    return {
+        "width": _WIDTH,
+        "height": _HEIGHT,
+        "autosize": "pad",
+        "padding": {"left": 4, "top": 12, "bottom": 4, "right": max(12, round(right) + 6)},
+        "data": {"values": [_drawn(plot, row) for line in rows.values() for row in line]},
+        "encoding": _encoding(
+            plot, _WIDTH, _HEIGHT, [f"var(--line-{k % MOST_LINES})" for k in range(len(rows))]
+        ),
+        "layer": [
+            {
+                "mark": {"type": "line", "strokeWidth": 2.5, "strokeJoin": "round"},
+                "encoding": {"detail": _nominal("label"), "order": _quantitative(first)},
+            },
+            {
+                "mark": {**mark, "stroke": "var(--paper)", "strokeWidth": 1},
+                "encoding": {"shape": _shape(plot)},
+            },
+            layer(texts(small), _TEXT_SIZE, "normal"),
+            layer(texts(named), _NAME_SIZE, "bold"),
+        ],
+    }
+
+
+def _drawn(plot: Plot, row: Row) -> Row:
+    """Add the place of a row's quality and of its interval on the axis."""
+    quality, _ = _axes(plot)
+    places = {"at": "x", "low_at": "low", "high_at": "high"}
+    return row | {name: quality.stretched(row[key]) for name, key in places.items() if key in row}
+
+
+def _encoding(plot: Plot, width: float, height: float, colors: list[str]) -> Row:
+    quality, cost = _axes(plot)
+    first, second = ("x", "y") if plot.better == "more" else ("y", "x")
+    costs = {row["y"] for row in plot.points} if plot.better == "less" else set()
+    room = {"x": (width, True), "y": (height, False)}
+    ticks = _apart(quality, _recall_ticks(quality), *room[first]) if quality.kind == "recall" else None
+    return {
+        first: quality.encoding("at", plot.quality, ticks),
+        second: cost.encoding("y", plot.cost, _apart(cost, _cost_ticks(cost, costs), *room[second])),
+        "color": _nominal("label", scale={"domain": list(plot.marks), "range": colors}),
+    }
+
+
+def _shape(plot: Plot) -> Row:
+    shapes = [mark.shape for mark in plot.marks.values()]
+    return _nominal("label", scale={"domain": list(plot.marks), "range": shapes})
+
+
+def _wrapped(label: str) -> str:
+    r"""Break a long label at a space near its middle.
+
+    Examples
+    --------
+    >>> _wrapped("muvera"), _wrapped("single vectors without deduplication")
+    ('muvera', 'single vectors\nwithout deduplication')
+    """
+    spaces = [k for k, character in enumerate(label) if character == " "]
+    if len(label) <= _LONG_LABEL or not spaces:
+        return label
+    middle = min(spaces, key=lambda k: abs(k - len(label) / 2))
+    return f"{label[:middle]}\n{label[middle + 1 :]}"
 
 
 def _nominal(field: str, **more: Any) -> Row:
@@ -199,14 +410,14 @@ def _quantitative(field: str, **more: Any) -> Row:
     return {"field": field, "type": "quantitative", **more}
 
 
-def _front(better: str, groupby: list[str]) -> list[Row]:
-    """Keep the points of each group that no point of better quality beats in cost.
+def _front(better: str) -> list[Row]:
+    """Keep the points of each label that no point of better quality beats in cost.
 
     In the order of descending quality, a point is kept if it improves on the best one
     before it.
     """
     sort = [{"field": "x", "order": "descending"}, {"field": "gain", "order": "descending"}]
-    window = {"frame": [None, 0], "sort": sort, "groupby": groupby}
+    window = {"frame": [None, 0], "sort": sort, "groupby": ["label"]}
     return [
         {"calculate": "datum.y" if better == "more" else "-datum.y", "as": "gain"},
         {"window": [{"op": "max", "field": "gain", "as": "reached"}], **window},

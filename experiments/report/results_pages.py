@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from muvera import FDEConfig
 from muvera.utils.atomic_files import write_bytes
 
 from ..runner.provenance import machine_text
-from .pictures import plot_of, write_picture
+from .pictures import pictures_of, write_picture
 from .stored_results import load_results
 from .table import Table, markdown
+from .verdicts import verdict_of
 
 #: Name of a page -> the question that it answers, the advice that follows from it, and
 #: experiments.
@@ -66,7 +68,7 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "size": (
         "Which search for which size, and what does a large index cost?",
         "[Search of vectors](../settings.md#how-vectors-are-searched)",
-        ("first_stage", "growth", "scale"),
+        ("size", "landmarks", "first_stage", "growth", "scale"),
     ),
 }  # fmt: skip
 
@@ -97,7 +99,8 @@ Figures and tables are numbered as in the first version of arXiv 2405.19504. The
 and five other BEIR collections of up to 8.8 million documents, a C++ engine with DiskANN, and recall of judged
 documents. Here the collections are small, only lotte500-colbertv2 has token vectors of ColBERTv2, graphs are built
 by hnswlib, and 10-recall@N is the share of exact Chamfer's ten best documents. Absolute values
-therefore differ. What can be compared is which choice is better, and by how much.""",
+therefore differ. What can be compared is which choice is better, and by how much. "Holds here" and the sentence
+beside it follow from the stored results by the rules in `experiments/report/verdicts.py`.""",
 }
 
 _GUIDE = """\
@@ -135,6 +138,7 @@ _README_MARKS = ("<!-- table: python -m experiments results -->\n", "<!-- end of
 #: and rows are skipped.
 _FDE_MARKS = ("<!-- table of FDEs: python -m experiments results -->\n", _README_MARKS[1])
 _FDE_DEPTH = "@20"
+_TOKENS_PER_TEXT = 33  # of apidocs
 _FDE_COLLECTIONS = {
     "scifact-minilm": "SciFact",
     "cosqa-minilm": "CoSQA",
@@ -161,7 +165,7 @@ def write_pages(folder: Path, results: Path) -> list[Path]:
         stored = [values for values in (load_results(member, results) for member in members) if values]
         if stored:
             sections = [experiment_section(values, folder) for values in stored]
-            pages[name] = "\n\n".join([f"# {question}", *_introduction(name, stored), *sections])
+            pages[name] = "\n\n".join([f"# {question}", *_introduction(name, stored, results), *sections])
             questions.append([f"[{question}]({name}.md)", advice])
     pages["index"] = "\n\n".join(
         ["# Results", _GUIDE, markdown(Table("", ["measurements", "advice"], questions))]
@@ -172,17 +176,19 @@ def write_pages(folder: Path, results: Path) -> list[Path]:
     return paths
 
 
-def _introduction(name: str, stored: Sequence[dict[str, Any]]) -> list[str]:
-    """Return a page's text before its sections, and the paper's results with links."""
+def _introduction(name: str, stored: Sequence[dict[str, Any]], results: Path) -> list[str]:
+    """Return a page's text before its sections, with the verdicts on a paper."""
     if name not in _INTRODUCTIONS:
         return []
     rows = []
     for values in stored:
         content = values["configuration"]
         source = content["reproduces"].removeprefix("MUVERA paper, ")
+        verdict = verdict_of(values["experiment"], results)
         claim = " ".join(content["paper"].split())
-        rows.append([f"{source}", claim, f"[{content['title']}](#{_anchor(content['title'])})"])
-    return [_INTRODUCTIONS[name], markdown(Table("", ["in the paper", "the paper found", "here"], rows))]
+        rows.append([f"[{source}](#{_anchor(content['title'])})", claim, verdict.holds, verdict.text])
+    header = ["in the paper", "the paper found", "holds here", "measured here"]
+    return [_INTRODUCTIONS[name], markdown(Table("", header, rows))]
 
 
 def _anchor(title: str) -> str:
@@ -196,15 +202,15 @@ def _anchor(title: str) -> str:
     return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
 
 
-def _picture(stored: dict[str, Any], folder: Path) -> list[str]:
-    """Draw an experiment's picture, and return the Markdown that shows it."""
-    plot = plot_of(stored)
-    if plot is None:
-        return []
-    name = stored["experiment"]
-    write_picture(plot, folder / "figures" / f"{name}.svg")
-    title = ", ".join(filter(None, [f"{plot.quality} by {plot.cost}", plot.collection]))
-    return [f"![{title}](figures/{name}.svg)\n\n*{title}*"]
+def _pictures(stored: dict[str, Any], folder: Path) -> list[str]:
+    """Draw an experiment's pictures, and return the Markdown that shows them."""
+    shown = []
+    for name, plot in pictures_of(stored).items():
+        write_picture(plot, folder / "figures" / f"{name}.svg")
+        title = ", ".join(filter(None, [f"{plot.quality} by {plot.cost}", plot.collection]))
+        knobs = f". At the points: {plot.knobs}." if plot.knobs else ""
+        shown.append(f"![{title}](figures/{name}.svg)\n\n*{title}{knobs}*")
+    return shown
 
 
 def experiment_section(stored: dict[str, Any], folder: Path) -> str:
@@ -218,7 +224,7 @@ def experiment_section(stored: dict[str, Any], folder: Path) -> str:
     name, content = stored["experiment"], stored["configuration"]
     run = "machine" in stored
     if not run:
-        shown = _picture(stored, folder)
+        shown = _pictures(stored, folder)
         parts = []
         for table in stored["tables"]:
             caption = f"{table['caption']} {_bench_command(name, table['title'])}".strip()
@@ -229,7 +235,7 @@ def experiment_section(stored: dict[str, Any], folder: Path) -> str:
     source = f" ({content['reproduces']}.)" if content.get("reproduces") else ""
     caption = " ".join(content.get("caption", "").split())
     on = f"{machine_text(stored['machine'])}; threads: {stored['threads']}."
-    parts = [f"## {content['title']}", *_picture(stored, folder)]
+    parts = [f"## {content['title']}", *_pictures(stored, folder)]
     if content.get("paper"):
         parts.append(f"The paper: {' '.join(content['paper'].split())}")
     parts += [f"{caption}{source}", f"{_conditions(content)} {on} {command}"]
@@ -305,10 +311,11 @@ def readme_table(stored: dict[str, Any]) -> str:
     return markdown(Table("", header, rows))
 
 
-def fde_table(stored: dict[str, Any]) -> str:
+def fde_table(stored: dict[str, Any], landmarks: dict[str, Any]) -> str:
     """Return the recall of the paper's FDE and of the presets on several collections.
 
-    Without results, return "".
+    With results of the bench `landmarks`, a column has the candidates for a recall of
+    .95 at its largest size.  Without results of `vectors`, return "".
     """
     tables = [table for table in stored.get("tables", []) if table["title"] == "The family of FDEs"]
     if not tables:
@@ -319,13 +326,38 @@ def fde_table(stored: dict[str, Any]) -> str:
     )
     cells = {(row[label], row[name]): (row[floats], row[depth]) for row in tables[0]["rows"]}
     shown = [collection for collection in _FDE_COLLECTIONS if ("**fde**", collection) in cells]
+    title, numbers = _candidates_at_size(landmarks)
     rows = []
     for preset, text in _FDE_ROWS.items():
+        more = [numbers.get(preset, "")] if title else []
         own = [cells[preset, collection] for collection in shown if (preset, collection) in cells]
         if own and len(own) == len(shown):
-            rows.append([text, own[0][0], *(recall for _, recall in own)])
-    titles = [_FDE_COLLECTIONS[collection] for collection in shown]
+            rows.append([text, own[0][0], *(recall for _, recall in own), *more])
+    titles = [_FDE_COLLECTIONS[collection] for collection in shown] + [title] * bool(title)
     return markdown(Table("", [f"10-recall{_FDE_DEPTH}", "floats", *titles], rows)) if rows else ""
+
+
+def _candidates_at_size(stored: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    """Return a title, and the candidates for .95 of each preset at the largest size.
+
+    The default is the one that an index of this size takes.
+    """
+    table = next((one for one in stored.get("tables", []) if one["title"].endswith("apidocs-minilm")), None)
+    if table is None:
+        return "", {}
+    rows = [dict(zip(table["header"], row, strict=True)) for row in table["rows"]]
+    size = max((row["documents"] for row in rows), key=lambda text: int(text.replace(",", "")))
+    count = int(size.replace(",", ""))
+    config = FDEConfig(dimension=128).sized(count, _TOKENS_PER_TEXT * count)
+    wanted = [
+        f"{number:,}" for number in (config.cell_dimension, config.num_directions, config.vector_dimension)
+    ]
+    numbers = {}
+    for row in rows:
+        own = [row[name] for name in ("landmarks", "directions", "floats")]
+        if row["documents"] == size and (row["FDE"] != "fde" or own == wanted):
+            numbers["**fde**" if row["FDE"] == "fde" else row["FDE"]] = row["candidates for 0.95"]
+    return f"candidates for .95, {size} texts", numbers
 
 
 def update_readme(text: str, results: Path) -> str:
@@ -336,7 +368,8 @@ def update_readme(text: str, results: Path) -> str:
 
 def update_fde_table(text: str, results: Path) -> str:
     """Return a document's text with its table of FDEs from the stored results."""
-    return _filled(text, _FDE_MARKS, fde_table(load_results("default_vectors", results)))
+    names = "default_vectors", "landmarks"
+    return _filled(text, _FDE_MARKS, fde_table(*(load_results(name, results) for name in names)))
 
 
 def _filled(text: str, marks: tuple[str, str], table: str) -> str:

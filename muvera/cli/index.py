@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Option
 
@@ -57,7 +56,7 @@ def index(
       muvera index docs docs.index
       muvera search docs.index docs -k 3
     """
-    from ..index.generations import require_place
+    from ..index.generations import Destination, require_place
     from ..utils.checks import as_path
     from .sources import choose_encoder, fit_for_index, open_documents, stream
 
@@ -70,13 +69,16 @@ def index(
     begun = time.perf_counter()
     fitted = fit_for_index(chosen, opened, settings.exact_tokens, threads)
     with progress_bar(opened.num_documents, "documents", "indexing") as advance:
+        how: dict[str, Any] = {"threads": threads, "progress": advance}
         if keep_codes:
-            build = partial(muvera.MuveraIndex.from_plaid, opened)
+            from_plaid = muvera.MuveraIndex.from_plaid
+            index = from_plaid(opened, fitted, settings=settings, path=out, overwrite=overwrite, **how)
         else:
-            build = partial(muvera.MuveraIndex.build, stream(opened))
-        built = build(
-            fitted, settings=settings, path=out, overwrite=overwrite, threads=threads, progress=advance
-        ).info()
+            batches = ((batch, None) for batch in stream(opened))
+            place = Destination(as_path(out).resolve(), overwrite)
+            how["fitted_on_these"] = fitted is not chosen
+            index = muvera.MuveraIndex.from_batches(batches, fitted, settings, place, **how)
+        built = index.info()
     duration = time.perf_counter() - begun
     facts = {"index": str(out), "source": str(source), "seconds": round(duration, 3), **built.to_dict()}
     text = wrapped(f"{out}: {_built(built)}; in {seconds(duration)}")
@@ -96,7 +98,13 @@ def _built(facts: muvera.IndexInfo) -> str:
     if facts.vectors is None:
         return f"{text}; searches read all tokens"
     encoder, first = facts.encoder, facts.first_stage
-    text += f"; searches use FDEs of {encoder['vector_dimension']:,} floats ({facts.search})"
+    text += f"; searches use FDEs of {encoder['vector_dimension']:,} floats"
+    if "num_landmarks" in encoder:
+        covariance = "with" if encoder["moments"] == "covariance" else "without"
+        text += f", {encoder['num_landmarks']:,} landmarks {covariance} covariance"
+    text += f" ({facts.search})"
     if first is not None:
         text += f"; {first.candidates} candidates contain {first.recall:.1%} of the exact top {first.k}"
+    if facts.candidates is not None:
+        text += f", and searches rank {facts.candidates:,} by default"
     return text

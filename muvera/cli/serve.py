@@ -49,10 +49,11 @@ def serve(
 ) -> None:
     """Serve an index over HTTP, with a search page.
 
-    The server answers /search, /explain, /documents, /info, /health and /openapi.json;
-    the page is at /. A change is on disk before the server answers. Ctrl-C, SIGTERM or
-    SIGHUP saves the index and stops the server; if the save fails, the exit status is
-    1. Set MUVERA_READ_TOKEN to require a token for reading.
+    The server answers /search, /explain, /documents, /info, /health, /metrics (for
+    Prometheus) and /openapi.json; the page is at /. A change is on disk before the
+    server answers. Ctrl-C, SIGTERM or SIGHUP saves the index and stops the server; if
+    the save fails, the exit status is 1. Set MUVERA_READ_TOKEN to require a token for
+    reading.
 
     \b
     Example:

@@ -200,6 +200,8 @@ def fit_for_index(
     few = source.num_documents is not None and source.num_documents < MIN_FIT_DOCUMENTS
     if exact or (few and chosen.needs_fit_sample):
         return chosen
+    if source.num_documents is not None and source.num_tokens is not None:
+        chosen = chosen.sized(source.num_documents, source.num_tokens)
     return fit(FDEEncoder(chosen), source, threads)
 
 

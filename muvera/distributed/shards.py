@@ -24,7 +24,8 @@ from ..index.generations import Destination, IndexFolderError, staging_beside
 from ..index.muvera_index import MuveraIndex
 from ..index.settings import IndexSettings
 from ..index.token_store import FIT_TOKENS
-from ..reranking.codecs import CODECS, TokenCodec, read_codec, write_codec
+from ..reranking.codec_files import read_codec, write_codec
+from ..reranking.codecs import CODECS, TokenCodec
 from ..utils.atomic_files import atomic_folder, content_checksum, read_json, remove_folder, write_json
 from ..utils.checks import as_path, counted, given, import_extra, require_int, require_number
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..utils.atomic_files import content_checksum
 from ..utils.checks import given, require_choice, require_int
@@ -58,6 +58,31 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 #: The preset that is used without `encoder`.
 DEFAULT_PRESET = "fde"
+
+
+class Size(NamedTuple):
+    """The steps of "fde" for collections of a size."""
+
+    #: An index takes them from so many documents and tokens on.  None: only if a
+    #: smaller size has a low recall.
+    documents: int | None
+    tokens: int
+    cells: Landmarks = Landmarks()
+    moments: Moments = Covariance()
+    projection: LearnedProjection = LearnedProjection()
+
+
+# Fewer tokens than 32 for each landmark of the second size would not determine its
+# landmarks.
+_TOKENS = 1 << 17
+
+#: Sizes of "fde", ascending, by `python -m experiments landmarks`.
+SIZES = (
+    Size(0, 0),
+    Size(2048, _TOKENS, Landmarks(4096), MeanToken()),
+    Size(1 << 17, _TOKENS, Landmarks(4096), MeanToken(), LearnedProjection(1024)),
+    Size(None, _TOKENS, Landmarks(8192), MeanToken(), LearnedProjection(2048)),
+)
 
 # The steps in a dictionary: for each entry that names a step's kind, the field of
 # FDEConfig, and the kinds, the default first.
@@ -227,6 +252,65 @@ class FDEConfig:
         if name not in PRESETS:
             raise ValueError(f"There is no preset {name!r}. The presets are: {', '.join(PRESETS)}.")
         return cls.from_dict({"dimension": dimension, **PRESETS[name], **changes})
+
+    def sized(self, documents: int, tokens: int) -> FDEConfig:
+        """Return "fde" for a collection of this size, if this is a smaller "fde".
+
+        An index calls it before it fits an encoder.  Large collections get more
+        landmarks, no covariance and more floats: docs/settings.md has the table.
+
+        Parameters
+        ----------
+        documents : int
+            Number of documents with tokens.
+        tokens : int
+            Number of their tokens.
+
+        Returns
+        -------
+        FDEConfig
+            A larger one, or this one: always this one unless it is "fde", or differs
+            from it only by its size and seed.
+
+        Examples
+        --------
+        >>> large = FDEConfig(128).sized(documents=1_000_000, tokens=30_000_000)
+        >>> large.cells, large.moments, large.vector_dimension
+        (Landmarks(num_landmarks=4096, landmark_sharpness=8.0), MeanToken(), 1024)
+        """
+        sizes = self._sizes()
+        if self not in sizes:
+            return self
+        fitting = [
+            config
+            for config, size in zip(sizes, SIZES, strict=True)
+            if size.documents is not None and documents >= size.documents and tokens >= size.tokens
+        ]
+        return max(self, fitting[-1], key=sizes.index)
+
+    def larger(self, tokens: int) -> FDEConfig | None:
+        """Return "fde" of the next larger size, which has a higher recall.
+
+        Parameters
+        ----------
+        tokens : int
+            Number of tokens of all documents.
+
+        Returns
+        -------
+        FDEConfig or None
+            None for the largest size, for too few tokens, and if this is not "fde".
+        """
+        sizes = self._sizes()
+        later = sizes.index(self) + 1 if self in sizes else len(sizes)
+        return sizes[later] if later < len(sizes) and tokens >= SIZES[later].tokens else None
+
+    def _sizes(self) -> list[FDEConfig]:
+        """Return the configurations of SIZES with this dimension and seed."""
+        return [
+            FDEConfig(self.dimension, cells=cells, moments=moments, projection=projection, seed=self.seed)
+            for _, _, cells, moments, projection in SIZES
+        ]
 
     @property
     def cell_dimension(self) -> int:

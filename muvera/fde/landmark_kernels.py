@@ -14,19 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.byte_tile import BYTE_ROWS, WIDE, begin_tiles, byte_max, byte_rows, end_tiles
+from ..kernels.byte_tile import WIDE, byte_max, byte_rows
 from ..kernels.jit import helper, kernel
 from ..kernels.nearest import LEAST, ROOM, bound_of_maxima, key_position, key_value, select_greatest
-from ..kernels.rows import (
-    empty_integers,
-    empty_rows,
-    fetch,
-    load_rows,
-    longest_text,
-    square_sum,
-    sum_byte_rows,
-)
-from ..kernels.tile import LANES
+from ..kernels.rows import empty_integers, fetch, load_rows, longest_text, square_sum, sum_byte_rows
+from ..kernels.tile import LANES, ROWS
 
 #: Cells that share one query token: 8 lose up to .005 of 10-recall@20 to 16, and all of
 #: them gain nothing.
@@ -126,9 +118,8 @@ def largest_products(tokens, first, last, columns, out):
     panels = (count + LANES - 1) // LANES
     longest = longest_text(tokens.offsets, first, last)
     rows = np.empty(longest * width + LANES, np.float32)
-    numbers = empty_rows(longest, width)
+    numbers = np.empty(longest * width, np.uint8)
     best = np.empty(WIDE * LANES, np.int32)
-    begin_tiles(width)
     for document in range(first, last):
         start = tokens.offsets[document]
         size = tokens.offsets[document + 1] - start
@@ -140,13 +131,12 @@ def largest_products(tokens, first, last, columns, out):
         unit = _round_floats(rows, 0, size * width, numbers)
         for panel in range(0, panels, WIDE):
             best[:] = LEAST
-            for row in range(0, size, BYTE_ROWS):
+            for row in range(0, size, ROWS):
                 byte_max(numbers, row, size - 1, width, columns.packed, panel, best)
             column = panel * LANES
             for j in range(min(WIDE * LANES, count - column)):
                 exact = np.float32(best[j] - columns.sums[column + j])
                 values[column + j] = unit * columns.units[column + j] * exact
-    end_tiles()
 
 
 @kernel
@@ -255,24 +245,23 @@ def nearest_cells(tokens, start, stop, landmarks, sharpness, ahead, numbers, wei
     size, kept = numbers.shape
     width, stride = landmarks.center.shape[0], landmarks.sums.shape[0]
     panels = landmarks.packed.shape[0] // (width * LANES)
-    rounded = empty_rows(size, width)
+    rounded = np.empty(size * width, np.uint8)
     lengths, units = np.empty(size, np.float64), np.empty(size, np.float64)
     _round_directions(tokens, start, stop, landmarks.center, rounded, lengths, units)
     read, lanes = ahead.reshape(-1), WIDE * LANES
-    products, maxima = empty_integers(BYTE_ROWS * stride), empty_integers(BYTE_ROWS * lanes)
-    for i in range(BYTE_ROWS):
+    products, maxima = empty_integers(ROWS * stride), empty_integers(ROWS * lanes)
+    for i in range(ROWS):
         products[i * stride + panels * LANES : (i + 1) * stride] = LEAST
     keys, best = np.empty(ROOM, np.int64), np.empty(kept, np.int64)
     per_unit, elsewhere = sharpness * landmarks.unit / _LOG2, sharpness * ELSEWHERE / _LOG2
-    begin_tiles(width)
-    for row in range(0, size, BYTE_ROWS):
+    for row in range(0, size, ROWS):
         maxima[:] = LEAST
         for panel in range(0, panels, WIDE):
             byte_rows(
                 rounded, row, size - 1, width, landmarks.packed, panel, landmarks.sums,
                 products, stride, maxima,
             )  # fmt: skip
-        for i in range(min(BYTE_ROWS, size - row)):
+        for i in range(min(ROWS, size - row)):
             t = row + i
             bound = bound_of_maxima(maxima, i * lanes, kept)
             select_greatest(products, i * stride, (i + 1) * stride, bound, keys, best)
@@ -281,7 +270,6 @@ def nearest_cells(tokens, start, stop, landmarks, sharpness, ahead, numbers, wei
                 numbers[t, j] = number
                 fetch(read, number * ahead.shape[1], (number + 1) * ahead.shape[1])
             _write_weights(keys, lengths[t], per_unit * units[t], elsewhere, weights[t])
-    end_tiles()
 
 
 @helper

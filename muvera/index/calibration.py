@@ -55,6 +55,10 @@ _DEVIATION = 0.05
 #: one.
 TARGETS = (0.5, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.965, 0.98, 0.985, 0.99, 0.995, 0.998, 1.0)
 
+#: A search ranks as many candidates as reach this mean recall, unless it is told a
+#: number or a recall.
+DEFAULT_RECALL = 0.95
+
 #: Maximum number of candidates of a calibration.
 MAX_RANKED = 1000
 
@@ -254,6 +258,9 @@ class Calibration:
     failed : int
         Queries whose first `depth` candidates contain less than three quarters of the
         exact best.
+    deep : tuple of tuple of int
+        Pairs of a number of documents to return and the number of candidates that
+        contains DEFAULT_RECALL of them; ascending, without the ten best.
     """
 
     slope: float
@@ -265,6 +272,7 @@ class Calibration:
     tokens: str
     depth: int = 0
     failed: int = 0
+    deep: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def fit(
@@ -279,6 +287,7 @@ class Calibration:
         tokens: str,
         added: NDArray[np.bool_] | None = None,
         depth: int | None = None,
+        deep: tuple[tuple[int, int], ...] = (),
     ) -> Calibration:
         """Fit the error model and a level for each of TARGETS.
 
@@ -298,6 +307,8 @@ class Calibration:
             Marks candidates that were added after the encoder was fitted.
         depth : int, optional
             Default: the number that reaches a mean recall of _NEARLY_ALL.
+        deep : tuple of tuple of int
+            As for the class.
         """
         best = np.zeros(scores.shape, bool)
         np.put_along_axis(best, np.argsort(-scores, axis=1, kind="stable")[:, :BEST], True, axis=1)
@@ -307,7 +318,20 @@ class Calibration:
         if depth is None:
             depth = max(_LEAST * BEST, _number(best, _NEARLY_ALL))
         failed = int((best[:, :depth].sum(axis=1) < _FAILED * best.sum(axis=1)).sum())
-        return cls(slope, variance, levels, documents, len(products), pseudo_queries, tokens, depth, failed)
+        measured = slope, variance, levels, documents, len(products), pseudo_queries, tokens, depth, failed
+        return cls(*measured, deep)
+
+    def enough(self, k: int) -> int:
+        """Return the number of candidates that reaches DEFAULT_RECALL of the `k` best.
+
+        Between measured k, its logarithm is interpolated; beyond, it is proportional.
+        """
+        fixed = self.level(DEFAULT_RECALL, BEST).fixed
+        if not self.deep:
+            return max(k, fixed)
+        at, counts = np.log([(BEST, fixed), *self.deep]).T
+        count = math.exp(float(np.interp(math.log(max(k, 1)), at, counts)))
+        return max(k, math.ceil(count * max(1.0, k / self.deep[-1][0]) - 1e-6))
 
     def level(self, recall: float, k: int) -> Level:
         """Return the lowest level with this mean recall and room for `k` documents."""
@@ -359,7 +383,9 @@ class Calibration:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Calibration:
         """Return the calibration of :meth:`to_dict`."""
-        return cls(**{**values, "levels": tuple(Level(*level) for level in values["levels"])})
+        levels = tuple(Level(*level) for level in values["levels"])
+        deep = tuple((int(k), int(count)) for k, count in values.get("deep", ()))
+        return cls(**{**values, "levels": levels, "deep": deep})
 
 
 def require_recall(recall: object, candidates: object) -> None:

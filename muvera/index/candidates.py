@@ -18,7 +18,7 @@ from ..mips.base import Guard, Keep, Saved, SavedState, VectorSearch, at_once
 from ..utils.hints import Argument, Hint, Message
 from ..utils.parallel import split_by_count
 from .calibration import MAX_RANKED, Calibration, Dial, MeasuredWindows
-from .settings import IndexSettings
+from .settings import IndexSettings, num_candidates
 from .token_store import Ranked, Rows
 
 #: With backend "auto", number of floats of all vectors from which codes are scanned:
@@ -214,6 +214,14 @@ class CandidateSearch:
         # Queries about documents of another kind find less than windows of these.
         added = None if self.drift_warning is not None else dials[-1].level.added
         return most._replace(level=most.level._replace(added=added))
+
+    def enough(self, k: int) -> int:
+        """Return the number of candidates that a search ranks by default.
+
+        It is DEFAULT_CANDIDATES, or more if a calibration found that so many do not
+        contain DEFAULT_RECALL of the `k` best.
+        """
+        return max([num_candidates(k, None), *(each.enough(k) for each in self.calibrations)])
 
     @property
     def calibrations(self) -> list[Calibration]:

@@ -15,9 +15,11 @@ import numpy as np
 from ..data.batches import MAX_FIT_DOCUMENTS
 from ..data.multivectors import MultiVectors, as_multivectors, checked_texts
 from ..data.validation import Ids
+from ..fde.config import FDEConfig
 from ..fde.encoder import FDEEncoder
 from ..mips.base import Guard, VectorSearch, at_once
 from ..reranking.coded_vectors import CodedVectors
+from ..reranking.table_codec import TableCodec
 from ..utils.checks import as_id_list
 from ..utils.parallel import stage, thread_count
 from .calibration import with_enough_tokens
@@ -35,7 +37,11 @@ from .measuring import (
     measured_windows,
 )
 from .persistence import write_contents
+from .settings import LOW_RECALL
 from .token_store import DocumentTokens, Rows
+
+# A larger encoder is kept if its measured recall is higher by this.
+_GAIN = 0.01
 
 
 class Change:
@@ -102,6 +108,8 @@ class Change:
         self._left_out: Rows | None = None
         #: The vectors of that fit, if the encoder was fitted again on all documents.
         self._first_fit: CandidateSearch | None = None
+        #: Number of documents at the end of a build, if it is known before.
+        self._expected = 0
 
     def warn(self, stacklevel: int) -> None:
         """Warn if added documents are found less often than the others.
@@ -248,9 +256,11 @@ class Change:
 
     def build(
         self,
-        batches: Iterable[tuple[MultiVectors, CodedVectors | None]],
+        batches: Iterable[tuple[MultiVectors | CodedVectors, CodedVectors | None]],
         threads: int | None = None,
         progress: Callable[[int], object] | None = None,
+        expected: int | None = None,
+        fitted_on_these: bool = False,
     ) -> None:
         """Add documents in batches, and fit the encoder and the codec on them.
 
@@ -264,12 +274,18 @@ class Change:
             As for :meth:`muvera.MuveraIndex.build`.
         progress : callable, optional
             Called with the number of documents in each batch, after it.
+        expected : int, optional
+            Number of documents in all batches, if it is known: the default encoder
+            depends on it.  Without it, large collections may be encoded twice.
+        fitted_on_these : bool
+            Whether a fitted encoder was fitted on a sample of these documents.
 
         Raises
         ------
         TypeError, ValueError
             As for :meth:`muvera.MuveraIndex.add`.
         """
+        self._expected = expected or 0
         for documents, codes in batches:
             checked = self._checked(documents, None, threads)
             self._append(self.contents.ids.new_ids(checked), checked, codes, threads)
@@ -277,7 +293,33 @@ class Change:
             self._fit_codec_after_vectors(threads)
             if progress is not None:
                 progress(len(documents))
-        self._finish(threads)
+        self._finish(threads, fitted_on_these=fitted_on_these)
+
+    def replace_by_rows(self, batches: Iterable[CodedVectors], table: TableCodec) -> None:
+        """Store the tokens of all documents as rows of a table.
+
+        Parameters
+        ----------
+        batches : iterable of CodedVectors
+            All documents with their ids, in the order in which they were added.
+        table : TableCodec
+            The codec of the codes.
+        """
+        self._require_open()
+        old = self.contents
+        settings = replace(old.settings, tokens=None, keep_exact=False)
+        self.contents = replace(
+            old,
+            settings=settings,
+            ids=IdMap(old.ids.next),
+            tokens=DocumentTokens(settings, old.config.dimension, table),
+            given_encoder=None,
+            candidates=None,
+        )
+        self._begin()
+        for codes in batches:
+            self._append(codes.ids, codes, None, None)
+        self._finish(None)
 
     def rebuild(self, threads: int | None = None, *, fit: bool = False) -> None:
         """Renumber the rows without the deleted ones, and encode all documents again.
@@ -302,6 +344,12 @@ class Change:
             candidates=None,
         )
         self._begin()
+        store = old.tokens.codes
+        if old.tokens.table is not None and store is not None:
+            for rows, codes in store.batches(old.ids.live):  # nothing to encode again
+                self._append(old.ids.of(rows), codes, None, threads)
+            self._finish(threads)
+            return
         for rows, documents, codes in old.tokens.batches(old.ids.live):
             self._append(old.ids.of(rows), documents, codes, threads)
             self._make_vectors(False, threads)  # an encoder that needs a sample waits for all documents
@@ -398,13 +446,18 @@ class Change:
 
     # -- steps ----------------------------------------------------------------
 
-    def _checked(self, documents: Any, ids: Any, threads: int | None) -> MultiVectors:
+    def _checked(self, documents: Any, ids: Any, threads: int | None) -> MultiVectors | CodedVectors:
         self._require_open()
-        named = documents if ids is None else as_multivectors(documents).with_ids(ids)
         thread_count(threads)
+        if isinstance(documents, CodedVectors):  # rows of the table of this index
+            assert documents.codec is self.contents.tokens.codec
+            return documents if ids is None else documents.with_ids(ids)
+        named = documents if ids is None else as_multivectors(documents).with_ids(ids)
         return checked_texts(named, "documents", self.contents.config.dimension, "this index")
 
-    def _append_and_measure(self, ids: Ids, documents: MultiVectors, threads: int | None) -> None:
+    def _append_and_measure(
+        self, ids: Ids, documents: MultiVectors | CodedVectors, threads: int | None
+    ) -> None:
         """Add or replace documents, fit once there are enough of them, and measure."""
         self._append(ids, documents, None, threads)
         self._make_vectors(self.contents.has_sample, threads)
@@ -412,7 +465,11 @@ class Change:
         self._calibrate(self._measure(threads), threads)
 
     def _append(
-        self, ids: Ids, documents: MultiVectors, codes: CodedVectors | None, threads: int | None
+        self,
+        ids: Ids,
+        documents: MultiVectors | CodedVectors,
+        codes: CodedVectors | None,
+        threads: int | None,
     ) -> None:
         """Add documents, or replace the documents with these ids; fit nothing.
 
@@ -429,6 +486,7 @@ class Change:
         candidates = contents.candidates
         growing: VectorSearch | None = None
         if candidates is not None and self._growing is not None:
+            assert isinstance(documents, MultiVectors)
             candidates = replace(candidates, search=self._growing)
             rows = np.arange(first, first + len(documents))
             candidates = candidates.added(rows, documents, threads, self._guard)
@@ -451,9 +509,26 @@ class Change:
         if not contents.needs_vectors or (contents.needs_sample and not has_sample):
             return
         given = contents.given_encoder
+        if given is None:
+            self._set_config(self._sized())
+        self._fit_and_encode(given, threads)
+
+    def _sized(self) -> FDEConfig:
+        """Return the configuration for the documents, or for the expected ones."""
+        rows, tokens = self.contents.searchable
+        count = max(len(rows), self._expected)
+        return self.contents.config.sized(count, count * tokens // max(1, len(rows)))
+
+    def _set_config(self, config: FDEConfig) -> None:
+        self.contents = replace(self.contents, config=config)
+
+    def _fit_and_encode(self, given: FDEEncoder | None, threads: int | None) -> None:
+        """Fit an encoder unless a fitted one is given, and encode all documents."""
+        contents = self.contents
         encoder = FDEEncoder(contents.config) if given is None else given
         rows = contents.searchable[0]
         fits = encoder.needs_fit
+        self._left_out = self._first_fit = None
         if fits and contents.config.needs_fit_sample:
             self._left_out = left_out(contents)
             encoder = self._fitted_encoder(np.setdiff1d(rows, self._left_out), threads)
@@ -536,13 +611,17 @@ class Change:
         self._left_out = None
         self._first_fit = None
 
-    def _finish(self, threads: int | None, kept: CandidateSearch | None = None) -> None:
+    def _finish(
+        self, threads: int | None, kept: CandidateSearch | None = None, fitted_on_these: bool = False
+    ) -> None:
         """Finish a build: fit on the available documents, and measure.
 
         A rebuild that keeps the encoder passes the `kept` search, with the new rows.
         """
         self._make_vectors(self.contents.has_sample, threads)
         candidates = self.contents.candidates
+        if candidates is not None and candidates.fitted_on and kept is None and self._resize(threads):
+            candidates = self.contents.candidates
         if candidates is not None and kept is not None:
             self._set_candidates(
                 replace(
@@ -554,13 +633,56 @@ class Change:
             )
         elif candidates is not None and not candidates.fitted_on:
             # The encoder was fitted elsewhere, so no document is newer than its sample.
-            self._set_candidates(replace(candidates, fitted_rows=len(self.contents.tokens)))
+            count = len(candidates.search) if fitted_on_these else 0
+            candidates = replace(candidates, fitted_on=count, fitted_rows=len(self.contents.tokens))
+            self._set_candidates(candidates)
         measured = self._measure(threads)
+        if kept is None and candidates is not None and candidates.fitted_on:
+            measured = self._enlarge(threads) or measured
         self._fit_codec(threads, at_end=True)
         tokens = copy(self.contents.tokens)
         tokens.flush(self.staging)
         self.contents = replace(self.contents, tokens=tokens)
         self._calibrate(measured, threads)
+
+    def _resize(self, threads: int | None) -> bool:
+        """Fit the encoder again if there were more documents than a build expected.
+
+        Return True if it was.
+        """
+        self._expected = 0
+        config = self._sized()
+        if config == self.contents.config:
+            return False
+        self._set_config(config)
+        self._fit_and_encode(None, threads)
+        return True
+
+    def _enlarge(self, threads: int | None) -> bool:
+        """Try larger encoders while the measured recall is low, and keep the best.
+
+        Return True if there is another one now.
+        """
+        changed = False
+        while _recall(self.contents) < LOW_RECALL:
+            config = self.contents.config.larger(self.contents.searchable[1])
+            if config is None:
+                break
+            smaller = self.contents, self._growing, self._left_out, self._first_fit
+            self._set_config(config)
+            self._fit_and_encode(None, threads)
+            self._measure(threads)
+            if _recall(self.contents) < _recall(smaller[0]) + _GAIN:
+                self.contents, self._growing, self._left_out, self._first_fit = smaller
+                break
+            changed = True
+        return changed
+
+
+def _recall(contents: IndexContents) -> float:
+    """Return the measured recall of the first stage; 1 if there is none."""
+    measured = contents.first_stage.everything
+    return 1.0 if measured is None else measured.recall
 
 
 def _fits_again(contents: IndexContents) -> bool:
@@ -571,4 +693,6 @@ def _fits_again(contents: IndexContents) -> bool:
     candidates = contents.candidates
     if candidates is None:
         return False
-    return candidates.fitted_on_too_few or contents.drift_warning is not None
+    rows, tokens = contents.searchable
+    grown = candidates.fitted_on > 0 and contents.config.sized(len(rows), tokens) != contents.config
+    return grown or candidates.fitted_on_too_few or contents.drift_warning is not None

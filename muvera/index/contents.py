@@ -14,7 +14,7 @@ from ..fde.config import DEFAULT_PRESET, FDEConfig
 from ..fde.encoder import FDEEncoder
 from ..reranking.codecs import TokenCodec
 from ..utils.checks import counted
-from .calibration import FirstStage
+from .calibration import BEST, CANDIDATES, FirstStage
 from .candidates import CandidateSearch
 from .generations import Generation
 from .id_map import IdMap
@@ -117,8 +117,12 @@ class IndexContents:
 
     @property
     def needs_vectors(self) -> bool:
-        """True if there are too many tokens to read all, and no vectors yet."""
-        return self.candidates is None and self.searchable[1] > self.settings.exact_tokens
+        """True if there are too many tokens to read all, and no vectors yet.
+
+        If tokens are rows of a table, all are read.
+        """
+        few = self.searchable[1] <= self.settings.exact_tokens
+        return self.candidates is None and not few and self.tokens.table is None
 
     @property
     def needs_sample(self) -> bool:
@@ -174,6 +178,7 @@ class IndexContents:
             token_codec=codec,
             first_stage=first_stage,
             added=added,
+            candidates=None if self.candidates is None else self.candidates.enough(BEST),
             bytes_per_document=round(per_document + (vectors["bytes_per_vector"] if vectors else 0)),
             warnings=tuple(self._warnings()),
         )
@@ -194,7 +199,9 @@ class IndexContents:
         measured = self.first_stage.everything
         low_recall = self.drift_warning or (None if measured is None else measured.warning)
         if low_recall is not None:
-            warnings.append(low_recall)
+            count = 0 if candidates is None else candidates.enough(BEST)
+            more = f" By default, a search ranks {count:,} instead." if count > CANDIDATES else ""
+            warnings.append(f"{low_recall}{more}")
         if self.needs_vectors:
             warnings.append(
                 f"The index has too few documents to fit the encoder ({count}), so searches read all "

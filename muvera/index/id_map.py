@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..data.validation import Ids, id_kind, string_array
+from ..reranking.coded_vectors import CodedVectors
 from ..utils.arrays import GrowingArray, load_npy, save_array
 from ..utils.atomic_files import read_json, write_bytes
 from ..utils.checks import given, has_repeats, require_choice
@@ -132,7 +133,7 @@ class IdMap:
             raise KeyError(Message(f"id {unknown[0]!r} is not in the index{count}.", check))
         return np.array([row for row in dict.fromkeys(rows) if row >= 0], np.int64)
 
-    def new_ids(self, documents: MultiVectors) -> Ids:
+    def new_ids(self, documents: MultiVectors | CodedVectors) -> Ids:
         """Return the ids of `documents`, or the next integers.
 
         Raise ValueError for an id that is in use.

@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,15 @@ from numpy.typing import NDArray
 from ..data.batches import pseudo_queries
 from ..data.multivectors import MultiVectors
 from ..utils.parallel import run_in_ranges, split_by_count, stage
-from .calibration import BEST, CANDIDATES, MAX_RANKED, MIN_QUERIES, Calibration, MeasuredWindows
+from .calibration import (
+    BEST,
+    CANDIDATES,
+    DEFAULT_RECALL,
+    MAX_RANKED,
+    MIN_QUERIES,
+    Calibration,
+    MeasuredWindows,
+)
 from .contents import IndexContents
 from .searching import best_rows
 from .settings import FirstStageRecall
@@ -78,6 +87,10 @@ _RANKED_PRODUCTS = 12 * 10**10
 # This many windows measure how many of the exact best are not among MAX_RANKED
 # candidates, unless the collection has more than MAX_TOKENS tokens.
 _BEYOND = 16
+
+# Numbers of documents to return whose numbers of candidates are measured with these
+# windows, and the maximum number of these candidates.
+_DEEP, _MOST_DEEP = (100, 1000), 10_000
 
 # Queries per task that scores candidates.
 _SCORED = 4
@@ -412,10 +425,14 @@ def calibrate(
 
     run_in_ranges(work, split_by_count(len(queries), _SCORED), threads)
     within = 1.0  # the share of the exact best among all candidates
-    if len(documents) > 4 * MAX_RANKED and tokens <= MAX_TOKENS:
-        some = None if sources is None else sources[:_BEYOND]
-        shares = shares_found(contents, queries[:_BEYOND], proposed[:_BEYOND], BEST, some, threads=threads)
-        within = float(shares.mean())
+    deep: tuple[tuple[int, int], ...] = ()
+    many = len(documents) > 4 * MAX_RANKED and tokens <= MAX_TOKENS
+    if many or depth is None:
+        some = np.unique(np.linspace(0, len(queries) - 1, _BEYOND).astype(np.int64))
+        own = None if sources is None else sources[some]
+        reached = _ranks_of_best(contents, queries[some], own, threads)
+        within = float((reached.ranks[:, :BEST] < MAX_RANKED).mean()) if many else 1.0
+        deep = reached.numbers(_DEEP)
     added = contents.candidates.newer(np.stack([rows for rows, _ in proposed]))
     proposed = []  # freed before the fit, which needs the most memory
     return Calibration.fit(
@@ -428,4 +445,58 @@ def calibrate(
         tokens=contents.tokens.ranked_by,
         added=added,
         depth=depth,
+        deep=deep,
     )
+
+
+class _Reached(NamedTuple):
+    """Where the candidates' order has the exact best documents of each query."""
+
+    #: The rank of each query's exact best, best first, int64 (queries, n).
+    ranks: NDArray[np.int64]
+    #: Share of the documents that were searched.
+    share: float
+
+    def numbers(self, depths: Sequence[int]) -> tuple[tuple[int, int], ...]:
+        """Return pairs of k and the number of candidates for DEFAULT_RECALL of k best.
+
+        Among a share of the documents, so many fewer are best, and candidates.
+        """
+        pairs = []
+        for k in depths:
+            count = round(k * self.share)
+            if BEST <= count <= self.ranks.shape[1]:
+                ranks = np.sort(self.ranks[:, :count], axis=None)
+                last = int(ranks[math.ceil(DEFAULT_RECALL * ranks.size) - 1])
+                pairs.append((k, math.ceil((last + 1) / self.share)))
+        return tuple(pairs)
+
+
+def _ranks_of_best(
+    contents: IndexContents, queries: MultiVectors, sources: Rows | None, threads: int | None
+) -> _Reached:
+    """Return where the candidates' order has the exact best documents.
+
+    A large collection is searched in part.
+    """
+    rows, tokens = contents.searchable
+    share, among = 1.0, rows
+    if tokens > MAX_TOKENS:
+        share = MAX_TOKENS / tokens
+        among = np.sort(np.random.default_rng(1).choice(rows, int(len(rows) * share), replace=False))
+    others = len(among) - (sources is not None)
+    proposed = nearest(contents, queries, min(others, _MOST_DEEP), sources, among, threads)
+    ranks = np.full((len(queries), min(others, max(_DEEP))), _MOST_DEEP)
+
+    def work(start: int, stop: int) -> None:
+        for q in range(start, stop):
+            searched = among if sources is None else among[among != sources[q]]
+            scores = contents.tokens.scores(queries[q], searched)
+            place = np.full(len(contents.tokens), _MOST_DEEP)
+            place[proposed[q][0]] = np.arange(len(proposed[q][0]))
+            places = place[searched]
+            # Of equal documents, the ones that are found first are as good as others.
+            ranks[q] = places[np.lexsort((places, -scores))[: ranks.shape[1]]]
+
+    run_in_ranges(work, split_by_count(len(queries), 1), threads)
+    return _Reached(ranks, share)

@@ -44,8 +44,9 @@ class MuveraIndex:
     Vectors propose candidates, and exact Chamfer similarity ranks them.  Small
     collections are searched exactly, without vectors.  When a collection outgrows
     `exact_tokens`, the encoder is fitted on its documents, and all documents are
-    encoded; the encoder does not change after that.  Encoders that fit maps need at
-    least 256 documents; with fewer, all tokens are read.
+    encoded; the encoder does not change until :meth:`rebuild`.  The default encoder
+    depends on the number of documents: :meth:`muvera.FDEConfig.sized`.  Encoders that
+    fit maps need at least 256 documents; with fewer, all tokens are read.
 
     Several threads may search at the same time, also while another thread changes or
     saves the index.  A search sees a change completely or not at all.  Changes run one
@@ -213,7 +214,7 @@ class MuveraIndex:
     @classmethod
     def from_batches(
         cls,
-        batches: Iterable[tuple[MultiVectors, CodedVectors | None]],
+        batches: Iterable[tuple[MultiVectors | CodedVectors, CodedVectors | None]],
         encoder: str | FDEConfig | FDEEncoder | None,
         settings: IndexSettings,
         destination: Destination | None,
@@ -222,13 +223,16 @@ class MuveraIndex:
         threads: int | None = None,
         progress: Callable[[int], object] | None = None,
         before_save: Callable[[Change], object] | None = None,
+        expected: int | None = None,
+        fitted_on_these: bool = False,
     ) -> MuveraIndex:
         """Build an index from checked arguments; for :meth:`build` and a text index.
 
         Parameters
         ----------
         batches : iterable of tuple
-            Documents, and their codes if they are known.
+            Documents, and their codes if they are known.  If tokens are rows of a
+            table, documents are codes.
         encoder : str, configuration or fitted encoder, optional
             As for the class.
         settings : IndexSettings
@@ -244,6 +248,10 @@ class MuveraIndex:
             As for :meth:`build`.
         before_save : callable, optional
             Called with the change once all documents are in it.
+        expected : int, optional
+            Number of documents in all batches, if it is known.
+        fitted_on_these : bool
+            Whether a fitted `encoder` was fitted on a sample of these documents.
 
         Returns
         -------
@@ -263,12 +271,17 @@ class MuveraIndex:
             first = next(each, None)
             if first is None:
                 raise ValueError("There are no documents to build an index of. Give at least one batch.")
-            chosen = default_preset(first[0]) if encoder is None else encoder
-            config, fitted = as_encoder(chosen, first[0].dimension)
+            documents = first[0]
+            chosen = (
+                default_preset(documents)
+                if encoder is None and isinstance(documents, MultiVectors)
+                else encoder
+            )
+            config, fitted = as_encoder(chosen, documents.dimension if codec is None else codec.dimension)
             index = cls.of(IndexContents.empty(config, settings, fitted, codec))
             with index.change() as change:
                 change.staging = staging
-                change.build(chain([first], each), threads, progress)
+                change.build(chain([first], each), threads, progress, expected, fitted_on_these)
                 if before_save is not None:
                     before_save(change)
                 if destination is not None:
@@ -484,7 +497,8 @@ class MuveraIndex:
         """Free the memory of deleted documents.
 
         The rows are renumbered, and all documents are encoded again.  The encoder is
-        fitted again if :meth:`info` warns about its fit.  Candidates may then change.
+        fitted again if :meth:`info` warns about its fit, or if so many documents need a
+        larger one (:meth:`muvera.FDEConfig.sized`).  Candidates may then change.
 
         Parameters
         ----------
@@ -549,7 +563,8 @@ class MuveraIndex:
         candidates : int, optional
             Documents that the vectors propose and exact Chamfer similarity ranks, at
             least k.  More raise recall and take longer, in proportion.  Default: 100,
-            or k if that is more.
+            or k if that is more, or as many as contain 95% of the k best according to
+            the calibration.
         recall : float, optional
             Instead of `candidates`: the mean share of the exact best to find, such as
             0.95.  Each query ranks as many candidates as it needs.  Building calibrates
@@ -585,6 +600,35 @@ class MuveraIndex:
         contents, proposal = self.propose(checked, plan)
         # Rows keep their tokens and ids, so later changes do not matter.
         return rank(contents, checked, proposal, threads, rescore)
+
+    async def asearch(self, queries: Any, k: int = DEFAULT_K, **options: Any) -> list[Ranking]:
+        """Call :meth:`search` in a thread, so that the event loop goes on.
+
+        A cancelled call does not stop its thread, but its rankings are dropped.
+
+        Parameters
+        ----------
+        queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
+            Each array is one query.
+        k : int
+            Number of documents to return.
+        **options
+            Other arguments of :meth:`search`.  With many searches at a time,
+            ``threads=1`` gives each of them one core.
+
+        Returns
+        -------
+        list of Ranking
+            As for :meth:`search`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for :meth:`search`.
+        """
+        import asyncio  # whoever awaits this has imported it
+
+        return await asyncio.to_thread(self.search, queries, k, **options)
 
     def propose(self, queries: MultiVectors, plan: SearchPlan) -> tuple[IndexContents, Proposal]:
         """Find candidates without ranking them; for a :class:`muvera.TextIndex`.

@@ -21,7 +21,7 @@ from ..data.validation import as_lengths
 from ..fde.arrays import write_encoder_arrays
 from ..fde.config import FDEConfig
 from ..fde.files import read_encoder
-from ..reranking.codecs import read_codec, write_codec
+from ..reranking.codec_files import read_codec, write_codec
 from ..utils.arrays import load_npy, save_array
 from ..utils.atomic_files import named_errors, recover_folder
 from ..utils.checks import counted

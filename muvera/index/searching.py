@@ -80,7 +80,7 @@ class SearchPlan:
 
     @property
     def num_candidates(self) -> int:
-        """Number of candidates from the vectors."""
+        """Number of candidates from the vectors, without a calibration."""
         return num_candidates(self.k, self.candidates)
 
 
@@ -161,6 +161,8 @@ def propose(contents: IndexContents, queries: MultiVectors, plan: SearchPlan) ->
     candidates = contents.candidates
     dial = None if candidates is None or plan.recall is None else candidates.dial(plan.recall, k)
     count = plan.num_candidates if dial is None else dial.level.cap
+    if candidates is not None and dial is None and plan.candidates is None:
+        count = candidates.enough(k)
     if candidates is None or len(rows) <= count or tokens <= contents.settings.exact_tokens:
         return Proposal([rows] * len(queries), k, EVERYTHING)
     found = _find(candidates, queries, count, allowed, plan)
@@ -211,7 +213,7 @@ def rank(
         See :meth:`.token_store.DocumentTokens.rank`.
     """
     best = best_rows(contents, queries, proposal.rows, proposal.k, threads, rescore, proposal.stops)
-    exact = contents.tokens.floats is not None  # otherwise the scores are of decoded tokens
+    exact = contents.tokens.has_exact_scores  # otherwise the scores are of decoded tokens
     return [
         Ranking(contents.ids.of(rows), scores, exact, proposal.expected_recall(q, rows))
         for q, (rows, scores) in enumerate(best)

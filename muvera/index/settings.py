@@ -222,6 +222,10 @@ class IndexInfo:
     added : FirstStageRecall or None
         Recall of windows of documents that were added after the encoder was fitted.
         None if they are few.
+    candidates : int or None
+        Documents that a search for the ten best ranks by default: 100, or more if the
+        calibration found that 100 contain less than 95% of the ten best.  None while
+        all tokens are read.
     bytes_per_document : int
         Average bytes of tokens (or codes) and vector, without exact tokens beside
         codes.
@@ -241,6 +245,7 @@ class IndexInfo:
     token_codec: dict[str, Any]
     first_stage: FirstStageRecall | None
     added: FirstStageRecall | None
+    candidates: int | None
     bytes_per_document: int
     warnings: tuple[str, ...]
 

@@ -9,22 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .byte_tile import (
-    BYTE_ROWS,
-    STEP,
-    STRIP,
-    VECTORS,
-    WIDE,
-    begin_tiles,
-    byte_dots,
-    byte_strip,
-    byte_tile,
-    end_tiles,
-    half_byte_strip,
-)
+from .byte_tile import STEP, STRIP, VECTORS, WIDE, byte_dots, byte_strip, byte_tile, half_byte_strip
 from .jit import helper, kernel
-from .rows import empty_rows, inner_products_at
-from .tile import LANES
+from .rows import inner_products_at
+from .tile import LANES, ROWS
 
 
 @kernel
@@ -61,11 +49,10 @@ def joined(high, low, column_sum, unit):
 def _split(block, step):
     """Return the rows of :func:`split_to_bytes`, and their units.
 
-    A row has a multiple of `step` bytes, and there is room for a multiple of BYTE_ROWS.
+    A row has a multiple of `step` bytes.
     """
-    count, width = 2 * block.shape[0], (block.shape[1] + step - 1) // step * step
-    rows = empty_rows(count, width)[: count * width].reshape(count, width)
-    rows[:, block.shape[1] :] = 0
+    # Zeros in further columns add nothing to the sums.
+    rows = np.zeros((2 * block.shape[0], (block.shape[1] + step - 1) // step * step), np.uint8)
     units = np.empty(block.shape[0], np.float32)
     split_to_bytes(block, rows, units)
     return rows, units
@@ -85,23 +72,21 @@ def multiply_by_bytes(block, packed, column_sums, scales, out):
     width = out.shape[1]
     panels = (width + LANES - 1) // LANES
     flat = rows.reshape(-1)
-    sums = np.empty(max(BYTE_ROWS * WIDE, 2 * STRIP) * LANES, np.int32)
+    sums = np.empty(ROWS * WIDE * LANES, np.int32)
     # A tile of many rows would repeat the rows of a single query.
     begun = panels // STRIP * STRIP if count == 2 else 0
     for panel in range(0, begun, STRIP):
         byte_strip(flat, 0, 1, depth, packed, panel, sums)
         _write_strip(sums, panel * LANES, column_sums, units[0], scales, out[0])
-    begin_tiles(depth)
     for panel in range(begun, panels, WIDE):
         first = panel * LANES
-        for row in range(0, count, BYTE_ROWS):
+        for row in range(0, count, ROWS):
             byte_tile(flat, row, count - 1, depth, packed, panel, sums)
-            for i in range(0, min(BYTE_ROWS, count - row), 2):
+            for i in range(0, min(ROWS, count - row), 2):
                 high, low = sums[i * WIDE * LANES :], sums[(i + 1) * WIDE * LANES :]
                 for j in range(min(WIDE * LANES, width - first)):
                     unit = units[(row + i) // 2] * scales[first + j]
                     out[(row + i) // 2, first + j] = joined(high[j], low[j], column_sums[first + j], unit)
-    end_tiles()
 
 
 @helper

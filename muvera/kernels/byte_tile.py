@@ -4,12 +4,6 @@ They are exact integers, the same on every machine.  A map in bytes takes a quar
 the memory of a map in float32.  Processors with AVX-512 VNNI add four products of bytes
 at once, so multiplying by such a map can take a quarter of the time.
 
-Processors with AMX have tile registers: TILE_ROWS rows of SPAN bytes.  One instruction
-multiplies TILE_ROWS rows with a panel, SPAN bytes of each.  A kernel calls
-``begin_tiles(depth)`` before such products, and ``end_tiles()`` after them.  Rows are
-read up to a multiple of BYTE_ROWS, so their array has room for as many.  A load of a
-register takes five times as long if rows lie in two cache lines.
-
 Sizes: ``depth`` bytes of a row, a multiple of STEP; ``LANES`` columns in a panel of the
 packed right matrix, int8 ``(panels, depth / STEP, LANES, STEP)``.  No sum exceeds 2**31
 if ``depth`` is at most MAX_DEPTH.
@@ -31,7 +25,6 @@ from numba.core import cgutils
 from .jit import (
     BYTE,
     FEATURES,
-    HAS_TILES,
     INT32,
     Intrinsic,
     broadcast,
@@ -47,7 +40,7 @@ from .jit import (
     tile_rows,
     times,
 )
-from .tile import LANES, ROWS, at_cache_line
+from .tile import LANES, ROWS
 
 #: Consecutive bytes of a column that are multiplied together.
 STEP = 4
@@ -65,9 +58,6 @@ SPAN = STEP * LANES
 #: Vectors of signed bytes that are multiplied together with a query.
 VECTORS = 4
 
-#: Rows of a tile register.
-TILE_ROWS = 16
-
 #: Maximum number of bytes in a row: 255 * 128 * MAX_DEPTH is below 2**31.
 MAX_DEPTH = 65536
 
@@ -80,15 +70,8 @@ _UPPER = 0xF0F0F0F0 - 2**32
 _LOWER = 0x08080808
 
 
-class Addition(NamedTuple):
-    """A way to add products."""
-
-    #: Emits a sum plus the products of one step: of a row's and a column's bytes.
-    step: Callable[[ir.IRBuilder, ir.Value, ir.Value, ir.Value], ir.Value]
-    #: Rows that are multiplied together.
-    rows: int = ROWS
-    #: True if tile registers multiply `rows` rows.
-    tiles: bool = False
+#: Emits a sum plus the products of one step: of a row's bytes and a column's bytes.
+Addition = Callable[[ir.IRBuilder, ir.Value, ir.Value, ir.Value], ir.Value]
 
 
 def pack_bytes(matrix: np.ndarray) -> np.ndarray:
@@ -100,7 +83,9 @@ def pack_bytes(matrix: np.ndarray) -> np.ndarray:
     panels = -(-count // (WIDE * LANES)) * WIDE
     padded = np.zeros((depth, panels * LANES), np.int8)
     padded[:, :count] = matrix
-    return at_cache_line(padded.reshape(depth // STEP, STEP, panels, LANES).transpose(2, 0, 3, 1))
+    return np.ascontiguousarray(
+        padded.reshape(depth // STEP, STEP, panels, LANES).transpose(2, 0, 3, 1)
+    ).reshape(-1)
 
 
 def pack_half_bytes(matrix: np.ndarray) -> np.ndarray:
@@ -117,39 +102,26 @@ def pack_half_bytes(matrix: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray((steps[:, 0] | steps[:, 1] << 4).transpose(2, 0, 3, 1)).reshape(-1)
 
 
-# Tile registers of AMX.  Each panel has one for its sums.  The last bytes of rows, if
-# they are fewer than SPAN, have smaller ones.
-_PANEL_TILES = 4
-_ROW_TILE, _COLUMN_TILE, _LAST_ROW_TILE, _LAST_COLUMN_TILE = range(_PANEL_TILES, _PANEL_TILES + 4)
-
-
 def emit_sums(
     builder: ir.IRBuilder,
-    rows: ir.Value,
-    stride: ir.Value,
-    places: list[ir.Value],
+    rows: list[ir.Value],
     depth: ir.Value,
     columns: list[ir.Value],
     add: Addition,
     halves: int = 1,
     begin_step: Callable[[ir.Value], None] | None = None,
 ) -> list[list[ir.Value]]:
-    """Emit the sums of rows with panels, from the panels' addresses.
+    """Emit the sums of rows with panels, from their addresses.
 
-    Row i begins at ``rows + places[i] * stride``.  Return a list of sums for each
-    panel.  `begin_step`, if given, gets the number of a step and emits what comes
-    before it.  A byte of a panel has one entry, or two entries if `halves` is 2.
-    Loading the rows limits the speed of one panel, so several panels share these loads.
+    Return a list of sums for each panel.  `add` emits one step.  `begin_step`, if
+    given, gets the number of a step and emits what comes before it.  A byte of a panel
+    has one entry, or two entries if `halves` is 2.  Loading the rows limits the speed
+    of one panel, so several panels share these loads.
     """
-    if add.tiles and len(places) == TILE_ROWS and halves == 1:
-        return _emit_tile_sums(builder, rows, stride, places, depth, columns, begin_step)
-    starts = [
-        builder.bitcast(builder.gep(rows, [builder.mul(place, stride)]), INT32.as_pointer())
-        for place in places
-    ]
+    starts = [builder.bitcast(address, INT32.as_pointer()) for address in rows]
     panels = [builder.bitcast(address, _SUMS.as_pointer()) for address in columns]
     # Each half has its own sums: an addition does not wait for the one before it.
-    sums = [[new_sums(builder, _SUMS, len(places)) for _ in panels] for _ in range(halves)]
+    sums = [[new_sums(builder, _SUMS, len(rows)) for _ in panels] for _ in range(halves)]
     with cgutils.for_range(builder, builder.sdiv(depth, ir.Constant(depth.type, halves * STEP))) as loop:
         if begin_step is not None:
             begin_step(loop.index)
@@ -161,7 +133,7 @@ def emit_sums(
             for i, start in enumerate(starts):
                 copies = broadcast(builder, builder.load(builder.gep(start, [place]), align=1), LANES)
                 for step, totals in zip(steps, sums[half], strict=True):
-                    builder.store(add.step(builder, builder.load(totals[i]), copies, step), totals[i])
+                    builder.store(add(builder, builder.load(totals[i]), copies, step), totals[i])
     return [
         [_sum_at(builder, addresses) for addresses in zip(*parts, strict=True)]
         for parts in zip(*sums, strict=True)
@@ -182,110 +154,6 @@ def _half(builder: ir.IRBuilder, value: ir.Value, half: int) -> ir.Value:
     return builder.or_(builder.and_(upper, constant(_SUMS, _UPPER)), constant(_SUMS, _LOWER))
 
 
-def _emit_tile_sums(
-    builder: ir.IRBuilder,
-    rows: ir.Value,
-    stride: ir.Value,
-    places: list[ir.Value],
-    depth: ir.Value,
-    columns: list[ir.Value],
-    begin_step: Callable[[ir.Value], None] | None,
-) -> list[list[ir.Value]]:
-    """Emit the sums of TILE_ROWS consecutive rows, by tile registers.
-
-    If places are repeated, rows after the last one are read, but not used.
-    """
-    number = depth.type
-    span = ir.Constant(number, SPAN)
-    start = builder.gep(rows, [builder.mul(places[0], stride)])
-    for i in range(len(columns)):
-        _emit_tile_call(builder, "tilezero", i)
-
-    def add_products(step: ir.Value, row_tile: int, column_tile: int, size: ir.Value) -> None:
-        if begin_step is not None:
-            first = times(builder, step, SPAN // STEP)
-            with cgutils.for_range(builder, builder.sdiv(size, ir.Constant(number, STEP))) as loop:
-                begin_step(builder.add(first, loop.index))
-        offset = builder.mul(step, span)
-        _emit_tile_call(builder, "tileloadd64", row_tile, builder.gep(start, [offset]), stride)
-        for i, column in enumerate(columns):
-            panel = builder.gep(column, [times(builder, offset, LANES)])
-            _emit_tile_call(builder, "tileloadd64", column_tile, panel, span)
-            _emit_tile_call(builder, "tdpbusd", i, row_tile, column_tile)
-
-    whole, rest = builder.sdiv(depth, span), builder.srem(depth, span)
-    with cgutils.for_range(builder, whole) as loop:
-        add_products(loop.index, _ROW_TILE, _COLUMN_TILE, span)
-    with builder.if_then(builder.icmp_signed(">", rest, ir.Constant(number, 0))):
-        add_products(whole, _LAST_ROW_TILE, _LAST_COLUMN_TILE, rest)
-    sums = _scratch(builder, INT32, len(columns) * TILE_ROWS * LANES)
-    first_sums = [
-        builder.gep(sums, [ir.Constant(number, i * TILE_ROWS * LANES)]) for i in range(len(columns))
-    ]
-    for i, address in enumerate(first_sums):
-        _emit_tile_call(builder, "tilestored64", i, builder.bitcast(address, BYTE.as_pointer()), span)
-    offsets = [times(builder, builder.sub(place, places[0]), LANES) for place in places]
-    return [
-        [load_vector(builder, builder.gep(address, [offset]), _SUMS, align=SPAN) for offset in offsets]
-        for address in first_sums
-    ]
-
-
-def _scratch(builder: ir.IRBuilder, kind: ir.Type, count: int) -> ir.Value:
-    """Emit memory for `count` numbers; return the address of the first one."""
-    array = cgutils.alloca_once(builder, ir.ArrayType(kind, count))
-    array.align = SPAN
-    return builder.bitcast(array, kind.as_pointer())
-
-
-def _emit_tile_call(builder: ir.IRBuilder, name: str, *arguments: int | ir.Value) -> None:
-    """Emit an instruction of AMX; integers are the numbers of registers."""
-    values = [ir.Constant(BYTE, value) if isinstance(value, int) else value for value in arguments]
-    call(builder, f"llvm.x86.{name}", ir.VoidType(), *values)
-
-
-def _beginning(add: Addition) -> Intrinsic:
-    """Return the intrinsic that configures the tile registers for rows of a depth."""
-
-    @emitted
-    def begin(builder, depth):
-        if not add.tiles:
-            return
-        span = ir.Constant(depth.type, SPAN)
-        rest = builder.srem(depth, span)
-        # A register of no bytes is an error.
-        rest = builder.select(builder.icmp_signed(">", rest, ir.Constant(depth.type, 0)), rest, span)
-        sizes = dict.fromkeys(range(_PANEL_TILES + 2), (TILE_ROWS, SPAN))
-        sizes[_LAST_ROW_TILE] = (TILE_ROWS, rest)
-        sizes[_LAST_COLUMN_TILE] = (builder.sdiv(rest, ir.Constant(depth.type, STEP)), SPAN)
-        # The table begins with the number of its layout.  From byte 16 on, it has two
-        # bytes for the size of each register's rows, and from 48 on a byte for their
-        # number.
-        table = _scratch(builder, BYTE, SPAN)
-        store_vector(builder, ir.Constant(ir.VectorType(BYTE, SPAN), [1] + [0] * (SPAN - 1)), table)
-        for number, (rows, size) in sizes.items():
-            for value, place in ((size, 16 + 2 * number), (rows, 48 + number)):
-                entry = ir.Constant(BYTE, value) if isinstance(value, int) else builder.trunc(value, BYTE)
-                builder.store(entry, builder.gep(table, [ir.Constant(depth.type, place)]))
-        call(builder, "llvm.x86.ldtilecfg", ir.VoidType(), table)
-
-    return begin
-
-
-def _end(add: Addition) -> Intrinsic:
-    """Return the intrinsic that gives the tile registers back.
-
-    The system would otherwise save them whenever it interrupts the thread.
-    """
-
-    @emitted
-    def end(builder):
-        if add.tiles:
-            call(builder, "llvm.x86.tilerelease", ir.VoidType())
-
-    return end
-
-
 def _emit_tile(
     builder: ir.IRBuilder,
     tile: tuple[ir.Value, ...],
@@ -301,9 +169,10 @@ def _emit_tile(
     """
     rows, row, last, depth, packed, panel = tile
     places, size = tile_rows(builder, row, last, count), times(builder, depth, LANES // halves)
+    starts = [builder.gep(rows, [builder.mul(place, depth)]) for place in places]
     numbers = [plus(builder, panel, i) for i in range(panels)]
     columns = [builder.gep(packed, [builder.mul(number, size)]) for number in numbers]
-    return emit_sums(builder, rows, depth, places, depth, columns, add, halves, begin_step)
+    return emit_sums(builder, starts, depth, columns, add, halves, begin_step)
 
 
 def _storing(add: Addition, count: int, panels: int, halves: int = 1) -> Intrinsic:
@@ -330,8 +199,8 @@ def _emit_maxima(
     out: ir.Value,
     begin_step: Callable[[ir.Value], None] | None = None,
 ) -> None:
-    """Raise integers at `out` to the maxima of sums of rows with WIDE panels."""
-    for j, sums in enumerate(_emit_tile(builder, tile, add, add.rows, WIDE, begin_step=begin_step)):
+    """Raise integers at `out` to the maxima of sums of ROWS rows with WIDE panels."""
+    for j, sums in enumerate(_emit_tile(builder, tile, add, ROWS, WIDE, begin_step=begin_step)):
         target = builder.gep(out, [ir.Constant(tile[1].type, j * LANES)])
         best = load_vector(builder, target, _SUMS)
         for total in sums:
@@ -342,7 +211,7 @@ def _emit_maxima(
 def _maxima(add: Addition) -> Intrinsic:
     """Return the intrinsic that raises integers to the maxima of sums.
 
-    The sums are those of some rows with WIDE panels.
+    The sums are those of ROWS rows with WIDE panels.
     """
 
     @emitted
@@ -381,7 +250,7 @@ def _placing(add: Addition) -> Intrinsic:
     @emitted
     def write(builder, rows, row, last, depth, packed, panel, shifts, out, stride, maxima):
         tile = rows, row, last, depth, packed, panel
-        for j, sums in enumerate(_emit_tile(builder, tile, add, add.rows, WIDE)):
+        for j, sums in enumerate(_emit_tile(builder, tile, add, ROWS, WIDE)):
             column = times(builder, plus(builder, panel, j), LANES)
             shift = load_vector(builder, builder.gep(shifts, [column]), _SUMS)
             for i, total in enumerate(sums):
@@ -422,7 +291,7 @@ def _emit_dots(
         for i, start in enumerate(starts):
             signed = builder.load(builder.gep(start, [loop.index]), align=1)
             for half, totals in zip(unsigned, sums, strict=True):
-                builder.store(add.step(builder, builder.load(totals[i]), half, signed), totals[i])
+                builder.store(add(builder, builder.load(totals[i]), half, signed), totals[i])
     for i, totals in enumerate(sums):
         dots = _sum_each(builder, [builder.load(total) for total in totals])
         store_vector(builder, dots, builder.gep(out, [ir.Constant(query.type, i * VECTORS)]))
@@ -518,26 +387,19 @@ def _add_avx2(builder: ir.IRBuilder, total: ir.Value, row: ir.Value, column: ir.
     return total
 
 
-#: Ways to add products, by name; the last one is the fastest that this process can use.
-ADDITIONS = {"portable": Addition(_add_portably)}
+#: Ways to add the products of one step, by name; the last one is the fastest that this
+#: processor has.
+ADDITIONS: dict[str, Addition] = {"portable": _add_portably}
 if FEATURES.get("avx2", False):
-    ADDITIONS["avx2"] = Addition(_add_avx2)
+    ADDITIONS["avx2"] = _add_avx2
 if FEATURES.get("avx512vnni", False):
-    ADDITIONS["vnni"] = Addition(_add_vnni)
-    if HAS_TILES:
-        # Fewer rows than TILE_ROWS, and half bytes, are multiplied by VNNI.
-        ADDITIONS["amx"] = Addition(_add_vnni, TILE_ROWS, tiles=True)
+    ADDITIONS["vnni"] = _add_vnni
 
 
 class ByteTiles(NamedTuple):
     """The intrinsics that are made with one of the ADDITIONS."""
 
-    #: Prepare for products of rows of ``depth`` bytes, which is the argument.
-    begin: Intrinsic
-    #: Come after the products of a kernel.
-    end: Intrinsic
-    #: Write the sums (int32) of the addition's rows with WIDE panels to `out`, row by
-    #: row.
+    #: Write the sums (int32) of ROWS rows with WIDE panels to `out`, row by row.
     tile: Intrinsic
     #: Raise the integers ``out[: WIDE * LANES]`` to the maxima of these sums over the
     #: rows.
@@ -549,7 +411,7 @@ class ByteTiles(NamedTuple):
     #: The same with panels of half bytes.
     half_strip: Intrinsic
     #: Write the sums of `tile` minus the `shifts` of their columns to rows of `stride`
-    #: integers, and raise row i of `maxima` (its rows, WIDE * LANES) to those of row i.
+    #: integers, and raise row i of `maxima` (ROWS, WIDE * LANES) to those of row i.
     rows: Intrinsic
     #: Write the products of VECTORS vectors, which are not packed, with the two rows of
     #: a query.
@@ -563,9 +425,7 @@ def make_tiles(addition: str) -> ByteTiles:
     """Return the intrinsics that are made with one of the ADDITIONS."""
     add = ADDITIONS[addition]
     return ByteTiles(
-        begin=_beginning(add),
-        end=_end(add),
-        tile=_storing(add, add.rows, WIDE),
+        tile=_storing(add, ROWS, WIDE),
         max=_maxima(add),
         max_ahead=_maxima_ahead(add),
         strip=_storing(add, 2, STRIP),
@@ -576,30 +436,9 @@ def make_tiles(addition: str) -> ByteTiles:
     )
 
 
-#: Name of the fastest addition of this process.
-FASTEST_ADDITION = list(ADDITIONS)[-1]
+_FASTEST = make_tiles(list(ADDITIONS)[-1])
 
-#: True if it uses tile registers.
-TILES = ADDITIONS[FASTEST_ADDITION].tiles
-
-#: Rows of its tiles.
-BYTE_ROWS = ADDITIONS[FASTEST_ADDITION].rows
-
-#: Bytes of a query's token are zeros up to a multiple of this number: registers are
-#: loaded whole.
-DEPTH_STEP = SPAN if TILES else STEP
-
-
-def zero_bytes(count: int) -> np.ndarray:
-    """Return zeros, int8 (count,), for :class:`ByteTiles`."""
-    return at_cache_line(np.zeros(count, np.int8))
-
-
-_FASTEST = make_tiles(FASTEST_ADDITION)
-
-# The intrinsics of this process; see :class:`ByteTiles`.
-begin_tiles = _FASTEST.begin
-end_tiles = _FASTEST.end
+# The intrinsics of this processor; see :class:`ByteTiles`.
 byte_tile = _FASTEST.tile
 byte_max = _FASTEST.max
 byte_max_ahead = _FASTEST.max_ahead

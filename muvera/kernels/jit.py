@@ -9,14 +9,12 @@ vectors of a fixed number of lanes.  Intrinsics emit both, so that no bit depend
 vector width of the machine.  A *lane* is one entry of a vector.
 """
 
-import ctypes
 import gc
 import inspect
 import os
 import platform
 import signal
 import stat
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -107,7 +105,7 @@ def _compiled(function: Callable[..., object]) -> Any:
     """
     if CACHE:
         try:
-            return _prepared(_with_cache_key(_njit(cache=True, **_FLAGS)(function)))
+            return _prepared(_njit(cache=True, **_FLAGS)(function))
         except RuntimeError as error:
             if "cannot cache" not in str(error):
                 raise
@@ -115,17 +113,6 @@ def _compiled(function: Callable[..., object]) -> Any:
             _settings.CACHE_DIR = folder
             return _compiled(function)
     return _prepared(_njit(cache=False, **_FLAGS)(function))
-
-
-def _with_cache_key(dispatcher: Any) -> Any:
-    """Add HAS_TILES to the key of cached code.
-
-    numba's key has the processor's features, but not the system's permission.
-    """
-    cache = dispatcher._cache
-    key = cache._index_key
-    cache._index_key = lambda *arguments: (*key(*arguments), HAS_TILES)
-    return dispatcher
 
 
 def _private_folder() -> str | None:
@@ -247,25 +234,6 @@ INT32 = ir.IntType(32)
 
 FEATURES = binding.get_host_cpu_features()
 _ARM = platform.machine().lower() in ("aarch64", "arm64")
-
-# Numbers of Linux on x86-64: the system call arch_prctl, its request for a feature of
-# the processor, and the feature of AMX's registers.
-_ARCH_PRCTL, _REQUEST, _TILE_REGISTERS = 158, 0x1023, 18
-
-
-def _ask_for_tiles() -> bool:
-    """Return True if the processor has AMX and the system lets this process use it.
-
-    Without the system's permission, the first instruction of AMX ends the process.
-    Forks of a process with it have it, too.
-    """
-    if not (FEATURES.get("amx-tile") and FEATURES.get("amx-int8") and sys.platform == "linux"):
-        return False
-    return ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST, _TILE_REGISTERS) == 0
-
-
-#: True if kernels can multiply bytes by the tile registers of AMX.
-HAS_TILES = _ask_for_tiles()
 
 #: Bytes of a register and its instruction, by name; the last one is the fastest that
 #: this processor has.

@@ -13,16 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from .byte_tile import (
-    BYTE_ROWS,
-    DEPTH_STEP,
-    STEP,
-    WIDE,
-    begin_tiles,
-    byte_max_ahead,
-    end_tiles,
-    zero_bytes,
-)
+from .byte_tile import STEP, WIDE, byte_max_ahead
 from .jit import (
     BYTE,
     FLOAT,
@@ -38,12 +29,12 @@ from .jit import (
     shuffle,
     store_vector,
 )
-from .rows import HAS_HALVES, empty_rows, half_at, widen
+from .rows import HAS_HALVES, half_at, widen
 from .selection import STOPPED, enough, enter
-from .tile import LANES
+from .tile import LANES, ROWS
 from .token_codes import CodeQuery, QueryRounding, round_query
 
-# Tokens that are rounded together: a multiple of BYTE_ROWS whose bytes fit into the
+# Tokens that are rounded together: a multiple of ROWS whose bytes fit into the
 # first-level cache.
 _ROUNDED = 64
 
@@ -72,9 +63,9 @@ def _plain_rounding(depth: int) -> QueryRounding:
 def plain_query(tokens: np.ndarray) -> CodeQuery:
     """Return the tokens of a query, float32 (m, d), for :func:`score_rounded`."""
     count, depth = tokens.shape
-    rows, columns = -(-depth // DEPTH_STEP) * DEPTH_STEP, -(-count // (WIDE * LANES)) * WIDE * LANES
+    rows, columns = -(-depth // STEP) * STEP, -(-count // (WIDE * LANES)) * WIDE * LANES
     query = CodeQuery(
-        zero_bytes(rows * columns), np.zeros(columns, np.float32),
+        np.zeros(rows * columns, np.int8), np.zeros(columns, np.float32),
         np.empty(count, np.float32), np.empty(count, np.float32),
     )  # fmt: skip
     round_query(np.ascontiguousarray(tokens), _plain_rounding(depth), np.float32(1), query)
@@ -184,18 +175,17 @@ def score_rounded(floats, halves, offsets, documents, query, stop_at, heap, out)
     packed, biases, units = query.packed, query.biases, query.units
     depth, stride = max(floats.shape[1], halves.shape[1]), packed.shape[0] // biases.shape[0]
     flat, bits = floats.reshape(-1), halves.reshape(-1)
-    rows = empty_rows(_ROUNDED, stride)
+    rows = np.zeros(_ROUNDED * stride, np.uint8)
     best = np.empty(biases.shape[0], np.int32)
     # A tile prefetches as many rows as it has.  Of 8 float32 rows, every second cache
     # line is prefetched: the processor reads lines in pairs.
     entry_bytes = 2 if bits.shape[0] > 0 else 4
     base = np.int64(bits.ctypes.data) if bits.shape[0] > 0 else np.int64(flat.ctypes.data)
-    pace = STEP * BYTE_ROWS * entry_bytes
+    pace = STEP * ROWS * entry_bytes
     stopping = stop_at.products.shape[0] > 0
     out[:] = -np.inf
     if stopping and stop_at.state[STOPPED] > 0:
         return
-    begin_tiles(stride)
     for i in range(documents.shape[0]):
         start, stop = offsets[documents[i]], offsets[documents[i] + 1]
         if start == stop:
@@ -211,13 +201,13 @@ def score_rounded(floats, halves, offsets, documents, query, stop_at, heap, out)
             _round_rows(flat, bits, first, last, depth, per_unit, rows, stride)
             for panel in range(0, biases.shape[0] // LANES, WIDE):
                 maxima = best[panel * LANES :]
-                for row in range(0, last - first, BYTE_ROWS):
+                for row in range(0, last - first, ROWS):
                     byte_max_ahead(
                         rows, row, last - first - 1, stride, packed, panel, maxima, ahead,
                         pace if panel == 0 else 0, end,
                     )  # fmt: skip
                     if panel == 0:
-                        ahead = min(ahead + BYTE_ROWS * depth * entry_bytes, end)
+                        ahead = min(ahead + ROWS * depth * entry_bytes, end)
         total = 0.0
         for token in range(units.shape[0]):
             total += np.float64(units[token]) * (np.float64(best[token]) - np.float64(biases[token]))
@@ -226,5 +216,4 @@ def score_rounded(floats, halves, offsets, documents, query, stop_at, heap, out)
             if out[i] > heap[0]:
                 enter(heap, out[i])
             if enough(out[i], stop_at.products, heap, stop_at.state):
-                break
-    end_tiles()
+                return

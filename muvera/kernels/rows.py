@@ -13,7 +13,6 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from .byte_tile import BYTE_ROWS
 from .jit import (
     BYTE,
     FEATURES,
@@ -268,16 +267,6 @@ def empty_floats(count):
 def empty_integers(count):
     """Return an uninitialized int32 array that starts at a cache line."""
     return empty_floats(count).view(np.int32)
-
-
-@helper
-def empty_rows(count, width):
-    """Return uninitialized bytes for rows of a byte tile, flat.
-
-    There is room for a multiple of BYTE_ROWS, and the first row starts at a cache line.
-    """
-    whole = (count + BYTE_ROWS - 1) // BYTE_ROWS * BYTE_ROWS
-    return empty_floats((whole * width + 3) // 4).view(np.uint8)
 
 
 @helper

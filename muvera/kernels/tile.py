@@ -73,12 +73,12 @@ def pack_columns(matrix: np.ndarray) -> np.ndarray:
 
 
 def at_cache_line(array: np.ndarray) -> np.ndarray:
-    """Return a flat copy of `array` that starts at a cache line.
+    """Return a flat copy of a float32 `array` that starts at a cache line.
 
-    Loads of whole registers are faster if none of them lies in two lines.
+    Loads of LANES floats are faster if none of them lies in two lines.
     """
-    room = np.empty(array.size + _LINE // array.itemsize, array.dtype)
-    skipped = -room.ctypes.data % _LINE // array.itemsize
+    room = np.empty(array.size + _LINE // 4, np.float32)
+    skipped = -room.ctypes.data % _LINE // 4
     room = room[skipped : skipped + array.size]
     room[:] = array.reshape(-1)
     return room

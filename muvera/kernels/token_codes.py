@@ -25,28 +25,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils
 from numpy.typing import NDArray
 
-from .byte_tile import (
-    ADDITIONS,
-    BYTE_ROWS,
-    FASTEST_ADDITION,
-    SPAN,
-    STEP,
-    TILES,
-    begin_tiles,
-    emit_sums,
-    end_tiles,
-)
+from .byte_tile import ADDITIONS, STEP, emit_sums
 from .jit import (
     BYTE,
     FASTEST,
     FLOAT,
-    INT32,
     Intrinsic,
     broadcast,
-    call,
     constant,
     emitted,
     helper,
@@ -59,7 +46,7 @@ from .jit import (
     tile_rows,
     times,
 )
-from .rows import empty_rows, fetch, half_at
+from .rows import fetch, half_at
 from .selection import STOPPED, enough, enter, excluded, record_error
 from .tile import LANES, ROWS, raise_maxima
 
@@ -69,12 +56,16 @@ FACTOR_BYTES = 2
 #: Coordinates that are unpacked together.
 CHUNK = 64
 
+#: Rows of a tile of two panels, which has as many accumulators as one of ROWS rows and
+#: one panel.
+PAIR_ROWS = ROWS // 2
+
 _FLOATS = ir.VectorType(FLOAT, LANES)
 
 # Largest absolute value of a query's byte.
 _MOST = 127
 
-# Tokens whose bytes are unpacked together: a multiple of BYTE_ROWS that fits into the
+# Tokens whose bytes are unpacked together: a multiple of ROWS that fits into the
 # first-level cache.
 _UNPACKED = 64
 
@@ -446,44 +437,6 @@ def _unpack_residuals(
                 out[row + i] = centers[center + i] + tables[codes[place + i]]
 
 
-def rows_of(addition: str, panels: int) -> int:
-    """Return the number of rows that are multiplied with one panel, or with two.
-
-    Without tile registers, two panels take as many accumulators as one: they have half
-    of the rows.
-    """
-    add = ADDITIONS[addition]
-    return add.rows if add.tiles else add.rows // panels
-
-
-@emitted
-def _copy_rows(builder, codes, start, width, count, stride, out):
-    """Write the first bytes of `count` codes to rows of `stride` bytes.
-
-    The bytes of the first code begin at ``codes[start]``.  Tile registers are loaded
-    faster from rows that start at a cache line.
-    """
-    size = plus(builder, width, -FACTOR_BYTES)
-    span, step = ir.Constant(size.type, SPAN), ir.Constant(size.type, STEP)
-    whole = builder.sdiv(size, span)
-    words = builder.trunc(builder.sdiv(builder.srem(size, span), step), INT32)
-    lanes = ir.VectorType(INT32, LANES)
-    read = builder.icmp_signed("<", ir.Constant(lanes, list(range(LANES))), broadcast(builder, words, LANES))
-    with cgutils.for_range(builder, count) as loop:
-        source = builder.gep(codes, [builder.add(start, builder.mul(loop.index, width))])
-        target = builder.gep(out, [builder.mul(loop.index, stride)])
-        with cgutils.for_range(builder, whole) as part:
-            offset = builder.mul(part.index, span)
-            value = load_vector(builder, builder.gep(source, [offset]), lanes, align=1)
-            store_vector(builder, value, builder.gep(target, [offset]), align=SPAN)
-        offset = builder.mul(whole, span)
-        with builder.if_then(builder.icmp_signed("<", offset, size)):
-            address = builder.bitcast(builder.gep(source, [offset]), lanes.as_pointer())
-            align, zeros = ir.Constant(INT32, 1), constant(lanes, 0)
-            value = call(builder, "llvm.masked.load.v16i32.p0", lanes, address, align, read, zeros)
-            store_vector(builder, value, builder.gep(target, [offset]), align=SPAN)
-
-
 def _raising(addition: str, panels: int) -> Intrinsic:
     """Return the intrinsic that raises maxima of `panels` panels.
 
@@ -492,12 +445,13 @@ def _raising(addition: str, panels: int) -> Intrinsic:
 
     @emitted
     def raise_maxima(builder, rows, start, stride, row, last, depth, packed, panel, biases, factors, best):
-        places = tile_rows(builder, row, last, rows_of(addition, panels))
+        places = tile_rows(builder, row, last, ROWS if panels == 1 else PAIR_ROWS)
+        begins = [builder.add(start, builder.mul(place, stride)) for place in places]
+        starts = [builder.gep(rows, [begin]) for begin in begins]
         numbers = [plus(builder, panel, i) for i in range(panels)]
         size = times(builder, depth, LANES)
         columns = [builder.gep(packed, [builder.mul(number, size)]) for number in numbers]
-        first = builder.gep(rows, [start])
-        panel_sums = emit_sums(builder, first, stride, places, depth, columns, ADDITIONS[addition])
+        panel_sums = emit_sums(builder, starts, depth, columns, ADDITIONS[addition])
         scales = [broadcast(builder, builder.load(builder.gep(factors, [place])), LANES) for place in places]
         for number, sums in zip(numbers, panel_sums, strict=True):
             column = times(builder, number, LANES)
@@ -520,13 +474,10 @@ def make_maxima(addition: str) -> tuple[Intrinsic, Intrinsic]:
     return _raising(addition, 1), _raising(addition, 2)
 
 
-#: Raise ``best`` to the products (without constants and units) of BYTE_ROWS rows with
-#: one panel, or of PAIR_ROWS rows with two panels.  Row i begins at ``start + i *
-#: stride`` of `rows` (flat).
-one_panel, two_panels = make_maxima(FASTEST_ADDITION)
-
-#: Rows that are multiplied with two panels.
-PAIR_ROWS = rows_of(FASTEST_ADDITION, 2)
+#: Raise ``best`` to the products (without constants and units) of ROWS rows with one
+#: panel, or of PAIR_ROWS rows with two panels.  Row i begins at ``start + i * stride``
+#: of `rows` (flat).
+one_panel, two_panels = make_maxima(list(ADDITIONS)[-1])
 
 
 @kernel
@@ -578,9 +529,9 @@ def _raise_block(
             for panel in range(0, paired, 2):
                 two_panels(rows, start, stride, row, count - 1, depth, packed, panel, biases, factors, best)
     if paired < panels:
-        for row in range(0, count, BYTE_ROWS):
-            fetch(codes, ahead, min(ahead + BYTE_ROWS * width, ahead_stop))
-            ahead += BYTE_ROWS * width
+        for row in range(0, count, ROWS):
+            fetch(codes, ahead, min(ahead + ROWS * width, ahead_stop))
+            ahead += ROWS * width
             one_panel(rows, start, stride, row, count - 1, depth, packed, paired, biases, factors, best)
 
 
@@ -593,7 +544,7 @@ def _scoring(residuals: bool) -> Any:
     @kernel
     def score(codes, offsets, documents, form, query, stop_at, heap, out):
         width, stride = form.width, -(-len(form.scales) // CHUNK) * CHUNK
-        rows = empty_rows(_UNPACKED, stride)
+        rows = np.zeros(_UNPACKED * stride, np.uint8)
         numbers, factors = np.empty(_UNPACKED, np.int64), np.empty(_UNPACKED, np.float32)
         rest = np.empty(CHUNK // 2, np.uint8)
         # Helpers take arrays: a call with a tuple counts references to all its arrays.
@@ -605,7 +556,6 @@ def _scoring(residuals: bool) -> Any:
             out[:] = -np.inf
             if stop_at.state[STOPPED] > 0:
                 return
-        begin_tiles(packed.shape[0] // biases.shape[0])
         for i in range(documents.shape[0]):
             start, stop = offsets[documents[i]], offsets[documents[i] + 1]
             if start == stop:
@@ -627,11 +577,6 @@ def _scoring(residuals: bool) -> Any:
                     _raise_block(
                         rows, 0, stride, count, packed, biases, factors, best, codes, width, ahead, ahead_stop
                     )
-                elif TILES:
-                    _copy_rows(codes, first * width + FACTOR_BYTES, width, count, stride, rows)
-                    _raise_block(
-                        rows, 0, stride, count, packed, biases, factors, best, codes, width, ahead, ahead_stop
-                    )
                 else:
                     begin = first * width + FACTOR_BYTES
                     _raise_block(
@@ -648,8 +593,7 @@ def _scoring(residuals: bool) -> Any:
                 if out[i] > heap[0]:
                     enter(heap, out[i])
                 if enough(out[i], stop_at.products, heap, stop_at.state):
-                    break
-        end_tiles()
+                    return
 
     return score
 

@@ -139,7 +139,7 @@ def kind_of(value: object) -> str | None:
 
 def is_utf8(text: str) -> bool:
     """Return True if UTF-8 can encode a string: no database stores lone surrogates."""
-    return text.encode(errors="ignore").decode() == text
+    return text.isascii() or text.encode(errors="ignore").decode() == text
 
 
 class _Walk(Generic[Condition]):
@@ -244,6 +244,8 @@ def encode_metadata(metadata: object, identity: object) -> str:
     ValueError for anything that is not a mapping with such keys, or that JSON cannot
     represent.
     """
+    if metadata == {}:
+        return "{}"
     if not isinstance(metadata, Mapping):
         raise TypeError(
             f"The metadata of document {identity!r} must be a dictionary, got {type(metadata).__name__}."

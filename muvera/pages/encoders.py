@@ -130,6 +130,20 @@ class FastembedPageEncoder(PageEncoder):
     def _model(self) -> Any:
         return fastembed_model(self._library.LateInteractionMultimodalEmbedding, self._given)
 
+    @property
+    def download_gigabytes(self) -> float | None:
+        """Gigabytes that the first use downloads; None if there is nothing to download.
+
+        Also None for a name that fastembed does not know, which fails at its first use.
+        """
+        hub = import_extra("huggingface_hub", "fastembed", "This encoder")
+        folder = import_extra("fastembed.common.utils", "fastembed", "This encoder").define_cache_dir()
+        for known in self._library.LateInteractionMultimodalEmbedding.list_supported_models():
+            if known["model"].lower() == self._given.lower():
+                cached = hub.try_to_load_from_cache(known["sources"]["hf"], known["model_file"], folder)
+                return None if cached else float(known["size_in_GB"])
+        return None
+
     def encode_page(self, picture: Image) -> EncodedPage:
         """Encode a page.
 

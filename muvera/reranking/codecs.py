@@ -9,14 +9,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.validation import TokenArray, read_only_view
-from ..kernels.byte_tile import DEPTH_STEP, STEP, zero_bytes
+from ..kernels.byte_tile import STEP
 from ..kernels.rows import add_product, pack_map
 from ..kernels.tile import LANES
 from ..kernels.token_codes import (
@@ -30,7 +29,6 @@ from ..kernels.token_codes import (
     round_query,
     write_residuals,
 )
-from ..utils.arrays import load_npy
 from ..utils.checks import require_choice
 from ..utils.hints import Argument, Message
 from ..utils.parallel import run_in_ranges, split_by_count
@@ -158,10 +156,10 @@ class TokenCodec(ABC):
         CodeQuery
         """
         count = len(tokens)
-        depth = -(-self.dimension // DEPTH_STEP) * DEPTH_STEP
+        depth = -(-self.dimension // STEP) * STEP
         padded = -(-count // LANES) * LANES
         query = CodeQuery(
-            zero_bytes(padded * depth), np.zeros(padded, np.float32),
+            np.zeros(padded * depth, np.int8), np.zeros(padded, np.float32),
             np.empty(count, np.float32), np.empty(count, np.float32),
         )  # fmt: skip
         round_query(np.ascontiguousarray(self.rotated(tokens)), self._rounding, self.form.unit, query)
@@ -586,64 +584,6 @@ CODECS: dict[str, Callable[..., TokenCodec]] = {
     "int8": Int8Codec.fit,
     **{f"{bits}bit": partial(ResidualCodec.fit, bits=bits) for bits in (4, 2, 1)},
 }
-
-# Classes of codecs by their kind.
-_CLASSES: dict[str, type[TokenCodec]] = {kind.kind: kind for kind in (Int8Codec, ResidualCodec)}
-
-
-def write_codec(codec: TokenCodec, folder: Path) -> str:
-    """Write a codec as ``codec_*.npy``.
-
-    Parameters
-    ----------
-    codec : TokenCodec
-        Codec to write.
-    folder : Path
-        Existing folder.
-
-    Returns
-    -------
-    str
-        Kind of the codec, for :func:`read_codec`.
-    """
-    for name, array in codec.arrays.items():
-        np.save(folder / f"codec_{name}.npy", array)
-    return codec.kind
-
-
-def read_codec(folder: Path, kind: str, dimension: int) -> TokenCodec:
-    """Load a codec written by :func:`write_codec`.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder with the files.
-    kind : str
-        What :func:`write_codec` returned.
-    dimension : int
-        Required dimension of the tokens.
-
-    Returns
-    -------
-    TokenCodec
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If a file is missing or damaged, or the codec has another dimension.
-    """
-    if kind not in _CLASSES:
-        raise ValueError(f"Unknown kind of codec {kind!r}. Known kinds: {', '.join(_CLASSES)}.")
-    codec = _CLASSES[kind]
-    arrays = {name: load_npy(folder / f"codec_{name}.npy", mmap=False) for name in codec.names}
-    first = arrays[codec.names[0]]
-    unit = arrays["unit"]
-    if first.shape[-1:] != (dimension,) or unit.shape != (1,):
-        raise ValueError(
-            f"The codec's arrays must have dimension={dimension} and one unit, got shapes {first.shape} and "
-            f"{unit.shape}."
-        )
-    return codec.of_arrays(arrays)
 
 
 # -- fitting to PLAID's layout ------------------------------------------------

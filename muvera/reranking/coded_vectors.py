@@ -8,11 +8,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..data.multivectors import MultiVectors
-from ..data.validation import as_offsets, offsets_from_lengths, read_only_view, rows_of_texts
+from ..data.validation import (
+    Ids,
+    IdsLike,
+    as_ids,
+    as_offsets,
+    offsets_from_lengths,
+    read_only_view,
+    rows_of_texts,
+)
 from ..kernels.tile import pack_columns
 from ..kernels.token_codes import score_codes, score_decoded
 from .codecs import TokenCodec
 from .pruning import ALL, Stop, score_runs
+from .table_codec import TableCodec
 
 
 class CodedVectors:
@@ -26,6 +35,8 @@ class CodedVectors:
         Codes of all tokens, one text after another.
     offsets : int64 (n + 1,)
         First row of each text, then n_tokens.
+    ids : sequence of int or of str, optional
+        External ids, unique, of texts that are added to an index.
 
     Raises
     ------
@@ -33,7 +44,9 @@ class CodedVectors:
         If `tokens` are no codes of the codec, or `offsets` do not fit them.
     """
 
-    def __init__(self, codec: TokenCodec, tokens: NDArray[np.uint8], offsets: ArrayLike) -> None:
+    def __init__(
+        self, codec: TokenCodec, tokens: NDArray[np.uint8], offsets: ArrayLike, ids: IdsLike | None = None
+    ) -> None:
         if tokens.dtype != np.uint8 or tokens.ndim != 2 or tokens.shape[1] != codec.bytes_per_token:
             raise ValueError(
                 f"The array of codes contains {tokens.dtype} of shape {tokens.shape}, but codes of "
@@ -43,6 +56,8 @@ class CodedVectors:
         self.codec = codec
         self.tokens = tokens
         self.offsets: NDArray[np.int64] = as_offsets(offsets, len(tokens))
+        self._ids = None if ids is None else as_ids(ids, len(self))
+        self._used: NDArray[np.int64] | None = None
 
     @classmethod
     def from_lengths(cls, codec: TokenCodec, tokens: NDArray[np.uint8], lengths: ArrayLike) -> CodedVectors:
@@ -91,6 +106,26 @@ class CodedVectors:
         return len(self.offsets) - 1
 
     @property
+    def has_ids(self) -> bool:
+        """True if ids were given, False if they are the positions."""
+        return self._ids is not None
+
+    @property
+    def ids(self) -> Ids:
+        """External ids, int64 or str (n,)."""
+        return np.arange(len(self)) if self._ids is None else self._ids
+
+    def with_ids(self, ids: IdsLike) -> CodedVectors:
+        """Return the same texts with other ids.
+
+        Parameters
+        ----------
+        ids : sequence of int or of str
+            One per text, unique.
+        """
+        return CodedVectors(self.codec, self.tokens, self.offsets, ids)
+
+    @property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each text, int64 (n,)."""
         return np.diff(self.offsets)
@@ -107,6 +142,26 @@ class CodedVectors:
         It is not the dimension of decoded tokens.
         """
         return self.codec.bytes_per_token
+
+    @property
+    def used_rows(self) -> NDArray[np.int64]:
+        """Rows of the table of a :class:`.table_codec.TableCodec` that texts contain.
+
+        Ascending.
+
+        Raises
+        ------
+        ValueError
+            For a number beyond the table.
+        """
+        assert isinstance(self.codec, TableCodec)
+        if self._used is None:
+            numbers = self.codec.numbers(self.tokens)
+            self.codec.require_rows(numbers)
+            present = np.zeros(self.codec.num_rows, bool)
+            present[numbers] = True
+            self._used = np.flatnonzero(present)
+        return self._used
 
     def __getitem__(self, key: slice | NDArray[np.int64]) -> CodedVectors:
         """Return the texts of a slice or at positions."""

@@ -7,7 +7,7 @@ import logging
 import reprlib
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sized
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import numpy as np
 from fastapi import APIRouter, Body, Depends, FastAPI, Query, Request, Security
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
@@ -35,6 +35,7 @@ from ..texts.text_index import TextIndex
 from ..utils.hints import Argument, Hint, message_of
 from . import ServerSettings
 from .connections import send_in_parts, split
+from .metrics import CountRequests, Metrics
 
 #: Folder of the page's files.
 PAGE = Path(__file__).parent / "page"
@@ -458,20 +459,21 @@ def make_app(
     -------
     FastAPI
     """
-    limits = settings or ServerSettings()
+    server = _Server(index, settings or ServerSettings(), name)
     app = base_app(
-        limits, hosts, list(PAGE.iterdir()),
+        server, hosts, list(PAGE.iterdir()),
         "Late-interaction search: candidates by inner product, ranked by exact Chamfer similarity.",
     )  # fmt: skip
-    _add_routes(app, _Server(index, limits, name))
+    _add_routes(app, server)
     return app
 
 
-def base_app(limits: ServerSettings, hosts: list[str] | None, files: list[Path], description: str) -> FastAPI:
-    """Return an application with limits, errors, security headers and a page.
+def base_app(server: Worker, hosts: list[str] | None, files: list[Path], description: str) -> FastAPI:
+    """Return an application with limits, errors, security headers, metrics and a page.
 
-    `hosts` are described at :func:`make_app`.  `files` are files of the page;
-    ``index.html`` is at ``/``.  `description` goes into the OpenAPI document.
+    `server` has the limits and answers ``/health`` and ``/metrics``.  `hosts` are
+    described at :func:`make_app`.  `files` are files of the page; ``index.html`` is at
+    ``/``.  `description` goes into the OpenAPI document.
     """
     app = FastAPI(
         title="muvera", version=__version__, docs_url=None, redoc_url=None,
@@ -479,7 +481,7 @@ def base_app(limits: ServerSettings, hosts: list[str] | None, files: list[Path],
         exception_handlers=dict.fromkeys(_ANSWERED, _as_problem),
         description=description,
     )  # fmt: skip
-    app.add_middleware(_BodyLimit, settings=limits)
+    app.add_middleware(_BodyLimit, settings=server.settings)
     names = None if not hosts or "*" in hosts else {host.lower().strip("[]") for host in hosts}
 
     @app.middleware("http")
@@ -489,8 +491,13 @@ def base_app(limits: ServerSettings, hosts: list[str] | None, files: list[Path],
         response.headers.update(_SECURITY)
         return response
 
+    app.add_middleware(CountRequests, metrics=server.metrics)  # the outermost, so it counts refusals too
     for file in files:
         app.add_route("/" if file.name == "index.html" else f"/{file.name}", partial(_send, file))
+    app.add_api_route("/health", server.health, summary="Health check")
+    app.add_api_route(
+        "/metrics", server.answer_metrics, summary="Metrics for Prometheus", response_class=PlainTextResponse
+    )
     return app
 
 
@@ -517,7 +524,6 @@ def _add_routes(app: FastAPI, server: _Server) -> None:
             address, answer, methods=[method], summary=summary, response_model=model,
             dependencies=readers, responses=problem_responses(400, *refused, *errors, 504),
         )  # fmt: skip
-    app.add_api_route("/health", server.health, summary="Health check")
     if not settings.writable:
         for address in ("/documents", "/documents/{identity:path}", "/save"):
             methods = ["POST", "PUT", "PATCH", "DELETE"]  # refused before their bodies are read
@@ -536,9 +542,19 @@ def _add_routes(app: FastAPI, server: _Server) -> None:
 class Worker:
     """Runs reading work in threads, within the limits of a server."""
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, collection: Sized) -> None:
         self.settings = settings
+        self.metrics = Metrics()
+        self._collection = collection
         self._searches = ThreadPoolExecutor(settings.threads)
+
+    async def health(self) -> dict[str, str]:
+        """Return that the server answers."""
+        return {"status": "ok"}
+
+    async def answer_metrics(self) -> Response:
+        """Return the counts of requests, running searches and documents."""
+        return self.metrics.answer(len(self._collection))
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run `work` in a thread.
@@ -546,7 +562,12 @@ class Worker:
         Raise TimeoutError after the timeout, although the thread may continue.
         """
         limited = limited_reading(self.settings.max_read_characters)(work)
-        answer = await self._begun(limited, self._searches)
+
+        def counted() -> T:
+            with self.metrics.searching():
+                return limited()
+
+        answer = await self._begun(counted, self._searches)
         if answer is None or not answer.done():
             raise TimeoutError
         return answer.result()
@@ -581,7 +602,7 @@ class _Server(Worker):
     """Handlers of all routes, with the index, the limits and the thread pools."""
 
     def __init__(self, index: TextIndex | MuveraIndex, settings: ServerSettings, name: str | None) -> None:
-        super().__init__(settings)
+        super().__init__(settings, index)
         self.name = name
         self.text_index = index if isinstance(index, TextIndex) else None
         self.vectors = index.index if isinstance(index, TextIndex) else index
@@ -728,9 +749,6 @@ class _Server(Worker):
             return DocumentList(found=len(ids.live), documents=texts.get(chosen, missing="ignore"))
 
         return await self.run(work)
-
-    async def health(self) -> dict[str, str]:
-        return {"status": "ok"}
 
     async def info(self) -> dict[str, Any]:
         facts = await self.run(lambda: self.vectors.info().to_dict())

@@ -114,8 +114,8 @@ def make_pages_app(
     """
     limits = settings or ServerSettings()
     files = [*(PAGE / file for file in _SHARED_FILES), *_FILES.iterdir()]
-    app = base_app(limits, hosts, files, "Search of pages by the vectors of their patches.")
     server = _PageServer(index, limits, name)
+    app = base_app(server, hosts, files, "Search of pages by the vectors of their patches.")
     readers = readers_of(limits)
     refused = [401] if readers else []
     for method, address, answer, summary, errors in (
@@ -127,7 +127,6 @@ def make_pages_app(
             address, answer, methods=[method], summary=summary, dependencies=readers,
             responses=problem_responses(400, *refused, *errors, 504),
         )  # fmt: skip
-    app.add_api_route("/health", server.health, summary="Health check")
     return app
 
 
@@ -135,7 +134,7 @@ class _PageServer(Worker):
     """Handlers of all routes, with the index and the pictures that were read last."""
 
     def __init__(self, index: PageIndex, settings: ServerSettings, name: str | None) -> None:
-        super().__init__(settings)
+        super().__init__(settings, index)
         self.index = index
         self.name = name
         self.root = None if index.served_root is None else index.served_root.resolve()
@@ -216,10 +215,6 @@ class _PageServer(Worker):
         return PageInfo(
             name=self.name, pages=len(self.index), dimension=self.index.dimension, encoder=encoder
         )  # fmt: skip
-
-    async def health(self) -> dict[str, str]:
-        """Return that the server answers."""
-        return {"status": "ok"}
 
 
 def _result(

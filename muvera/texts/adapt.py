@@ -7,8 +7,8 @@ exactly.
 
 The map is orthogonal: between spaces of the same dimension, it keeps lengths and
 angles.  It is fitted on token vectors of both models for the same characters
-(orthogonal Procrustes; compare the stitching of models, arXiv 2209.15430, and
-backward-compatible representations, arXiv 2003.11942).
+(orthogonal Procrustes, as in Drift-Adapter, arXiv 2509.23471; compare the stitching of
+models, arXiv 2209.15430, and backward-compatible training, arXiv 2003.11942).
 """
 
 from __future__ import annotations
@@ -195,6 +195,9 @@ class AdaptedTexts:
 
     #: The new encoder makes the mean vectors of the candidates.
     has_means = True
+
+    #: The old index cannot store what the new encoder makes.
+    table = None
 
     def __init__(
         self, index: TextIndex, encoder: TextEncoder, token_map: NDArray[np.float32], candidates: int

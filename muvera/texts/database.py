@@ -29,7 +29,7 @@ from ..metadata import (
 )
 from ..metadata import TextDocument as TextDocument
 from ..utils.locks import hold_during_fork
-from .words import TOKENIZER, WordScores, as_match, distinct_words, spaced
+from .words import TOKENIZER, WordScores, as_match, counted_words, spaced
 
 # ``metadata_values`` has a row for each comparable value of each field, and one of kind
 # "present" for each field.
@@ -107,18 +107,25 @@ class DocumentDatabase:
         The name to store in a new database.
     passage : int, optional
         The number to store in a new database, see :attr:`passage`.
+    means : bool
+        False: a new database stores no mean token vectors.
     path : Path, optional
         A file to read, see :meth:`open`.  Default: a new database without documents.
     """
 
     def __init__(
-        self, text_encoder: str = "", passage: int | None = None, *, path: Path | None = None
+        self,
+        text_encoder: str = "",
+        passage: int | None = None,
+        *,
+        means: bool = True,
+        path: Path | None = None,
     ) -> None:
         self._renew_locks()
         # The version that a change commits, and its function `also`.
         self._pending: tuple[int, Callable[[], object]] | None = None
         if path is None:
-            self._connection = _new_connection(text_encoder, passage)
+            self._connection = _new_connection(text_encoder, passage, means)
         else:
             self._connection = _opened_connection(path)
         self._writable = path is None
@@ -206,6 +213,7 @@ class DocumentDatabase:
         deleted: Sequence[int | str],
         rows: Sequence[Row] = (),
         also: Callable[[], object] = lambda: None,
+        passage: int | None = None,
     ) -> None:
         """Delete documents, and then store others, in one transaction.
 
@@ -219,6 +227,8 @@ class DocumentDatabase:
         also : callable
             Is called after the commit.  If it is interrupted, the next use of the
             database calls it again.
+        passage : int, optional
+            Store this :attr:`passage`, and no mean vectors.
 
         Raises
         ------
@@ -241,12 +251,16 @@ class DocumentDatabase:
                 version = _version(connection) % 2**30 + 1
                 self._pending = (version, also)
                 connection.execute("BEGIN")
-                for identity in deleted:
+                (count,) = connection.execute("SELECT count(*) FROM documents").fetchone()
+                for identity in deleted if count else ():
                     _remove(connection, identity, self.has_means)
                 (last,) = connection.execute("SELECT max(row) FROM documents").fetchone()
                 self._words.forget_rows((last or 0) + 1)
                 for document in rows:
                     _store(connection, document, self.has_means)
+                if passage is not None:
+                    connection.execute("DROP TABLE IF EXISTS means")
+                    connection.execute("INSERT OR REPLACE INTO properties VALUES ('passage', ?)", (passage,))
                 connection.execute(f"PRAGMA user_version = {version}")
                 connection.execute("COMMIT")
             except sqlite3.OperationalError as error:
@@ -255,7 +269,7 @@ class DocumentDatabase:
                     "files: free some if it is full."
                 ) from error
             finally:
-                self._settled()
+                self.has_means = _has_means(self._settled())
 
     # -- reading --------------------------------------------------------------
 
@@ -334,8 +348,9 @@ class DocumentDatabase:
     ) -> list[tuple[int | str, float]]:
         """Return the best documents by BM25 for the words of a text.
 
-        Only the rarest of the first 64 distinct words count.  In scripts without
-        spaces, each pair of neighboring characters is a word.
+        A word counts as often as the text contains it.  Only the rarest of the first 64
+        distinct words count, and stop words only if there are no others.  In scripts
+        without spaces, each pair of neighboring characters is a word.
 
         Parameters
         ----------
@@ -374,7 +389,7 @@ class DocumentDatabase:
         )
         with self._lock, _damage_as_value_error():
             connection = self._settled()
-            words = self._words.rarest(connection, distinct_words(text))
+            words = self._words.rarest(connection, counted_words(text))
             if not parameters:
                 return self._words.best(connection, words, k)
             return self._read(query, [as_match(words), *parameters, k]) if words else []
@@ -588,16 +603,18 @@ def _store(connection: sqlite3.Connection, document: Row, with_mean: bool) -> No
     """Insert a document, or change the metadata of a stored one."""
     inserted = connection.execute(
         "INSERT OR IGNORE INTO documents (id, text, metadata) VALUES (?, ?, ?)", document[:3]
-    ).rowcount
-    query = "SELECT row FROM documents WHERE id = ?"
-    (row,) = connection.execute(query, (document.id,)).fetchone()
-    if inserted:
+    )
+    row = inserted.lastrowid
+    if inserted.rowcount:
         connection.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (row, spaced(document.text)))
         if with_mean and document.mean is not None:
             connection.execute("INSERT INTO means VALUES (?, ?)", (row, document.mean))
     else:
+        (row,) = connection.execute("SELECT row FROM documents WHERE id = ?", (document.id,)).fetchone()
         connection.execute("UPDATE documents SET metadata = ? WHERE row = ?", (document.metadata, row))
         connection.execute("DELETE FROM metadata_values WHERE row = ?", (row,))
+    if document.metadata == "{}":
+        return
     values = [(*value, row) for value in comparable_values(json.loads(document.metadata))]
     connection.executemany("INSERT OR IGNORE INTO metadata_values VALUES (?, ?, ?, ?)", values)
 
@@ -661,11 +678,12 @@ def _schema(connection: sqlite3.Connection) -> list[Any]:
     return sorted(connection.execute(query), key=str)
 
 
-def _new_connection(text_encoder: str, passage: int | None = None) -> sqlite3.Connection:
+def _new_connection(text_encoder: str, passage: int | None = None, means: bool = True) -> sqlite3.Connection:
     """Return a connection to an empty database."""
     connection = _connect("")  # in memory while small, in a temporary file when large
     connection.executescript(_SCHEMA)
-    connection.execute(_MEANS)
+    if means:
+        connection.execute(_MEANS)
     connection.execute("INSERT INTO properties VALUES ('text_encoder', ?)", (text_encoder,))
     if passage is not None:
         connection.execute("INSERT INTO properties VALUES ('passage', ?)", (passage,))

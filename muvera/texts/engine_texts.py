@@ -49,6 +49,9 @@ class EngineTexts:
     #: A database stores no mean vectors.
     has_means = False
 
+    #: A database stores token vectors.
+    table = None
+
     def __init__(self, index: EngineIndex) -> None:
         self.index = index
 

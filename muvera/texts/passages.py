@@ -6,17 +6,22 @@ their tokens, long texts would crowd out short ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ..data.multivectors import MultiVectors
+from ..data.ranking import best_first
 from ..data.validation import TokenArray
 from ..index.contents import IndexContents
 from ..index.searching import Proposal, estimate, rank
+from ..index.token_store import Rows
 from ..reranking.chamfer import score_spans
+from ..reranking.pruning import ranked
+from ..reranking.table_search import NO_SCORES, TableScores, mean_similarities
+from ..utils.parallel import run_in_ranges, split_by_count, threads_for_short_work
 
 
 def count_long_texts(contents: IndexContents, passage: int | None) -> int:
@@ -88,6 +93,16 @@ class Similarities:
             for tokens, known in zip(self.queries, found, strict=True)
         ]
 
+    def means(self, ids: Sequence[Iterable[Any]]) -> list[dict[Any, float]] | None:
+        """Return the products of mean tokens by id for each query, if they are known.
+
+        Parameters
+        ----------
+        ids : sequence of iterable
+            For each query, texts of :meth:`of_rows` or :meth:`of_ids`.
+        """
+        return None
+
     def of_ids(self, ids: Sequence[list[Any]], coded: bool) -> list[dict[Any, float]]:
         """Return the similarities of texts by id; ids that are not there are left out.
 
@@ -100,6 +115,97 @@ class Similarities:
         """
         rows = [np.sort(self.contents.ids.rows(some, "ignore")) for some in ids]
         return self.of_rows(Proposal(rows, max([1, *map(len, rows)])), coded)
+
+
+@dataclass(frozen=True)
+class LookedUp(Similarities):
+    """Similarities of texts whose tokens are rows of a table.
+
+    All rows of a proposal are scored, and their scores are kept.
+
+    Parameters
+    ----------
+    contents, queries, passage, threads
+        As for :class:`Similarities`.
+    """
+
+    # For each query: ascending rows, and their scores.
+    _kept: list[tuple[Rows, TableScores]] = field(default_factory=list, init=False, repr=False)
+
+    def of_rows(self, proposal: Proposal, coded: bool) -> list[dict[Any, float]]:
+        """Return the similarities of the `k` best rows of a proposal, by id.
+
+        Parameters
+        ----------
+        proposal, coded
+            As for :meth:`Similarities.of_rows`; the rows are ascending.
+        """
+        tokens, count = self.contents.tokens, len(self.queries)
+        empty: Rows = np.empty(0, np.int64)
+        found = [(empty, NO_SCORES)] * count
+        best = [(empty, NO_SCORES.scores)] * count
+        threads = threads_for_short_work(self.threads) if count == 1 else 1
+
+        def work(start: int, stop: int) -> None:
+            for q in range(start, stop):
+                query, rows = self.queries[q], proposal.rows[q]
+                if not coded:
+                    best[q] = tokens.rank_rows(query, rows, proposal.k, self.passage, threads)
+                    continue
+                found[q] = rows, tokens.look_up(query, rows, passage=self.passage, threads=threads)
+                best[q] = ranked(rows, found[q][1].scores, proposal.k)
+
+        run_in_ranges(work, split_by_count(count, 1), self.threads)
+        if coded:
+            self._kept[:] = found
+        return [
+            dict(zip(self.contents.ids.of(rows).tolist(), scores.tolist(), strict=True))
+            for rows, scores in best
+        ]
+
+    def of_ids(self, ids: Sequence[list[Any]], coded: bool) -> list[dict[Any, float]]:
+        """Return the similarities of texts by id; ids that are not there are left out.
+
+        Parameters
+        ----------
+        ids, coded
+            As for :meth:`Similarities.of_ids`.
+        """
+        found = []
+        for q, names in enumerate(ids):
+            rows = self._rows_of(q, names)
+            if coded:
+                own, kept = self._kept[q]
+                scores = kept.scores[np.searchsorted(own, rows)]
+            else:
+                scores = self.contents.tokens.look_up(
+                    self.queries[q], rows, passage=self.passage, exact=True
+                ).scores
+            order = best_first(scores, len(scores))  # without texts that have no tokens
+            names = self.contents.ids.of(rows[order]).tolist()
+            found.append(dict(zip(names, scores[order].tolist(), strict=True)))
+        return found
+
+    def means(self, ids: Sequence[Iterable[Any]]) -> list[dict[Any, float]] | None:
+        """Return the products of mean tokens of queries and of texts' best passages.
+
+        Parameters
+        ----------
+        ids : sequence of iterable
+            As for :meth:`Similarities.means`.
+        """
+        found = []
+        for q, names in enumerate(ids):
+            rows = self._rows_of(q, list(names))
+            scored, scores = self._kept[q]
+            products = mean_similarities(scores, np.searchsorted(scored, rows))
+            found.append(dict(zip(self.contents.ids.of(rows).tolist(), products.tolist(), strict=True)))
+        return found
+
+    def _rows_of(self, query: int, ids: list[Any]) -> Rows:
+        """Return the ascending rows of ids that were scored for a query."""
+        rows = np.sort(self.contents.ids.rows(ids, "ignore"))
+        return rows[np.isin(rows, self._kept[query][0], assume_unique=True)] if self._kept else rows
 
 
 def best_passages(

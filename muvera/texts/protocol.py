@@ -11,6 +11,8 @@ from ..data.multivectors import MultiVectors
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
 from ..metadata import Filter, TextDocument
+from ..reranking.coded_vectors import CodedVectors
+from ..reranking.table_codec import TableCodec
 from .hit import Parts, SearchOptions
 
 Result = TypeVar("Result")
@@ -80,6 +82,10 @@ class Texts(Protocol):
     def has_means(self) -> bool:
         """True if each text has a mean token vector, which ``options.mean`` needs."""
 
+    @property
+    def table(self) -> TableCodec | None:
+        """The codec of tokens that are rows of the encoder's table, or None."""
+
     def rank(self, queries: list[str], encoded: MultiVectors, options: SearchOptions) -> list[Parts]:
         """Find the best texts for each query.
 
@@ -130,7 +136,7 @@ class Texts(Protocol):
 
     def put(
         self,
-        encoded: MultiVectors,
+        encoded: MultiVectors | CodedVectors,
         texts: list[str],
         metadata: Sequence[Mapping[str, Any]],
         threads: int | None,
@@ -143,9 +149,9 @@ class Texts(Protocol):
 
         Parameters
         ----------
-        encoded : MultiVectors
-            The token vectors of the texts, in the same order.  Without ids, the texts
-            get the next integers.
+        encoded : MultiVectors or CodedVectors
+            The token vectors of the texts, in the same order; codes if :attr:`table`
+            is not None.  Without ids, the texts get the next integers.
         texts : list of str
         metadata : sequence of mapping
             One for each text.

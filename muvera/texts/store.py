@@ -36,18 +36,24 @@ from ..index.muvera_index import MuveraIndex
 from ..index.persistence import read_current, read_generation
 from ..index.searching import SearchPlan
 from ..index.settings import IndexSettings
+from ..reranking.coded_vectors import CodedVectors
+from ..reranking.table_codec import TableCodec
 from ..utils.checks import as_path, counted
 from ..utils.hints import Hint, Message
 from ..utils.locks import renew_after_fork
 from .database import MEAN, DocumentDatabase, Row, TextDocument, checked_rows
+from .encoders.base import ROWS_BATCH, TableEncoder, encode_rows
 from .hit import Parts, SearchOptions, add_parts, mean_vectors, promising
 from .journal import DurableFolder, TextChange, join_updates, read_journal
-from .passages import Similarities, has_long_texts
+from .passages import LookedUp, Similarities, has_long_texts
 
 _Read = TypeVar("_Read")
 
 # With ``recall=``, words, mean vectors and passages reorder the best _RANKED * k texts.
 _RANKED = 3
+
+# Queries whose scores of all texts are in memory together.
+_SCORED = 16
 
 
 class TextStore:
@@ -84,18 +90,19 @@ class TextStore:
     @classmethod
     def build(
         cls,
-        batches: Iterable[MultiVectors],
+        batches: Iterable[MultiVectors | CodedVectors],
         database: DocumentDatabase,
         encoder: str | FDEConfig | FDEEncoder | None,
         settings: IndexSettings,
         destination: Destination | None,
         threads: int | None,
+        table: TableCodec | None = None,
     ) -> TextStore:
         """Index token vectors batch by batch, with the texts of a database.
 
         Parameters
         ----------
-        batches : iterable of MultiVectors
+        batches : iterable of MultiVectors or of CodedVectors
             With the ids of the texts.
         database : DocumentDatabase
         encoder, settings, threads
@@ -103,6 +110,8 @@ class TextStore:
         destination : Destination, optional
             The folder to save both to.  Memory then holds only one batch of token
             vectors.
+        table : TableCodec, optional
+            The codec of batches of CodedVectors.
         """
 
         def attach(change: Change) -> None:
@@ -110,7 +119,14 @@ class TextStore:
 
         pairs = ((batch, None) for batch in batches)
         vectors = MuveraIndex.from_batches(
-            pairs, encoder, settings, destination, threads=threads, before_save=attach
+            pairs,
+            encoder,
+            settings,
+            destination,
+            codec=table,
+            threads=threads,
+            before_save=attach,
+            expected=len(database),
         )
         return cls(vectors, database)
 
@@ -123,7 +139,12 @@ class TextStore:
     @property
     def has_means(self) -> bool:
         """True if texts have mean vectors; False in a folder of an older version."""
-        return self.database.has_means
+        return self.database.has_means or self.table is not None
+
+    @property
+    def table(self) -> TableCodec | None:
+        """The codec of tokens that are rows of the encoder's table, or None."""
+        return self._vectors.contents.tokens.table
 
     @property
     def folder(self) -> DurableFolder | None:
@@ -180,6 +201,9 @@ class TextStore:
         list of dict
             By id, best first: "maxsim", and "words" and "mean" if they have a weight.
         """
+        if self.table is not None and len(queries) > _SCORED:
+            groups = [slice(first, first + _SCORED) for first in range(0, len(queries), _SCORED)]
+            return [parts for group in groups for parts in self.rank(queries[group], encoded[group], options)]
         index = self.vectors
         within = options.ids
         if options.where:
@@ -187,14 +211,22 @@ class TextStore:
             within = [id for id in self.select(options.where) if allowed is None or id in allowed]
         mixed = any(options.weights)
         passage = options.passage if has_long_texts(index.contents, options.passage) else None
-        count = None if options.recall is not None else options.num_candidates
-        ranked = (count or _RANKED * options.k) if mixed or passage else options.k
-        plan = SearchPlan(ranked, within, count, options.recall, threads=options.threads)
+        table, measured = self.table, index.contents.candidates
+        count = options.num_candidates if options.recall is None or table is not None else None
+        if count is not None and options.candidates is None and measured is not None:
+            count = max(count, measured.enough(options.k))
+        reordered = mixed or (passage is not None and table is None)
+        ranked = (count or _RANKED * options.k) if reordered else options.k
+        recall = None if table is not None else options.recall
+        plan = SearchPlan(ranked, within, count, recall, threads=options.threads)
         contents, proposal = index.propose(encoded, plan)
-        found = Similarities(contents, encoded, passage, options.threads)
+        kind = Similarities if table is None else LookedUp
+        found = kind(contents, encoded, passage, options.threads)
         # Decoding codes takes longer than scoring by codes, so only the best by all
         # parts are decoded.  A search for a recall stops at scores of floats.
-        coded = ranked > options.k and count is not None and contents.tokens.codec is not None
+        coded = mixed
+        if table is None:
+            coded = ranked > options.k and count is not None and contents.tokens.codec is not None
         maxsim = found.of_rows(proposal, coded)
         matches: list[dict[Any, float]] = [{} for _ in queries]
         if options.words:
@@ -203,14 +235,16 @@ class TextStore:
                 list(
                     islice(
                         (id for id in shared if id not in known and id in contents.ids),
-                        options.num_candidates // 4,
+                        options.num_candidates // (4 if table is None else 1),
                     )
                 )
                 for shared, known in zip(matches, maxsim, strict=True)
             ]
             for known, added in zip(maxsim, found.of_ids(others, coded), strict=True):
                 known.update(added)
-        means = self._mean_similarities(encoded, maxsim) if options.mean else [{} for _ in queries]
+        means: list[dict[Any, float]] = [{} for _ in queries]
+        if options.mean:
+            means = found.means(maxsim) or self._mean_similarities(encoded, maxsim)
         if coded:
             count = contents.tokens.num_rescored(options.k)
             best = [
@@ -241,7 +275,7 @@ class TextStore:
 
     def put(
         self,
-        encoded: MultiVectors,
+        encoded: MultiVectors | CodedVectors,
         texts: list[str],
         metadata: Sequence[Mapping[str, Any]],
         threads: int | None,
@@ -251,7 +285,7 @@ class TextStore:
 
         Parameters
         ----------
-        encoded : MultiVectors
+        encoded : MultiVectors or CodedVectors
             Their token vectors, with their ids if they have any.
         texts : list of str
         metadata : sequence of dict
@@ -262,7 +296,8 @@ class TextStore:
         with self.changing, self.vectors.change() as change:
             ids = (change.update if update else change.add)(encoded, threads=threads)
             names: list[int | str] = ids.tolist()
-            self._commit(change, checked_rows(names, texts, metadata, stored_means(encoded)), names)
+            means = stored_means(encoded) if isinstance(encoded, MultiVectors) else None
+            self._commit(change, checked_rows(names, texts, metadata, means), names)
         return names
 
     def put_metadata(self, documents: list[TextDocument], metadata: list[dict[str, Any]]) -> None:
@@ -312,6 +347,39 @@ class TextStore:
         """Rebuild the index of token vectors; save it if a folder is open."""
         with self.changing:
             self.vectors.rebuild(fit=fit, threads=threads)
+            if self.folder is not None:
+                self.save(None)
+
+    @property
+    def was_default(self) -> bool:
+        """True if an older version built this index for an encoder with a table."""
+        contents = self._vectors.contents
+        config = FDEConfig.preset("mean", contents.config.dimension)
+        return (
+            contents.settings.tokens == "int8"
+            and not contents.settings.keep_exact
+            and contents.config == config
+        )
+
+    def replace_by_rows(self, encoder: TableEncoder) -> None:
+        """Store tokens as rows of the encoder's table; save if a folder is open.
+
+        Parameters
+        ----------
+        encoder : TableEncoder
+        """
+
+        def batches() -> Iterator[CodedVectors]:
+            ids = self._vectors.ids.tolist()
+            for start in range(0, len(ids), ROWS_BATCH):
+                names = ids[start : start + ROWS_BATCH]
+                texts = [document.text for document in self.database.get(names)]
+                yield encode_rows(encoder, texts, encoder.codec).with_ids(names)
+
+        with self.changing:
+            with self.vectors.change() as change:
+                change.replace_by_rows(batches(), encoder.codec)
+                self.database.change([], also=change.publication(), passage=encoder.passage)
             if self.folder is not None:
                 self.save(None)
 

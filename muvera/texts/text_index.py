@@ -14,23 +14,31 @@ from ..data.validation import TokenArray, as_ids
 from ..engines.base import Engine
 from ..fde.config import FDEConfig
 from ..fde.encoder import FDEEncoder
+from ..fde.files import as_encoder
+from ..index.contents import IndexContents
 from ..index.generations import Destination, IndexFolderError, read_manifest, require_place
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
 from ..index.settings import IndexInfo, IndexSettings
 from ..metadata import Filter, TextDocument
+from ..reranking.coded_vectors import CodedVectors
+from ..reranking.table_codec import TableCodec
 from ..utils.atomic_files import recover_folder
 from ..utils.checks import as_id_list, as_path, counted, given, require_int, require_number, url_scheme
 from .database import DocumentDatabase, merge_metadata, require_ids
 from .encoders.base import (
+    NoEncoder,
     ScoreWeights,
     TextEncoder,
     as_texts,
     encode_in_batches,
+    encode_rows,
+    encode_rows_in_batches,
     encode_texts,
     first_stage,
     passage_length,
     score_weights,
+    table_encoder,
 )
 from .encoders.registry import as_text_encoder, required_encoder
 from .engine_texts import open_engine_texts
@@ -112,15 +120,16 @@ class TextIndex:
         encoder : TextEncoder or str
             A name is loaded by :func:`muvera.load_text_encoder`.  Default: "static", a
             table of token vectors that pip installs (extra ``static``), so nothing is
-            downloaded.  It encodes thousands of texts a second, and its answers are
-            about as good as BM25's or better.  A ColBERT model, such as
+            downloaded.  It encodes thousands of texts a second, and every text is
+            ranked exactly.  A ColBERT model, such as
             "colbert-small", gives better ones.  Wrap an expensive model in
             :class:`muvera.texts.encoders.base.CachedEncoder` to resume an interrupted
             build.
         vectors : str, configuration or fitted encoder, optional
             How token vectors become one vector per text: the ``encoder`` of
-            :meth:`muvera.MuveraIndex.build`.  Default: "mean" with the encoder
-            "static", which needs no fit; otherwise as in that method.
+            :meth:`muvera.MuveraIndex.build`.  Default: as in that method; with an
+            encoder that has a table, such as "static", no vectors are made, unless this
+            or `tokens` is given.
         ids : sequence of int or of str, optional
             Default: 0, 1, 2, ...
         metadata : sequence of dict, optional
@@ -133,7 +142,7 @@ class TextIndex:
             Replace another index in `path`.
         settings : IndexSettings, optional
             As for :meth:`muvera.MuveraIndex.build`.  Tokens are stored as "int8" by
-            default.
+            default, or as rows of the encoder's table.
         threads : int, optional
             As for :meth:`muvera.MuveraIndex.build`.  Default: all usable cores.
         progress : callable, optional
@@ -156,22 +165,33 @@ class TextIndex:
         if path is not None:
             require_place(as_path(path), overwrite)
         model = as_text_encoder(encoder)
-        vectors = first_stage(model) if vectors is None else vectors
         contents = as_texts(texts)
         names = list(range(len(contents))) if ids is None else _ids_for(contents, ids)
-        database = DocumentDatabase(model.name, passage_length(model))
-        database.put(names, contents, _metadata_for(contents, metadata))
         chosen = IndexSettings.of(settings, **changes)
-        chosen = chosen if chosen.tokens else IndexSettings.of(chosen, tokens="int8")
+        rows = table_encoder(model) if vectors is None and chosen.tokens is None else None
+        vectors = first_stage(model) if vectors is None else vectors
+        passage = passage_length(model) if rows is None else rows.passage
+        database = DocumentDatabase(model.name, passage, means=rows is None)
+        database.put(names, contents, _metadata_for(contents, metadata))
+        chosen = chosen if chosen.tokens or rows else IndexSettings.of(chosen, tokens="int8")
         if contents:
-            batches = encode_in_batches(model.encode_documents, contents, names, progress)
+            batches: Iterator[MultiVectors | CodedVectors]
+            if rows is None:
+                encoded = encode_in_batches(model.encode_documents, contents, names, progress)
+                batches = _storing_means(encoded, database)
+            else:
+                batches = encode_rows_in_batches(rows, contents, names, progress)
             destination = None if path is None else Destination(as_path(path).resolve(), overwrite)
-            store = TextStore.build(
-                _storing_means(batches, database), database, vectors, chosen, destination, threads
-            )
+            table = None if rows is None else rows.codec
+            store = TextStore.build(batches, database, vectors, chosen, destination, threads, table)
             return cls(store, model)
-        columns = model.encode_documents(["."]).dimension  # one text has the dimension
-        built = cls(TextStore(MuveraIndex(vectors, dimension=columns, settings=chosen), database), model)
+        if rows is None:
+            columns = model.encode_documents(["."]).dimension  # one text has the dimension
+            index = MuveraIndex(vectors, dimension=columns, settings=chosen)
+        else:
+            config, fitted = as_encoder(vectors, rows.codec.dimension)
+            index = MuveraIndex.of(IndexContents.empty(config, chosen, fitted, rows.codec))
+        built = cls(TextStore(index, database), model)
         if path is not None:
             built.save(path, overwrite=overwrite)
         return built
@@ -217,7 +237,7 @@ class TextIndex:
         values = _metadata_for(contents, metadata)
         if not contents:  # few models can encode an empty list
             return []
-        encoded = encode_texts(self._encoder.encode_documents, contents)
+        encoded = self._encoded(contents)
         encoded = encoded if names is None else encoded.with_ids(names)
         return self._texts.put(encoded, contents, values, threads)
 
@@ -265,7 +285,7 @@ class TextIndex:
             return
         values = None if metadata is None else _metadata_for(names, metadata)
         if contents is not None:
-            encoded = encode_texts(self._encoder.encode_documents, contents).with_ids(names)
+            encoded = self._encoded(contents).with_ids(names)
         with self._texts.changing:
             if contents is None:
                 found = self._texts.get(names)
@@ -275,6 +295,14 @@ class TextIndex:
                 kept = {one.id: one.metadata for one in self._texts.get(names, missing="ignore")}
                 values = [kept.get(name, {}) for name in names]
             self._texts.put(encoded, contents, values, threads, update=True)
+
+    def _encoded(self, texts: list[str]) -> MultiVectors | CodedVectors:
+        """Return the tokens of texts as the index stores them."""
+        rows, table = table_encoder(self._encoder), self._texts.table
+        if table is None:
+            return encode_texts(self._encoder.encode_documents, texts)
+        assert rows is not None
+        return encode_rows(rows, texts, table)
 
     def delete(self, ids: Iterable[int | str], *, missing: Missing = "raise") -> None:
         """Delete texts by id.
@@ -298,8 +326,10 @@ class TextIndex:
     def rebuild(self, *, fit: bool = False, threads: int | None = None) -> None:
         """Free the memory of deleted texts and recompute all FDEs.
 
-        The encoder of FDEs is fitted again if :meth:`info` warns about its fit, see
-        :meth:`muvera.MuveraIndex.rebuild`.  An index from :meth:`open` is then saved.
+        Tokens that an older version stored as codes become rows if the text encoder has
+        a table.  The encoder of FDEs is fitted again if :meth:`info` warns about its
+        fit, see :meth:`muvera.MuveraIndex.rebuild`.  An index from :meth:`open` is then
+        saved.
 
         Parameters
         ----------
@@ -313,7 +343,11 @@ class TextIndex:
         EngineError
             For texts in a database.
         """
-        self._texts.rebuild(fit, threads)
+        rows, texts = table_encoder(self._encoder), self._texts
+        if rows is not None and isinstance(texts, TextStore) and texts.was_default:
+            texts.replace_by_rows(rows)
+        else:
+            texts.rebuild(fit, threads)
 
     def save(self, path: str | os.PathLike[str] | None = None, *, overwrite: bool = False) -> None:
         """Write the vectors, the texts and the encoder's name to a folder.
@@ -460,7 +494,9 @@ class TextIndex:
         name = str(database.text_encoder)
         unsaved = any(change.texts is not None for change in changes)
         texts = TextStore(index, database)
-        loaded = cls(texts, required_encoder(name, encoder, place, encodes=unsaved))
+        model = required_encoder(name, encoder, place, encodes=unsaved)
+        _attach_table(texts.table, model, place)
+        loaded = cls(texts, model)
         try:
             for change in changes:
                 if change.metadata is None:
@@ -518,7 +554,10 @@ class TextIndex:
             Search only these texts.  Unknown ids are ignored.
         candidates : int, optional
             Number of texts to rank exactly, at least `k`.  More raise recall and take
-            longer, in proportion.  Default: 200, or 100 in a database.
+            longer, in proportion.  Default: 200, or as many as contain 95% of the k
+            best according to the calibration; 100 in a database.  If tokens are rows of
+            a table, all texts are ranked, and `candidates` are the texts that words and
+            means reorder.
         recall : float, optional
             Instead of `candidates`: the mean share of the exact best to find, see
             :meth:`muvera.MuveraIndex.search`.
@@ -529,9 +568,10 @@ class TextIndex:
         mean : float, optional
             Weight of the cosine of the mean token vectors, from 0 to below 1.  `words`
             and `mean` must be below 1 together; the rest is the weight of similarity.
-            If you give one of them, the other is 0.  Default of both: 0.2, or 0.3 with
-            the encoder "static".  An index without mean vectors (in a database, or
-            built by an older version) has the default 0.1 for `words` and 0 for `mean`.
+            If you give one of them, the other is 0.  Default of both: 0.2; with the
+            encoder "static", 0.5 for `words` and 0.2 for `mean`.  An index without mean
+            vectors (in a database, or built by an older version) has the default 0.1
+            for `words` and 0 for `mean`.
         explain : bool
             Add word matches to each hit.  This reads the tokens of each hit and splits
             its text into tokens again.  Default: False.
@@ -550,9 +590,8 @@ class TextIndex:
             For an invalid condition (FilterError), a wrong setting, `recall` without a
             calibration, or `mean` for an index without mean vectors.
         """
-        passage = passage_length(self._encoder)
         options = self._weighted(
-            SearchOptions(k, where, ids, candidates, recall, words, mean, explain, threads, passage)
+            SearchOptions(k, where, ids, candidates, recall, words, mean, explain, threads, self._passage)
         )
         texts = as_texts(queries, "queries")
         encoded = encode_texts(self._encoder.encode_queries, texts)
@@ -565,6 +604,47 @@ class TextIndex:
         # An explanation reads a text and its tokens, which must be of one state.
         found = self._texts.on_one_state(find) if explain else find()
         return found[0] if isinstance(queries, str) else found
+
+    @overload
+    async def asearch(  # type: ignore[overload-overlap]
+        self, queries: str, k: int = ..., **options: Unpack[SearchKeywords]
+    ) -> list[Hit]: ...
+
+    @overload
+    async def asearch(
+        self, queries: Sequence[str], k: int = ..., **options: Unpack[SearchKeywords]
+    ) -> list[list[Hit]]: ...
+
+    async def asearch(
+        self, queries: str | Sequence[str], k: int = 10, **options: Unpack[SearchKeywords]
+    ) -> list[Hit] | list[list[Hit]]:
+        """Call :meth:`search` in a thread, so that the event loop goes on.
+
+        A cancelled call does not stop its thread, but its hits are dropped.
+
+        Parameters
+        ----------
+        queries : str or sequence of str
+            As for :meth:`search`.
+        k : int
+            Maximum number of hits for each query.
+        **options
+            Other arguments of :meth:`search`.  With many searches at a time,
+            ``threads=1`` gives each of them one core.
+
+        Returns
+        -------
+        list of Hit, or list of such lists
+            As for :meth:`search`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for :meth:`search`.
+        """
+        import asyncio  # whoever awaits this has imported it
+
+        return await asyncio.to_thread(self.search, queries, k, **options)
 
     @overload
     def search_sentences(  # type: ignore[overload-overlap]
@@ -613,7 +693,7 @@ class TextIndex:
         unknown = sorted(set(options) - set(SearchKeywords.__annotations__))
         if unknown:
             raise TypeError(f"search_sentences() has no argument {unknown[0]!r}. See TextIndex.search.")
-        chosen = self._weighted(SearchOptions(k, **options, passage=passage_length(self._encoder)))
+        chosen = self._weighted(SearchOptions(k, **options, passage=self._passage))
         more_texts = replace(chosen, k=min(chosen.num_candidates, _TEXTS_PER_SENTENCE * k))
         texts = as_texts(queries, "queries")
         encoded = encode_texts(self._encoder.encode_queries, texts)
@@ -653,7 +733,7 @@ class TextIndex:
             Maximum number of hits.  Default: all texts that are not blank.
         words, mean : float, optional
             As for :meth:`search`.  How rare a word is, is counted in `texts` only.
-            Default of both: 0.2, or 0.3 with the encoder "static".
+            Default of both: 0.2; with the encoder "static", 0.5 and 0.2.
         threads : int, optional
             Default: all usable cores.
 
@@ -686,6 +766,12 @@ class TextIndex:
         weights = chosen_weights(words, mean, score_weights(self._encoder))
         count = len(contents) if k is None else k
         return rerank_texts(self._encoder, query, contents, count, weights, threads).hits
+
+    @property
+    def _passage(self) -> int | None:
+        """The number of tokens of a passage, by which long texts are ranked."""
+        rows = None if self._texts.table is None else table_encoder(self._encoder)
+        return passage_length(self._encoder) if rows is None else rows.passage
 
     def _weighted(self, options: SearchOptions) -> SearchOptions:
         """Return the options with the weights of the score's parts."""
@@ -901,6 +987,19 @@ class TextIndex:
     def encoder(self) -> TextEncoder:
         """The text encoder."""
         return self._encoder
+
+
+def _attach_table(table: TableCodec | None, encoder: TextEncoder, place: Path) -> None:
+    """Give the codec of a loaded index the table of the text encoder."""
+    if table is None or isinstance(encoder, NoEncoder):
+        return
+    rows = table_encoder(encoder)
+    if rows is None:
+        raise ValueError(
+            f"{place} stores tokens as rows of a table, but the encoder {encoder.name!r} has none. Give the "
+            "TableEncoder that built the index."
+        )
+    table.attach(rows.codec)
 
 
 def _storing_means(batches: Iterable[MultiVectors], database: DocumentDatabase) -> Iterator[MultiVectors]:

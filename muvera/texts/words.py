@@ -6,8 +6,9 @@ import json
 import math
 import re
 import sqlite3
-from collections.abc import Sequence
-from itertools import accumulate, pairwise
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, islice, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,24 @@ _RUN = re.compile(f"[{UNSPACED}]+")
 
 # A word with its combining marks, which `\w` does not match.
 _WORD = re.compile("[\\w\u0300-\u036f\u0900-\u109f\u1780-\u17ff]+")
+
+#: Frequent words that say little about a text, by language.
+STOP_WORDS: dict[str, frozenset[str]] = {
+    language: frozenset(words.split())
+    for language, words in {
+        "en": "a about an and are as at be been but by can could did do does for from had has have how i if "
+        "in into is it its me my no not of on or our should so such that the their then there these they "
+        "this those to was we were what when where which who why will with would you your",
+        "de": "aber als am an auch auf aus bei bin bis da das dass dem den der des die durch ein eine einem "
+        "einen einer eines er es für hat ich ihr im in ist man mit nach nicht noch nur oder sich sie sind "
+        "so über um und uns von vor war was wenn werden wie wir wird zu zum zur",
+        "es": "a al como con cual cuál de del donde dónde el en entre es esta este esto la las lo los más me "
+        "mi no o para pero por porque que qué quién se ser si sin sobre son su sus un una y ya",
+        "fr": "à au aux avec ce ces cette comme comment dans de des du elle en est et il ils je la le les leur "
+        "mais ne nous on ou où par pas plus pour que quel quelle qui quoi sa se ses si son sont sur un une "
+        "vous",
+    }.items()
+}
 
 # Distinct words of a query that count.
 _MAX_WORDS = 64
@@ -81,24 +100,47 @@ def spaced(text: str) -> str:
     return _RUN.sub(lambda run: f" {' '.join(map(''.join, pairwise(run[0]))) or run[0]} ", text)
 
 
-def distinct_words(text: str) -> list[str]:
-    """Return the first 64 distinct words of a query, in lower case.
+def counted_words(text: str) -> dict[str, int]:
+    """Return the first 64 distinct words of a query, in lower case, and their counts.
+
+    Stop words are left out if the query has other words.
 
     Parameters
     ----------
     text : str
     """
-    return list(dict.fromkeys(_WORD.findall(spaced(text.lower()))))[:_MAX_WORDS]
+    words = _WORD.findall(spaced(text.lower()))
+    stop_words = _stop_words_of(words)
+    kept = [word for word in words if word not in stop_words] or words
+    return dict(islice(Counter(kept).items(), _MAX_WORDS))
 
 
-def as_match(words: Sequence[str]) -> str:
+def _stop_words_of(words: Sequence[str]) -> frozenset[str]:
+    """Return the stop words of the language of a query.
+
+    This is English, unless the query has at least two stop words of another language
+    and more than of English.
+    """
+    english, *others = STOP_WORDS.values()
+    best, most = english, max(1, sum(word in english for word in words))
+    for language in others:
+        count = sum(word in language for word in words)
+        if count > most:
+            best, most = language, count
+    return best
+
+
+def as_match(words: Mapping[str, int]) -> str:
     """Return the expression of FTS5 for texts that contain one of the words.
+
+    FTS5 adds the score of a word as often as it occurs in the expression.
 
     Parameters
     ----------
-    words : sequence of str
+    words : mapping of str to int
+        Words and their counts.
     """
-    return " OR ".join(f'"{word}"' for word in words)
+    return " OR ".join(f'"{word}"' for word, count in words.items() for _ in range(count))
 
 
 class _Averages(NamedTuple):
@@ -151,18 +193,19 @@ class WordScores:
         if self._last_row >= start:
             self._ids.clear()
 
-    def rarest(self, connection: sqlite3.Connection, words: Sequence[str]) -> list[str]:
-        """Return the rarest words, which occur in at most 8,000 documents in total.
+    def rarest(self, connection: sqlite3.Connection, words: Mapping[str, int]) -> dict[str, int]:
+        """Return the rarest words, which occur in few documents in total.
 
         Parameters
         ----------
         connection : sqlite3.Connection
-        words : sequence of str
+        words : mapping of str to int
+            Words and their counts in the query.
 
         Returns
         -------
-        list of str
-            Rarest first; at least one word if any occurs.
+        dict of str to int
+            Rarest first, with their counts; at least one word if any occurs.
         """
         unknown = [word for word in words if word not in self._counts]
         if len(self._counts) + len(unknown) > _KEPT_WORDS:
@@ -173,7 +216,8 @@ class WordScores:
         # A word that occurs in no document is left out; the sort is stable.
         present = sorted((word for word in words if self._counts[word]), key=self._counts.__getitem__)
         totals = accumulate(self._counts[word] for word in present)
-        return present[: sum(total <= _MATCHES for total in totals) or 1]
+        kept = present[: sum(total <= _MATCHES for total in totals) or 1]
+        return {word: words[word] for word in kept}
 
     def _count(self, connection: sqlite3.Connection, words: list[str]) -> None:
         """Store the number of documents and the term of each word.
@@ -192,14 +236,14 @@ class WordScores:
             self._terms[word] = terms[0][0] if len(terms) == 1 else None
 
     def best(
-        self, connection: sqlite3.Connection, words: Sequence[str], k: int
+        self, connection: sqlite3.Connection, words: Mapping[str, int], k: int
     ) -> list[tuple[int | str, float]]:
         """Return the best documents for words.
 
         Parameters
         ----------
         connection : sqlite3.Connection
-        words : sequence of str
+        words : mapping of str to int
             From :meth:`rarest`.
         k : int
             Maximum number of documents.
@@ -214,7 +258,8 @@ class WordScores:
         known = [self._score(connection, word) for word in words]
         rows = np.concatenate([rows for rows, _ in known])
         # Added in the order of the words, as FTS5 does.
-        weights = np.concatenate([scores for _, scores in known])
+        counts = words.values()
+        weights = np.concatenate([count * scores for (_, scores), count in zip(known, counts, strict=True)])
         sums = np.asarray(np.bincount(rows, weights), np.float64)
         found = np.flatnonzero(sums)
         scores = sums[found]
@@ -302,7 +347,7 @@ def _scored_by_sqlite(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return the rows of the documents with a word, and their scores."""
     query = "SELECT rowid, -rank FROM words WHERE words MATCH ?"
-    pairs = connection.execute(query, (as_match([word]),)).fetchall()
+    pairs = connection.execute(query, (as_match({word: 1}),)).fetchall()
     rows = np.fromiter((row for row, _ in pairs), np.int64, len(pairs))
     return rows, np.fromiter((score for _, score in pairs), np.float64, len(pairs))
 

@@ -56,6 +56,24 @@ def test_info_of_a_page_index_is_short(index: Path, tmp_path: Path) -> None:
     assert max(map(len, re.findall(r"[\d,]+$", printed, re.M))) < len("1,000,000,000")
 
 
+@pytest.mark.parametrize("cached", [False, True])
+def test_the_size_of_a_model_is_named_before_its_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: bool
+) -> None:
+    pytest.importorskip("fastembed")
+    monkeypatch.setenv("FASTEMBED_CACHE_PATH", str(tmp_path / "cache"))
+    model = tmp_path / "cache" / "models--Qdrant--colmodernvbert"
+    if cached:  # the layout of huggingface_hub
+        (model / "snapshots" / "0").mkdir(parents=True)
+        (model / "snapshots" / "0" / "model_v2.onnx").touch()
+        (model / "refs").mkdir()
+        (model / "refs" / "main").write_text("0")
+    (tmp_path / "bad.pdf").write_bytes(b"%PDF")  # no page, so the model is not loaded
+    code, _, err = muvera("pages", "index", tmp_path / "bad.pdf", tmp_path / "index")
+    assert code == 2 and "bad.pdf" in err
+    assert ("colmodernvbert is not on this machine yet. Its first use downloads 1 GB" in err) == (not cached)
+
+
 def test_documents_are_not_added_to_pages_without_documents(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

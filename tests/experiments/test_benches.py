@@ -15,6 +15,7 @@ from experiments.bench import (
     explanations,
     first_stage,
     growth,
+    landmarks,
     long_texts,
     pages,
     pipeline,
@@ -22,6 +23,7 @@ from experiments.bench import (
     recall_dial,
     searches,
     server,
+    size,
     speed,
     tokens,
     vectors,
@@ -189,6 +191,46 @@ def test_first_stage_compares_searches_of_the_same_vectors(monkeypatch: pytest.M
     assert rows[0]["recall"] == rows[5]["recall"] == 1 and min(row["recall"] for row in rows) > 0.5
     (table,) = first_stage.tables_of(rows, "")
     assert table.rows[-1][0] == "4,000 generated"
+
+
+def test_landmarks_count_the_candidates_of_exact_products(real: MultiVectors) -> None:
+    queries = real[:5]
+    scores = landmarks.exact_scores(queries, real)
+    best = landmarks.best_of(scores)
+    np.testing.assert_array_equal(best[:, 0], np.arange(5))
+    ranks = landmarks.ranks_of(-scores, best)  # the worst order has them last
+    np.testing.assert_array_equal(ranks[:, 0], COUNT - 1)
+    np.testing.assert_array_equal(landmarks.ranks_of(scores, best), [list(range(landmarks.K))] * 5)
+    assert landmarks.candidates_for(np.array([[0, 1, 2, 8]]), 0.75) == 3
+    row = landmarks.measure(real, queries, best, landmarks.Variant("fde", 64, 40, 0))
+    assert (row["landmarks"], row["directions"], row["floats"]) == (64, 0, 40)
+    assert row["@20"] <= row["@50"] and row["0.90"] <= row["0.95"] <= row["0.99"] <= COUNT
+
+
+def test_a_recall_between_two_points_has_a_number_of_candidates_between_theirs() -> None:
+    points = [[10, 0.85, 1.0], [20, 0.94, 2.0], [40, 0.98, 4.0]]
+    assert size.at_recall(points) == pytest.approx((25, 2.5))
+    assert size.at_recall(points, 0.5) == (10, 1.0) and size.at_recall(points, 0.99) is None
+
+
+def test_sizes_compare_systems_and_keep_what_was_measured(
+    real: MultiVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collection: Any = collection_of(real)
+    monkeypatch.setattr(size, "load_collection", lambda path: path)
+    (tmp_path / "size").mkdir()
+    rows = []
+    for count in (256, COUNT):
+        for each in size.COMPETITORS[4:6]:  # mean vectors, and words without texts
+            out = tmp_path / f"{count}-{each.system}.json"
+            size.measure(collection, each, count, 4, tmp_path, out)
+            results = json.loads(out.read_text())
+            if "skipped" not in results:
+                rows.append({"system": each.label, "documents": count, **size._row(results)})
+    assert [row["documents"] for row in rows] == [256, COUNT]
+    assert all(row["candidates"] >= 10 and row["ms"] > 0 for row in rows)
+    measured, growing = size.tables_of(rows, "small", 4)
+    assert len(measured.rows) == 2 and growing.header == ["system", "256", f"{COUNT}", "exponent"]
 
 
 def shorten_presets(patch: pytest.MonkeyPatch) -> None:

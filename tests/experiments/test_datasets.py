@@ -3,9 +3,11 @@
 Also the encoding of texts and the demo's sample.
 """
 
+import gzip
 import json
 import shutil
 import struct
+import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +20,7 @@ from builders.small_runs import command, exact_scores
 from builders.text_encoders import HashEncoder
 from builders.token_collections import random_texts
 
-from experiments.datasets import encode, passages
+from experiments.datasets import apidocs, encode, passages
 from experiments.datasets.discovery import find_collections
 from experiments.datasets.encode import embed, read_texts
 from experiments.datasets.loading import load_collection
@@ -271,6 +273,57 @@ def test_passages_are_texts_with_queries(tmp_path: Path, monkeypatch: pytest.Mon
     assert passages.write_passages(tmp_path / "texts", 1) == 1
     ((name, document),), ((_, query),) = read_texts(tmp_path / "texts", "test")
     assert (name, query) == ("0", "Reads a file.") and document.split() == text.split()[:150]
+
+
+def write_wheels(folder: Path) -> None:
+    """Write small packages with one API of AWS and one of Google, and one example."""
+    long = "which is a text of more than 25 characters"
+    aws = {
+        "operations": {
+            "CreateThing": {"documentation": f"<p>Creates a thing &amp; more, {long}.</p>"},
+            "DropThing": {"documentation": "Short."},
+        },
+        "shapes": {"Thing": {"members": {"ThingName": {"documentation": f"The name, {long}."}}}},
+    }
+    google = {
+        "description": f"An API, {long}.",
+        "schemas": {"Box": {"properties": {"size": {"description": f"The size, {long}."}}}},
+    }
+    service = gzip.compress(json.dumps(aws).encode())
+    files: dict[str, dict[str, bytes]] = {
+        "botocore": {
+            "botocore/data/things/2019-01-01/service-2.json.gz": gzip.compress(b"{}"),
+            "botocore/data/things/2020-01-01/service-2.json.gz": service,
+        },
+        "awscli": {"awscli/examples/things/create-thing.rst": b"**To create  a thing**\n\n::\n"},
+        "google_api_python_client": {
+            "googleapiclient/discovery_cache/documents/box.v1.json": json.dumps(google).encode()
+        },
+    }
+    for name, contents in files.items():
+        wheel = folder / f"{name}-{apidocs.PACKAGES[name]}-py3-none-any.whl"
+        with zipfile.ZipFile(wheel, "w") as archive:
+            for path, content in contents.items():
+                archive.writestr(path, content)
+
+
+def test_apidocs_are_the_texts_of_the_packages(tmp_path: Path) -> None:
+    write_wheels(tmp_path)
+    assert apidocs.write_apidocs(tmp_path, tmp_path / "texts") == 4
+    documents, queries = read_texts(tmp_path / "texts", "test")
+    assert dict(documents)["aws/things/CreateThing"].startswith("things Create Thing Creates a thing & more")
+    assert dict(documents).keys() == {
+        "aws/things/CreateThing", "aws/things/#Thing.ThingName", "google/box.v1/", "google/box.v1//Box/size",
+    }  # fmt: skip
+    assert queries == [("q0", "To create a thing")]
+
+
+def test_the_first_of_the_apidocs_are_relevant(tmp_path: Path) -> None:
+    write_wheels(tmp_path)
+    apidocs.write_apidocs(tmp_path, tmp_path / "texts", 1)
+    ((name, _),), ((query, _),) = read_texts(tmp_path / "texts", "test")
+    judged = (tmp_path / "texts" / "qrels" / "test.tsv").read_text().splitlines()[1:]
+    assert judged == [f"{query}\t{name}\t1"] == ["q0\taws/things/CreateThing\t1"]
 
 
 @pytest.mark.parametrize("depth", [1, 3, 10])

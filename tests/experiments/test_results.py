@@ -19,8 +19,8 @@ from experiments.evaluation.statistics import mean_interval, pareto_front, ratio
 from experiments.evaluation.summary import Measured, Part
 from experiments.report.charts import Plot, marks_of, picture
 from experiments.report.machines import Disks, Machine, disk_table, machine_table, query_ms, scan_cost
-from experiments.report.papers import papers_page, stored_number
-from experiments.report.pictures import checksum_line, plot_of
+from experiments.report.papers import comparisons, papers_page
+from experiments.report.pictures import checksum_line, pictures_of, plot_of
 from experiments.report.result_tables import result_tables
 from experiments.report.results_pages import SUBJECTS, update_fde_table, update_readme, write_pages
 from experiments.report.stored_results import RESULTS, load_results, save_results, save_run, save_tables
@@ -253,8 +253,11 @@ def test_the_pages_are_generated_from_the_stored_results(tmp_path: Path) -> None
 
 def test_every_picture_shows_the_stored_results() -> None:
     figures = RESULTS.parents[1] / "docs" / "results" / "figures"
-    plots = {path.stem: plot_of(load_results(path.stem)) for path in RESULTS.glob("*.json")}
-    drawn = {name: plot for name, plot in plots.items() if plot is not None}
+    drawn = {
+        name: plot
+        for path in RESULTS.glob("*.json")
+        for name, plot in pictures_of(load_results(path.stem)).items()
+    }
     assert {path.stem for path in figures.iterdir()} == set(drawn)
     for name, plot in drawn.items():
         content = (figures / f"{name}.svg").read_text(encoding="utf-8")
@@ -274,10 +277,44 @@ def test_the_page_of_papers_is_generated() -> None:
 
 def test_a_paper_that_names_a_missing_number_is_refused(tmp_path: Path) -> None:
     save_results("headline", stored(), tmp_path)
-    place = {"result": "headline", "table": "nDCG@10", "row": "bm25", "column": "a", "text": "of all"}
-    assert stored_number(place, tmp_path) == "0.200 of all (a)"
-    with pytest.raises(ValueError, match=r"row .lemur., column .a.\. Run the command with --save"):
-        stored_number({**place, "row": "lemur"}, tmp_path)
+    claim = {"result": "headline", "table": "nDCG@10", "row": "muvera", "against": "bm25", "expect": "more"}
+    assert list(comparisons(claim, tmp_path)) == [("a", "0.300", "0.200", True)]  # plaid-b is not measured
+    with pytest.raises(ValueError, match=r"headline lacks the row .lemur. .*Run the command with --save"):
+        list(comparisons({**claim, "against": "lemur"}, tmp_path))
+
+
+def test_claims_of_papers_are_compared_on_every_collection(tmp_path: Path) -> None:
+    rows = [
+        ["b, new", "0.9"],
+        ["b, old", "0.8"],
+        ["cosqa-minilm, new", "0.795"],
+        ["cosqa-minilm, old", "0.8"],
+    ]
+    table = {"title": "T", "caption": "", "header": ["collection, codec", "recall"], "rows": rows}
+    save_results("tokens", {"configuration": {"title": "Codecs"}, "tables": [table]}, tmp_path)
+    claim = {"result": "tokens", "table": "T", "row": "{collection}, new", "column": "recall"}
+
+    def held(**more: Any) -> list[bool]:
+        found = list(comparisons({**claim, "against": "{collection}, old", **more}, tmp_path))
+        assert [one.collection for one in found] == ["cosqa-minilm", "b"]
+        return [one.held for one in found]
+
+    assert held(expect="more") == [False, True] and held(expect="less") == [True, False]
+    assert held(expect="equal") == [True, True]  # .795 is within .01 of .8
+    assert held(expect="more", times=2) == [False, False] and held(expect="more", against="0.85") == [
+        False,
+        True,
+    ]
+    with pytest.raises(ValueError, match="must be more, less, equal or differs"):
+        held(expect="better")
+
+
+def test_a_paired_difference_differs_if_its_interval_excludes_zero(tmp_path: Path) -> None:
+    rows = [["x minus y", "+0.003 [-0.002, +0.009]", "-0.1 [-0.2, -0.05]"]]
+    table = {"title": "paired differences", "caption": "", "header": ["difference", "a", "b"], "rows": rows}
+    save_results("insertion_order", {"configuration": {"title": "O"}, "tables": [table]}, tmp_path)
+    claim = {"result": "insertion_order", "table": "paired", "row": "x minus y", "expect": "differs"}
+    assert [one.held for one in comparisons(claim, tmp_path)] == [False, True]
 
 
 def test_a_picture_joins_quality_and_speed_by_the_names_of_points() -> None:
@@ -328,6 +365,26 @@ def test_the_table_of_fdes_is_filled_and_emptied(tmp_path: Path) -> None:
     )
     assert update_fde_table(filled, tmp_path) == filled
     assert update_fde_table(filled, tmp_path / "none") == page
+
+
+def test_the_table_of_fdes_has_the_candidates_of_the_largest_collection(tmp_path: Path) -> None:
+    header = ["collection", "FDE", "floats", "@20"]
+    rows = [["cosqa-minilm", "paper", "10,240", ".6"], ["cosqa-minilm", "**fde**", "512", ".9"]]
+    family = {"title": "The family of FDEs", "caption": "", "header": header, "rows": rows}
+    save_results("default_vectors", {**stored(), "tables": [family]}, tmp_path)
+    header = ["documents", "FDE", "landmarks", "directions", "floats", "candidates for 0.95"]
+    rows = [
+        ["10,000", "paper", "", "0", "10,240", "111"],
+        ["200,000", "paper", "", "0", "10,240", "222"],
+        ["200,000", "fde", "2,048", "128", "512", "70"],
+        ["200,000", "fde", "4,096", "0", "1,024", "46"],  # an index of this size takes it
+    ]
+    sizes = {"title": "Landmarks, apidocs-minilm", "caption": "", "header": header, "rows": rows}
+    save_results("landmarks", {**stored(), "tables": [sizes]}, tmp_path)
+    page = "<!-- table of FDEs: python -m experiments results -->\n<!-- end of the table -->\n"
+    filled = update_fde_table(page, tmp_path)
+    assert "| candidates for .95, 200,000 texts |" in filled
+    assert "| 10,240 | .6 | 222 |" in filled and "| 512 | .9 | 46 |" in filled
 
 
 def test_a_finished_run_is_stored_by_experiment(tmp_path: Path) -> None:

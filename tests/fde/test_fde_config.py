@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muvera import Covariance, FDEConfig, FDEEncoder, Landmarks, LearnedProjection, MeanToken, SimHash
-from muvera.fde.config import _PARAMETERS, PRESETS
+from muvera.fde.config import _PARAMETERS, PRESETS, SIZES
 
 SIMHASH = {"partition": "simhash"}
 WHOLE = {**SIMHASH, "moments": None, "final_projection": None}
@@ -213,3 +213,27 @@ def test_names_and_dimensions_are_needed() -> None:
         FDEConfig.from_dict({})
     with pytest.raises(ValueError, match=r"'papier'.*fde, moments, mean, simhash, paper, reference"):
         FDEConfig.preset("papier", 96)
+
+
+@given(st.integers(0, 10**7), st.integers(0, 10**7), st.integers(1, 300))
+def test_larger_collections_have_larger_encoders(documents: int, more: int, per_document: int) -> None:
+    config = FDEConfig(dimension=64, seed=3)
+    small = config.sized(documents, documents * per_document)
+    large = config.sized(documents + more, (documents + more) * per_document)
+    assert large == small.sized(documents + more, (documents + more) * per_document)
+    assert small.sized(0, 0) == small and small.seed == 3
+    assert small.cell_dimension <= large.cell_dimension
+    assert small.vector_dimension <= large.vector_dimension
+
+
+def test_only_the_default_has_sizes() -> None:
+    for other in (FDEConfig(64, cells=Landmarks(100)), FDEConfig.preset("mean", 64)):
+        assert other.sized(10**6, 10**8) == other and other.larger(10**8) is None
+
+
+def test_each_size_is_followed_by_a_larger_one() -> None:
+    configs = [FDEConfig(dimension=64)]
+    while (larger := configs[-1].larger(10**8)) is not None:
+        configs.append(larger)
+    assert [(each.cells, each.moments, each.projection) for each in configs] == [size[2:] for size in SIZES]
+    assert configs[0].larger(10**5) is None  # too few tokens to place more landmarks

@@ -1,5 +1,6 @@
 """MuveraIndex: answers, wrong arguments, reading documents, info."""
 
+import asyncio
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,14 @@ def test_answers_are_exact_scores_of_most_of_the_best(way: dict[str, Any]) -> No
     assert answers(index, threads=2) == rankings
     for q, expected in enumerate(rankings):
         assert list(index.search(QUERIES[q], k=8, candidates=40)[0]) == expected
+
+
+def test_asearch_returns_the_rankings_of_search() -> None:
+    index = built()
+    found = asyncio.run(index.asearch(QUERIES, 3, ids=range(20), threads=1))
+    assert pairs(found) == pairs(index.search(QUERIES, 3, ids=range(20)))
+    with pytest.raises(TypeError, match="candidate"):
+        asyncio.run(index.asearch(QUERIES, candidate=3))
 
 
 def test_one_query_beside_busy_cores_takes_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,22 +1,16 @@
 """Intrinsics against NumPy, with every instruction that this processor has."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
-from itertools import product
 from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 import pytest
-from builders.additions import each_addition
 
 from muvera.kernels.byte_tile import (
     ADDITIONS,
     SPAN,
-    STEP,
     STRIP,
-    TILE_ROWS,
     VECTORS,
     WIDE,
     make_tiles,
@@ -228,7 +222,7 @@ def test_arrays_start_at_a_cache_line(count: int) -> None:
     np.testing.assert_array_equal(copy, values.reshape(-1))
 
 
-DEPTH, COLUMNS = 3 * SPAN, 2 * STRIP * LANES - 3
+DEPTH, COLUMNS, COUNT = 3 * SPAN, 2 * STRIP * LANES - 3, ROWS - 1
 STRIDE = 2 * STRIP * LANES
 SMALLEST = -(2**31)
 
@@ -238,23 +232,14 @@ def byte_tiles(addition: str) -> dict[str, Any]:
     return {name: compiled(tile) for name, tile in make_tiles(addition)._asdict().items()}
 
 
-@contextmanager
-def begun(addition: str, depth: int) -> Iterator[dict[str, Any]]:
-    """Yield kernels that multiply rows of `depth` bytes."""
-    tiles = byte_tiles(addition)
-    tiles["begin"](depth)
-    yield tiles
-    tiles["end"]()
-
-
-def rows_and_matrix(extreme: bool, depth: int = DEPTH) -> tuple[np.ndarray, np.ndarray]:
-    """Return as many rows of bytes as a tile can have, and a matrix.
+def rows_and_matrix(extreme: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return ROWS rows of bytes and a matrix.
 
     Their numbers are random, or the greatest and the smallest ones.
     """
     rng = np.random.default_rng(0)
-    rows = rng.integers(0, 256, (max(ROWS, TILE_ROWS), depth)).astype(np.uint8)
-    matrix = rng.integers(-128, 128, (depth, COLUMNS)).astype(np.int8)
+    rows = rng.integers(0, 256, (ROWS, DEPTH)).astype(np.uint8)
+    matrix = rng.integers(-128, 128, (DEPTH, COLUMNS)).astype(np.int8)
     if extreme:
         rows[:], matrix[:] = 255, -128
     return rows, matrix
@@ -262,60 +247,49 @@ def rows_and_matrix(extreme: bool, depth: int = DEPTH) -> tuple[np.ndarray, np.n
 
 def every_addition(test: Any) -> Any:
     extremes = pytest.mark.parametrize("extreme", [False, True], ids=["random", "extreme"])
-    return each_addition(extremes(test))
+    return pytest.mark.parametrize("addition", ADDITIONS)(extremes(test))
 
 
-# Depths of less than a register, of whole ones, and of a whole one and a part.
-each_depth = pytest.mark.parametrize("depth", [STEP, SPAN - STEP, DEPTH, SPAN + STEP])
-
-
-@each_depth
 @every_addition
-def test_a_tile_of_bytes_is_exact(addition: str, extreme: bool, depth: int) -> None:
-    rows, matrix = rows_and_matrix(extreme, depth)
-    packed, exact = pack_bytes(matrix), rows.astype(np.int64) @ matrix
-    size = ADDITIONS[addition].rows
-    for panel, count in product(range(0, 2 * STRIP, WIDE), (1, 2, size - 1, size)):
-        own = exact[:count, panel * LANES : (panel + WIDE) * LANES]
-        out = np.empty(size * WIDE * LANES, np.int32)
-        with begun(addition, depth) as tiles:
-            tiles["tile"](rows[:count].reshape(-1), 0, count - 1, depth, packed, panel, out)
-        np.testing.assert_array_equal(out.reshape(size, -1)[:count, : own.shape[1]], own)
+def test_a_tile_of_bytes_is_exact(addition: str, extreme: bool) -> None:
+    rows, matrix = rows_and_matrix(extreme)
+    packed, exact = pack_bytes(matrix), rows[:COUNT].astype(np.int64) @ matrix
+    out = np.empty(ROWS * WIDE * LANES, np.int32)
+    for panel in range(0, 2 * STRIP, WIDE):
+        own = exact[:, panel * LANES : (panel + WIDE) * LANES]
+        byte_tiles(addition)["tile"](rows.reshape(-1), 0, COUNT - 1, DEPTH, packed, panel, out)
+        np.testing.assert_array_equal(out.reshape(ROWS, -1)[:COUNT, : own.shape[1]], own)
 
 
 @pytest.mark.parametrize("start", [SMALLEST, 0])
 @every_addition
 def test_maxima_of_products_of_bytes_are_exact(addition: str, extreme: bool, start: int) -> None:
     rows, matrix = rows_and_matrix(extreme)
-    count = ADDITIONS[addition].rows - 1
-    packed, exact = pack_bytes(matrix), rows[:count].astype(np.int64) @ matrix
+    packed, exact = pack_bytes(matrix), rows[:COUNT].astype(np.int64) @ matrix
     for panel in range(0, 2 * STRIP, WIDE):
         own = exact[:, panel * LANES : (panel + WIDE) * LANES]
         best = np.full(WIDE * LANES, start, np.int32)
-        ahead, tile = best.copy(), (rows.reshape(-1), 0, count - 1, DEPTH, packed, panel)
-        address = rows.ctypes.data
-        with begun(addition, DEPTH) as tiles:
-            tiles["max"](*tile, best)
-            tiles["max_ahead"](*tile, ahead, address, 64, address + rows.nbytes - 1)
+        ahead, tile = best.copy(), (rows.reshape(-1), 0, COUNT - 1, DEPTH, packed, panel)
+        byte_tiles(addition)["max"](*tile, best)
         np.testing.assert_array_equal(best[: own.shape[1]], np.maximum(own.max(axis=0), start))
+        address = rows.ctypes.data
+        byte_tiles(addition)["max_ahead"](*tile, ahead, address, 64, address + rows.nbytes - 1)
         np.testing.assert_array_equal(ahead, best)
 
 
 @every_addition
 def test_shifted_products_of_bytes_and_their_maxima_are_exact(addition: str, extreme: bool) -> None:
     rows, matrix = rows_and_matrix(extreme)
-    size = ADDITIONS[addition].rows
-    packed, exact = pack_bytes(matrix), rows[: size - 1].astype(np.int64) @ matrix
+    packed, exact = pack_bytes(matrix), rows[:COUNT].astype(np.int64) @ matrix
     shifts = np.random.default_rng(1).integers(-1000, 1000, STRIDE).astype(np.int32)
-    sums, lanes = np.zeros((size, STRIDE), np.int32), np.full((size, WIDE * LANES), SMALLEST, np.int32)
-    with begun(addition, DEPTH) as tiles:
-        for panel in range(0, 2 * STRIP, WIDE):
-            tiles["rows"](
-                rows.reshape(-1), 0, size - 2, DEPTH, packed, panel, shifts, sums.reshape(-1), STRIDE,
-                lanes.reshape(-1),
-            )  # fmt: skip
-    np.testing.assert_array_equal(sums[:-1, :COLUMNS], exact - shifts[:COLUMNS])
-    np.testing.assert_array_equal(lanes, sums.reshape(size, -1, WIDE * LANES).max(axis=1))
+    sums, lanes = np.zeros((ROWS, STRIDE), np.int32), np.full((ROWS, WIDE * LANES), SMALLEST, np.int32)
+    for panel in range(0, 2 * STRIP, WIDE):
+        byte_tiles(addition)["rows"](
+            rows.reshape(-1), 0, COUNT - 1, DEPTH, packed, panel, shifts, sums.reshape(-1), STRIDE,
+            lanes.reshape(-1),
+        )  # fmt: skip
+    np.testing.assert_array_equal(sums[:COUNT, :COLUMNS], exact - shifts[:COLUMNS])
+    np.testing.assert_array_equal(lanes, sums.reshape(ROWS, -1, WIDE * LANES).max(axis=1))
 
 
 @pytest.mark.parametrize("name", ["strip", "half_strip"])

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from muvera import MultiVectors, chamfer_matrix
 from muvera.kernels.token_codes import byte_table
-from muvera.reranking.codecs import CODECS, ResidualCodec, TokenCodec, read_codec, write_codec
+from muvera.reranking.codec_files import read_codec, write_codec
+from muvera.reranking.codecs import CODECS, ResidualCodec, TokenCodec
 from muvera.reranking.coded_vectors import CodedVectors, rank_decoded, score_coded
 
 each_codec = pytest.mark.parametrize("name", CODECS)

@@ -8,22 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders.additions import each_addition
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muvera import MultiVectors, chamfer_matrix
-from muvera.kernels.byte_tile import make_tiles
+from muvera.kernels.byte_tile import ADDITIONS
 from muvera.kernels.jit import kernel
-from muvera.kernels.tile import LANES
-from muvera.kernels.token_codes import make_maxima, rows_of
+from muvera.kernels.tile import LANES, ROWS
+from muvera.kernels.token_codes import PAIR_ROWS, make_maxima
+from muvera.reranking.codec_files import read_codec, write_codec
 from muvera.reranking.codecs import (
     CODECS,
     TokenCodec,
     fit_plaid_codec,
     plaid_centroids,
-    read_codec,
-    write_codec,
 )
 from muvera.reranking.coded_vectors import CodedVectors, rank_decoded, score_coded
 
@@ -244,29 +242,26 @@ def test_the_best_by_codes_are_scored_by_decoded_tokens(name: str) -> None:
     np.testing.assert_allclose(few[filled], expected[order][filled], rtol=1e-5)
 
 
-@each_addition
+@pytest.mark.parametrize("addition", ADDITIONS)
 @pytest.mark.parametrize("panels", [1, 2])
 def test_all_ways_to_add_give_the_same_bits(addition: str, panels: int) -> None:
     rng = np.random.default_rng(0)
-    step = rows_of(addition, panels)
-    depth, count = 84, step + 3
+    depth, count = 20, ROWS + 3
     start, stride = 3, depth + 2
     codes = rng.integers(0, 256, start + count * stride).astype(np.uint8)
     rows = codes[start:].reshape(count, stride)[:, :depth]
+    step = ROWS if panels == 1 else PAIR_ROWS
     columns = rng.integers(-127, 128, (panels, depth // 4, LANES, 4)).astype(np.int8)
     biases = rng.standard_normal(panels * LANES).astype(np.float32) * 100
     factors = rng.random(count).astype(np.float32)
     best = np.full(panels * LANES, -np.inf, np.float32)
-    raising, tiles = make_maxima(addition)[panels - 1], make_tiles(addition)
-    begin, end = tiles.begin, tiles.end
+    raising = make_maxima(addition)[panels - 1]
 
     @kernel
     def run(codes, columns, biases, factors, best):  # type: ignore[no-untyped-def]
         last = factors.shape[0] - 1
-        begin(depth)
         for row in range(0, factors.shape[0], step):
             raising(codes, start, stride, row, last, depth, columns, 0, biases, factors, best)
-        end()
 
     run(codes, columns.reshape(-1), biases, factors, best)
     matrix = columns.transpose(0, 2, 1, 3).reshape(panels * LANES, depth).astype(np.int64)

@@ -77,6 +77,11 @@ def test_vectors_are_searched_without_maps(address: str) -> None:
     assert answer["results"][0]["map"] is None and answer["results"][0]["boxes"] == []
 
 
+def test_metrics_count_the_pages(address: str, index: PageIndex) -> None:
+    status, metrics = ask(f"{address}/metrics")
+    assert status == 200 and f"\nmuvera_documents {len(index)}\n".encode() in metrics
+
+
 def test_pictures_are_jpeg_of_two_widths(address: str) -> None:
     for width in (400, 1200):
         status, content = ask(f"{address}/picture?id=report.pdf:1&width={width}")

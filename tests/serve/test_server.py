@@ -34,6 +34,7 @@ from pydantic import ValidationError
 
 from muvera.serve.app import Documents, Explain, Rerank, Search, make_app
 from muvera.serve.connections import CONNECTION, send_in_parts, split
+from muvera.serve.metrics import Metrics
 
 TEXTS = ["a red apple", "a green pear", "the blue whale. It sings."]
 METADATA = [{"kind": "fruit"}, {"kind": "fruit"}, {"kind": "animal"}]
@@ -192,6 +193,51 @@ def test_explanations_documents_info_and_health(client: TestClient) -> None:
     info = client.get("/info").json()
     assert (info["documents"], info["text_encoder"], info["writable"]) == (3, "hash", False)
     assert info["name"] is None
+
+
+def samples(client: TestClient) -> dict[str, float]:
+    """The samples of /metrics by name and labels."""
+    answer = client.get("/metrics").raise_for_status()
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    lines = [line for line in answer.text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+
+
+def test_metrics_count_requests_errors_and_documents() -> None:
+    with TestClient(make_app(texts(), WRITABLE)) as client:
+        for body in ({"query": "red"}, {"query": "pear"}, {}):
+            client.post("/search", json=body)
+        client.get("/documents/apple")
+        client.get("/documents/pear")  # 404
+        client.request("BREW", "/secret/7")
+        client.delete("/documents", headers=TOKEN, params={})  # 422
+        metrics = samples(client)
+        later = samples(client)
+    totals = {name: value for name, value in metrics.items() if name.startswith("muvera_http_requests_total")}
+    assert totals == {
+        'muvera_http_requests_total{method="DELETE",path="/documents",status="422"}': 1,
+        'muvera_http_requests_total{method="GET",path="/documents/{identity:path}",status="200"}': 1,
+        'muvera_http_requests_total{method="GET",path="/documents/{identity:path}",status="404"}': 1,
+        'muvera_http_requests_total{method="POST",path="/search",status="200"}': 2,
+        'muvera_http_requests_total{method="POST",path="/search",status="422"}': 1,
+        'muvera_http_requests_total{method="other",path="other",status="404"}': 1,
+    }
+    assert metrics["muvera_documents"] == 3 and metrics["muvera_searches_running"] == 0
+    assert later['muvera_http_requests_total{method="GET",path="/metrics",status="200"}'] == 1
+
+
+def test_durations_are_a_cumulative_histogram() -> None:
+    metrics = Metrics()
+    for seconds in (0.001, 0.005, 0.3, 60.0):
+        metrics.count("GET", "/x", 200, seconds)
+    lines = bytes(metrics.answer(0).body).decode().splitlines()
+    name = "muvera_http_request_duration_seconds"
+    assert f"# TYPE {name} histogram" in lines
+    counts = [int(line.split()[1]) for line in lines if line.startswith(f"{name}_bucket")]
+    assert counts == [2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 4]
+    assert f'{name}_bucket{{path="/x",le="0.005"}} 2' in lines
+    assert f'{name}_bucket{{path="/x",le="+Inf"}} 4' in lines
+    assert f'{name}_sum{{path="/x"}} 60.306000' in lines and f'{name}_count{{path="/x"}} 4' in lines
 
 
 def test_integer_ids_have_one_spelling() -> None:
@@ -400,6 +446,7 @@ def test_slow_work_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     with TestClient(make_app(index, ServerSettings(timeout=0.05, threads=1))) as client:
         for _ in range(2):
             problem(client.post("/search", json={"query": "x"}), 504)
+        assert samples(client)["muvera_searches_running"] == 1  # it runs on after its 504
         end.set()
     assert running.acquire(blocking=False) and not running.acquire(blocking=False)  # the second never began
 
@@ -475,7 +522,8 @@ def test_reading_can_require_a_token() -> None:
             for token in ("read", "secret"):
                 send(*request, token).raise_for_status()
         problem(send("POST", "/documents", "read"), 401)
-        assert client.get("/health").status_code == client.get("/").status_code == 200
+        for path in ("/health", "/metrics", "/"):
+            client.get(path).raise_for_status()
 
 
 def test_documented_errors_are_those_that_occur() -> None:
@@ -487,7 +535,7 @@ def test_documented_errors_are_those_that_occur() -> None:
             errors = {status for status in described["responses"] if status >= "400"}
             writes = path in ("/documents", "/save") and method != "get"
             assert ("401" in errors) == ("security" in described) == writes
-            assert ("422" in errors) == (path not in ("/health", "/info"))
+            assert ("422" in errors) == (path not in ("/health", "/info", "/metrics"))
             for status in errors:
                 assert list(described["responses"][status]["content"]) == ["application/problem+json"]
 

@@ -1,9 +1,11 @@
 """TextIndex: search, filters, sentences, explanations, whole changes and folders."""
 
+import asyncio
 import pickle
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -54,6 +56,32 @@ def test_search(index: TextIndex) -> None:
     assert index.search([]) == []
     assert len(index.search("red", k=100)) == 4
     assert [SearchOptions(k).num_candidates for k in (5, 300)] == [200, 300]
+
+
+def test_asearch_returns_the_hits_of_search(index: TextIndex) -> None:
+    async def search() -> None:
+        both = asyncio.gather(index.asearch("red apple", k=2), index.asearch(["lazy dog", "red"], words=0))
+        assert await both == [index.search("red apple", k=2), index.search(["lazy dog", "red"], words=0)]
+        with pytest.raises(ValueError, match="k must be"):
+            await index.asearch("red", k=0)
+
+    asyncio.run(search())
+
+
+def test_an_event_loop_goes_on_during_a_search(index: TextIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop_ran = Event()
+    encode = index.encoder.encode_queries
+
+    def waiting(texts: list[str]) -> MultiVectors:
+        assert loop_ran.wait(60)  # set by the loop, while this thread waits
+        return encode(texts)
+
+    async def search() -> list[Hit]:
+        asyncio.get_running_loop().call_later(0.01, loop_ran.set)
+        return await index.asearch("red apple", k=1)
+
+    monkeypatch.setattr(index.encoder, "encode_queries", waiting)
+    assert ids(asyncio.run(search())) == ["apple"]
 
 
 def test_filters_and_ids(index: TextIndex) -> None:

@@ -23,7 +23,7 @@ def index(
     encoder: Annotated[
         str,
         Option(
-            help="Page encoder: colmodernvbert (for CPUs; extra fastembed), colpali (6.5 GB), "
+            help="Page encoder: colmodernvbert (1 GB, for CPUs; extra fastembed), colpali (6.5 GB), "
             "fastembed:MODEL, colpali-engine:CHECKPOINT, http://HOST/PATH#MODEL."
         ),
     ] = "colmodernvbert",
@@ -49,9 +49,18 @@ def index(
       muvera pages index REPORTS my-pages
       muvera pages search my-pages "revenue by region"
     """
+    from ...pages.encoders import FastembedPageEncoder, as_page_encoder
     from ...pages.indexing import Progress, index_documents
-    from ...utils.checks import counted
+    from ...utils.checks import as_path, counted
 
+    as_path(source, "source")  # both refuse a URL
+    as_path(out, "out")
+    model = as_page_encoder(encoder)
+    if isinstance(model, FastembedPageEncoder) and model.download_gigabytes:
+        note(
+            f"muvera: the model {model.name} is not on this machine yet. Its first use downloads "
+            f"{model.download_gigabytes:g} GB from Hugging Face."
+        )
     begun = told = time.monotonic()
     skipped: list[str] = []
 
@@ -73,7 +82,7 @@ def index(
     options = only_given(factor=factor, patches=patches)
     try:
         built = index_documents(
-            source, out, encoder, progress=tell, skipped=skip, threads=threads, **options
+            source, out, model, progress=tell, skipped=skip, threads=threads, **options
         )  # fmt: skip
     except KeyboardInterrupt:
         note(f"muvera: {out} keeps the encoded pages. Run the command again to continue.")

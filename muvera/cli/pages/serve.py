@@ -17,9 +17,9 @@ def serve(
 ) -> None:
     """Serve a page index over HTTP, with maps of each word.
 
-    The server answers /search, /picture, /info, /health and /openapi.json; the page is
-    at /. Pictures of pages are shown with --root FOLDER, from that folder only. Set
-    MUVERA_READ_TOKEN to require a token for reading.
+    The server answers /search, /picture, /info, /health, /metrics (for Prometheus) and
+    /openapi.json; the page is at /. Pictures of pages are shown with --root FOLDER,
+    from that folder only. Set MUVERA_READ_TOKEN to require a token for reading.
 
     \b
     Example:

@@ -8,7 +8,7 @@ import sqlite3
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
 from ...metadata import is_utf8
+from ...reranking.coded_vectors import CodedVectors
+from ...reranking.table_codec import TableCodec
 from ...utils.hints import Argument, Message
 from .windows import Reader, Window, join_spans, join_windows, windows_of
 
@@ -26,6 +28,9 @@ TextSide = Literal["document", "query"]
 _BATCH = 64
 
 _SURROGATE = "A text has a lone surrogate. Decode it again with errors='replace'."
+
+#: Texts that are encoded together as rows of a table.
+ROWS_BATCH = 4096
 
 
 class ScoreWeights(NamedTuple):
@@ -270,6 +275,84 @@ class ModelEncoder(TextEncoder):
             )
 
 
+class TableEncoder(ModelEncoder):
+    """Base class of encoders whose document tokens are rows of one table.
+
+    An index stores the numbers of the rows, two bytes for each token, and ranks all
+    texts exactly.
+
+    Parameters
+    ----------
+    table : float32 (rows, dimension)
+        The vectors of document tokens.
+    """
+
+    # The best weights over seven collections, see docs/results/texts.md.
+    score_weights = ScoreWeights(words=0.5, mean=0.2)
+    # For an index of token vectors: needs no long fit.
+    first_stage: str | None = "mean"
+    #: A longer text is ranked by its best passage of this many tokens.
+    passage: int = 256
+
+    def __init__(self, table: NDArray[np.float32]) -> None:
+        #: The codec of the table.
+        self.codec = TableCodec.of_table(table)
+
+    @property
+    def table(self) -> NDArray[np.float32]:
+        """The vectors of document tokens, float32 (rows, dimension)."""
+        return self.codec.table
+
+    @abstractmethod
+    def document_rows(self, texts: list[str]) -> Iterable[Any]:
+        """Return the rows of the table of each text.
+
+        Parameters
+        ----------
+        texts : list of str
+            The documents.
+
+        Returns
+        -------
+        iterable of int (tokens,)
+            One sequence for each text, in order.
+        """
+
+    @abstractmethod
+    def query_matrices(self, texts: list[str]) -> Iterable[Any]:
+        """Return the token vectors of each query.
+
+        Parameters
+        ----------
+        texts : list of str
+            The queries.
+
+        Returns
+        -------
+        iterable of float32 (tokens, dimension)
+            One array for each text, in order.
+        """
+
+    def matrices(self, texts: list[str], side: TextSide) -> Iterable[Any]:
+        """Return the token vectors of each text.
+
+        Parameters
+        ----------
+        texts : list of str
+            The documents or the queries.
+        side : {"document", "query"}
+            Encode the texts as documents or as queries.
+
+        Returns
+        -------
+        iterable of float32 (tokens, dimension)
+            One array for each text, in order.
+        """
+        if side == "query":
+            return self.query_matrices(texts)
+        return [self.table[np.asarray(rows, np.int64)] for rows in self.document_rows(texts)]
+
+
 class NoEncoder(ModelEncoder):
     """Placeholder for the encoder of an index if nothing is encoded.
 
@@ -329,7 +412,7 @@ class CachedEncoder(ModelEncoder):
         self.name = encoder.name
         self.score_weights = score_weights(encoder)
         self.first_stage = first_stage(encoder)
-        self._encoder = encoder
+        self.encoder = encoder
         self._path = Path(path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._naming_errors():
@@ -385,7 +468,7 @@ class CachedEncoder(ModelEncoder):
         matrices = {key: self._read(key) for key in set(keys)}
         missing = {key: text for key, text in zip(keys, texts, strict=True) if matrices[key] is None}
         if missing:
-            encode = self._encoder.encode_queries if side == "query" else self._encoder.encode_documents
+            encode = self.encoder.encode_queries if side == "query" else self.encoder.encode_documents
             new = dict(zip(missing, map(np.ascontiguousarray, encode(list(missing.values()))), strict=True))
             rows = [(key, array.dtype.str, array.shape[1], array.tobytes()) for key, array in new.items()]
             with self._naming_errors(), self._connection:
@@ -408,7 +491,7 @@ class CachedEncoder(ModelEncoder):
         list of (start, stop), or None
             As for :meth:`muvera.texts.encoders.base.TextEncoder.token_spans`.
         """
-        return self._encoder.token_spans(text, side)
+        return self.encoder.token_spans(text, side)
 
     def reader(self, side: TextSide) -> Reader | None:
         """Return how much of a text the wrapped encoder reads.
@@ -423,7 +506,7 @@ class CachedEncoder(ModelEncoder):
         Reader or None
             None if the wrapped encoder has no known limit.
         """
-        return self._encoder.reader(side) if isinstance(self._encoder, ModelEncoder) else None
+        return self.encoder.reader(side) if isinstance(self.encoder, ModelEncoder) else None
 
     def _encode(self, texts: list[str], side: TextSide) -> MultiVectors:
         # Whole texts are stored: the wrapped encoder makes the windows.
@@ -492,8 +575,7 @@ def encode_texts(encode: Callable[[Sequence[str]], MultiVectors], texts: Sequenc
         For a text that UTF-8 cannot encode, or an encoder that does not return one set
         of vectors for each text.
     """
-    if not all(map(is_utf8, texts)):
-        raise ValueError(_SURROGATE)
+    _require_utf8(texts)
     encoded = encode(texts)
     if len(encoded) != len(texts):
         raise ValueError(
@@ -505,6 +587,52 @@ def encode_texts(encode: Callable[[Sequence[str]], MultiVectors], texts: Sequenc
     if kept.all():  # nothing to drop, so nothing is copied
         return MultiVectors(encoded.tokens, encoded.offsets)
     return MultiVectors.from_flat(encoded.tokens[np.repeat(kept, encoded.lengths)], encoded.lengths * kept)
+
+
+def table_encoder(encoder: object) -> TableEncoder | None:
+    """Return the encoder with a table, which may be within a CachedEncoder, or None.
+
+    Parameters
+    ----------
+    encoder : TextEncoder
+    """
+    inner = encoder.encoder if isinstance(encoder, CachedEncoder) else encoder
+    return inner if isinstance(inner, TableEncoder) else None
+
+
+def encode_rows(encoder: TableEncoder, texts: Sequence[str], codec: TableCodec) -> CodedVectors:
+    """Encode texts as rows of the encoder's table, without ids and without floats.
+
+    Blank texts have no tokens.
+
+    Parameters
+    ----------
+    encoder : TableEncoder
+    texts : sequence of str
+    codec : TableCodec
+        The codec of the index, with the encoder's table.
+
+    Raises
+    ------
+    ValueError
+        As for :func:`encode_texts`, and for a row beyond the table.
+    """
+    _require_utf8(texts)
+    filled = [text for text in texts if text.strip()]
+    rows = list(encoder.document_rows(filled)) if filled else []
+    if len(rows) != len(filled):
+        raise ValueError(
+            f"The encoder returned {len(rows)} lists of rows for {len(filled)} texts. Each text needs one."
+        )
+    lengths = np.zeros(len(texts), np.int64)
+    lengths[[bool(text.strip()) for text in texts]] = [len(own) for own in rows]
+    numbers = np.fromiter(chain.from_iterable(rows), np.int64, int(lengths.sum()))
+    return CodedVectors.from_lengths(codec, codec.codes(numbers), lengths)
+
+
+def _require_utf8(texts: Sequence[str]) -> None:
+    if not all(map(is_utf8, texts)):
+        raise ValueError(_SURROGATE)
 
 
 def count_long(encoder: TextEncoder, texts: Iterable[str], side: TextSide = "document") -> int:
@@ -567,6 +695,27 @@ def token_spans(encoder: TextEncoder, text: str, side: TextSide, count: int) -> 
             "changed since the text was added, update the text."
         )
     return spans
+
+
+def encode_rows_in_batches(
+    encoder: TableEncoder,
+    texts: Sequence[str],
+    ids: Sequence[int | str],
+    progress: Callable[[int], object] | None = None,
+) -> Iterator[CodedVectors]:
+    """Yield texts as rows of the encoder's table, :data:`ROWS_BATCH` at a time.
+
+    Parameters
+    ----------
+    encoder : TableEncoder
+    texts, ids, progress
+        As for :func:`encode_in_batches`.
+    """
+    for start in range(0, len(texts), ROWS_BATCH):
+        batch = texts[start : start + ROWS_BATCH]
+        yield encode_rows(encoder, batch, encoder.codec).with_ids(ids[start : start + ROWS_BATCH])
+        if progress is not None:
+            progress(len(batch))
 
 
 def encode_in_batches(

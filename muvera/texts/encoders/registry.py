@@ -28,7 +28,7 @@ BUILT_IN = ("static", "colbert-small", "minilm")
 _NAMES = (
     "static (a table of token vectors), colbert-small (a ColBERT model run by fastembed), minilm (384 "
     "dimensions; for trying the library), "
-    "sentence-transformers:CHECKPOINT[@REVISION], pylate:CHECKPOINT[@REVISION], fastembed:MODEL, "
+    "model2vec:FOLDER, sentence-transformers:CHECKPOINT[@REVISION], pylate:CHECKPOINT[@REVISION], fastembed:MODEL, "
     "http://HOST/PATH#MODEL (a server with vLLM's pooling interface; or https)"
 )
 
@@ -387,7 +387,7 @@ def load_text_encoder(name: str) -> TextEncoder:
     Parameters
     ----------
     name : str
-        ``"static"``, ``"colbert-small"``, ``"minilm"``,
+        ``"static"``, ``"colbert-small"``, ``"minilm"``, ``"model2vec:FOLDER"``,
         ``"sentence-transformers:CHECKPOINT[@REVISION]"``,
         ``"pylate:CHECKPOINT[@REVISION]"``, ``"fastembed:MODEL"`` or
         ``"http://HOST/PATH#MODEL"``.  The model's library downloads checkpoints that
@@ -422,6 +422,10 @@ def load_text_encoder(name: str) -> TextEncoder:
         encoder.name = name
         return encoder
     kind, _, model = name.partition(":")
+    if kind == "model2vec" and model:
+        from .model2vec import Model2VecEncoder
+
+        return Model2VecEncoder(model)
     if kind in _LIBRARIES and model.partition("@")[0]:
         return _LIBRARIES[kind](model)
     if kind in ("http", "https") and "#" in model:

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...utils.checks import import_extra, missing_extra
-from .base import ModelEncoder, ScoreWeights, TextSide
+from .base import TableEncoder, TextSide
 
 _PURPOSE = "The static encoder"
 _WEIGHTS = "weights/l2_supercat_256.safetensors"
 _TOKENIZER = "tokenizers/l2_supercat_tokenizer_config.json"
 
+# Words whose rows are kept: about 20 MB.
+_KEPT_WORDS = 1 << 16
+
+# Text that the tokenizer reads as a token of its own, without a space before the rest.
+_MARKER = re.compile("<unk>|</?s>")
+
+# A run of spaces with the characters after it.
+_WORD = re.compile(" +[^ ]*")
+
 # Queries are cut, because a search takes longer in proportion to their tokens.
 _QUERY_TOKENS = 512
 
 
-class StaticEncoder(ModelEncoder):
+class StaticEncoder(TableEncoder):
     """A text encoder that looks up each token in a table of 32,000 x 256 floats.
 
     pip installs the table with the package ``wordllama`` (MIT), so nothing is
@@ -42,10 +53,6 @@ class StaticEncoder(ModelEncoder):
     """
 
     name = "static"
-    score_weights = ScoreWeights(words=0.3, mean=0.3)
-    # Needs no long fit, which would take most of the time of a build.  Among the
-    # candidates of "fde" are more relevant texts, but the ten best are as good.
-    first_stage = "mean"
 
     def __init__(self) -> None:
         folder = _package_folder()
@@ -53,32 +60,45 @@ class StaticEncoder(ModelEncoder):
         tokenizers = import_extra("tokenizers", "static", _PURPOSE)
         rows = safetensors.load_file(folder / _WEIGHTS)["embedding.weight"].astype(np.float32)
         lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        self._rows: dict[TextSide, NDArray[np.float32]] = {
-            "document": rows / lengths,
-            "query": rows / lengths.mean(),
-        }
+        super().__init__(rows / lengths)
+        self._query_rows = rows / lengths.mean()
         self._tokenizer = tokenizers.Tokenizer.from_file(str(folder / _TOKENIZER))
+        # The rows of words, which are the same in every text.
+        self._space = [self._tokenizer.token_to_id("\u2581")]
+        self._words: dict[str, list[int]] = {"": self._space}
 
-    def matrices(self, texts: list[str], side: TextSide) -> list[NDArray[np.float32]]:
-        """Return the token vectors of each text.
+    def document_rows(self, texts: list[str]) -> list[list[int]]:
+        """Return the rows of the table of each text.
 
         Parameters
         ----------
         texts : list of str
-            The documents or the queries.
-        side : {"document", "query"}
-            Unit vectors for documents; for queries, vectors whose lengths are weights.
-
-        Returns
-        -------
-        list of float32 (tokens, 256)
-            One array for each text, in order.
+            The documents.
         """
+        # The tokenizer reads a text as one word, which takes longer.  No token contains
+        # a space after another character.
+        split = [_words_of(text) for text in texts]
+        words = self._words
+        unknown = list(set(chain.from_iterable(split)).difference(words))
         # Without positions in the text, which tokenizers before 0.20 cannot leave out.
         encode = getattr(self._tokenizer, "encode_batch_fast", self._tokenizer.encode_batch)
-        encodings = encode(texts, add_special_tokens=False)
-        most = _QUERY_TOKENS if side == "query" else None
-        return [self._rows[side][np.asarray(encoding.ids[:most], np.int64)] for encoding in encodings]
+        encodings = encode(unknown, add_special_tokens=False)
+        words.update((word, encoding.ids) for word, encoding in zip(unknown, encodings, strict=True))
+        rows = [list(chain.from_iterable(map(words.__getitem__, own))) for own in split]
+        if len(words) > _KEPT_WORDS:
+            self._words = {"": self._space}
+        return rows
+
+    def query_matrices(self, texts: list[str]) -> list[NDArray[np.float32]]:
+        """Return the token vectors of each query, whose lengths are weights.
+
+        Parameters
+        ----------
+        texts : list of str
+            The queries.
+        """
+        rows = [np.array(own[:_QUERY_TOKENS], np.int64) for own in self.document_rows(texts)]
+        return [self._query_rows[own] for own in rows]
 
     def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]]:
         """Return the characters of each token vector, without space around them.
@@ -100,6 +120,18 @@ class StaticEncoder(ModelEncoder):
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         offsets = encoding.offsets[:_QUERY_TOKENS] if side == "query" else encoding.offsets
         return [(stop - len(text[start:stop].lstrip()), stop) for start, stop in offsets]
+
+
+def _words_of(text: str) -> list[str]:
+    """Split a text before each run of spaces, and leave out the first of them.
+
+    The tokenizer puts a space before each word.
+    """
+    if not text or _MARKER.search(text):
+        return [text] if text else []
+    if "  " in text or text[0] == " ":
+        return [word[1:] for word in _WORD.findall(f" {text}")]
+    return text.split(" ")
 
 
 def _package_folder() -> Path:

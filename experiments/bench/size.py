@@ -1,0 +1,230 @@
+"""Search of real texts at growing numbers of documents: recall, time, bytes and build.
+
+Each system is built and searched in its own process on one thread, and its results are
+written to a file of the cache, so an interrupted command continues with the next
+system.  Systems are not timed in turns: their times differ by what else the machine
+does.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from muvera import MultiVectors
+from muvera.utils.atomic_files import write_json
+
+from ..datasets.collection import tokens_checksum
+from ..datasets.discovery import CACHE, DatasetPath
+from ..datasets.loading import load_collection
+from ..evaluation.metrics import recall
+from ..report.table import Column, Table
+from ..systems.base import Material, NotApplicableError
+from ..systems.registry import SYSTEMS
+from .landmarks import best_of, exact_scores
+from .plumbing import Cache, Data, Save, finish, in_new_process, measured_on, paths_of, progress
+
+#: Exact best documents that count, and the recall at which systems are compared.
+K, RECALL = 10, 0.95
+
+# Candidates that are measured, until one reaches _ENOUGH.
+_CANDIDATES = (10, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000, 10_000)
+_ENOUGH = 0.97
+
+# Queries that are timed.
+_TIMED = 100
+
+
+class Competitor(NamedTuple):
+    """A system, its name in tables, and the largest collection that it is built for."""
+
+    label: str
+    system: str
+    build: dict[str, Any]
+    query: dict[str, Any]
+    most: int
+
+
+#: The systems; some do not fit into 16 GB of memory or an hour beyond `most`.
+COMPETITORS = (
+    Competitor("muvera", "muvera", {}, {}, 1_000_000),
+    Competitor("muvera, hnswlib", "muvera", {"backend": "hnsw"}, {"ef": 4}, 400_000),
+    Competitor("the paper's FDE, scan", "muvera", {"preset": "paper", "backend": "scan"}, {}, 400_000),
+    Competitor(
+        "the paper's FDE, hnswlib", "muvera", {"preset": "paper", "backend": "hnsw"}, {"ef": 2}, 30_000
+    ),
+    Competitor("mean vectors", "pooled", {}, {}, 1_000_000),
+    Competitor("BM25", "bm25", {}, {}, 1_000_000),
+    Competitor("Qdrant Edge, mean vectors and MaxSim", "qdrant", {}, {}, 400_000),
+    Competitor("LEMUR", "lemur", {}, {}, 100_000),
+)
+
+
+def measure(
+    path: DatasetPath, competitor: Competitor, count: int, queries: int, cache: Path, out: Path
+) -> None:
+    """Write the measurements of a system among the first `count` documents to `out`."""
+    loaded = load_collection(path)
+    collection = loaded.with_documents(count)
+    documents = collection.documents
+    asked = collection.queries[:queries].with_ids(np.arange(queries))
+    best = _exact(documents, asked, out.with_suffix(".npy").with_stem(out.stem.partition("-")[0]))
+    results: dict[str, Any] = {"machine": measured_on(), "points": []}
+    system = SYSTEMS[competitor.system](**competitor.build)
+    with tempfile.TemporaryDirectory() as folder, threadpool_limits(1):
+        material = Material(collection, Path(folder), cache, 42, 1)
+        try:
+            system.prepare(material)
+            begun = time.perf_counter()
+            system.build(material)
+            took = time.perf_counter() - begun
+            results["build"] = took if system.build_seconds is None else system.build_seconds
+            results["bytes"] = system.bytes_per_document()
+            for candidates in _CANDIDATES:
+                how = {name: factor * candidates for name, factor in competitor.query.items()}
+                answers = system.search(asked, K, candidates=candidates, **how)
+                found = float(recall(answers.ids, best).mean())
+                seconds = float(np.median(answers.seconds[:_TIMED]))
+                results["points"].append([candidates, found, 1000 * seconds])
+                if found >= _ENOUGH and candidates >= 100:
+                    break
+        except NotApplicableError as error:
+            results = {"skipped": str(error)}
+        finally:
+            system.close()
+    write_json(out, results)
+
+
+def _exact(documents: MultiVectors, queries: MultiVectors, path: Path) -> NDArray[np.int64]:
+    """Return the exact best documents, which are in a file for the other systems."""
+    if not path.exists():
+        best = best_of(exact_scores(queries, documents), K)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            np.save(file, best)
+        shutil.move(file.name, path)
+    return np.asarray(np.load(path, allow_pickle=False), np.int64)
+
+
+def at_recall(points: list[list[float]], target: float = RECALL) -> tuple[float, float] | None:
+    """Return the candidates and milliseconds at a recall, between two measured points.
+
+    None if the recall is never reached.
+    """
+    before: list[float] | None = None
+    for point in points:
+        if point[1] >= target:
+            if before is None or point[1] == before[1]:
+                return point[0], point[2]
+            share = (target - before[1]) / (point[1] - before[1])
+            return before[0] + share * (point[0] - before[0]), before[2] + share * (point[2] - before[2])
+        before = point
+    return None
+
+
+def tables_of(rows: list[dict[str, Any]], name: str, queries: int) -> list[Table]:
+    """Return the measurements, and the time by size with the exponent of its growth."""
+    columns = [
+        *(Column("system"), Column("documents"), Column("candidates for .95", "candidates", "{:,.0f}")),
+        Column("query at .95", "ms", "{:.2f}", "ms"),
+        Column("10-recall@10 of 100 candidates", "hundred", "{:.3f}"),
+        Column("bytes per text, without tokens", "bytes", "{:,.0f}"),
+        Column("build", "build", "{:,.0f}", "s"),
+    ]
+    on = next((row["machine"] for row in rows if "machine" in row), "")
+    caption = (
+        f"The first documents of {name} and {queries} queries; one thread builds and searches. Candidates "
+        f"are ranked by exact Chamfer. Empty: {RECALL} is not reached by {_CANDIDATES[-1]:,} candidates. "
+        "hnswlib keeps 4 times as many vectors as candidates (the paper's FDE: 2 times). Systems are "
+        f"measured one after another. {on}"
+    )
+    sizes = list(dict.fromkeys(row["documents"] for row in rows))
+    by_size = []
+    for label in dict.fromkeys(row["system"] for row in rows):
+        own = {row["documents"]: row.get("ms") for row in rows if row["system"] == label}
+        by_size.append([label, *(own.get(size) for size in sizes), _exponent(own)])
+    shown = [{**row, "documents": f"{row['documents']:,}"} for row in rows]
+    header: list[Column | str] = ["system"]
+    header += [Column(f"{size:,}", format="{:.2f}") for size in sizes]
+    header += [Column("exponent", format="{:.2f}")]
+    growth = (
+        f"Milliseconds of a query at a recall of {RECALL}. The exponent e of n**e is that of the smallest "
+        "and the largest measured size."
+    )
+    return [
+        Table.of("Real texts by size", columns, shown, caption),
+        Table("Growth of a query's time", header, by_size, growth),
+    ]
+
+
+def _exponent(times: dict[int, float | None]) -> float | None:
+    known = [(size, ms) for size, ms in times.items() if ms]
+    if len(known) < 2:
+        return None
+    (first, early), (last, late) = known[0], known[-1]
+    return float(np.log(late / early) / np.log(last / first))
+
+
+def size(
+    collection: Annotated[str, typer.Option(help="Collection with texts.")] = "apidocs-minilm",
+    documents: Annotated[
+        list[int] | None,
+        typer.Option(min=1000, help="Number of documents; may be repeated. Default: 10,000 to all."),
+    ] = None,
+    queries: Annotated[int, typer.Option(min=1, help="Number of queries.")] = 200,
+    system: Annotated[
+        list[str] | None, typer.Option(help="Name of a system's row; may be repeated. Default: all.")
+    ] = None,
+    data: Data = None,
+    cache: Cache = CACHE,
+    save: Save = False,
+) -> None:
+    """Compare systems on the first 10,000, 30,000, 100,000 and all documents.
+
+    An interrupted command continues with the next system.  Larger sizes are added to
+    those that were measured before.
+    """
+    (path,) = paths_of([collection], data, cache)
+    loaded = load_collection(path)
+    whole, asked = len(loaded.documents), min(queries, len(loaded.queries))
+    sizes = sorted({min(count, whole) for count in documents or (10_000, 30_000, 100_000, whole)})
+    marks = {count: tokens_checksum(loaded.documents[:count], loaded.queries[:asked]) for count in sizes}
+    del loaded
+    folder = cache.expanduser() / "size"
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for count in sizes:
+        for each in COMPETITORS:
+            if count > each.most or (system and each.label not in system):
+                continue
+            name = "".join(letter if letter.isalnum() else "-" for letter in each.label)
+            out = folder / f"{marks[count]}-{name}.json"
+            if not out.exists():
+                progress(f"{each.label}, {count:,} documents")
+                if in_new_process(measure, path, each, count, asked, cache, out):
+                    progress(f"FAILED: {each.label}, {count:,} documents")
+                    continue
+            results = json.loads(out.read_text(encoding="utf-8"))
+            if "skipped" in results:
+                progress(f"skipped: {each.label}: {results['skipped']}")
+                continue
+            rows.append({"system": each.label, "documents": count, **_row(results)})
+            progress(str(rows[-1]))
+    finish("size", "Real texts by size", tables_of(rows, collection, asked), save)
+
+
+def _row(results: dict[str, Any]) -> dict[str, Any]:
+    reached = at_recall(results["points"])
+    row = {name: results[name] for name in ("machine", "build", "bytes")}
+    row["hundred"] = next((found for count, found, _ in results["points"] if count == 100), None)
+    if reached is not None:
+        row |= {"candidates": reached[0], "ms": reached[1]}
+    return row

@@ -1,0 +1,71 @@
+"""Save and load token codecs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..utils.arrays import load_npy
+from .codecs import Int8Codec, ResidualCodec, TokenCodec
+from .table_codec import TableCodec
+
+# Classes of codecs by their kind.
+_CLASSES: dict[str, type[TokenCodec]] = {kind.kind: kind for kind in (Int8Codec, ResidualCodec, TableCodec)}
+
+# In place of the unit of a codec without one.
+_ONE = np.ones(1)
+
+
+def write_codec(codec: TokenCodec, folder: Path) -> str:
+    """Write a codec as ``codec_*.npy``.
+
+    Parameters
+    ----------
+    codec : TokenCodec
+        Codec to write.
+    folder : Path
+        Existing folder.
+
+    Returns
+    -------
+    str
+        Kind of the codec, for :func:`read_codec`.
+    """
+    for name, array in codec.arrays.items():
+        np.save(folder / f"codec_{name}.npy", array)
+    return codec.kind
+
+
+def read_codec(folder: Path, kind: str, dimension: int) -> TokenCodec:
+    """Load a codec written by :func:`write_codec`.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder with the files.
+    kind : str
+        What :func:`write_codec` returned.
+    dimension : int
+        Required dimension of the tokens.
+
+    Returns
+    -------
+    TokenCodec
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If a file is missing or damaged, or the codec has another dimension.
+    """
+    if kind not in _CLASSES:
+        raise ValueError(f"Unknown kind of codec {kind!r}. Known kinds: {', '.join(_CLASSES)}.")
+    codec = _CLASSES[kind]
+    arrays = {name: load_npy(folder / f"codec_{name}.npy", mmap=False) for name in codec.names}
+    unit = arrays.get("unit", _ONE)
+    if unit.shape != (1,):
+        raise ValueError(f"The codec's array of its unit must have one number, got shape {unit.shape}.")
+    read = codec.of_arrays(arrays)
+    if read.dimension != dimension:
+        raise ValueError(f"The codec has dimension={read.dimension}, but the index has {dimension}.")
+    return read
