@@ -323,6 +323,7 @@ _PLOTS: dict[str, Callable[[Stored], Plot | None]] = {
     ),
     "pages": _columns("Pooling of patches", ["pooling"], "pooled alone", "vectors per page"),
     "size": _columns("Real texts by size", ["system"], "query at .95, ms", "documents"),
+    "landmarks": _columns("Landmarks, floats and covariance", ["FDE"], "@50", "floats"),
     "first_stage": _columns(
         "Exact search, a scan of codes and a graph: 200",
         ["search"], "recall", "one query, processor ms", by="vectors",

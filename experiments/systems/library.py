@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from muvera import FDEEncoder, IndexSettings, MultiVectors, MuveraIndex
+from muvera.fde.config import _PARAMETERS as PARAMETERS
+from muvera.fde.config import _STEPS as STEPS
 from muvera.fde.config import DEFAULT_PRESET, PRESETS, FDEConfig
 from muvera.fde.moments import default_blocks
 from muvera.mips import make_search
@@ -25,7 +27,7 @@ from .base import Answers, Material, Ranked, System, arguments_of, timed_search
 from .insertion_order import Order, insertion_order
 
 #: Parameters that a configuration may set; dimension and seed come from the runner.
-_PARAMETERS = [field.name for field in fields(FDEConfig) if field.name not in ("dimension", "seed")]
+_PARAMETERS = [*STEPS, *PARAMETERS]
 
 _SETTINGS = [setting.name for setting in fields(IndexSettings)]
 

@@ -27,7 +27,7 @@ def audit(
     documents: Annotated[
         Path | None,
         Option(
-            help="Document embeddings in any format; needed for a run (default: those of the collection)."
+            help="Document embeddings in any format; needed for a run (default: the collection's vectors)."
         ),
     ] = None,
     k: Annotated[int, Option("-k", min=1, help="Number of exact best documents to find.")] = 10,

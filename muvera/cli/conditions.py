@@ -12,12 +12,8 @@ from .printing import warn
 def warn_of_unmatched(where: Any, matches: Callable[[Any], object]) -> None:
     """Warn about fields of `where` that no document has, or only with another type.
 
-    Call this after an empty result.
-
-    Parameters
-    ----------
-    where, matches
-        As for :func:`muvera.metadata.unmatched.unmatched_fields`.
+    Call this after an empty result, with the arguments of
+    :func:`muvera.metadata.unmatched.unmatched_fields`.
     """
     for message in unmatched_fields(where, matches):
         warn(message.worded(lambda _: "--where"))

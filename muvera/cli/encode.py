@@ -92,7 +92,7 @@ def encode(
     counts = _Counts()
     with progress_bar(opened.num_documents, "texts", "encoding") as advance:
         vectors = _vectors(stream(opened), partial(encode_side, threads=threads), counts, advance)
-        with new_target(out, overwrite, VECTOR_WRITERS[to].own) as path:
+        with new_target(out, overwrite, VECTOR_WRITERS[to].files) as path:
             VECTOR_WRITERS[to].write(Gathered(vectors, "The vectors"), path)
             if beside is not None:
                 ready.save(beside, overwrite=overwrite)

@@ -94,12 +94,8 @@ def _options_of(command: Any) -> dict[str, str]:
 def one_line(error: BaseException, options: Mapping[str, str] | None = None) -> str:
     """Return an error's message for the command line, without line breaks.
 
-    Parameters
-    ----------
-    error : BaseException
-    options : dict, optional
-        The command's options by their Python names, such as ``{"max_bytes":
-        "--max-bytes"}``.
+    `options` are the command's options by their Python names, such as ``{"max_bytes":
+    "--max-bytes"}``.
     """
     if isinstance(error, OSError) and error.strerror is not None:
         text = f"{error.strerror.rstrip('.')}."

@@ -38,16 +38,8 @@ def warn(text: str) -> None:
 def show(json_: bool, facts: Mapping[str, Any], text: str, *remarks: str) -> None:
     """Print the result of a command.
 
-    Parameters
-    ----------
-    json_ : bool
-        Print only `facts`.  Otherwise print `text`, and `remarks` to standard error.
-    facts : dict
-        The result as JSON values.
-    text : str
-        The result for a reader; nothing is printed if it is empty.
-    *remarks : str
-        Lines beside the result, such as warnings and durations.
+    With `json_`, print only `facts`.  Otherwise print `text`, unless it is empty, and
+    `remarks` such as warnings and durations to standard error.
     """
     if json_:
         typer.echo(json.dumps(facts, ensure_ascii=False, indent=1))
@@ -62,16 +54,8 @@ def progress_bar(total: int | None, unit: str, title: str) -> Iterator[Callable[
     """Show progress on standard error, and yield the function that advances it.
 
     A terminal gets a bar whose clock also runs during a long step.  A log gets a line a
-    minute.  Both name the stage, and say if code is compiled.
-
-    Parameters
-    ----------
-    total : int or None
-        Number of units until the work is complete; None if it is unknown.
-    unit : str
-        Noun of the units, such as "documents".
-    title : str
-        Name of the first stage, such as "indexing".
+    minute.  Both name the stage, which is `title` at first, and say if code is
+    compiled.  `total` is None if the number of units is unknown.
     """
     from ..utils.parallel import listening
 
@@ -180,7 +164,7 @@ def _bar(state: _State) -> Iterator[Callable[[int], object]]:
 
 
 def columns() -> int | None:
-    """Return the width of printed text: that of the terminal, at most 100.
+    """Return the width of printed text: the terminal's width, at most 100.
 
     None without a terminal: a file or another program gets each line whole.
     """

@@ -37,17 +37,7 @@ _DOCUMENTS = 1024
 
 
 def open_documents(path: Path, format: str | None = None, option: Options = None) -> Source:
-    """Open documents, or an index.
-
-    Parameters
-    ----------
-    path : Path
-        The documents' file or folder, or an index.
-    format : str, optional
-        Name of the format.  Default: detected.
-    option : sequence of tuple, optional
-        Names and values of the reader's options.  An index has none.
-    """
+    """Open documents, or an index, which takes no options."""
     if format is None and is_index(path):
         if option:
             raise ValueError(f"{path} is an index, which has no options. Omit --option.")
@@ -56,13 +46,7 @@ def open_documents(path: Path, format: str | None = None, option: Options = None
 
 
 def open_queries(path: Path, format: str | None = None, option: Options = None) -> Source:
-    """Open the queries of a source that also has documents, or else the whole source.
-
-    Parameters
-    ----------
-    path, format, option
-        As for :func:`open_documents`.
-    """
+    """Open the queries of a source that also has documents, else the whole source."""
     values = dict(option or ())
     if (
         "part" in values
@@ -85,14 +69,7 @@ def read_documents_and_queries(
 ) -> tuple[MultiVectors, MultiVectors | None]:
     """Read documents, and queries if there are any, into memory.
 
-    Parameters
-    ----------
-    source : Path
-        The documents, opened with `format` and `option` as by :func:`open_documents`.
-    queries : Path or None
-        The queries, whose format is detected.
-    format : str, optional
-    option : sequence of tuple, optional
+    `format` and `option` are of the documents; the format of the queries is detected.
     """
     documents = read(open_documents(source, format, option))
     return documents, None if queries is None else read(open_queries(queries))
@@ -125,14 +102,8 @@ def open_index(path: Path) -> IndexSource:
 class IndexSource(Source):
     """Tokens and ids of an index's documents, in the order of addition.
 
-    An index that stores the codes of a PLAID index is a
-    :class:`muvera.data.batches.CodedSource`.
-
-    Parameters
-    ----------
-    index : MuveraIndex
-    texts : TextIndex, optional
-        The texts of `index`, if it has texts.
+    `texts` is the text index of `index`, if it has texts.  An index that stores the
+    codes of a PLAID index is a :class:`muvera.data.batches.CodedSource`.
     """
 
     name = "muvera index"
@@ -181,14 +152,8 @@ class IndexSource(Source):
 def choose_encoder(name: str | None, config: Path | None, dimension: int) -> FDEConfig | FDEEncoder:
     """Return the encoder of --encoder and --config.
 
-    Parameters
-    ----------
-    name : str or None
-        A preset (default: fde), or the folder of an index or of a saved encoder.
-    config : Path or None
-        JSON object of parameters that change the preset.
-    dimension : int
-        Columns of the token vectors.
+    `name` is a preset (default: fde), or the folder of an index or of a saved encoder.
+    `config` is a file with a JSON object of parameters that change the preset.
     """
     values = {} if config is None else read_json(config)
     if not isinstance(values, dict):
@@ -226,17 +191,8 @@ def fit_for_index(
 ) -> FDEConfig | FDEEncoder:
     """Return an encoder that is fitted on all documents.
 
-    Parameters
-    ----------
-    chosen : FDEConfig or FDEEncoder
-        Returned unchanged if the index needs no vectors, or if there are too few
-        documents for a fit.
-    source : Source
-        The documents.
-    exact_tokens : int
-        An index with at most this number of tokens needs no vectors.
-    threads : int or None
-        Threads of the fit.
+    `chosen` is returned unchanged if the index needs no vectors, because it has at most
+    `exact_tokens` tokens, or if there are too few documents for a fit.
     """
     if isinstance(chosen, FDEEncoder):
         return chosen
@@ -250,16 +206,7 @@ def fit_for_index(
 
 
 def fit(encoder: FDEEncoder, source: Source, threads: int | None = None) -> FDEEncoder:
-    """Return an encoder, fitted to all documents of a source if it needs a fit.
-
-    Parameters
-    ----------
-    encoder : FDEEncoder
-    source : Source
-        The documents.
-    threads : int, optional
-        Threads of the fit.  Default: all cores.
-    """
+    """Return an encoder, fitted to all documents of a source if it needs a fit."""
     if not encoder.needs_fit:
         return encoder
     return encoder.fit(_fitting(source, stream(source)), threads=threads)

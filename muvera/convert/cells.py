@@ -38,21 +38,11 @@ def is_hex(value: object) -> bool:
 
 
 def cell_type_of(rows: list[Any], declared: str, where: str) -> str:
-    """Return the type of a tensor's cells; raise if it is not clear.
+    """Return the type of a tensor's cells, a key of :data:`CELL_TYPES`.
 
-    Parameters
-    ----------
-    rows : list of lists of numbers or of str
-        A block per token.
-    declared : str
-        Type of the tensor, such as ``"tensor<int8>(dt{},x[16])"``, or ``""``.
-    where : str
-        Name of the field, for messages.
-
-    Returns
-    -------
-    str
-        A key of :data:`CELL_TYPES`.
+    `rows` has a block per token: numbers or a hex string.  `declared` is the type of
+    the tensor, such as ``"tensor<int8>(dt{},x[16])"``, or ``""``.  `where` is the name
+    of the field, for messages.
 
     Raises
     ------
@@ -87,21 +77,11 @@ def cell_type_of(rows: list[Any], declared: str, where: str) -> str:
 
 
 def unpacked(rows: list[Any], cell: str, where: str) -> NDArray[Any]:
-    """Return the numbers of a tensor, a row per token; signs are +1 and -1.
+    """Return the numbers of a tensor, a row per token (t, dimension).
 
-    Parameters
-    ----------
-    rows : list of lists of numbers or of str
-        A block per token.
-    cell : str
-        A key of :data:`CELL_TYPES`.
-    where : str
-        Name of the field, for messages.
-
-    Returns
-    -------
-    array (t, dimension)
-        Float32 for signs, cells of "int8" and hex strings.
+    Signs are +1 and -1.  Numbers are float32 for signs, cells of "int8" and hex
+    strings.  `rows` and `where` are described at :func:`cell_type_of`, which returns
+    `cell`.
 
     Raises
     ------
@@ -128,7 +108,9 @@ def _from_hex(text: str, cell: str, where: str) -> NDArray[np.float32]:
     """Return the numbers of a hex string."""
     code = np.dtype(CELL_TYPES[cell])
     if not is_hex(text) or len(text) % (2 * code.itemsize):
-        raise ReadError(f"it has in {where} {text[:40]!r}, which is no hex of {cell} cells. Export it again.")
+        raise ReadError(
+            f"it has in {where} {text[:40]!r}, which is not hex of {cell} cells. Export it again."
+        )
     numbers: NDArray[Any] = np.frombuffer(bytes.fromhex(text), code)
     if cell == "bfloat16":
         return float32_of_bfloat16(numbers.astype(np.uint16))

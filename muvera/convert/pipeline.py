@@ -194,7 +194,7 @@ def convert(
         stream.report.written = Measure(directions_only=True)
     changed = bool(writer_options or stream.report.options)
     coded = None if to != "plaid" or changed else coded_source(stream.source)
-    with new_target(destination, overwrite, writer.own) as path:
+    with new_target(destination, overwrite, writer.files) as path:
         if coded is None:
             batches = stream.with_progress(stream.batches(max_tokens), progress)
             writer.write(Gathered(batches, stream.place), path, **writer_options)

@@ -52,24 +52,12 @@ PLAID_FILES = (
 
 
 def write_plaid(gathered: Gathered, folder: Path, *, nbits: int = 2, bucket_means: bool = False) -> None:
-    """Fit a codec to the tokens, and write their directions.
+    """Fit a codec to the tokens, and write their directions into a new folder.
 
-    Parameters
-    ----------
-    gathered : Gathered
-        Documents, read once.
-    folder : Path
-        New folder.
-    nbits : {1, 2, 4, 8}
-        Bits per coordinate: more bits lose less and take more space.
-    bucket_means : bool
-        Decode a bucket to the mean of its values, which loses less than ColBERT's
-        midpoint.
-
-    Raises
-    ------
-    ValueError
-        If there are no tokens, or a token does not fill whole bytes.
+    A coordinate has 1, 2, 4 or 8 bits (`nbits`): more bits lose less and take more
+    space.  With `bucket_means`, a bucket decodes to the mean of its values, which loses
+    less than ColBERT's midpoint.  Raise ValueError if there are no tokens, or a token
+    does not fill whole bytes.
     """
     require_plaid_bits(nbits, gathered.dimension)
     with spooled(gathered, folder) as documents:
@@ -99,27 +87,12 @@ def write_codes(
     place: str,
     facts: PlaidFacts | None = None,
 ) -> None:
-    """Write a PLAID index of codes.
+    """Write a PLAID index of codes into a new folder.
 
-    Parameters
-    ----------
-    batches : iterator of Coded
-        Documents with their codes.
-    centroids : float32 (c, dimension)
-        Centroids that the codes refer to.
-    weights : float32 (2 ** nbits,)
-        Value that each residual bucket adds to a coordinate.
-    folder : Path
-        New folder.
-    place : str
-        Name of the source in messages.
-    facts : PlaidFacts, optional
-        What ColBERT stored beside these codes.
-
-    Raises
-    ------
-    ValueError
-        If there are no tokens, or an id is repeated.
+    The codes refer to `centroids`, float32 (c, dimension).  `weights`, float32
+    (2 ** nbits,), are the values that the residual buckets add to a coordinate.
+    `place` is the name of the source in messages, and `facts` is what ColBERT stored
+    beside these codes.  Raise ValueError if there are no tokens, or an id is repeated.
     """
     ids: list[Any] = []
     pairs = []  # int64: the centroid of a token in the upper 32 bits, its document in the lower
@@ -208,14 +181,9 @@ _HEADER_SIZE = 30
 
 
 def write_torch(path: Path, *tensors: NDArray[Any]) -> None:
-    """Write one tensor, or a tuple of several, for ``torch.load``.
+    """Write a tensor, or a tuple of several, for ``torch.load``.
 
-    Parameters
-    ----------
-    path : Path
-        File to write.
-    *tensors : numpy.ndarray
-        Numbers of a type that torch has.
+    The type of the numbers must exist in torch.
     """
     arrays = [np.ascontiguousarray(tensor).reshape(tensor.shape) for tensor in tensors]
     described = b"".join(_pickled_tensor(key, array) for key, array in enumerate(arrays))

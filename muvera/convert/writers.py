@@ -33,41 +33,32 @@ class Writer(NamedTuple):
     #: Write documents, a :class:`Gathered`, to a new file or into a new folder.
     write: Callable[..., None]
     #: Patterns of the files in its folder; None for a format of one file.
-    own: tuple[str, ...] | None = None
+    files: tuple[str, ...] | None = None
     #: Names of further parameters of `write`.
     options: tuple[str, ...] = ()
 
 
 @contextmanager
-def new_target(target: Path, overwrite: bool, own: Sequence[str] | None) -> Iterator[Path]:
+def new_target(target: Path, overwrite: bool, files: Sequence[str] | None) -> Iterator[Path]:
     """Yield a new file or folder, which becomes `target` if the block succeeds.
 
-    Parameters
-    ----------
-    target : Path
-        File or folder to write.
-    overwrite : bool
-        Replace an existing target.
-    own : sequence of str or None
-        Patterns of the files in a folder; None for a file.
-
-    Yields
-    ------
-    Path
-        File or folder beside the target.
+    It is beside `target`.  `files` are the patterns of the files in a folder; None for
+    a file.
 
     Raises
     ------
     FileExistsError
         If the target exists and `overwrite` is False, or it contains other files.
     OSError
-        If the block raised a system error, such as for a full disk: one of the same
-        class that names the target.
+        If the block raised a system error, such as for a full disk: an error of the
+        same class that names the target.
     ValueError
         If the target is a URL.
     """
     target = as_path(target, "target", "folder or file")  # before any folder is made
-    new: Any = atomic_file(target, overwrite) if own is None else atomic_folder(target, overwrite, own=own)
+    new: Any = (
+        atomic_file(target, overwrite) if files is None else atomic_folder(target, overwrite, own=files)
+    )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with new as path:
@@ -150,17 +141,8 @@ def _kind(dimension: int, dtype: DTypeLike, has_ids: bool) -> str:
 def spooled(gathered: Gathered, path: Path) -> Iterator[MultiVectors]:
     """Yield all documents, for formats that need their number.
 
-    Parameters
-    ----------
-    gathered : Gathered
-        Documents, read once.
-    path : Path
-        Their tokens are in a temporary file beside this one.
-
-    Yields
-    ------
-    MultiVectors
-        All documents, with memory-mapped tokens.
+    The documents are read once.  Their tokens are memory-mapped from a temporary file
+    beside `path`.
     """
     with tempfile.TemporaryFile(dir=path.parent, prefix=".muvera-") as file:
         for batch in gathered:
@@ -183,14 +165,8 @@ _SAFETENSORS_TYPES = {
 def write_npy(documents: Gathered, folder: Path, *, column: str = "tokens") -> None:
     """Write the folder that :meth:`MultiVectors.load` maps.
 
-    Parameters
-    ----------
-    documents : Gathered
-        Documents, read once.
-    folder : Path
-        New folder.
-    column : {"tokens", "vectors"}
-        Name of the array; "vectors" has one row per document and no lengths.
+    `column` is the name of the array, "tokens" or "vectors"; "vectors" has one row per
+    document and no lengths.
     """
     blocks = (batch.tokens for batch in documents)
     # Written instead of memory-mapped: a full disk would kill a process that writes
@@ -221,13 +197,6 @@ def write_npz(gathered: Gathered, file: Path) -> None:
     """Write ``tokens``, ``lengths`` and ``ids``.
 
     They are not compressed, because token vectors hardly compress.
-
-    Parameters
-    ----------
-    gathered : Gathered
-        Documents, read once.
-    file : Path
-        New file.
     """
     with spooled(gathered, file) as documents:
         arrays: dict[str, NDArray[Any]] = {"tokens": documents.tokens, "lengths": documents.lengths}
@@ -245,13 +214,6 @@ def write_safetensors(gathered: Gathered, file: Path) -> None:
     """Write ``tokens``, ``offsets`` and ids, without the library.
 
     String ids are arrays of bytes, because the header could not hold many strings.
-
-    Parameters
-    ----------
-    gathered : Gathered
-        Documents, read once.
-    file : Path
-        New file.
     """
     with spooled(gathered, file) as documents:
         tensors: dict[str, NDArray[Any]] = {"offsets": documents.offsets, "tokens": documents.tokens}
@@ -289,19 +251,9 @@ def _packed_strings(values: list[str]) -> dict[str, NDArray[Any]]:
 def write_parquet(documents: Gathered, file: Path, *, column: str = "tokens") -> None:
     """Write the columns ``id`` and `column`, a row group per batch.
 
-    Parameters
-    ----------
-    documents : Gathered
-        Documents, read once.
-    file : Path
-        New file.
-    column : {"tokens", "vector"}
-        A cell of "tokens" is a list of tokens, a cell of "vector" one vector.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If some ids are integers and some strings, or an id is repeated.
+    A cell of "tokens" is a list of tokens, a cell of "vector" one vector.  Raise
+    TypeError or ValueError if some ids are integers and some strings, or an id is
+    repeated.
     """
     pa = import_extra("pyarrow", "parquet", "Writing Parquet")
     pq = import_extra("pyarrow.parquet", "parquet", "Writing Parquet")
@@ -366,17 +318,8 @@ def _write_opensearch(vectors: Gathered, folder: Path) -> None:
 def opensearch_index(dimension: int, integer_ids: bool) -> dict[str, Any]:
     """Return the settings and the mapping of an OpenSearch index.
 
-    Parameters
-    ----------
-    dimension : int
-        Dimensions of a vector.
-    integer_ids : bool
-        True if ids are integers, False if they are strings.
-
-    Returns
-    -------
-    dict
-        Body of the request that creates the index.
+    This is the body of the request that creates the index.  Ids are integers or
+    strings.
     """
     method = {
         "name": "hnsw",

@@ -76,7 +76,7 @@ class FDEEncoder:
     Raises
     ------
     TypeError
-        If `config` is no FDEConfig.
+        If `config` is not an FDEConfig.
     ValueError
         If arrays belong to another configuration.
 
@@ -111,7 +111,7 @@ class FDEEncoder:
     #: multiplied by it.  It is 1 unless float32 cannot hold the fourth power of tokens.
     scale: float = 1.0
 
-    # True once :attr:`needs_fit` was False; it never changes back.
+    # Cached: True once the encoder is fitted.
     _is_ready: bool = False
 
     def __init__(self, config: FDEConfig, **arrays: EncoderArrays | None) -> None:
@@ -332,8 +332,8 @@ class FDEEncoder:
         Returns
         -------
         numpy.ndarray
-            float32 (n, vector_dimension).  A query's vector is the sum of those of its
-            tokens, up to rounding.
+            float32 (n, vector_dimension).  A query's vector is the sum of the
+            vectors of its tokens, up to rounding.
 
         Raises
         ------

@@ -157,23 +157,10 @@ def cluster_means(
 ) -> NDArray[np.float32]:
     """Return the mean of the directions whose largest product is with each landmark.
 
-    Means are not normalized, so dense clusters attract more tokens.  This gives higher
-    recall than Euclidean or cosine k-means.  Empty clusters keep their landmark; ties
-    go to the first.
-
-    Parameters
-    ----------
-    directions : numpy.ndarray
-        float32 (n, d), tokens of length 1.
-    landmarks : numpy.ndarray
-        float32 (M, d).
-    threads : int or None
-        None: all cores.
-
-    Returns
-    -------
-    numpy.ndarray
-        float32 (M, d).
+    `directions` are tokens of length 1, float32 (n, d).  `landmarks` and the result are
+    float32 (M, d).  Means are not normalized, so dense clusters attract more tokens.
+    This gives higher recall than Euclidean or cosine k-means.  Empty clusters keep
+    their landmark; ties go to the first.
     """
     if not len(directions):
         return landmarks

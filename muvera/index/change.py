@@ -346,8 +346,8 @@ class Change:
         self._begin()
         store = old.tokens.codes
         if old.tokens.table is not None and store is not None:
-            for rows, codes in store.batches(old.ids.live):  # nothing to encode again
-                self._append(old.ids.of(rows), codes, None, threads)
+            for rows, texts in store.batches(old.ids.live):  # nothing to encode again
+                self._append(old.ids.of(rows), texts, None, threads)
             self._finish(threads)
             return
         for rows, documents, codes in old.tokens.batches(old.ids.live):

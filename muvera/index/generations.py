@@ -164,13 +164,8 @@ def _check_names(folder: Path, manifest: dict[str, Any]) -> None:
 def verify(folder: Path, files: dict[str, Any], thorough: bool | None = None) -> None:
     """Raise IndexFolderError unless every file of a manifest exists and is unchanged.
 
-    Parameters
-    ----------
-    folder : Path
-    files : dict
-        The manifest's entries by name.
-    thorough : bool, optional
-        See :func:`muvera.utils.atomic_files.require_unchanged`.
+    `files` are the manifest's entries by name.  `thorough` is described at
+    :func:`muvera.utils.atomic_files.require_unchanged`.
     """
     for name, described in files.items():
         try:
@@ -313,6 +308,7 @@ def commit(
     Parameters
     ----------
     destination : Destination
+        The folder of the index.
     write : callable
         Writes the files of a :class:`Save` and returns the manifest's entries.
     expected : Generation, optional
@@ -384,14 +380,8 @@ def require_known(
 ) -> None:
     """Raise IndexFolderError if a folder contains another generation than it should.
 
-    Parameters
-    ----------
-    target : Path
-        The folder.
-    current : Generation
-        The generation in it.
-    expected, attempted
-        As for :func:`commit`.
+    `current` is the generation in it; :func:`commit` describes `expected` and
+    `attempted`.
     """
     if current == expected or current in attempted:
         return
@@ -505,14 +495,10 @@ def hold(folder: Path) -> filelock.AcquireReturnProxy[filelock.BaseFileLock]:
 class FolderLock:
     """The lock of a folder, held from the creation of this object on.
 
-    The system locks the file and not its name.  If the folder is moved away, the lock
-    goes with it, and the folder that gets its name belongs to others.  So call
-    :meth:`require_place` or :meth:`generation` before each write.
-
-    Parameters
-    ----------
-    folder : Path
-        A folder that no other process may hold.
+    No other process may hold the folder.  The system locks the file and not its name.
+    If the folder is moved away, the lock goes with it, and the folder that gets its
+    name belongs to others.  So call :meth:`require_place` or :meth:`generation` before
+    each write.
     """
 
     def __init__(self, folder: Path) -> None:

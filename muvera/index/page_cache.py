@@ -52,16 +52,8 @@ class PageCache:
     def read_ahead(self, files: Sequence[MappedTokens], rows: NDArray[np.int64]) -> int:
         """Prefetch the tokens of `rows` without waiting, unless most are in memory.
 
-        Parameters
-        ----------
-        files : sequence of MappedTokens
-        rows : ndarray (n,), int64
-            In any order.  Rows in no file are ignored.
-
-        Returns
-        -------
-        int
-            The number of requested ranges of bytes.
+        The rows can be in any order; rows in no file are ignored.  Return the number of
+        requested ranges of bytes.
         """
         if not files or not 0 < len(rows) <= _MAX_ASKED:
             return 0

@@ -62,19 +62,9 @@ def write_contents(
 ) -> IndexContents:
     """Write contents to a folder, see :meth:`muvera.MuveraIndex.save`.
 
-    Parameters
-    ----------
-    contents : IndexContents
-    destination : Destination
-    attempted : set of Generation
-        Generations that interrupted saves may have written there.
-    staging : Path, optional
-        A temporary folder, whose token files can be moved.
-
-    Returns
-    -------
-    IndexContents
-        The same contents, which read their tokens from the folder.
+    Return the same contents, which read their tokens from the folder.  `attempted` are
+    generations that interrupted saves may have written there.  The token files of
+    `staging`, a temporary folder, can be moved.
     """
     target = destination.path
     loses_texts = contents.write_texts is None and not destination.overwrite
@@ -200,16 +190,9 @@ def read_current(folder: Path, read: Callable[[dict[str, Any]], _Read]) -> _Read
 def read_generation(
     folder: Path, manifest: dict[str, Any], verify_files: bool | None = None
 ) -> IndexContents:
-    """Load the files of :func:`write_contents`; see :meth:`muvera.MuveraIndex.load`.
+    """Load the files of :func:`write_contents`, described by a manifest.
 
-    Parameters
-    ----------
-    folder : Path
-        The index's folder.
-    manifest : dict
-        See :func:`.generations.read_manifest`.
-    verify_files : bool, optional
-        See :meth:`muvera.MuveraIndex.load`.
+    `verify_files` is described at :meth:`muvera.MuveraIndex.load`.
     """
     try:
         verify(folder, manifest["files"], verify_files)

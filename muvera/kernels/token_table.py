@@ -174,7 +174,7 @@ def _sum_of_larger(builder, maxima):
     return _emit_sum(builder, _larger(builder, left, right))
 
 
-def _scoring(total: types.Type) -> Any:
+def _scoring(total: Any) -> Any:
     """Return the kernel of :func:`score_looked_up` for one type of sums."""
     sum_of_maxima = emitted(_sum_of_maxima, total)
     sum_of_larger = emitted(_sum_of_larger, total)

@@ -84,12 +84,7 @@ _Header = namedtuple(
 class SharedGraph:
     """A graph of hnswlib that copies of a search share.
 
-    Parameters
-    ----------
-    index : hnswlib.Index
-        The graph.
-    labels : int64 (n,)
-        Labels in it that are not marked as removed.
+    `labels`, int64 (n,), are the labels in it that are not marked as removed.
     """
 
     def __init__(self, index: hnswlib.Index, labels: Labels) -> None:
@@ -109,29 +104,16 @@ class SharedGraph:
         self.use(labels)
 
     def use(self, labels: Labels) -> None:
-        """Record that labels are in the graph and not marked as removed.
+        """Record that labels, int64 (n,), are in the graph and not marked as removed.
 
-        Parameters
-        ----------
-        labels : int64 (n,)
-            Labels that were not recorded yet.
+        They must not be recorded already.
         """
         self.unmarked = grown(self.unmarked, int(labels.max(initial=-1)) + 1, 0)
         self.unmarked[labels] = True
         self.num_unmarked += len(labels)
 
     def add(self, rows: Floats, labels: NDArray[np.uint64], threads: int) -> None:
-        """Add vectors to the graph.
-
-        Parameters
-        ----------
-        rows : float32 (n, columns)
-            Vectors as the graph stores them.
-        labels : uint64 (n,)
-            Their labels.
-        threads : int
-            Number of threads.
-        """
+        """Add vectors, float32 (n, columns) as the graph stores them."""
         with self.calls.shared():
             self.index.add_items(rows, labels, num_threads=threads)
 
@@ -156,17 +138,7 @@ class SavedGraph(NamedTuple):
 class HNSWSearch(VectorSearch):
     """Approximate search in a graph of hnswlib.
 
-    Parameters
-    ----------
-    dimension : int
-        Number of columns of the vectors.
-    settings : HNSWSettings, optional
-        How the graph is built and searched.
-
-    Raises
-    ------
-    ImportError
-        If hnswlib is not installed, or too old.
+    Raise ImportError if hnswlib is not installed, or too old.
     """
 
     kind = "hnsw"

@@ -48,7 +48,7 @@ class EncodedPage(NamedTuple):
     grid : tuple of int or None
         Rows and columns of the patches, whose vectors come in reading order.
     special : int, tuple of int or None
-        See :class:`muvera.pages.Page`.
+        Number of vectors without a place on the page; see :class:`muvera.pages.Page`.
     """
 
     vectors: NDArray[Any]
@@ -117,18 +117,8 @@ class PageEncoder(Protocol):  # numpydoc ignore=PR01
 class FastembedPageEncoder(PageEncoder):
     """ColPali or ColModernVBERT, run by fastembed on onnxruntime, without torch.
 
-    Parameters
-    ----------
-    model : str
-        Such as ``"Qdrant/colmodernvbert"``.  It is loaded, and downloaded if it is not
-        on this machine, at its first use.
-    name : str, optional
-        Default: ``"fastembed:model"``.
-
-    Raises
-    ------
-    ImportError
-        Without fastembed.
+    The model is loaded at its first use, and downloaded if it is not on this machine.
+    Default name: ``"fastembed:model"``.  Raise ImportError without fastembed.
     """
 
     def __init__(self, model: str, name: str | None = None) -> None:
@@ -158,15 +148,6 @@ class FastembedPageEncoder(PageEncoder):
         """Encode a page.
 
         The patches of ColModernVBERT come in tiles; they are put in reading order.
-
-        Parameters
-        ----------
-        picture : PIL.Image.Image
-            The page.
-
-        Returns
-        -------
-        EncodedPage
         """
         vectors = np.asarray(next(iter(self._model.embed_image([picture]))), np.float32)
         if len(vectors) == COLPALI_VECTORS:
@@ -178,31 +159,13 @@ class FastembedPageEncoder(PageEncoder):
         return EncodedPage(vectors[order], grid)
 
     def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode queries.
-
-        Parameters
-        ----------
-        texts : sequence of str
-            The queries.
-
-        Returns
-        -------
-        MultiVectors
-        """
+        """Encode queries."""
         return MultiVectors.from_arrays([next(iter(self._model.embed_text([text]))) for text in texts])
 
     def query_spans(self, text: str) -> list[tuple[int, int]] | None:
         """Return the characters of each vector of a query.
 
-        Parameters
-        ----------
-        text : str
-            The query.
-
-        Returns
-        -------
-        list of (start, stop), or None
-            None for a model without a tokenizer.
+        None for a model without a tokenizer.
         """
         model: Any = getattr(self._model, "model", None)
         if not hasattr(model, "tokenize"):
@@ -233,27 +196,17 @@ def _order_of_tiles(
     if len(ids) != count or len(patches) < tiles * _TILE * _TILE:
         return None
     down, right = max(rows, 1), max(columns, 1)
-    own = patches[: tiles * _TILE * _TILE].reshape(down, right, _TILE, _TILE)
-    order = own.transpose(0, 2, 1, 3).reshape(-1)
+    by_tile = patches[: tiles * _TILE * _TILE].reshape(down, right, _TILE, _TILE)
+    order = by_tile.transpose(0, 2, 1, 3).reshape(-1)
     return np.append(order, np.setdiff1d(np.arange(count), order)), (down * _TILE, right * _TILE)
 
 
 class ColPaliEngineEncoder(PageEncoder):
     """ColPali, ColQwen2 or a successor, run by colpali-engine and torch.
 
-    Parameters
-    ----------
-    checkpoint : str
-        Such as ``"vidore/colqwen2-v1.0"``; its name chooses the model's class.
-    device : str, optional
-        Such as ``"cuda"``.  Default: a GPU if torch finds one.
-
-    Raises
-    ------
-    ImportError
-        Without colpali-engine.
-    ValueError
-        If colpali-engine has no class for the checkpoint's name.
+    The name of the checkpoint, such as ``"vidore/colqwen2-v1.0"``, chooses the model's
+    class; raise ValueError if colpali-engine has none.  Default device: a GPU if torch
+    finds one.  Raise ImportError without colpali-engine.
     """
 
     def __init__(self, checkpoint: str, device: str | None = None) -> None:
@@ -279,18 +232,7 @@ class ColPaliEngineEncoder(PageEncoder):
         self._processor = getattr(models, f"{name}Processor").from_pretrained(checkpoint)
 
     def encode_page(self, picture: Image) -> EncodedPage:
-        """Encode a page.
-
-        Parameters
-        ----------
-        picture : PIL.Image.Image
-            The page.
-
-        Returns
-        -------
-        EncodedPage
-            Without a grid if the processor does not tell one.
-        """
+        """Encode a page, without a grid if the processor does not report it."""
         batch = self._processor.process_images([picture])
         vectors = self._vectors(batch)
         grid = _grid_of(batch)
@@ -304,17 +246,7 @@ class ColPaliEngineEncoder(PageEncoder):
         return EncodedPage(vectors, grid, (int(patches[0]), len(vectors) - int(patches[-1]) - 1))
 
     def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode queries.
-
-        Parameters
-        ----------
-        texts : sequence of str
-            The queries.
-
-        Returns
-        -------
-        MultiVectors
-        """
+        """Encode queries."""
         return MultiVectors.from_arrays(
             [self._vectors(self._processor.process_queries([text])) for text in texts]
         )
@@ -326,7 +258,7 @@ class ColPaliEngineEncoder(PageEncoder):
 
 
 def _grid_of(batch: Any) -> tuple[int, int] | None:
-    """Return the grid that a Qwen processor tells; it merges patches by 2 x 2."""
+    """Return the grid that a Qwen processor reports; it merges patches by 2 x 2."""
     if "image_grid_thw" not in batch:
         return None
     _, rows, columns = (int(number) for number in batch["image_grid_thw"][0])
@@ -368,15 +300,6 @@ class HTTPPageEncoder(PageEncoder):
 
         Raise ConnectionError without an answer, or ValueError for an answer without
         vectors.
-
-        Parameters
-        ----------
-        picture : PIL.Image.Image
-            The page.
-
-        Returns
-        -------
-        EncodedPage
         """
         file = BytesIO()
         picture.save(file, "PNG")
@@ -392,17 +315,7 @@ class HTTPPageEncoder(PageEncoder):
         )  # fmt: skip
 
     def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode queries.
-
-        Parameters
-        ----------
-        texts : sequence of str
-            The queries.
-
-        Returns
-        -------
-        MultiVectors
-        """
+        """Encode queries."""
         return self._server.encode_queries(texts)
 
 
@@ -440,26 +353,16 @@ def load_page_encoder(name: str) -> PageEncoder:
 
 
 def as_page_encoder(encoder: object) -> PageEncoder:
-    """Return the page encoder of a name, or `encoder` itself.
+    """Return `encoder` itself, or load the page encoder of this name.
 
-    Parameters
-    ----------
-    encoder : PageEncoder or str
-        A name is loaded by :func:`load_page_encoder`.
-
-    Raises
-    ------
-    TypeError
-        For an object without the methods of a page encoder.
-    ValueError, ImportError
-        As for :func:`load_page_encoder`.
+    Raise TypeError for an object without the methods of a page encoder.
     """
     if isinstance(encoder, str):
         return load_page_encoder(encoder)
     if not isinstance(encoder, PageEncoder):
         raise TypeError(
             "encoder must have name, encode_page, encode_queries and query_spans, got "
-            f"{type(encoder).__name__}. Use the name of one: {_NAMES}."
+            f"{type(encoder).__name__}. Or give a name: {_NAMES}."
         )
     return encoder
 
@@ -467,22 +370,11 @@ def as_page_encoder(encoder: object) -> PageEncoder:
 def required_page_encoder(
     name: str, encoder: PageEncoder | str | None, folder: Path | str
 ) -> PageEncoder | None:
-    """Return the encoder of an index, or None if queries of words are not possible.
+    """Return the encoder of an index, or None if text queries are not possible.
 
-    Parameters
-    ----------
-    name : str
-        The encoder that made the vectors; "" if they were made elsewhere.
-    encoder : PageEncoder, str or None
-        The encoder that the caller gave.  None: load `name`, if it is built in and its
-        library is installed.
-    folder : Path or str
-        The index, for messages.
-
-    Raises
-    ------
-    ValueError
-        For another encoder than `name`.
+    `name` is the encoder that made the vectors; "" if they were made elsewhere.  If the
+    caller gave no encoder, load `name` if it is built in and its library is installed.
+    `folder` is named in messages.  Raise ValueError for another encoder than `name`.
     """
     if encoder is None:
         try:

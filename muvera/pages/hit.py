@@ -129,7 +129,7 @@ class PageHit:
         if word is not None:
             if not words:
                 raise IndexError(
-                    f"word={word} needs a query of words whose vectors are known, but this hit has none. "
+                    f"word={word} needs a text query whose words have vectors, but this hit has none. "
                     "Omit word."
                 )
             if not 0 <= word < len(words):
@@ -289,7 +289,7 @@ def _strongest(
 
 
 def _snapped(box: Line, lines: Sequence[Line]) -> Line:
-    """Return a box whose upper and lower edges are those of the text lines in it."""
+    """Return a box with the upper and the lower edge of the text lines in it."""
     x0, y0, x1, y1 = box
     inside = [line for line in lines if line[0] < x1 and line[2] > x0 and y0 <= (line[1] + line[3]) / 2 <= y1]
     if not inside:

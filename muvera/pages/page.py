@@ -44,9 +44,9 @@ class Page:
         Rows and columns of the patches.  Their vectors follow each other in reading
         order.  Without it, there are no heat maps.
     special : int or tuple of int, optional
-        Number of vectors after the patches that belong to no place, such as those of a
-        prompt; or the numbers before and after.  They are not pooled.  Default: all
-        vectors after the grid; none without a grid.
+        Number of vectors after the patches that belong to no place, such as the vectors
+        of a prompt; or the numbers before and after.  They are not pooled.  Default:
+        all vectors after the grid; none without a grid.
     text : str
         The words of the page, for the ranking by words.
     lines : sequence of tuple of float
@@ -62,7 +62,7 @@ class Page:
     Raises
     ------
     TypeError, ValueError
-        If the vectors are no token vectors, or `grid` and `special` do not fit them.
+        If the vectors are not token vectors, or `grid` and `special` do not fit them.
     """
 
     vectors: Any
@@ -138,8 +138,8 @@ class Page:
         float32 (n, dimension)
         """
         patches = len(self.vectors) - _count(self.special)
-        own = MultiVectors.from_arrays([self.vectors[:patches]])
-        return np.concatenate([pool_tokens(own, factor, _RULE)[0], self.vectors[patches:]])
+        placed = MultiVectors.from_arrays([self.vectors[:patches]])
+        return np.concatenate([pool_tokens(placed, factor, _RULE)[0], self.vectors[patches:]])
 
     def stored_metadata(self, patches_id: int) -> dict[str, Any]:
         """Return the metadata of the database, with the facts of :class:`PageFacts`.
@@ -185,7 +185,7 @@ class PageFacts(NamedTuple):
             _require_facts("the page", size or None, lines)
             document = metadata[DOCUMENT]
             if not isinstance(document, str):
-                raise TypeError("the name of its document is no string")
+                raise TypeError("the name of its document is not a string")
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"has damaged facts ({error})") from error
         return cls(
@@ -196,7 +196,7 @@ class PageFacts(NamedTuple):
 
 
 def _require_facts(name: str, size: Any, lines: Any) -> None:
-    """Raise ValueError if `size` is no pair, or a line has not four finite edges."""
+    """Raise ValueError if `size` is not a pair, or a line lacks four finite edges."""
     if size is not None and not (_are_finite(size, 2) and min(size) > 0):
         raise ValueError(f"The size of {name} must be (width, height) in points, got {size!r:.80}.")
     for line in lines:
@@ -218,18 +218,10 @@ def own_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def of_each(name: str, values: Any, count: int, default: Any = None) -> list[Any]:
-    """Return one value for each page.
+    """Return one value for each page; `default` if no values are given.
 
-    Parameters
-    ----------
-    name : str
-        Name of the argument in messages.
-    values : sequence, int or None
-        A number, or one pair of rows and columns, is that of all pages.
-    count : int
-        Number of pages.
-    default : object
-        The value of each page without `values`.
+    A number, or one pair of rows and columns, counts for all pages.  `name` is the
+    argument's name in messages.
     """
     if values is None:
         return [default] * count

@@ -50,7 +50,8 @@ _EXACT_TOKENS = 3_500_000
 # Pages beside 2 k that the unpooled patches rank.
 _MORE = 10
 
-# Weight of shared words if a query has words: that of texts, not measured on pages.
+# Weight of shared words if a query has words: the weight for texts, not measured on
+# pages.
 _WORDS = ScoreWeights().words
 
 
@@ -59,7 +60,7 @@ class PageIndex:
 
     Means of similar patches rank the pages.  Codes of all patches, on disk once the
     index is saved, rank the best pages again and make heat maps.  Vectors without a
-    place on the page, such as those of a prompt, are not pooled.  If pages have text,
+    place on the page, such as vectors of a prompt, are not pooled.  If pages have text,
     words that they share with the query can count, too.
 
     Several threads may search while another thread changes or saves the index.
@@ -69,8 +70,8 @@ class PageIndex:
     dimension : int
         Columns of a vector.
     encoder : PageEncoder or str, optional
-        The model that encodes pages and queries, or its name.  Needed for queries of
-        words; not for queries of vectors.
+        The model that encodes pages and queries, or its name.  Needed for text
+        queries; not for vector queries.
     factor : float
         Patches that one mean replaces.  Divides the memory and the time of the ranking;
         the best pages are ranked again by all patches.
@@ -189,7 +190,9 @@ class PageIndex:
         }
         places = of_each("pages", pages, count)
         made = [
-            Page(tokens, str(place[0]), int(place[1]), **{name: own[i] for name, own in columns.items()})
+            Page(
+                tokens, str(place[0]), int(place[1]), **{name: values[i] for name, values in columns.items()}
+            )
             for i, (tokens, place) in enumerate(zip(given, places, strict=True))
         ]
         index = cls(given.dimension, **options)
@@ -234,8 +237,8 @@ class PageIndex:
         pages = [(str(files.get(document, document)), int(page)) for document, page in numbers]
         if grids is None and "colpali" in str(config.get("model_name", "")).lower():
             grids = COLPALI_GRID
-        own = [metadata.get(document) or {} for document, _ in numbers]
-        return cls.from_arrays(vectors, grids=grids, pages=pages, ids=ids, metadata=own, **options)
+        of_pages = [metadata.get(document) or {} for document, _ in numbers]
+        return cls.from_arrays(vectors, grids=grids, pages=pages, ids=ids, metadata=of_pages, **options)
 
     @classmethod
     def from_parquet(
@@ -347,7 +350,7 @@ class PageIndex:
         k : int
             Maximum number of hits for each query.
         text : str or sequence of str, optional
-            The words of each query of vectors, for pages that share them.
+            The words of each vector query, for pages that share them.
         where : mapping, optional
             A condition on the metadata, and on ``document`` and ``number``.
         candidates : int, optional
@@ -384,8 +387,8 @@ class PageIndex:
             weight = (_WORDS if words is None else words) if line else 0.0
             rank = partial(self._rank, vectors, line, count, where, proposed, weight, threads)
             parts, documents, patches = self._pages.on_one_state(rank)
-            best = [(documents[id], own) for id, own in list(parts.items())[:k]]
-            found.append([self._hit(page, own, patches, vectors, spans) for page, own in best])
+            best = [(documents[id], scores) for id, scores in list(parts.items())[:k]]
+            found.append([self._hit(page, scores, patches, vectors, spans) for page, scores in best])
         return found[0] if asked.single else found
 
     def _rank(

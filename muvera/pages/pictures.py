@@ -66,14 +66,8 @@ def locate(document: str, root: Path | None) -> Path:
 def count_pages(path: Path) -> int:
     """Return the number of pages of a PDF or of pictures in a file.
 
-    Parameters
-    ----------
-    path : Path
-
-    Raises
-    ------
-    ValueError, OSError
-        For a file that cannot be read, in a sentence that names it.
+    Raise ValueError or OSError, with a sentence that names the file, if it cannot be
+    read.
     """
     if path.suffix.lower() == ".pdf":
         with _opened_pdf(path) as pdf:
@@ -83,19 +77,9 @@ def count_pages(path: Path) -> int:
 
 
 def read_page(path: Path, number: int) -> PageContent:
-    """Return the picture, the words and the text lines of a page.
+    """Return the picture, the words and the text lines of a page; `number` begins at 1.
 
-    Parameters
-    ----------
-    path : Path
-        A PDF or a file of pictures.
-    number : int
-        The page, from 1 on.
-
-    Raises
-    ------
-    ValueError, OSError
-        As for :func:`count_pages`.
+    `path` is a PDF or a file of pictures.  It raises the errors of :func:`count_pages`.
     """
     if path.suffix.lower() != ".pdf":
         return PageContent(read_picture(str(path), number, None, ENCODED_PIXELS))
@@ -109,23 +93,11 @@ def read_page(path: Path, number: int) -> PageContent:
 
 
 def read_picture(document: str, number: int, root: Path | None, width: int) -> Image:
-    """Return the picture of a page.
+    """Return the picture of a page; `number` begins at 1.
 
-    Parameters
-    ----------
-    document : str
-        The path of a PDF or of a file of pictures.
-    number : int
-        The page, from 1 on.
-    root : Path or None
-        Folder of relative paths.
-    width : int
-        Width in pixels; a picture file is only made smaller.
-
-    Raises
-    ------
-    ValueError, OSError
-        As for :func:`count_pages`.
+    `document` is the path of a PDF or of a file of pictures, and `root` the folder of
+    relative paths.  `width` is in pixels; a picture file is only made smaller.  It
+    raises the errors of :func:`count_pages`.
     """
     path = locate(document, root)
     if path.suffix.lower() == ".pdf":
@@ -153,13 +125,8 @@ def read_picture(document: str, number: int, root: Path | None, width: int) -> I
 def draw_map(picture: Image, heat: NDArray[np.float32], boxes: Sequence[Line] = ()) -> Image:
     """Return a picture with a map and boxes on it.
 
-    Parameters
-    ----------
-    picture : PIL.Image.Image
-    heat : float32 (rows, columns)
-        Is shown from its mean, which is transparent, to its maximum.
-    boxes : sequence of tuple of float
-        Edges in parts of the picture.
+    `heat`, float32 (rows, columns), is shown from its mean, which is transparent, to
+    its maximum.  `boxes` are edges in fractions of the picture's width and height.
     """
     image = import_extra("PIL.Image", "pages", "A picture")
     draw = import_extra("PIL.ImageDraw", "pages", "A picture")

@@ -37,24 +37,17 @@ class PageQueries(NamedTuple):
     def of(
         cls, queries: Any, text: Any, dimension: int, encoder: PageEncoder | None, made_by: str = ""
     ) -> PageQueries:
-        """Check queries, and encode words.
+        """Check queries, and encode text queries.
 
-        Parameters
-        ----------
-        queries, text
-            As for :meth:`muvera.PageIndex.search`.
-        dimension : int
-            Columns of the vectors.
-        encoder : PageEncoder or None
-            Encodes words.
-        made_by : str
-            Name of the encoder that made the index's vectors, for messages.
+        `queries` and `text` are the arguments of :meth:`muvera.PageIndex.search`.
+        `dimension` is the number of columns of the vectors.  `made_by` is the name of
+        the encoder that made the index's vectors, for messages.
         """
         listed = isinstance(queries, (list, tuple)) and len(queries) > 0
         spans: Sequence[Spans | None]
         if isinstance(queries, str) or (listed and all(isinstance(query, str) for query in queries)):
             if text is not None:
-                raise ValueError("text is for queries of vectors, but the queries are words. Omit text.")
+                raise ValueError("text= is only for queries given as vectors. Omit it.")
             single = isinstance(queries, str)
             lines = [queries] if single else list(queries)
             model = required(encoder, made_by)
@@ -73,8 +66,8 @@ class PageQueries(NamedTuple):
         return cls(
             single,
             [
-                PageQuery(np.asarray(vectors, np.float32), line, _words(line, own, len(vectors)))
-                for vectors, line, own in zip(checked, lines, spans, strict=True)
+                PageQuery(np.asarray(vectors, np.float32), line, _words(line, span, len(vectors)))
+                for vectors, line, span in zip(checked, lines, spans, strict=True)
             ],
         )
 
@@ -82,11 +75,7 @@ class PageQueries(NamedTuple):
 def required(encoder: PageEncoder | None, made_by: str) -> PageEncoder:
     """Return the encoder; raise ValueError if there is none.
 
-    Parameters
-    ----------
-    encoder : PageEncoder or None
-    made_by : str
-        Name of the encoder that made the index's vectors; "" if it is not known.
+    `made_by` is the name of the encoder that made the index's vectors; "" if unknown.
     """
     if encoder is None:
         if made_by in BUILT_IN:
@@ -115,7 +104,9 @@ def _words(text: str, spans: Spans | None, count: int) -> Words:
     for word in text.split():
         start = text.index(word, stop)
         stop = start + len(word)
-        own = [i for i, (first, last) in enumerate(spans) if first < last and first < stop and last > start]
-        if own:
-            found.append((word, own))
+        tokens = [
+            i for i, (first, last) in enumerate(spans) if first < last and first < stop and last > start
+        ]
+        if tokens:
+            found.append((word, tokens))
     return found

@@ -1,7 +1,7 @@
 """Exact Chamfer similarity (MaxSim) of texts and of spans.
 
 Chamfer(Q, P) = sum over q of max over p of <q, p>.  Inner products add along the
-dimension with fused multiply-adds, and scores add over query tokens in their order.  So
+dimension with fused multiply-adds, and scores add over query tokens in order.  So
 a score has the same bits in any batch, with any other documents and any number of
 threads.
 
@@ -42,8 +42,8 @@ _QUERY_TOKENS = 512
 # Number of document tokens per task.
 _TASK_TOKENS = 8192
 
-# Largest number of scores in memory in top_k: those of all documents with a block of
-# queries.
+# Largest number of scores in memory in top_k: the scores of all documents with a block
+# of queries.
 _HELD_SCORES = 1 << 24
 
 # Maximum rounding error of the cosine of a token with itself.
@@ -83,7 +83,8 @@ class SpanScore:
     start, stop : int
         Its tokens within the document.
     score : float
-        Score of the span plus alpha times that of the document; spans are ranked by it.
+        Score of the span plus alpha times the score of the document; spans are ranked
+        by it.
     span_score, document_score : float
         Chamfer similarities of the query with the span and with the whole document.
     """
@@ -413,8 +414,8 @@ def rank_spans(
     Raises
     ------
     TypeError, ValueError
-        If the number of span collections differs from that of documents, or a span
-        exceeds its document.
+        If the numbers of span collections and of documents differ, or a span exceeds
+        its document.
     """
     texts = as_multivectors(documents, "documents")
     queries = checked_text(query, "query")
@@ -433,7 +434,7 @@ def rank_spans(
     queries.require_dimension(texts.dimension, "query", "documents")
     texts.require_finite("documents")
     lengths = texts.lengths.tolist()
-    arrays = [_checked_spans(own, f"spans[{i}]", lengths[i]) for i, own in enumerate(spans)]
+    arrays = [_checked_spans(ranges, f"spans[{i}]", lengths[i]) for i, ranges in enumerate(spans)]
     bounds = np.concatenate(arrays)
     owners = np.repeat(np.arange(len(arrays)), list(map(len, arrays)))
     scores = _span_scores(queries, texts, bounds + texts.offsets[owners][:, np.newaxis]).astype(np.float64)
@@ -457,20 +458,12 @@ def rank_spans(
 def spans_from_characters(
     ranges: Sequence[tuple[int, int]], token_spans: Sequence[tuple[int, int]]
 ) -> NDArray[np.int64]:
-    """Return the tokens that begin within ranges of characters.
+    """Return the tokens that begin within ranges of characters, int64 (m, 2).
 
-    Parameters
-    ----------
-    ranges : sequence of (int, int)
-        First character of each range, and the first one after it.
-    token_spans : sequence of (int, int)
-        The characters of each token, see :class:`TextEncoder`.  Tokens without
-        characters, such as [CLS], belong to no range.
-
-    Returns
-    -------
-    int64 (m, 2)
-        First token of each range, and the first one after it; (0, 0) if there are none.
+    A range is its first character and the first one after it, and so is a token in
+    `token_spans`, see :class:`TextEncoder`.  A row of the result is the first token of
+    a range and the first one after it; (0, 0) if the range has no tokens.  Tokens
+    without characters, such as [CLS], belong to no range.
     """
     spans = []
     for start, stop in ranges:

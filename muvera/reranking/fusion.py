@@ -38,9 +38,10 @@ def fuse(
     weights : mapping of str to float, optional
         At least 0, by source.  Default: all 1.
     method : {"sum", "minmax", "zscore", "rrf"}
-        "sum" adds scores unchanged, if they were trained to be added, as those of
-        BGE-M3; "minmax" and "zscore" scale each ranking first, so that few judgements
-        are enough to weight them (Bruch et al., TOIS 2023); "rrf" uses ranks only.
+        "sum" adds scores unchanged, if they were trained to be added, as the scores
+        of BGE-M3; "minmax" and "zscore" scale each ranking first, so that few
+        judgements are enough to weight them (Bruch et al., TOIS 2023); "rrf" uses ranks
+        only.
     k : int, optional
         Largest number of documents to return.
 
@@ -59,9 +60,9 @@ def fuse(
     Examples
     --------
     >>> import numpy as np
-    >>> one = Ranking(np.array(["a", "b"]), np.float32([9, 1]))
-    >>> two = Ranking(np.array(["b", "c"]), np.float32([0.3, 0.2]))
-    >>> fuse({"bm25": one, "maxsim": two}, method="rrf").ids.tolist()
+    >>> words = Ranking(np.array(["a", "b"]), np.float32([9, 1]))
+    >>> vectors = Ranking(np.array(["b", "c"]), np.float32([0.3, 0.2]))
+    >>> fuse({"bm25": words, "maxsim": vectors}, method="rrf").ids.tolist()
     ['b', 'a', 'c']
     """
     require_rankings(rankings)

@@ -91,7 +91,7 @@ def score_runs(
     operations: float = 0,
     threads: int | None = 1,
 ) -> NDArray[np.float32]:
-    """Score all candidates, run by run.
+    """Score all candidates, run by run; return float32 (c,).
 
     With several threads, candidates are divided among n <= 8 tasks.  Task i scores
     every n-th one from i on, so each task begins with promising candidates.
@@ -107,19 +107,15 @@ def score_runs(
         Number of multiply-adds per token, or 0 to use one thread.
     threads : int or None
         None: all usable cores.
-
-    Returns
-    -------
-    float32 (c,)
     """
     scores = np.empty(sum(len(positions) for _, positions in runs), np.float32)
 
     def score_every(step: int, start: int) -> None:
         first = 0
         for texts, positions in runs:
-            own = np.ascontiguousarray(positions[start::step])
-            out = np.empty(len(own), np.float32)
-            score(texts, own, first, out)
+            part = np.ascontiguousarray(positions[start::step])
+            out = np.empty(len(part), np.float32)
+            score(texts, part, first, out)
             scores[first + start : first + len(positions) : step] = out
             first += len(positions)
 
@@ -142,23 +138,11 @@ def score_candidates(
     options: RerankOptions,
     threads: int | None = None,
 ) -> NDArray[np.float32]:
-    """Score one query's candidates.
+    """Score one query's candidates by Chamfer similarity; return float32 (c,).
 
-    Parameters
-    ----------
-    query : float32 (m, dimension)
-        Tokens of the query, at least one.
-    runs : sequence of DocumentRun
-        Candidates, the most promising ones first.
-    options : RerankOptions
-        How many to find, and when to stop.
-    threads : int, optional
-        Default: all usable cores.  The k best do not depend on it.
-
-    Returns
-    -------
-    float32 (c,)
-        Chamfer similarities, -inf for pruned candidates.
+    `query`, float32 (m, dimension), has at least one token.  `runs` have the most
+    promising candidates first.  Pruned candidates get -inf.  The k best do not depend
+    on the number of threads.
     """
     packed = _bounded(query, options.early_exit)
     bounded = len(packed.cosines) > 0 and options.k < sum(len(positions) for _, positions in runs)
@@ -190,26 +174,11 @@ def estimate_candidates(
     options: RerankOptions,
     threads: int | None = None,
 ) -> NDArray[np.float32]:
-    """Score one query's candidates by tokens rounded to bytes.
+    """Score one query's candidates by tokens rounded to bytes; return float32 (c,).
 
-    This takes about a third of the time of :func:`score_candidates`.
-
-    Parameters
-    ----------
-    query : float32 (m, dimension)
-        Tokens of the query, at least one.
-    runs : sequence of DocumentRun
-        Candidates, the most promising ones first if `options` say when to stop.
-    options : RerankOptions
-        How many to find, and when to stop.
-    threads : int, optional
-        Default: all usable cores.
-
-    Returns
-    -------
-    float32 (c,)
-        Estimates of the Chamfer similarities; -inf for candidates after the stop and
-        candidates without tokens.
+    This takes about a third of the time of :func:`score_candidates`, which describes
+    the arguments; only a stop in `options` needs the most promising candidates first.
+    Candidates after the stop and candidates without tokens get -inf.
     """
     rounded = plain_query(query)
     heap = np.full(options.k, -np.inf, np.float32)
@@ -232,24 +201,10 @@ def rank_candidates(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Find one query's best candidates.
 
-    Parameters
-    ----------
-    query : float (m, dimension)
-        Tokens of the query, at least one.
-    positions : int64 (c,)
-        Distinct candidates, the most promising ones first.
-    runs : sequence of DocumentRun
-        Their texts, split by segment.
-    options : RerankOptions
-        How many to find, and when to stop.
-    threads : int, optional
-        Default: all usable cores.
-
-    Returns
-    -------
-    tuple of int64 (k,) and float32 (k,)
-        The best candidates that have tokens, best first, and their Chamfer
-        similarities.  Ties go to the lower position.
+    `query`, float (m, dimension), has at least one token.  `positions`, int64 (c,), are
+    distinct candidates, the most promising ones first, and `runs` are their texts,
+    split by segment.  Return the best candidates that have tokens, int64 (k,), best
+    first, and their Chamfer similarities, float32 (k,).  Ties go to the lower position.
     """
     scores = score_candidates(np.asarray(query, np.float32), runs, options, threads)
     return ranked(positions, scores, options.k)
@@ -268,32 +223,17 @@ def rank_short(
     Each document is read once for all queries.  Queries of one panel gain nothing from
     bounds.
 
-    Parameters
-    ----------
-    queries : MultiVectors
-        Queries, some of which are ranked.
-    numbers : int64 (n,)
-        Positions of these queries, each of 1 to LANES tokens.
-    positions : sequence of int64 (c_i,)
-        Distinct candidates of each query.
-    runs_of : callable
-        Returns the texts at some positions, split by segment.
-    k : int
-        Number of candidates to find.
-    threads : int, optional
-        Default: all usable cores.
-
-    Returns
-    -------
-    list of (int64 (k,), float32 (k,))
-        As :func:`rank_candidates` for each query.
+    `numbers`, int64 (n,), are the positions in `queries` of the ranked ones, which have
+    1 to LANES tokens each.  `positions` are int64 (c_i,), the distinct candidates of
+    each.  `runs_of` returns the texts at some positions, split by segment.  The
+    results are as in :func:`rank_candidates`.
     """
     columns = np.zeros((len(numbers), queries.dimension, LANES), np.float32)
     packed = columns.reshape(-1)
     counts = queries.lengths[numbers]
     for panel, number, count in zip(columns, numbers.tolist(), counts.tolist(), strict=True):
         panel[:, :count] = queries[number].T
-    ends = np.cumsum([len(own) for own in positions])
+    ends = np.cumsum([len(proposed) for proposed in positions])
     rows = np.concatenate(positions)
     order = rows.argsort()
     owners = np.searchsorted(ends, order, side="right")
@@ -304,34 +244,23 @@ def rank_short(
         def score(
             documents: MultiVectors, at: NDArray[np.int64], first: int, out: NDArray[np.float32]
         ) -> None:
-            own = owners[start + first : start + first + len(at)]
-            score_pairs(*as_kernel_arrays(documents), documents.offsets, at, packed, own, counts, out)
+            asked = owners[start + first : start + first + len(at)]
+            score_pairs(*as_kernel_arrays(documents), documents.offsets, at, packed, asked, counts, out)
 
         scores[order[start:stop]] = score_runs(score, runs_of(ordered[start:stop]))
 
     run_in_ranges(work, split_for_threads(len(order), _FEW_PAIRS, _PAIRS, threads), threads)
     parts = np.split(scores, ends[:-1])
-    return [ranked(own, part, k) for own, part in zip(positions, parts, strict=True)]
+    return [ranked(proposed, part, k) for proposed, part in zip(positions, parts, strict=True)]
 
 
 def ranked(
     positions: NDArray[np.int64], scores: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the best positions and their scores.
+    """Return the k best positions, int64, and their scores, float32, best first.
 
-    Parameters
-    ----------
-    positions : int64 (c,)
-        Distinct positions.
-    scores : float32 (c,)
-        Score of each position; -inf is never returned.
-    k : int
-        Largest number of positions.
-
-    Returns
-    -------
-    tuple of int64 (k,) and float32 (k,)
-        Best first; ties go to the lower position.
+    `positions` are distinct.  A score of -inf is never returned.  Ties go to the lower
+    position.
     """
     best = np.empty(min(k, len(scores)), np.int64)
     best = best[: select_best(scores, positions, best)]

@@ -140,7 +140,7 @@ class COILVectors:
     Raises
     ------
     TypeError, ValueError
-        If `documents` are no token vectors, or `terms` are not one int per token.
+        If `documents` are not token vectors, or `terms` are not one int per token.
 
     Examples
     --------
@@ -195,10 +195,10 @@ class COILVectors:
             scores: NDArray[np.float32] = np.zeros(len(self), np.float32)
             found = np.zeros(len(self), bool)
             for term, token in zip(flat[start:stop], texts.tokens[start:stop], strict=True):
-                own = self._list_of(int(term))
-                if own.start < own.stop:
-                    products = np.einsum("ij,j->i", self._tokens[own], np.asarray(token, np.float32))
-                    owners = self._owners[own]
+                rows = self._list_of(int(term))
+                if rows.start < rows.stop:
+                    products = np.einsum("ij,j->i", self._tokens[rows], np.asarray(token, np.float32))
+                    owners = self._owners[rows]
                     firsts = np.flatnonzero(np.diff(owners, prepend=-1))
                     scores[owners[firsts]] += np.maximum.reduceat(products, firsts)
                     found[owners] = True
@@ -216,11 +216,11 @@ class COILVectors:
 
 def _flat_terms(terms: Sequence[ArrayLike], texts: MultiVectors, name: str) -> NDArray[np.int64]:
     """Return the terms of all tokens, int64 (tokens,)."""
-    arrays = [np.asarray(own) for own in terms]
-    if [len(own) for own in arrays] != texts.lengths.tolist():
+    arrays = [np.asarray(text) for text in terms]
+    if [len(array) for array in arrays] != texts.lengths.tolist():
         raise ValueError(f"{name} must have one int for each token of each text. Give the tokens' terms.")
-    filled = [own for own in arrays if len(own)]
-    if not all(own.dtype.kind in "iu" for own in filled):
+    filled = [array for array in arrays if len(array)]
+    if not all(array.dtype.kind in "iu" for array in filled):
         raise TypeError(f"{name} must be integers, such as vocabulary ids. Convert them.")
     return np.concatenate([np.empty(0, np.int64), *filled]).astype(np.int64)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +71,7 @@ class TableCodec(TokenCodec):
         )
 
     @classmethod
-    def of_arrays(cls, arrays: dict[str, NDArray[np.generic]]) -> TableCodec:
+    def of_arrays(cls, arrays: dict[str, NDArray[Any]]) -> TableCodec:
         """Return the codec of the arrays "checksum" and "shape", without its table."""
         return cls(arrays["checksum"], arrays["shape"])
 
@@ -206,7 +206,8 @@ class TableCodec(TokenCodec):
         """
         numbers = self.numbers(codes)
         self.require_rows(numbers)
-        return self.table[numbers]
+        rows: NDArray[np.float32] = self.table[numbers]
+        return rows
 
     def encode(self, tokens: TokenArray, threads: int | None = None) -> NDArray[np.uint8]:
         """Return the codes of tokens, which must be rows of the table.

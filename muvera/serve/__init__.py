@@ -128,30 +128,17 @@ def serve(
 ) -> None:
     """Serve an index until SIGINT, SIGTERM or SIGHUP, and then answer running requests.
 
-    Parameters
-    ----------
-    index : TextIndex, MuveraIndex or PageIndex
-        The caller closes it afterwards.
-    settings : ServerSettings
-        Limits and rights.
-    host : str
-        Address to listen on.
-    port : int
-        Port to listen on.
-    allowed_hosts : sequence of str, optional
-        Host names that requests may use besides the names of this machine; "*" allows
-        any.  Default: `host`.
-    name : str, optional
-        The index's name, for the title and the heading of the page.
-    announce : callable
-        Called once the server has the port.
+    The caller closes the index afterwards.  Requests may use the names of this machine
+    and `allowed_hosts` as host names; "*" allows any, and the default is `host`.
+    `name` is for the title and the heading of the page.  `announce` is called once the
+    server has the port.
 
     Raises
     ------
     ImportError
         If uvicorn or FastAPI is missing.
     OSError
-        If `host` is no address of this machine, or `port` is in use.
+        If `host` is not an address of this machine, or `port` is in use.
     """
     uvicorn = import_extra("uvicorn", "serve", "The server")
     import_extra("fastapi", "serve", "The server")

@@ -471,16 +471,9 @@ def make_app(
 def base_app(server: Worker, hosts: list[str] | None, files: list[Path], description: str) -> FastAPI:
     """Return an application with limits, errors, security headers, metrics and a page.
 
-    Parameters
-    ----------
-    server : Worker
-        Has the limits and answers ``/health`` and ``/metrics``.
-    hosts : list of str, optional
-        As for :func:`make_app`.
-    files : list of Path
-        Files of the page; ``index.html`` is at ``/``.
-    description : str
-        For the OpenAPI document.
+    `server` has the limits and answers ``/health`` and ``/metrics``.  `hosts` are
+    described at :func:`make_app`.  `files` are files of the page; ``index.html`` is at
+    ``/``.  `description` goes into the OpenAPI document.
     """
     app = FastAPI(
         title="muvera", version=__version__, docs_url=None, redoc_url=None,

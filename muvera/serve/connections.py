@@ -33,21 +33,11 @@ _MIN_RATE = 16 << 10
 
 
 def protocol(settings: ServerSettings) -> Any:
-    """Return uvicorn's protocol with limits that it lacks.
+    """Return uvicorn's protocol class, with limits that it lacks.
 
     It closes connections with slow headers or slow readers, connections that wait for
     their clients if there are too many, and the slowest readers if too many bytes are
     unsent.
-
-    Parameters
-    ----------
-    settings : ServerSettings
-        The number of connections, and the time without a complete request.
-
-    Returns
-    -------
-    type
-        To be given to ``uvicorn.Config`` as `http`.
     """
     from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
@@ -63,7 +53,8 @@ class _Connections:
         self.open: dict[Any, None] = {}  # the connection that was used last comes last
 
     def cut_off(self, connection: Any) -> None:
-        # At once: its `connection_lost` follows only after other connections were made.
+        # Remove it now: `connection_lost` is called only later, after other connections
+        # were made.
         self.open.pop(connection, None)
         connection.transport.abort()
         connection.rest.clear()
@@ -195,15 +186,9 @@ class _CountingTransport:
 async def send_in_parts(body: list[bytes], scope: Scope, send: Send) -> None:
     """Send the parts of a body, each once the client has read enough of the others.
 
-    Parameters
-    ----------
-    body : list of bytes
-        Parts as of :func:`split`.  The list is emptied: parts are freed when they are
-        sent, and if the connection is cut off.
-    scope : dict
-        ASGI scope of the request.  The connection is known if it has this protocol.
-    send : callable
-        ASGI function that sends a message.
+    `body` is a list from :func:`split`.  It is emptied: parts are freed when they are
+    sent, and if the connection is cut off.  `scope` and `send` are ASGI's; the
+    connection is known if it has this protocol.
     """
     body.reverse()
     connection = scope.get("state", {}).get(CONNECTION)

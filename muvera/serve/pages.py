@@ -24,7 +24,7 @@ from ..pages.pictures import locate, read_picture
 from . import ServerSettings
 from .app import PAGE, Id, JSONInParts, Strict, Vectors, Worker, base_app, problem_responses, readers_of
 
-# Own files of the page; its style and icon are those of the other page.
+# Files of this page alone; it shares style and icon with the other page.
 _FILES = Path(__file__).parent / "pages_page"
 _SHARED_FILES = ("page.css", "icon.svg")
 
@@ -109,17 +109,8 @@ def make_pages_app(
     """Return the ASGI application of a page index, which is read-only.
 
     Pictures are read from :attr:`muvera.PageIndex.served_root`, and from nowhere else.
-
-    Parameters
-    ----------
-    index : PageIndex
-        Its encoder encodes words; without one, only vectors are searched.
-    settings, hosts, name
-        As for :func:`muvera.serve.app.make_app`.
-
-    Returns
-    -------
-    FastAPI
+    Without an encoder in `index`, only vectors can be searched.  The other arguments
+    are described at :func:`muvera.serve.app.make_app`.
     """
     limits = settings or ServerSettings()
     files = [*(PAGE / file for file in _SHARED_FILES), *_FILES.iterdir()]
@@ -181,8 +172,8 @@ class _PageServer(Worker):
                     raise TimeoutError
                 mapped = body.maps and hit.source.facts.grid is not None
                 maps.append(hit.heatmaps(_MAX_WORDS) if mapped else None)
-            above = [None if own is None else own - own.mean(axis=(1, 2), keepdims=True) for own in maps]
-            most = max((float(own.max()) for own in above if own is not None), default=1.0)
+            above = [None if heat is None else heat - heat.mean(axis=(1, 2), keepdims=True) for heat in maps]
+            most = max((float(heat.max()) for heat in above if heat is not None), default=1.0)
             results = [_result(*each, most) for each in zip(hits, maps, above, strict=True)]
             words = hits[0].words[:_MAX_WORDS] if hits else []
             answer = PageSearchAnswer(words=words, results=results, seconds=time.perf_counter() - begun)
@@ -234,7 +225,7 @@ def _result(
     boxes: list[tuple[float, float, float, float, float]] = []
     if maps is not None and above is not None:
         steps = (_STEPS * above.clip(0, most) / max(most, 1e-9)).astype(np.uint8)
-        coded = [b64encode(own.tobytes()).decode() for own in steps]
+        coded = [b64encode(step.tobytes()).decode() for step in steps]
         boxes = boxes_of(maps[0], hit.source.facts.lines, _BOXES)
     return PageHitModel(
         id=hit.id, document=hit.page[0], page=hit.page[1], score=hit.score, parts=hit.parts,

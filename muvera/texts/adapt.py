@@ -27,6 +27,7 @@ from ..data.multivectors import MultiVectors
 from ..fde.linear_algebra import one_blas_thread, product
 from ..index.muvera_index import MuveraIndex
 from ..metadata import TextDocument
+from ..reranking.coded_vectors import CodedVectors
 from ..utils.checks import given, require_int
 from ..utils.random_streams import random_stream
 from .encoders.base import (
@@ -288,7 +289,7 @@ class AdaptedTexts:
 
     def put(
         self,
-        encoded: MultiVectors,
+        encoded: MultiVectors | CodedVectors,
         texts: list[str],
         metadata: Sequence[Mapping[str, Any]],
         threads: int | None,
@@ -301,6 +302,7 @@ class AdaptedTexts:
         encoded, texts, metadata, threads, update
             As for :meth:`muvera.texts.protocol.Texts.put`.
         """
+        assert isinstance(encoded, MultiVectors)  # rows of a table need a folder
         old = encode_texts(self._index.encoder.encode_documents, texts)
         named = old.with_ids(encoded.ids) if encoded.has_ids else old
         return self._old.put(named, texts, metadata, threads, update)

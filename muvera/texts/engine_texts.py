@@ -15,6 +15,7 @@ from ..engines.engine_index import EngineIndex
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
 from ..metadata import Filter, TextDocument
+from ..reranking.coded_vectors import CodedVectors
 from ..utils.hints import Hint, Message
 from .database import shared_words
 from .encoders.base import NoEncoder, TextEncoder
@@ -167,7 +168,7 @@ class EngineTexts:
 
     def put(
         self,
-        encoded: MultiVectors,
+        encoded: MultiVectors | CodedVectors,
         texts: list[str],
         metadata: Sequence[Mapping[str, Any]],
         threads: int | None,
@@ -187,6 +188,7 @@ class EngineTexts:
         EngineError
             If the engine fails.  Earlier batches stay written.
         """
+        assert isinstance(encoded, MultiVectors)  # rows of a table need a folder
         if not encoded.has_ids:
             raise ValueError(Message("Texts in a database need ids. ", Hint("give_ids", "Give ids=.")))
         names: list[int | str] = encoded.ids.tolist()

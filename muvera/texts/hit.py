@@ -78,19 +78,8 @@ class SearchKeywords(TypedDict, total=False):
 class SearchOptions:
     """Checked arguments of :meth:`muvera.TextIndex.search`.
 
-    Parameters
-    ----------
-    k, where, candidates, recall, words, mean, explain, threads
-        As for that method.
-    ids : iterable of int or of str, optional
-        Is replaced by a list.
-    passage : int, optional
-        Texts with more tokens are ranked by their best passage of this many.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For a wrong argument.
+    `ids` are replaced by a list.  Texts of more than `passage` tokens are ranked by
+    their best passage of this many.  A wrong argument raises TypeError or ValueError.
     """
 
     k: int
@@ -113,11 +102,8 @@ class SearchOptions:
     def weighted(self, default: ScoreWeights) -> SearchOptions:
         """Return these options with both weights.
 
-        Parameters
-        ----------
-        default : ScoreWeights
-            Used if neither `words` nor `mean` is given.  If one of them is given, the
-            other is 0.
+        The default is used if neither `words` nor `mean` is given.  If only one is
+        given, the other is 0.
         """
         return replace(self, **chosen_weights(self.words, self.mean, default)._asdict())
 
@@ -133,13 +119,7 @@ class SearchOptions:
 
 
 def require_weights(words: float | None, mean: float | None) -> None:
-    """Raise TypeError or ValueError for weights that leave nothing for similarity.
-
-    Parameters
-    ----------
-    words, mean : float, optional
-        As for :meth:`muvera.TextIndex.search`.
-    """
+    """Raise TypeError or ValueError for weights that leave nothing for similarity."""
     for name, weight in (("words", words), ("mean", mean)):
         if weight is not None and not 0 <= require_number(name, weight) < 1:
             raise ValueError(Message(Argument(name), f" must be a weight from 0 to below 1, got {weight!r}."))
@@ -153,11 +133,7 @@ def require_weights(words: float | None, mean: float | None) -> None:
 def chosen_weights(words: float | None, mean: float | None, default: ScoreWeights) -> ScoreWeights:
     """Return the given weights, or the default ones if none is given.
 
-    Parameters
-    ----------
-    words, mean : float, optional
-        If one of them is given, the other is 0.
-    default : ScoreWeights
+    If only one is given, the other is 0.
     """
     if words is None and mean is None:
         return default
@@ -225,14 +201,8 @@ def promising(
 ) -> list[Any]:
     """Return the ids of texts to score exactly, given similarities by codes.
 
-    These are the best `count` texts, and the texts of the highest and of the lowest
-    similarity: all parts are scaled by this range.
-
-    Parameters
-    ----------
-    maxsim, words, means, weights
-        As for :func:`add_parts`.
-    count : int
+    These are the best `count` texts by :func:`add_parts`, plus the most and the least
+    similar text, which define the scale of all parts.
     """
     if not maxsim:
         return []
@@ -241,16 +211,9 @@ def promising(
 
 
 def mean_vectors(encoded: MultiVectors) -> NDArray[np.float32]:
-    """Return the mean token vector of each text, scaled to length 1.
+    """Return the mean token vector of each text, float32 (n, dimension), of length 1.
 
-    Parameters
-    ----------
-    encoded : MultiVectors
-
-    Returns
-    -------
-    float32 (n, dimension)
-        A row of zeros for a text without tokens.
+    The row of a text without tokens is zeros.
     """
     count = encoded.num_tokens
     # Twenty times as fast as numpy.add.reduceat.
@@ -320,13 +283,10 @@ class TextExplanation:
         return asdict(self)
 
     def words(self) -> list[tuple[str, str, float]]:
-        """Return the words of each match and their similarity.
+        """Return a query word, a word of the text and their similarity for each match.
 
-        Returns
-        -------
-        list of (str, str, float)
-            A word of the query, the word of the text or "" for a special token, and
-            their similarity.  Special tokens of the query are skipped.
+        The word of the text is "" for a special token.  Special tokens of the query are
+        skipped.
         """
         return [
             (self.query[slice(*match.query)], self.text[slice(*match.document)], match.similarity)
@@ -353,10 +313,10 @@ class TextExplanation:
         pieces = []
         position = 0
         for (start, stop), weight in sorted(weights.items()):
-            own = [match for match in self.matches if match.document == (start, stop)]
-            words = [self.query[slice(*match.query)] for match in own]
+            matches = [match for match in self.matches if match.document == (start, stop)]
+            words = [self.query[slice(*match.query)] for match in matches]
             title = html.escape(", ".join(dict.fromkeys(word for word in words if word)))
-            similarity = max(match.similarity for match in own)
+            similarity = max(match.similarity for match in matches)
             shade = f"background:rgba(255,170,0,{0.15 + 0.65 * weight / most:.2f});color:inherit"
             pieces.append(html.escape(self.text[position:start]))
             marked = html.escape(self.text[start:stop])
@@ -427,16 +387,9 @@ def explain_all(
 ) -> list[TextExplanation]:
     """Explain which words of each document match the query.
 
-    Parameters
-    ----------
-    encoder : TextEncoder
-        Maps tokens to characters.
-    query : str
-    tokens : float32 or float16 (query tokens, dimension)
-        The token vectors of the query.
-    documents : list of TextDocument
-    vectors : iterable of float32 or float16 (tokens, dimension)
-        The token vectors of each document.
+    `encoder` maps tokens to characters.  `tokens` (query tokens, dimension) are the
+    token vectors of the query, and `vectors` are (tokens, dimension) for each document;
+    both are float32 or float16.
 
     Raises
     ------
@@ -444,13 +397,13 @@ def explain_all(
         For a blank query or document, or an encoder that does not map each token vector
         to characters.
     """
-    for name, text in [("query", query), *((f"document {one.id!r}", one.text) for one in documents)]:
+    for name, text in [("query", query), *((f"document {each.id!r}", each.text) for each in documents)]:
         if not text.strip():
             raise ValueError(f"The {name} is blank: it has no words to explain. Give another one.")
     query_words = _word_spans(query, token_spans(encoder, query, "query", len(tokens)))
     explanations = []
-    for document, own in zip(documents, vectors, strict=True):
-        matrix = np.asarray(own, np.float32)
+    for document, of_document in zip(documents, vectors, strict=True):
+        matrix = np.asarray(of_document, np.float32)
         best = explain(tokens, matrix)
         spans = token_spans(encoder, document.text, "document", len(matrix))
         words = _word_spans(document.text, spans)
@@ -483,25 +436,11 @@ def sentence_hits(
 ) -> list[Hit]:
     """Return the `k` best sentences of documents.
 
-    Parameters
-    ----------
-    encoder : TextEncoder
-        Maps tokens to characters.
-    query : float32 or float16 (query tokens, dimension)
-        The token vectors of the query.
-    documents : list of TextDocument
-    tokens : MultiVectors
-        The token vectors of each document.
-    scores : list of float
-        The score of each document.
-    k : int
-    alpha : float
-        Weight of the document's score, which is added to the sentence's similarity.
-
-    Raises
-    ------
-    ValueError
-        For an encoder that does not map each token vector to characters.
+    `encoder` maps tokens to characters.  `query`, float32 or float16 (query tokens,
+    dimension), are the token vectors of the query, `tokens` the token vectors of each
+    document, and `scores` the scores of documents.  A sentence's score is its
+    similarity plus `alpha` times its document's score.  Raise ValueError for an encoder
+    that does not map each token vector to characters.
     """
     sentences = [sentences_of(document.text) for document in documents]
     spans = [
@@ -523,10 +462,6 @@ def sentences_of(text: str) -> list[tuple[int, int]]:
     """Return the characters (start, stop) of each sentence of a text.
 
     Surrounding space is left out.
-
-    Parameters
-    ----------
-    text : str
     """
     bounds = [0]
     for match in (_LOWER_CASE_END if text.islower() else _END).finditer(text):

@@ -105,13 +105,8 @@ class DurableFolder:
     ) -> None:
         """Write a change of :meth:`.database.DocumentDatabase.change` to the disk.
 
-        Parameters
-        ----------
-        rows, deleted
-            The change.
-        find_generation : callable
-            Returns the generation in the folder, or raises IndexFolderError if it is
-            not the generation that the index read or wrote.
+        `find_generation` returns the generation in the folder, or raises
+        IndexFolderError if it is not the generation that the index read or wrote.
 
         Raises
         ------
@@ -302,17 +297,8 @@ def _is_torn(line: bytes, last: bytes) -> bool:
 def read_journal(content: bytes, path: Path) -> Iterator[TextChange]:
     """Yield the changes of a journal, oldest first.
 
-    Parameters
-    ----------
-    content : bytes
-        Its bytes.
-    path : Path
-        Its name in messages.
-
-    Raises
-    ------
-    IndexFolderError
-        If it is damaged.
+    `content` are its bytes, and `path` is its name in messages.  Raise IndexFolderError
+    if it is damaged.
     """
     for number, line in enumerate(_complete_lines(content, path), 1):
         try:

@@ -28,19 +28,7 @@ def rerank_texts(
     weights: ScoreWeights,
     threads: int | None,
 ) -> Reranked:
-    """Rank texts as :meth:`muvera.TextIndex.rerank` does.
-
-    Parameters
-    ----------
-    encoder : TextEncoder
-    query : str
-    texts : sequence of str
-    k : int
-        Maximum number of texts to return.
-    weights : ScoreWeights
-    threads : int or None
-        None: all usable cores.
-    """
+    """Rank texts as :meth:`muvera.TextIndex.rerank` does, and return at most `k`."""
     encoded = encode_texts(encoder.encode_queries, [query])
     tokens = len(encoded.tokens)
     if not tokens:  # a blank query

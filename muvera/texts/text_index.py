@@ -644,7 +644,7 @@ class TextIndex:
         """
         import asyncio  # whoever awaits this has imported it
 
-        return await asyncio.to_thread(self.search, queries, k, **options)
+        return await asyncio.to_thread(lambda: self.search(queries, k, **options))
 
     @overload
     def search_sentences(  # type: ignore[overload-overlap]

@@ -147,3 +147,14 @@ def test_means_are_scaled_if_the_rule_or_the_options_normalize() -> None:
     for factor, rule, message in ((2, "cluster", "'cluster'"), (0.5, "colbert", r"at least 1, got 0\.5")):
         with pytest.raises(ValueError, match=message):
             pool_tokens(batch, factor, rule)
+
+
+@pytest.mark.parametrize("number", [65504.0, 65505.0, 1e5])
+def test_float16_refuses_large_numbers_of_both_signs(number: float) -> None:
+    for value in (number, -number):
+        batch = documents([[1, 2], [0, value]])
+        if number == 65504.0:
+            assert applied(batch, dtype="float16").tokens[1, 1] == value
+        else:
+            with pytest.raises(ValueError, match="beyond 65504"):
+                applied(batch, dtype="float16")

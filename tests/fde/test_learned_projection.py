@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import muvera.fde.encoder as encoder_module
 from muvera import FDEEncoder, LearnedProjection, MultiVectors, chamfer_matrix
 from muvera.fde.learned_projection import (
     Maps,
@@ -134,6 +135,37 @@ def test_similarities_are_those_of_chamfer(data: st.DataObject, dimension: int) 
     assert np.abs(found - exact).max() <= bound
     # Errors of entries mostly cancel.
     assert np.abs(found - exact).mean() <= 0.5 * bound / np.sqrt(dimension)
+
+
+@pytest.mark.parametrize("name", ["fde", "fde, 16 directions", "simhash, learned"])
+def test_windows_are_fitted_as_queries_are_encoded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fit's products of long vectors are those of the encoder without its maps.
+
+    They do not depend on the unit of the cells, which gives cells and moments of
+    documents the same variance.  A document's mean product does not matter.
+    """
+    seen: dict[str, Any] = {}
+
+    def sample(documents: MultiVectors, *rest: Any) -> MultiVectors:
+        seen["texts"], seen["cut"] = documents, sample_windows(documents, *rest)
+        windows: MultiVectors = seen["cut"]
+        return windows
+
+    def fit(windows: NDArray[np.float32], documents: NDArray[np.float32], *rest: Any) -> Maps:
+        seen["windows"], seen["documents"] = windows.copy(), documents.copy()
+        return fit_maps(windows, documents, *rest)
+
+    monkeypatch.setattr(encoder_module, "sample_windows", sample)
+    monkeypatch.setattr(encoder_module, "fit_maps", fit)
+    encoder = FDEEncoder(CONFIGS[name]).fit(ragged(CONFIGS[name].dimension), threads=1)
+    plain = unprojected(encoder)
+    found = seen["windows"] @ seen["documents"].T
+    whole = encoded(plain, "queries", seen["cut"]) @ encoded(plain, "documents", seen["texts"]).T
+    centered = [one - one.mean(axis=1, keepdims=True) for one in (found, whole)]
+    np.testing.assert_allclose(*centered, atol=2e-3 * np.abs(centered[1]).max())
+    cells = encoder._cell_columns
+    variances = seen["documents"].var(axis=0, dtype=np.float64)
+    assert variances[:cells].sum() == pytest.approx(variances[cells:].sum(), rel=1e-3)
 
 
 # -- the fit ---------------------------------------------------------------------------

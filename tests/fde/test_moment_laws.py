@@ -17,6 +17,7 @@ from muvera import FDEConfig, FDEEncoder, MultiVectors, chamfer_matrix
 from muvera.fde.moments import (
     DEFAULT_COEFFICIENTS,
     MomentBlocks,
+    _least_squares,
     default_blocks,
     mean_tokens,
     principal_directions,
@@ -343,3 +344,17 @@ def test_equal_documents_give_finite_vectors(seed: int) -> None:
     documents = MultiVectors.from_flat(np.tile(one, (300, 1)), np.full(300, 4))
     encoder = FDEEncoder.preset("fde", 16).fit(documents)
     assert np.isfinite(encoder.encode_documents(documents[:3])).all()
+
+
+@given(st.integers(0, 1000), st.floats(-50, 50))
+def test_a_window_is_not_fitted_to_the_document_that_it_was_cut_from(seed: int, changed: float) -> None:
+    """The document contains the window; its similarity says nothing about queries."""
+    rng = np.random.default_rng(seed)
+    similarities = rng.standard_normal((6, 40)).astype(np.float32)
+    terms: list[Any] = [similarities + rng.standard_normal((6, 40)) for _ in DEFAULT_COEFFICIENTS]
+    sources = np.concatenate([[-1, -1], rng.permutation(40)[:4]])
+    expected = _least_squares(terms, similarities, sources)
+    similarities[np.arange(2, 6), sources[2:]] = changed
+    for term in terms:
+        term[np.arange(2, 6), sources[2:]] = -changed
+    np.testing.assert_array_equal(_least_squares(terms, similarities, sources), expected)

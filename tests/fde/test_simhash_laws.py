@@ -35,6 +35,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from muvera import FDEConfig, FDEEncoder, MultiVectors, chamfer_matrix
+from muvera.fde import partition, projection
 from muvera.fde.projection import draw_final_count_sketch
 from muvera.fde.simhash import SimHashMatrices, cell_positions
 
@@ -575,3 +576,29 @@ def test_the_default_and_simhash_beat_the_paper_on_a_narrow_cone(seed: int) -> N
     assert paper_recall < 0.72
     assert recall_on_a_narrow_cone("simhash", seed=seed, **values) > 0.88
     assert recall_on_a_narrow_cone("fde", seed=seed, num_landmarks=512) > 0.97
+
+
+@pytest.mark.parametrize("draw", ["rademacher", "complementary", "count_sketch"])
+def test_hyperplanes_and_projections_are_drawn_from_different_streams(
+    draw: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The laws are about independent draws; a common stream would couple them."""
+    used: dict[str, set[tuple[int, ...]]] = {"partition": set(), "projection": set()}
+    for module in (partition, projection):
+        name = module.__name__.rpartition(".")[2]
+        make = module.random_stream
+
+        def recorded(seed: int, *purpose: int, name: str = name, make: Any = make) -> np.random.Generator:
+            used[name].add(purpose)
+            return make(seed, *purpose)
+
+        monkeypatch.setattr(module, "random_stream", recorded)
+    partition.draw_hyperplanes(3, 4, 2, 8)
+    {
+        "rademacher": projection.draw_rademacher,
+        "complementary": projection.draw_complementary,
+        "count_sketch": projection.draw_count_sketches,
+    }[draw](3, 4, 2, 8)
+    projection.draw_final_count_sketch(3, 64, 16)
+    assert len(used["partition"]) == 4 and used["projection"]
+    assert not used["partition"] & used["projection"]

@@ -13,7 +13,9 @@ from builders.realistic_collections import DIM, documents_like_real, queries_lik
 from muvera import MultiVectors, MuveraIndex, convert
 from muvera.index import token_store
 from muvera.index.generations import read_manifest
+from muvera.index.settings import IndexSettings
 from muvera.reranking import coded_vectors
+from muvera.reranking.chamfer import RerankOptions
 from muvera.reranking.codecs import CODECS
 
 DOCUMENTS = documents_like_real(300, ids=[f"d{i}" for i in range(300)])
@@ -47,6 +49,15 @@ def test_codes_find_nearly_what_floats_find(tokens: Any, exact_tokens: int) -> N
     for query, ranking in zip(QUERIES, rankings, strict=True):  # scores are of decoded tokens
         name, score = next(iter(ranking))
         assert index.explain(query, name).similarities.sum() == pytest.approx(score, rel=1e-5)
+
+
+@pytest.mark.parametrize("rescore", [None, 1, 4, 60])
+def test_a_ranking_has_k_rows_however_few_are_rescored(rescore: int | None) -> None:
+    tokens = token_store.DocumentTokens(IndexSettings(tokens="2bit", keep_exact=True), DIM)
+    tokens.append(DOCUMENTS[:60])
+    tokens.fit_codec(1)
+    rows, scores = tokens.rank(QUERIES[0], np.arange(60), RerankOptions(5), 1, rescore=rescore)
+    assert len(rows) == len(set(rows.tolist())) == 5 and (np.diff(scores) <= 0).all()
 
 
 @pytest.mark.parametrize("exact_tokens", [0, 10**6])

@@ -6,9 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 from builders.vectors import clustered, filled, recall
+from hypothesis import given
+from hypothesis import strategies as st
 
 import muvera.mips.scan as module
 from muvera.mips.base import SavedState
+from muvera.mips.codebook import STEP, _coded_columns
 from muvera.mips.scan import ScanSearch
 
 VECTORS, QUERIES = clustered(0, 6000), clustered(1, 40)
@@ -107,3 +110,19 @@ def test_few_columns_make_the_codes_of_many_vectors(monkeypatch: pytest.MonkeyPa
     np.testing.assert_array_equal(loaded.search(queries, 20), found)
     flat = filled(ScanSearch(64), rows)
     assert len(flat.codebook.columns) == 64
+
+
+@given(st.lists(st.floats(0.001, 0.1), min_size=1, max_size=4), st.integers(0, 1000))
+def test_columns_without_codes_have_a_small_share_of_all_variance(shares: list[float], seed: int) -> None:
+    """However often columns are halved, 97% of the squared variances remain.
+
+    Each half has a share of what the columns before it have.
+    """
+    squares = np.ones(2 * STEP)
+    for share in shares:
+        squares = np.concatenate([squares, np.full(len(squares), share * squares.sum() / len(squares))])
+    spreads = np.random.default_rng(seed).permutation(np.sqrt(squares))
+    kept = _coded_columns(spreads)
+    assert np.square(spreads[kept]).sum() >= 0.97 * np.square(spreads).sum() * (1 - 1e-12)
+    smaller = np.sort(np.square(spreads))[::-1][: len(kept) // 2].sum()
+    assert len(kept) == 2 * STEP or smaller < 0.97 * np.square(spreads).sum() * (1 + 1e-12)

@@ -115,7 +115,7 @@ def test_a_page_without_a_grid_has_no_map_but_is_found() -> None:
 
 def test_a_map_of_a_word_needs_a_query_of_words() -> None:
     hit = small_index(1).search(page_vectors(1)[0, :3], 1)[0]
-    with pytest.raises(IndexError, match="word=0 needs a query of words"):
+    with pytest.raises(IndexError, match="word=0 needs a text query"):
         hit.heatmap(0)
 
 

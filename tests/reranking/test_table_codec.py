@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,7 +48,9 @@ def index_of(texts: CodedVectors, ids: list[str] | None = None) -> MuveraIndex:
     tokens=st.integers(1, 40),
     seed=st.integers(0, 9),
 )
-def test_exact_scores_are_the_chamfer_similarities_of_decoded_tokens(rows, columns, lengths, tokens, seed):
+def test_exact_scores_are_the_chamfer_similarities_of_decoded_tokens(
+    rows: int, columns: int, lengths: list[int], tokens: int, seed: int
+) -> None:
     codec = TableCodec.of_table(table_of(rows, columns, seed))
     texts = texts_of(codec, lengths, seed)
     query = table_of(tokens, columns, seed + 100)
@@ -76,7 +79,9 @@ def test_exact_scores_are_the_chamfer_similarities_of_decoded_tokens(rows, colum
     tokens=st.sampled_from([1, 16, 17, 33]),
     exact=st.booleans(),
 )
-def test_long_texts_have_the_score_of_their_best_passage(lengths, half, tokens, exact):
+def test_long_texts_have_the_score_of_their_best_passage(
+    lengths: list[int], half: int, tokens: int, exact: bool
+) -> None:
     codec = TableCodec.of_table(table_of(50, 8))
     texts, query = texts_of(codec, lengths), table_of(tokens, 8, 1)
     runs = [(texts, np.arange(len(texts)))]
@@ -94,7 +99,7 @@ def test_long_texts_have_the_score_of_their_best_passage(lengths, half, tokens, 
 
 
 @pytest.mark.parametrize("passage", [None, 8])
-def test_scores_do_not_depend_on_threads_order_or_other_texts(passage):
+def test_scores_do_not_depend_on_threads_order_or_other_texts(passage: int | None) -> None:
     codec = TableCodec.of_table(table_of(200, 16))
     lengths = np.random.default_rng(3).integers(0, 30, 20_000).tolist()
     texts, query = texts_of(codec, lengths), table_of(5, 16, 1)
@@ -114,7 +119,7 @@ def test_scores_do_not_depend_on_threads_order_or_other_texts(passage):
     np.testing.assert_array_equal(mean_similarities(split, positions), mean_similarities(alone, positions))
 
 
-def test_codes_of_four_bytes_are_looked_up_as_codes_of_two():
+def test_codes_of_four_bytes_are_looked_up_as_codes_of_two() -> None:
     table = table_of(70_000, 4)
     long, short = TableCodec.of_table(table), TableCodec.of_table(table[:100].copy())
     lengths = [30] * 3000  # more tokens than rows that they contain, so nothing is copied
@@ -126,10 +131,10 @@ def test_codes_of_four_bytes_are_looked_up_as_codes_of_two():
         ).scores
         for codec in (long, short)
     ]
-    np.testing.assert_allclose(*scores, atol=1e-3)  # the unit depends on the longest row
+    np.testing.assert_allclose(scores[0], scores[1], atol=1e-3)  # the unit depends on the longest row
 
 
-def test_mean_similarity_is_the_product_of_sum_and_mean():
+def test_mean_similarity_is_the_product_of_sum_and_mean() -> None:
     codec = TableCodec.of_table(table_of(40, 8))
     texts, query = texts_of(codec, [3, 0, 9]), table_of(20, 8, 1)
     found = score_rounded(query, codec, [(texts, np.arange(3))])
@@ -138,7 +143,7 @@ def test_mean_similarity_is_the_product_of_sum_and_mean():
     np.testing.assert_allclose(means, wanted, atol=0.3)  # 20 tokens, each rounded by up to .015
 
 
-def test_decoding_and_encoding_are_inverse_and_need_the_table(tmp_path):
+def test_decoding_and_encoding_are_inverse_and_need_the_table(tmp_path: Path) -> None:
     table = table_of(70_000, 4)
     codec = TableCodec.of_table(table)
     numbers = np.array([0, 69_999, 5])
@@ -150,13 +155,14 @@ def test_decoding_and_encoding_are_inverse_and_need_the_table(tmp_path):
         codec.encode(np.stack([table[0], table[0] + 1]))
     kind = write_codec(codec, tmp_path)
     read = read_codec(tmp_path, kind, 4)
+    assert isinstance(read, TableCodec)
     with pytest.raises(ValueError, match=r"TextIndex\.load"):
         read.decode(codes)
     read.attach(codec)
     np.testing.assert_array_equal(read.decode(codes), table[numbers])
 
 
-def test_another_table_and_rows_beyond_it_are_refused(tmp_path):
+def test_another_table_and_rows_beyond_it_are_refused(tmp_path: Path) -> None:
     codec = TableCodec.of_table(table_of(9, 4))
     other = TableCodec.of_table(table_of(9, 4, 1))
     with pytest.raises(ValueError, match=r"checksum [0-9a-f]{12}.*the encoder that built it"):
@@ -173,7 +179,7 @@ def test_another_table_and_rows_beyond_it_are_refused(tmp_path):
         TableCodec.of_table(np.where(np.arange(36).reshape(9, 4) == 9, np.nan, 0).astype(np.float32))
 
 
-def test_index_ranks_everything_exactly_and_hides_a_deleted_text_at_once():
+def test_index_ranks_everything_exactly_and_hides_a_deleted_text_at_once() -> None:
     codec = TableCodec.of_table(table_of(100, 12))
     texts = texts_of(codec, np.random.default_rng(1).integers(1, 40, 3000).tolist())
     index = index_of(texts, [f"t{i}" for i in range(3000)])

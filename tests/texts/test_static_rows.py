@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from builders.text_encoders import HashEncoder
+from numpy.typing import NDArray
 
 from muvera import MuveraIndex, TextIndex, load_text_encoder
 from muvera.texts.encoders.base import TableEncoder
@@ -27,10 +30,10 @@ class WordTable(TableEncoder):
         super().__init__(rows / np.linalg.norm(rows, axis=1, keepdims=True))
         self._rows = {word: i for i, word in enumerate(WORDS)}
 
-    def document_rows(self, texts):
+    def document_rows(self, texts: Sequence[str]) -> list[list[int]]:
         return [[self._rows[word] for word in text.split() if word in self._rows] for text in texts]
 
-    def query_matrices(self, texts):
+    def query_matrices(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
         return [self.table[np.array(rows, np.int64)] for rows in self.document_rows(texts)]
 
 
@@ -47,7 +50,7 @@ def built() -> TextIndex:
     return TextIndex.build(TEXTS, WordTable())
 
 
-def test_texts_are_rows_and_every_text_is_ranked(built):
+def test_texts_are_rows_and_every_text_is_ranked(built: TextIndex) -> None:
     info = built.info()
     assert (info.token_codec["codec"], info.token_codec["bytes_per_token"]) == ("table", 2)
     assert info.vectors is None
@@ -60,7 +63,7 @@ def test_texts_are_rows_and_every_text_is_ranked(built):
     assert scores == sorted(scores, reverse=True)
 
 
-def test_a_long_text_has_the_similarity_of_its_best_passage():
+def test_a_long_text_has_the_similarity_of_its_best_passage() -> None:
     encoder = WordTable()
     query, filler = WORDS[:4], WORDS[100:130]
     short, long = " ".join(query), " ".join([*filler, *query, *filler])
@@ -75,7 +78,7 @@ def test_a_long_text_has_the_similarity_of_its_best_passage():
     assert parts[601] == pytest.approx(wanted)
 
 
-def test_answers_are_the_same_for_one_query_and_many_and_any_threads(built):
+def test_answers_are_the_same_for_one_query_and_many_and_any_threads(built: TextIndex) -> None:
     queries = some_texts(40, 1, 9)
     together = built.search(queries, 5, threads=3)
     for query, hits in zip(queries, together, strict=True):
@@ -83,7 +86,7 @@ def test_answers_are_the_same_for_one_query_and_many_and_any_threads(built):
         assert [(hit.id, hit.score) for hit in alone] == [(hit.id, hit.score) for hit in hits]
 
 
-def test_ids_and_conditions_restrict_the_search():
+def test_ids_and_conditions_restrict_the_search() -> None:
     metadata = [{"even": i % 2 == 0} for i in range(len(TEXTS))]
     index = TextIndex.build(TEXTS, WordTable(), metadata=metadata)
     query = TEXTS[3]
@@ -93,7 +96,7 @@ def test_ids_and_conditions_restrict_the_search():
     assert index.search(query, ids=[]) == []
 
 
-def test_changes_are_seen_at_once_and_survive_a_crash(tmp_path: Path):
+def test_changes_are_seen_at_once_and_survive_a_crash(tmp_path: Path) -> None:
     TextIndex.build(TEXTS, WordTable(), path=tmp_path / "index")
     with TextIndex.open(tmp_path / "index", WordTable()) as index:
         index.delete([3])
@@ -108,7 +111,7 @@ def test_changes_are_seen_at_once_and_survive_a_crash(tmp_path: Path):
     assert TextIndex.load(tmp_path / "index", WordTable()).search("tot tak", 1)[0].id == 5
 
 
-def test_another_table_or_an_encoder_without_one_is_refused(tmp_path: Path):
+def test_another_table_or_an_encoder_without_one_is_refused(tmp_path: Path) -> None:
     TextIndex.build(TEXTS, WordTable(), path=tmp_path / "index")
     with pytest.raises(ValueError, match=r"checksum .* build the index again"):
         TextIndex.load(tmp_path / "index", WordTable(seed=1))
@@ -121,7 +124,7 @@ def test_another_table_or_an_encoder_without_one_is_refused(tmp_path: Path):
         vectors.tokens([0])
 
 
-def test_rebuild_turns_the_int8_codes_of_an_older_version_into_rows(tmp_path: Path):
+def test_rebuild_turns_the_int8_codes_of_an_older_version_into_rows(tmp_path: Path) -> None:
     old = TextIndex.build(TEXTS, WordTable(), tokens="int8", path=tmp_path / "index")
     assert old.info().token_codec["codec"] == "int8"
     old.delete([0])
@@ -132,36 +135,39 @@ def test_rebuild_turns_the_int8_codes_of_an_older_version_into_rows(tmp_path: Pa
         assert index.info().token_codec["codec"] == "table"
         found, wanted = (one.search(TEXTS[7], 9) for one in (index, new))
         assert [(hit.id, hit.score) for hit in found] == [(hit.id, hit.score) for hit in wanted]
-    assert not old.texts.database.has_means
+    texts: Any = old.texts
+    assert not texts.database.has_means
 
 
 @pytest.mark.parametrize("query", ["", "  ", "unknown words only"])
-def test_a_query_without_known_tokens_has_no_hits(built, query):
+def test_a_query_without_known_tokens_has_no_hits(built: TextIndex, query: str) -> None:
     built.add(["unknown words", ""], ids=[1000, 1001])
     assert built.search(query) == []
 
 
-def test_a_lone_surrogate_and_a_row_beyond_the_table_change_nothing(built):
+def test_a_lone_surrogate_and_a_row_beyond_the_table_change_nothing(built: TextIndex) -> None:
     with pytest.raises(ValueError, match="lone surrogate"):
         built.add(["bab \ud800"])
-    built.encoder._rows["wrong"] = 10**6
+    encoder: Any = built.encoder
+    encoder._rows["wrong"] = 10**6
     with pytest.raises(ValueError, match="row 1000000 of a table with only 540 rows"):
         built.add(["bab wrong"])
     assert len(built) == len(TEXTS)
     assert built.search("bab")
 
 
-def test_explanations_and_sentences_use_rows():
+def test_explanations_and_sentences_use_rows() -> None:
     pytest.importorskip("wordllama")
     index = TextIndex.build(["An apple is red. The sky was blue.", "A pear is green.", ""])
     [hit, *_] = index.search("red apple", explain=True)
+    assert hit.explanation is not None
     assert ("apple", "apple") in [words[:2] for words in hit.explanation.words()]
     assert index.search_sentences("blue sky", 1)[0].text == "The sky was blue."
 
 
-def test_static_reads_words_as_its_tokenizer_reads_whole_texts():
+def test_static_reads_words_as_its_tokenizer_reads_whole_texts() -> None:
     pytest.importorskip("wordllama")
-    encoder = load_text_encoder("static")
+    encoder: Any = load_text_encoder("static")
     texts = [
         "a  b",
         " a",
@@ -187,7 +193,7 @@ def test_static_reads_words_as_its_tokenizer_reads_whole_texts():
     assert encoder.document_rows(texts) == [encoding.ids for encoding in whole]
 
 
-def test_a_model2vec_folder_is_read_and_a_damaged_one_is_refused(tmp_path: Path):
+def test_a_model2vec_folder_is_read_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
     safetensors = pytest.importorskip("safetensors.numpy")
     tokenizers = pytest.importorskip("tokenizers")
     rows = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float16)
@@ -204,19 +210,20 @@ def test_a_model2vec_folder_is_read_and_a_damaged_one_is_refused(tmp_path: Path)
     with pytest.raises(ValueError, match="vectors of 3 tokens, but its tokenizer has 5"):
         load_text_encoder(f"model2vec:{tmp_path}")
     safetensors.save_file({"embeddings": rows}, tmp_path / "model.safetensors")
-    encoder = load_text_encoder(f"model2vec:{tmp_path}")
+    encoder: Any = load_text_encoder(f"model2vec:{tmp_path}")
     assert encoder.document_rows(["a red apple"]) == [[1, 2]]
     assert encoder.token_spans("a red apple", "document") == [(2, 5), (6, 11)]
     index = TextIndex.build(["a red apple", "a green pear"], encoder)
     assert index.search("pear", 1)[0].id == 1
 
 
-def test_words_of_a_query_count_as_often_as_they_occur_and_stop_words_not():
+def test_words_of_a_query_count_as_often_as_they_occur_and_stop_words_not() -> None:
     assert counted_words("the red red apple of the tree") == {"red": 2, "apple": 1, "tree": 1}
     assert counted_words("the who") == {"the": 1, "who": 1}  # nothing else is left
     assert counted_words("wie wird der Baum") == {"baum": 1}
     assert counted_words("die hard") == {"die": 1, "hard": 1}
-    database = TextIndex.build(["red apple", "blue apple blue sky"], WordTable()).texts.database
+    texts: Any = TextIndex.build(["red apple", "blue apple blue sky"], WordTable()).texts
+    database = texts.database
     once, twice = (dict(database.match_words(text, 9))[0] for text in ("red", "red red"))
     assert twice == pytest.approx(2 * once)
     restricted = dict(database.match_words("red red", 9, ids=[0]))[0]

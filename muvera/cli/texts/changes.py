@@ -62,18 +62,10 @@ DuplicatesOption = Annotated[
 def open_texts(
     index: str, encoder: str | None, *, change: bool = False, encodes: bool = True
 ) -> muvera.TextIndex:
-    """Open a text index.
+    """Open a text index: a folder, or the URL of an engine.
 
-    Parameters
-    ----------
-    index : str
-        A folder, or the URL of an engine.
-    encoder : str, optional
-        Name of the text encoder.  Default: the stored name.
-    change : bool
-        Open the index for changes, which are durable.
-    encodes : bool
-        False if the command encodes no text, so that it needs no encoder.
+    With `change`, changes are durable.  Without `encodes`, the command encodes no text,
+    so that it needs no encoder.  Default encoder: the stored one.
     """
     from ...texts.encoders.base import NoEncoder
     from ...utils.checks import url_scheme
@@ -95,7 +87,7 @@ def read_file(
 ) -> TextFile:
     """Read a text file, and warn about skipped rows and mixed columns.
 
-    The arguments are those of :func:`muvera.texts.text_files.read_texts`.
+    The parameters are described at :func:`muvera.texts.text_files.read_texts`.
     """
     from ...texts.text_files import read_texts
     from ...utils.checks import counted
@@ -126,18 +118,7 @@ def stored_ids(index: muvera.TextIndex, ids: list[Any]) -> list[int | str]:
 def in_batches(
     change: Callable[..., object], texts: Sequence[str], ids: list[Any] | None, metadata: Sequence[Any]
 ) -> None:
-    """Call `change` with a few texts at a time; an error undoes no earlier call.
-
-    Parameters
-    ----------
-    change : callable
-        Takes texts, and `ids` and `metadata` of each.
-    texts : sequence of str
-    ids : list, optional
-        An id for each text.  Default: none.
-    metadata : sequence of dict
-        The metadata of each text.
-    """
+    """Call `change` with a few texts at a time; an error undoes no earlier call."""
     with progress_bar(len(texts), "texts", "encoding") as advance:
         for start in range(0, len(texts), _BATCH):
             rows = slice(start, start + _BATCH)
@@ -152,14 +133,7 @@ def in_batches(
 
 
 def in_windows(index: muvera.TextIndex, texts: Iterable[str]) -> dict[str, int]:
-    """Count the texts that are encoded in windows, if there are any.
-
-    Parameters
-    ----------
-    index : TextIndex
-        The index that has encoded them.
-    texts : iterable of str
-    """
+    """Count the texts that the index has encoded in windows, if there are any."""
     from ...texts.encoders.base import count_long
 
     long = count_long(index.encoder, texts)
@@ -169,15 +143,8 @@ def in_windows(index: muvera.TextIndex, texts: Iterable[str]) -> dict[str, int]:
 def report(json_: bool, name: str, index: muvera.TextIndex, **counts: int) -> None:
     """Print how many texts were changed, and how many the index has.
 
-    Parameters
-    ----------
-    json_ : bool
-        Print JSON.
-    name : str
-        The index as the user named it.
-    index : TextIndex
-    **counts : int
-        Numbers of texts, such as ``deleted=3``.
+    `name` is the index as the user named it.  `counts` are numbers of texts, such as
+    ``deleted=3``.
     """
     from ...utils.checks import counted
 

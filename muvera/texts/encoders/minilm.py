@@ -38,12 +38,7 @@ class TokenStates(NamedTuple):
 
 
 def unit_vectors(vectors: FloatMatrix) -> FloatMatrix:
-    """Scale rows to length 1; rows of zeros stay zero.
-
-    Parameters
-    ----------
-    vectors : float32 (n, dimension) or (dimension,)
-    """
+    """Scale rows, or a vector, to length 1; rows of zeros stay zero."""
     norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.asarray(vectors / np.maximum(norms, np.float32(1e-12)))
 
@@ -52,10 +47,6 @@ def is_punctuation(token: str) -> bool:
     """Return True if all characters of a token are marks.
 
     These are ASCII marks and Unicode's categories that begin with P.
-
-    Parameters
-    ----------
-    token : str
 
     Examples
     --------
@@ -95,51 +86,23 @@ class MiniLMEncoder(ModelEncoder):
             self._is_punctuation[index] = is_punctuation(token.removeprefix("##"))
 
     def matrices(self, texts: list[str], side: TextSide) -> list[FloatMatrix]:
-        """Return the token vectors of each text.
-
-        Parameters
-        ----------
-        texts, side
-            As for :meth:`muvera.texts.encoders.base.ModelEncoder.matrices`.
-        """
+        """Return the token vectors of each text."""
         return [states.vectors for states in self.read(texts, side)]
 
     def reader(self, side: TextSide) -> Reader:
-        """Return how much of a text the model reads.
-
-        Parameters
-        ----------
-        side : {"document", "query"}
-            Ignored.
-        """
+        """Return how much of a text the model reads; `side` is ignored."""
         return reader_of(self._tokenizer)
 
     def window_spans(self, text: str, side: TextSide) -> list[tuple[int, int]]:
-        """Return the characters of each token vector.
-
-        Parameters
-        ----------
-        text, side
-            As for :meth:`muvera.texts.encoders.base.ModelEncoder.window_spans`.
-        """
+        """Return the characters of each token vector."""
         encoding = self._tokenizer.encode(text)
         kept = self._kept(np.asarray(encoding.ids, dtype=np.int32), side)
         return [span for span, keep in zip(encoding.offsets, kept, strict=True) if keep]
 
     def read(self, texts: Sequence[str], side: TextSide) -> list[TokenStates]:
-        """Encode texts, and return token ids and pooled vectors too.
+        """Encode texts, and return token ids and pooled vectors too, in order.
 
-        Parameters
-        ----------
-        texts : sequence of str
-            Longer texts are cut at 256 tokens.
-        side : {"document", "query"}
-            Encode the texts as documents or as queries.
-
-        Returns
-        -------
-        list of TokenStates
-            One for each text, in order.
+        Longer texts are cut at 256 tokens.
         """
         encodings = self._tokenizer.encode_batch(list(texts))
         ids = [np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings]
@@ -164,12 +127,7 @@ class MiniLMEncoder(ModelEncoder):
 
 
 class SampleEncoder(ModelEncoder):
-    """Stored token vectors of the demo sample; it encodes no other texts.
-
-    Parameters
-    ----------
-    sample : DemoSample
-    """
+    """Stored token vectors of the demo sample; it encodes no other texts."""
 
     name = "demo-sample"
 
@@ -182,23 +140,11 @@ class SampleEncoder(ModelEncoder):
         }
 
     def matrices(self, texts: list[str], side: TextSide) -> list[Any]:
-        """Return the stored token vectors of each text.
-
-        Parameters
-        ----------
-        texts, side
-            As for :meth:`muvera.texts.encoders.base.ModelEncoder.matrices`.
-        """
+        """Return the stored token vectors of each text."""
         return [self._texts[side][text][0] for text in texts]
 
     def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]]:
-        """Return the characters of each token vector.
-
-        Parameters
-        ----------
-        text, side
-            As for :meth:`muvera.texts.encoders.base.TextEncoder.token_spans`.
-        """
+        """Return the characters of each token vector."""
         lower = text.lower()
         position = 0
         spans = []
@@ -220,12 +166,7 @@ class Bert:
     concatenated, not padded: linear layers see one matrix (tokens, width), and
     attention runs text by text.
 
-    Parameters
-    ----------
-    weights : dict of float32 arrays
-        By Hugging Face's names; linear layers are (out, in).
-    n_heads : int
-    layer_norm_eps : float
+    `weights` are float32 arrays by Hugging Face's names; linear layers are (out, in).
     """
 
     def __init__(self, weights: dict[str, FloatMatrix], n_heads: int, layer_norm_eps: float = 1e-12) -> None:
@@ -235,19 +176,10 @@ class Bert:
         self.n_layers = sum(name.endswith(".attention.self.query.weight") for name in weights)
 
     def hidden_states(self, token_ids: Sequence[TokenIds]) -> list[FloatMatrix]:
-        """Return the last hidden states of each text.
+        """Return the last hidden states of each text, float32 (tokens, width).
 
-        Their last bits may depend on the batch, because BLAS splits a product by its
-        shape.
-
-        Parameters
-        ----------
-        token_ids : sequence of int32 (tokens,)
-            Vocabulary ids of each text.
-
-        Returns
-        -------
-        list of float32 (tokens, width)
+        `token_ids` are the vocabulary ids of each text, int32 (tokens,).  The last bits
+        of a result may depend on the batch, because BLAS splits a product by its shape.
         """
         bounds = np.cumsum([0, *map(len, token_ids)])
         positions = np.concatenate([np.arange(len(ids)) for ids in token_ids])

@@ -60,7 +60,7 @@ class Model2VecEncoder(TableEncoder):
             raise ValueError(f"{place} is not a model2vec model: {error}. Download it again.") from error
         rows = _rows(arrays, self._tokenizer.get_vocab_size(with_added_tokens=True), place)
         lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        super().__init__(rows / np.where(lengths > 0, lengths, 1))
+        super().__init__(np.asarray(rows / np.where(lengths > 0, lengths, 1), np.float32))
         self._query_rows = rows / (lengths[lengths > 0].mean() if lengths.any() else 1)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -75,6 +75,11 @@ class Model2VecEncoder(TableEncoder):
         ----------
         texts : list of str
             The documents.
+
+        Returns
+        -------
+        list of list of int
+            One list for each text, in order.
         """
         encode = getattr(self._tokenizer, "encode_batch_fast", self._tokenizer.encode_batch)
         encodings = encode(texts, add_special_tokens=False)
@@ -87,6 +92,11 @@ class Model2VecEncoder(TableEncoder):
         ----------
         texts : list of str
             The queries.
+
+        Returns
+        -------
+        list of float32 (tokens, dimension)
+            One matrix for each text, in order.
         """
         rows = [np.array(own[:_QUERY_TOKENS], np.int64) for own in self.document_rows(texts)]
         return [self._query_rows[own] for own in rows]

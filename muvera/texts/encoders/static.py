@@ -74,6 +74,11 @@ class StaticEncoder(TableEncoder):
         ----------
         texts : list of str
             The documents.
+
+        Returns
+        -------
+        list of list of int
+            One list for each text, in order.
         """
         # The tokenizer reads a text as one word, which takes longer.  No token contains
         # a space after another character.
@@ -96,6 +101,11 @@ class StaticEncoder(TableEncoder):
         ----------
         texts : list of str
             The queries.
+
+        Returns
+        -------
+        list of float32 (tokens, dimension)
+            One matrix for each text, in order.
         """
         rows = [np.array(own[:_QUERY_TOKENS], np.int64) for own in self.document_rows(texts)]
         return [self._query_rows[own] for own in rows]

@@ -1,8 +1,8 @@
 """Windows: parts of a text that is longer than its model reads.
 
-Models cut such a text silently.  Here it is encoded in overlapping windows, and
-its token vectors are those of all windows.  A token in two windows has the vector from
-the window in which it is farther from the edge, so that text stands on both sides.
+Models cut such a text silently.  Here it is encoded in overlapping windows, and has the
+token vectors of all windows.  A token in two windows has the vector from the window in
+which it is farther from the edge, so that text stands on both sides.
 """
 
 from __future__ import annotations
@@ -50,10 +50,7 @@ class Reader(NamedTuple):
 def reader_of(tokenizer: Any) -> Reader:
     """Return the reader of a model whose tokenizer truncates.
 
-    Parameters
-    ----------
-    tokenizer : tokenizers.Tokenizer
-        It may add special tokens and pad.
+    The tokenizer, a ``tokenizers.Tokenizer``, may add special tokens and pad.
     """
 
     def tokenize(text: str) -> Spans:
@@ -77,12 +74,8 @@ class Window(NamedTuple):
     def kept(self, spans: Spans) -> NDArray[np.bool_]:
         """Return which token vectors of this window are kept.
 
-        Special tokens are always kept.
-
-        Parameters
-        ----------
-        spans : sequence of (int, int)
-            The characters of each token vector, counted from the window's start.
+        Special tokens are always kept.  `spans` are the characters of each token
+        vector, counted from the window's start.
         """
         return np.array(
             [a == b or self.kept_start <= self.start + a < self.kept_stop for a, b in spans], bool
@@ -92,11 +85,7 @@ class Window(NamedTuple):
 def windows_of(text: str, reader: Reader | None) -> list[Window]:
     """Return the windows of a text, in order.
 
-    Parameters
-    ----------
-    text : str
-    reader : Reader or None
-        None: the whole text is one window.
+    Without a reader, the whole text is one window.
     """
     # A token has at least one character.
     spans = [] if reader is None or len(text) <= reader.limit else list(reader.tokenize(text))
@@ -135,19 +124,14 @@ def _word_start(spans: Spans, first: int, most: int) -> int:
 def join_windows(matrices: Sequence[Any], windows: Sequence[Window], spans: Sequence[Spans | None]) -> Any:
     """Return the token vectors of a text from the vectors of its windows.
 
-    Parameters
-    ----------
-    matrices : sequence of float32 or float16 (tokens, dimension)
-        The vectors of each window.
-    windows : sequence of Window
-    spans : sequence
-        The characters of each vector of each window.  None keeps all vectors.
+    `matrices` are float32 or float16 (tokens, dimension).  `spans` are the characters
+    of each vector of each window; None keeps all vectors of a window.
     """
     if len(windows) == 1:
         return matrices[0]
     parts = [
-        np.asarray(matrix) if own is None else np.asarray(matrix)[window.kept(own)]
-        for matrix, window, own in zip(matrices, windows, spans, strict=True)
+        np.asarray(matrix) if places is None else np.asarray(matrix)[window.kept(places)]
+        for matrix, window, places in zip(matrices, windows, spans, strict=True)
     ]
     return np.concatenate(parts)
 
@@ -155,15 +139,11 @@ def join_windows(matrices: Sequence[Any], windows: Sequence[Window], spans: Sequ
 def join_spans(windows: Sequence[Window], spans: Sequence[Spans]) -> list[tuple[int, int]]:
     """Return the characters of each vector of :func:`join_windows`.
 
-    Parameters
-    ----------
-    windows : sequence of Window
-    spans : sequence
-        The characters of each vector of each window.
+    `spans` are the characters of each vector of each window.
     """
     return [
         (window.start + a, window.start + b)
-        for window, own in zip(windows, spans, strict=True)
-        for (a, b), keep in zip(own, window.kept(own), strict=True)
+        for window, places in zip(windows, spans, strict=True)
+        for (a, b), keep in zip(places, window.kept(places), strict=True)
         if keep
     ]

@@ -181,7 +181,7 @@ def test_hex_under_another_name_needs_its_name_and_type(tmp_path: Path) -> None:
     ("kind", "blocks", "message"),
     [
         ("tensor<int4>(d{},x[2])", {"0": "00"}, "cells of the type 'int4'"),
-        ("tensor<float>(d{},x[1])", {"0": "00"}, "'00', which is no hex of float cells"),
+        ("tensor<float>(d{},x[1])", {"0": "00"}, "'00', which is not hex of float cells"),
         (INT8, {"0": [1, 300]}, "300, but an int8 is an integer from -128 to 127"),
         (INT8, {"0": [0.5, 3]}, "0.5, but an int8"),
         (INT8, {"0": None}, "line 1"),

@@ -30,7 +30,7 @@ Write = Callable[[Iterator[MultiVectors], Path], Path]
 def write_documents(
     writer: Writer, batches: Iterator[MultiVectors], target: Path, overwrite: bool = False
 ) -> None:
-    with new_target(target, overwrite, writer.own) as path:
+    with new_target(target, overwrite, writer.files) as path:
         writer.write(Gathered(batches, "the source"), path)
 
 
