@@ -177,9 +177,8 @@ class Axis(NamedTuple):
         if self.kind == "recall":
             top = self.stretched(1.0) - 1e-6
             axis["labelExpr"] = f"datum.value > {top} ? '1' : format(1 - pow(10, -datum.value), '.3~f')"
-        scale = {"domain": [self.value(0), self.value(1)], "nice": False, "zero": False}
-        if self.kind == "log":
-            scale["type"] = "log"
+        scale: Row = {"domain": [self.value(0), self.value(1)], "nice": False}
+        scale |= {"type": "log"} if self.kind == "log" else {"zero": False}
         return _quantitative(field, title=title, scale=scale, axis=axis)
 
 

@@ -110,6 +110,8 @@ class Change:
         self._first_fit: CandidateSearch | None = None
         #: Number of documents at the end of a build, if it is known before.
         self._expected = 0
+        # A text index warns before the end of the block, which would warn again.
+        self._has_warned = False
 
     def warn(self, stacklevel: int) -> None:
         """Warn if added documents are found less often than the others.
@@ -125,7 +127,8 @@ class Change:
         if self.contents is before or before.drift_warning is not None or not len(before.tokens):
             return
         sentence = self.contents.drift_warning
-        if sentence is not None:
+        if sentence is not None and not self._has_warned:
+            self._has_warned = True
             warnings.warn(sentence, stacklevel=stacklevel)
 
     def commit(self) -> None:

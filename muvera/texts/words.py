@@ -255,11 +255,10 @@ class WordScores:
         """
         if not words:
             return []
-        known = [self._score(connection, word) for word in words]
+        known = [self._score(connection, word) for word, count in words.items() for _ in range(count)]
         rows = np.concatenate([rows for rows, _ in known])
-        # Added in the order of the words, as FTS5 does.
-        counts = words.values()
-        weights = np.concatenate([count * scores for (_, scores), count in zip(known, counts, strict=True)])
+        # Added in the order of the words, each as often as it occurs, as FTS5 does.
+        weights = np.concatenate([scores for _, scores in known])
         sums = np.asarray(np.bincount(rows, weights), np.float64)
         found = np.flatnonzero(sums)
         scores = sums[found]

@@ -141,7 +141,7 @@ def test_wrong_folders_are_refused(parquet: Path, tmp_path: Path) -> None:
     (tmp_path / "other" / "notes.txt").touch()
     with pytest.raises(FileExistsError, match=r"notes\.txt"):
         prepare(parquet, ENCODER, tmp_path / "other", 2, SETTINGS)
-    with pytest.raises(FileNotFoundError, match="no Parquet file"):
+    with pytest.raises(FileNotFoundError, match="is not a Parquet file or a folder of Parquet files"):
         prepare(tmp_path / "other", ENCODER, tmp_path / "new", 2, SETTINGS)
     with pytest.raises(FileNotFoundError, match=r"shards\.json"):
         open_shards(tmp_path / "other")

@@ -158,7 +158,7 @@ def test_garbage_of_the_same_size(name: str, saved: Path, folder: Path) -> None:
 
 
 def test_tokens_of_another_dimension(folder: Path) -> None:
-    index = MuveraIndex(FDEConfig(4))
+    index = MuveraIndex(FDEConfig.preset("simhash", 4))
     index.add([np.ones((2, 4), np.float32)])
     index.save(folder)
     edited(config=OTHER.to_dict(), config_hash=OTHER.hash)(folder)

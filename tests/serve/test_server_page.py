@@ -150,7 +150,7 @@ def test_long_and_many_results(visit: Any) -> None:
         assert first.locator(".text").inner_text().strip() == long.removeprefix("Fruit\n").strip()
         assert "“yesterday morning”" in page.locator("#hint").inner_text()
         order = page.locator("#hits > li").evaluate_all("all => all.map(one => one.className)")
-        assert order.index("weak") == 1 and order.count("hit") == 10
+        assert order.index("weak") in (1, 2) and order.count("hit") == 10
         for count in (20, 30, 40, 42):
             page.locator("#next").click()
             playwright.expect(page.locator(".hit")).to_have_count(count)
