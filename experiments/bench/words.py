@@ -101,7 +101,7 @@ def _bm25s(documents: Texts, tokens: Callable[[str], list[str]]) -> Search:
     return search
 
 
-class _Asked(NamedTuple):
+class Asked(NamedTuple):
     """Texts and queries by position, with judgements and an encoder."""
 
     name: str
@@ -111,7 +111,7 @@ class _Asked(NamedTuple):
     encoder: TextEncoder
 
 
-def read_asked(folder: Path, split: str, encoder: TextEncoder, most: int | None = None) -> _Asked:
+def read_asked(folder: Path, split: str, encoder: TextEncoder, most: int | None = None) -> Asked:
     """Read the first texts of a folder in BEIR's layout, and queries of these."""
     documents, queries = read_texts(folder, split)
     row_of = {name: row for row, (name, _) in enumerate(documents[:most])}
@@ -122,17 +122,17 @@ def read_asked(folder: Path, split: str, encoder: TextEncoder, most: int | None 
     kept = _some([query for query in queries if query[0] in grades])
     texts = [text for _, text in documents[:most]]
     name = folder.resolve().name
-    return _Asked(name, texts, [text for _, text in kept], [grades[query] for query, _ in kept], encoder)
+    return Asked(name, texts, [text for _, text in kept], [grades[query] for query, _ in kept], encoder)
 
 
-def asked_of(collection: Collection) -> _Asked:
+def asked_of(collection: Collection) -> Asked:
     """Return the texts and queries of a collection with stored tokens."""
     rows = [row for row, grades in enumerate(collection.judgements or []) if grades]
     queries, texts = collection.query_texts or [], collection.document_texts or []
     grades = [collection.judgements[row] for row in rows] if collection.judgements else []
     kept = _some(list(zip((queries[row] for row in rows), grades, strict=True)))
     encoder = StoredTokens(collection)
-    return _Asked(collection.name, texts, [text for text, _ in kept], [own for _, own in kept], encoder)
+    return Asked(collection.name, texts, [text for text, _ in kept], [own for _, own in kept], encoder)
 
 
 def _some(rows: list[Any]) -> list[Any]:
@@ -170,7 +170,7 @@ def _parts(index: TextIndex, query: str) -> _Parts:
     return _Parts(ids, maxsim, words * rest / weights.words / span, mean * rest / weights.mean / span)
 
 
-def measure_default(asked: _Asked) -> tuple[dict[str, Any], TextIndex]:
+def measure_default(asked: Asked) -> tuple[dict[str, Any], TextIndex]:
     """Return a row of measurements of a text index and of BM25, and the index."""
     progress(f"{asked.name}: {len(asked.texts):,} texts")
     with tempfile.TemporaryDirectory() as folder:
@@ -206,7 +206,7 @@ def _best_by_words(words: Words, query: str) -> NDArray[np.int64]:
     return best[scores[best] > 0]
 
 
-def measure_parts(asked: _Asked) -> tuple[dict[str, Any], NDArray[np.float64]]:
+def measure_parts(asked: Asked) -> tuple[dict[str, Any], NDArray[np.float64]]:
     """Return a row of measurements, and nDCG@10 for each weights of the grid."""
     row, index = measure_default(asked)
     parts = [_parts(index, query) for query in asked.queries]
@@ -216,7 +216,8 @@ def measure_parts(asked: _Asked) -> tuple[dict[str, Any], NDArray[np.float64]]:
     grid = [
         _score([one.ranked(weights) for one in parts], asked.grades, _MEASURES["nDCG"]) for weights in _GRID
     ]
-    return row, np.array(grid)
+    chosen = int(np.argmax(grid))
+    return row | {"best": grid[chosen], "best weights": _named(_GRID[chosen])}, np.array(grid)
 
 
 def _score(ranked: list[Any], grades: list[dict[int, int]], measure: Any) -> float:
@@ -280,7 +281,8 @@ def _bm25_table(rows: list[dict[str, Any]], label: str, title: str) -> Table:
         f"A TextIndex with default settings and the encoder {label}, beside bm25s without the most common "
         "English words, with Snowball's stems and without them. S@k is the share of queries with a relevant "
         "text among the first k. A search returns 100 texts, runs on one thread, and includes the encoding "
-        "of the query. A build writes the folder, whose bytes include the texts; BM25 stays in memory. "
+        "of the query. A build writes the folder, whose bytes include the texts; BM25 stays in memory. The row "
+        "of means is of collections that were measured together. "
         f"At most {_MOST_QUERIES} queries. {measured_on()}"
     )
     return Table.of(title, columns, rows, caption)
@@ -295,7 +297,7 @@ def _with_mean(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [*rows, {"collection": "mean", **means}]
 
 
-def _weight_tables(asked: Iterable[_Asked], label: str, default: ScoreWeights) -> list[Table]:
+def _weight_tables(asked: Iterable[Asked], label: str, default: ScoreWeights) -> list[Table]:
     measured = [measure_parts(one) for one in asked]
     rows = [row for row, _ in measured]
     names = [row["collection"] for row in rows]
@@ -306,6 +308,8 @@ def _weight_tables(asked: Iterable[_Asked], label: str, default: ScoreWeights) -
         Column("default", "default nDCG", "{:.3f}"),
         Column(f"R@100, {_named(_FORMER)}", "former recall", "{:.3f}"),
         Column("R@100, default", "default recall", "{:.3f}"),
+        Column("best here", "best", "{:.3f}"),
+        Column("best weights here", "best weights"),
     ]
     second = [
         Column("texts", "collection"),
@@ -326,14 +330,14 @@ def _weight_tables(asked: Iterable[_Asked], label: str, default: ScoreWeights) -
         "For each collection, the weights with the largest mean gain on all other collections, and the best "
         f"ones for itself. nDCG@10 of the best {_HITS} texts by .2 words and .2 mean. {settings}"
     )
-    return [
+    tables = [
         _bm25_table(_with_mean(rows), label, f"Beside BM25, {label}"),
         Table.of(f"Parts of the score, {label}", first, rows, one),
-        Table.of(
-            f"Weights from other collections, {label}", second,
-            held_out(names, np.array([grid for _, grid in measured]), default), two,
-        ),
-    ]  # fmt: skip
+    ]
+    if len(rows) > 1:
+        held = held_out(names, np.array([grid for _, grid in measured]), default)
+        tables.append(Table.of(f"Weights from other collections, {label}", second, held, two))
+    return tables
 
 
 def words(

@@ -50,10 +50,11 @@ STOP_WORDS: dict[str, frozenset[str]] = {
 # Distinct words of a query that count.
 _MAX_WORDS = 64
 
-# Documents that contain the words of a query: more frequent words are skipped.  More
-# documents improve the ranking by words and take longer: see `python -m experiments
-# words`.
+# Documents that contain the words of a query: this number, or this share of a larger
+# collection.  More frequent words are skipped.  More documents improve the ranking by
+# words and take longer: see `python -m experiments words`.
 _MATCHES = 8_000
+_SHARE = 8
 
 # Scores that are kept for later queries: 32 MiB with their rows.
 _KEPT = 1 << 21
@@ -215,8 +216,11 @@ class WordScores:
             self._count(connection, unknown)
         # A word that occurs in no document is left out; the sort is stable.
         present = sorted((word for word in words if self._counts[word]), key=self._counts.__getitem__)
-        totals = accumulate(self._counts[word] for word in present)
-        kept = present[: sum(total <= _MATCHES for total in totals) or 1]
+        totals = list(accumulate(self._counts[word] for word in present))
+        limit = _MATCHES
+        if totals and totals[-1] > limit:
+            limit = max(limit, self._average(connection).documents // _SHARE)
+        kept = present[: sum(total <= limit for total in totals) or 1]
         return {word: words[word] for word in kept}
 
     def _count(self, connection: sqlite3.Connection, words: list[str]) -> None:
@@ -289,9 +293,7 @@ class WordScores:
         self, connection: sqlite3.Connection, term: bytes
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return the rows of the documents with a term, and their scores as FTS5's."""
-        if self._averages is None:
-            self._averages = self._read_lengths(connection)
-        documents, mean_length = self._averages
+        documents, mean_length = self._average(connection)
         found = connection.execute(_OCCURRENCES, (term,)).fetchone()[0] or ""
         rows, frequencies = np.unique(np.fromstring(found, np.int64, sep=","), return_counts=True)
         if not 0 < len(rows) <= documents or rows[-1] >= len(self._lengths):
@@ -305,6 +307,11 @@ class WordScores:
         # In FTS5's order of operations, for equal bits.
         norms = frequencies + _K1 * (1 - _B + _B * lengths / mean_length)
         return rows, idf * ((frequencies * (_K1 + 1.0)) / norms)
+
+    def _average(self, connection: sqlite3.Connection) -> _Averages:
+        if self._averages is None:
+            self._averages = self._read_lengths(connection)
+        return self._averages
 
     def _read_lengths(self, connection: sqlite3.Connection) -> _Averages:
         """Read the lengths of new documents, and return the averages of all."""

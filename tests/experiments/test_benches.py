@@ -87,7 +87,7 @@ def test_weights_are_chosen_on_the_other_collections() -> None:
 def test_parts_of_scores_are_measured_and_weighted_again() -> None:
     texts = [f"text {i} word{i}" for i in range(20)]
     queries, grades = ["word3 text", "word7"], [{3: 1}, {7: 1}]
-    row, grid = words.measure_parts(words._Asked("small", texts, queries, grades, HashEncoder(16)))
+    row, grid = words.measure_parts(words.Asked("small", texts, queries, grades, HashEncoder(16)))
     assert [row[name] for name in ("default nDCG", "former MRR", "bm25 S", "stems S@100")] == [1, 1, 1, 1]
     assert row["bytes"] > 32 and grid.shape == (len(words._GRID),)
     index = TextIndex.build(texts, HashEncoder(16))
