@@ -26,6 +26,13 @@ UNSPACED = (
 )
 _RUN = re.compile(f"[{UNSPACED}]+")
 
+# Letters, and those of the Latin script.
+_LETTER = re.compile("[^\\W\\d_]")
+_LATIN = re.compile("(?=[^\\W\\d_])[\\u0000-\\u024f\\u1e00-\\u1eff]")
+
+# Texts, and characters of each, by which the script of a collection is known.
+_SAMPLED, _READ = 1000, 500
+
 # A word with its combining marks, which `\w` does not match.
 _WORD = re.compile("[\\w\u0300-\u036f\u0900-\u109f\u1780-\u17ff]+")
 
@@ -99,6 +106,17 @@ def spaced(text: str) -> str:
     text : str
     """
     return _RUN.sub(lambda run: f" {' '.join(map(''.join, pairwise(run[0]))) or run[0]} ", text)
+
+
+def mostly_latin(texts: Sequence[str]) -> bool:
+    """Return False if most letters of a sample of texts are not Latin.
+
+    Parameters
+    ----------
+    texts : sequence of str
+    """
+    sample = " ".join(text[:_READ] for text in texts[:: len(texts) // _SAMPLED + 1])
+    return 2 * len(_LATIN.findall(sample)) >= len(_LETTER.findall(sample))
 
 
 def counted_words(text: str) -> dict[str, int]:
