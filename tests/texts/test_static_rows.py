@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders.text_encoders import HashEncoder
+from builders.paths import GOLDEN
+from builders.text_encoders import HashEncoder, SignTable
 
 from muvera import MuveraIndex, TextIndex, load_text_encoder
 from muvera.texts.encoders.base import TableEncoder
@@ -232,3 +233,13 @@ def test_reranking_long_texts_gives_the_parts_of_a_search(built: TextIndex) -> N
     assert [hit.id for hit in found] == [hit.id for hit in expected]
     for one, two in zip(found, expected, strict=True):
         assert one.parts == pytest.approx(two.parts, abs=0.02)  # means of rounded products
+
+
+def test_a_stored_index_of_rows_is_read() -> None:
+    index = TextIndex.load(GOLDEN / "texts" / "rows", SignTable())
+    expected = json.loads((GOLDEN / "texts" / "rows.json").read_text())
+    found = [[hit.id, hit.parts] for hit in index.search("red pears with green leaves", 5)]
+    assert [id for id, _ in found] == [id for id, _ in expected]
+    for (_, one), (_, two) in zip(found, expected, strict=True):
+        assert one == pytest.approx(two, rel=1e-5)
+    assert index.info().token_codec["codec"] == "table"
