@@ -24,6 +24,7 @@ from .bench.searches import dial, searches
 from .bench.server import server
 from .bench.size import size
 from .bench.speed import speed
+from .bench.static_texts import static
 from .bench.tokens import tokens
 from .bench.vectors import vectors
 from .bench.words import words
@@ -55,6 +56,7 @@ for bench in (
     landmarks,
     size,
     words,
+    static,
     explanations,
     long_texts,
     first_stage,

@@ -21,6 +21,7 @@ import typer
 from numpy.typing import NDArray
 
 from muvera import TextEncoder, TextIndex, load_text_encoder
+from muvera.data.ranking import best_first
 from muvera.texts.database import DocumentDatabase
 from muvera.texts.encoders.base import ScoreWeights, score_weights
 from muvera.utils.checks import import_extra
@@ -37,14 +38,26 @@ _K = 10
 
 Search = Callable[[str], list[str]]
 
-# Texts of a collection, and its queries, that the weights are measured with.
-_MOST_TEXTS, _MOST_QUERIES = 12_000, 300
+# Queries of a collection that the weights are measured with.
+_MOST_QUERIES = 300
 
-# Candidates whose parts of the score are read: all of them, as hits.
-_HITS = 250
+# Hits of a search whose parts are weighted again.
+_HITS = 200
 
 # Weights of words and of mean vectors to choose from; the rest is MaxSim's.
-_GRID = [ScoreWeights(words / 10, mean / 10) for words in range(5) for mean in range(6) if words + mean < 9]
+_GRID = [ScoreWeights(words / 10, mean / 10) for words in range(6) for mean in range(5)]
+
+# Ranks of a text that a user may read.
+_RANKS = 100
+
+# S@k is the share of queries with a relevant text among the first k.
+_MEASURES = {
+    "nDCG": ir_measures.nDCG @ _K,
+    "MRR": ir_measures.RR @ _K,
+    "S": ir_measures.Success @ _K,
+    "S@100": ir_measures.Success @ 100,
+    "recall": ir_measures.R @ 100,
+}
 
 # The weights before scores had mean vectors.
 _FORMER = ScoreWeights(0.1, 0.0)
@@ -88,7 +101,7 @@ def _bm25s(documents: Texts, tokens: Callable[[str], list[str]]) -> Search:
     return search
 
 
-class _Asked(NamedTuple):
+class Asked(NamedTuple):
     """Texts and queries by position, with judgements and an encoder."""
 
     name: str
@@ -98,28 +111,28 @@ class _Asked(NamedTuple):
     encoder: TextEncoder
 
 
-def read_asked(folder: Path, split: str, encoder: TextEncoder) -> _Asked:
+def read_asked(folder: Path, split: str, encoder: TextEncoder, most: int | None = None) -> Asked:
     """Read the first texts of a folder in BEIR's layout, and queries of these."""
     documents, queries = read_texts(folder, split)
-    row_of = {name: row for row, (name, _) in enumerate(documents[:_MOST_TEXTS])}
+    row_of = {name: row for row, (name, _) in enumerate(documents[:most])}
     grades: dict[str, dict[int, int]] = {}
     for query, document, grade in read_judgements(folder / "qrels" / f"{split}.tsv"):
         if document in row_of and grade > 0:
             grades.setdefault(query, {})[row_of[document]] = grade
     kept = _some([query for query in queries if query[0] in grades])
-    texts = [text for _, text in documents[:_MOST_TEXTS]]
+    texts = [text for _, text in documents[:most]]
     name = folder.resolve().name
-    return _Asked(name, texts, [text for _, text in kept], [grades[query] for query, _ in kept], encoder)
+    return Asked(name, texts, [text for _, text in kept], [grades[query] for query, _ in kept], encoder)
 
 
-def asked_of(collection: Collection) -> _Asked:
+def asked_of(collection: Collection) -> Asked:
     """Return the texts and queries of a collection with stored tokens."""
     rows = [row for row, grades in enumerate(collection.judgements or []) if grades]
     queries, texts = collection.query_texts or [], collection.document_texts or []
     grades = [collection.judgements[row] for row in rows] if collection.judgements else []
     kept = _some(list(zip((queries[row] for row in rows), grades, strict=True)))
     encoder = StoredTokens(collection)
-    return _Asked(collection.name, texts, [text for text, _ in kept], [own for _, own in kept], encoder)
+    return Asked(collection.name, texts, [text for text, _ in kept], [own for _, own in kept], encoder)
 
 
 def _some(rows: list[Any]) -> list[Any]:
@@ -143,53 +156,76 @@ class _Parts(NamedTuple):
 
 
 def _parts(index: TextIndex, query: str) -> _Parts:
-    hits = index.search(query, _HITS, candidates=_HITS, words=0.2, mean=0.2)
-    parts = {
-        part: np.array([hit.parts[part] for hit in hits], np.float64) for part in ("maxsim", "words", "mean")
-    }
-    parts["maxsim"] -= parts["maxsim"].min()  # the lowest of the other parts is 0 already
-    scaled = {part: values / (values.max() or 1.0) for part, values in parts.items()}
-    return _Parts(np.array([hit.id for hit in hits], np.int64), **scaled)
+    weights = ScoreWeights(0.2, 0.2)
+    hits = index.search(query, _HITS, **weights._asdict())
+    maxsim, words, mean = (
+        np.array([hit.parts[part] for hit in hits], np.float64) for part in ("maxsim", "words", "mean")
+    )
+    # The best words' part is their weight's share of the range of all candidates'
+    # similarities.  Some candidates are not among the hits.
+    rest = 1 - weights.words - weights.mean
+    span = rest * words.max() / weights.words or maxsim.max() - maxsim.min() or 1.0
+    maxsim = (maxsim - maxsim.min()) / span
+    ids = np.array([hit.id for hit in hits], np.int64)
+    return _Parts(ids, maxsim, words * rest / weights.words / span, mean * rest / weights.mean / span)
 
 
-def measure_parts(asked: _Asked) -> tuple[dict[str, Any], NDArray[np.float64]]:
-    """Return a row of measurements, and nDCG@10 for each weights of the grid."""
+def measure_default(asked: Asked) -> tuple[dict[str, Any], TextIndex]:
+    """Return a row of measurements of a text index and of BM25, and the index."""
     progress(f"{asked.name}: {len(asked.texts):,} texts")
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
         index = TextIndex.build(asked.texts, asked.encoder, path=Path(folder) / "index")
         built = time.perf_counter() - begun
         size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
-    index.search(asked.queries[:1], 10, threads=1)
-    begun = time.perf_counter()
-    found = [[hit.id for hit in index.search(query, 100, threads=1)] for query in asked.queries]
-    searched = time.perf_counter() - begun
-    parts = [_parts(index, query) for query in asked.queries]
-    bm25 = Words(asked.texts)
-    runs: dict[str, Iterable[Any]] = {
-        "default": found,
-        "former": [one.ranked(_FORMER) for one in parts],
-        "maxsim": [one.ranked(ScoreWeights(0.0, 0.0)) for one in parts],
-        "bm25": [np.argsort(-bm25.scores(query), kind="stable")[:100] for query in asked.queries],
-    }
+        texts = sum(len(text.encode()) for text in asked.texts)
     row: dict[str, Any] = {
         "collection": asked.name, "texts": len(asked.texts), "queries": len(asked.queries),
-        "build": built, "search": 1000 * searched / len(asked.queries), "bytes": size / len(asked.texts),
+        "build": built, "bytes": size / len(asked.texts), "text bytes": texts / len(asked.texts),
     }  # fmt: skip
-    for name, run in runs.items():
-        ranked = list(run)
-        row[name] = _score(ranked, asked.grades, ir_measures.nDCG @ _K)
-        row[f"{name} recall"] = _score(ranked, asked.grades, ir_measures.R @ 100)
+    searches: dict[str, Callable[[str], Any]] = {
+        "default": lambda query: [hit.id for hit in index.search(query, _RANKS, threads=1)]
+    }
+    for name, stems in (("bm25", False), ("stems", True)):
+        begun = time.perf_counter()
+        words = Words(asked.texts, stems=stems)
+        row[f"{name} build"] = time.perf_counter() - begun
+        searches[name] = partial(_best_by_words, words)
+    for name, search in searches.items():
+        search(asked.queries[0])
+        begun = time.perf_counter()
+        ranked = [search(query) for query in asked.queries]
+        row[f"{name} ms"] = 1000 * (time.perf_counter() - begun) / len(asked.queries)
+        row |= {f"{name} {label}": _score(ranked, asked.grades, how) for label, how in _MEASURES.items()}
+    return row, index
+
+
+def _best_by_words(words: Words, query: str) -> NDArray[np.int64]:
+    scores = words.scores(query)
+    best = best_first(scores, _RANKS)
+    return best[scores[best] > 0]
+
+
+def measure_parts(asked: Asked) -> tuple[dict[str, Any], NDArray[np.float64]]:
+    """Return a row of measurements, and nDCG@10 for each weights of the grid."""
+    row, index = measure_default(asked)
+    parts = [_parts(index, query) for query in asked.queries]
+    for name, weights in (("former", _FORMER), ("maxsim", ScoreWeights(0.0, 0.0))):
+        ranked = [one.ranked(weights) for one in parts]
+        row |= {f"{name} {label}": _score(ranked, asked.grades, how) for label, how in _MEASURES.items()}
     grid = [
-        _score([one.ranked(weights) for one in parts], asked.grades, ir_measures.nDCG @ _K)
-        for weights in _GRID
+        _score([one.ranked(weights) for one in parts], asked.grades, _MEASURES["nDCG"]) for weights in _GRID
     ]
-    return row, np.array(grid)
+    chosen = int(np.argmax(grid))
+    return row | {"best": grid[chosen], "best weights": _named(_GRID[chosen])}, np.array(grid)
 
 
 def _score(ranked: list[Any], grades: list[dict[int, int]], measure: Any) -> float:
     judgements = {str(i): {str(id): grade for id, grade in own.items()} for i, own in enumerate(grades)}
-    run = {str(i): {str(id): -float(rank) for rank, id in enumerate(own)} for i, own in enumerate(ranked)}
+    run = {
+        str(i): {str(id): -float(rank) for rank, id in enumerate(own[:_RANKS])}
+        for i, own in enumerate(ranked)
+    }
     return float(ir_measures.calc_aggregate([measure], judgements, run)[measure])
 
 
@@ -226,21 +262,54 @@ def _named(weights: ScoreWeights) -> str:
     )
 
 
-def _weight_tables(asked: Iterable[_Asked], label: str, default: ScoreWeights) -> list[Table]:
+def _bm25_table(rows: list[dict[str, Any]], label: str, title: str) -> Table:
+    """Return the table of a text index beside BM25 with stems."""
+    columns = [Column("texts", "collection"), Column("documents", "texts"), Column("queries")]
+    named = [("default", label), ("stems", "BM25, stems"), ("bm25", "BM25")]
+    columns += [Column(f"nDCG@10, {words}", f"{name} nDCG", "{:.3f}") for name, words in named]
+    for shown, measure in ((f"S@{_K}", "S"), ("S@100", "S@100"), (f"MRR@{_K}", "MRR")):
+        columns += [Column(f"{shown}, {words}", f"{name} {measure}", "{:.3f}") for name, words in named[:2]]
+    columns += [
+        Column("search", "default ms", "{:.1f}", "ms"),
+        Column("search by BM25, stems", "stems ms", "{:.1f}", "ms"),
+        Column("build", "build", "{:.1f}", "s"),
+        Column("build of BM25, stems", "stems build", "{:.1f}", "s"),
+        Column("bytes per text", "bytes", "{:,.0f}"),
+        Column("the text itself", "text bytes", "{:,.0f}"),
+    ]
+    caption = (
+        f"A TextIndex with default settings and the encoder {label}, beside bm25s without the most common "
+        "English words, with Snowball's stems and without them. S@k is the share of queries with a relevant "
+        "text among the first k. A search returns 100 texts, runs on one thread, and includes the encoding "
+        "of the query. A build writes the folder, whose bytes include the texts; BM25 stays in memory. The row "
+        "of means is of collections that were measured together. "
+        f"At most {_MOST_QUERIES} queries. {measured_on()}"
+    )
+    return Table.of(title, columns, rows, caption)
+
+
+def _with_mean(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows and one of the means of their measures."""
+    if len(rows) == 1:
+        return rows
+    keys = [f"{name} {measure}" for name in ("default", "stems", "bm25") for measure in _MEASURES]
+    means: dict[str, Any] = {key: float(np.mean([row[key] for row in rows])) for key in keys}
+    return [*rows, {"collection": "mean", **means}]
+
+
+def _weight_tables(asked: Iterable[Asked], label: str, default: ScoreWeights) -> list[Table]:
     measured = [measure_parts(one) for one in asked]
     rows = [row for row, _ in measured]
     names = [row["collection"] for row in rows]
     first = [
         *(Column("texts", "collection"), Column("documents", "texts"), Column("queries")),
-        Column("bm25s, no stop words", "bm25", "{:.3f}"),
-        Column("MaxSim alone", "maxsim", "{:.3f}"),
-        Column(_named(_FORMER), "former", "{:.3f}"),
-        Column("default", "default", "{:.3f}"),
+        Column("MaxSim alone", "maxsim nDCG", "{:.3f}"),
+        Column(_named(_FORMER), "former nDCG", "{:.3f}"),
+        Column("default", "default nDCG", "{:.3f}"),
         Column(f"R@100, {_named(_FORMER)}", "former recall", "{:.3f}"),
         Column("R@100, default", "default recall", "{:.3f}"),
-        Column("build", "build", "{:.1f}", "s"),
-        Column("search", "search", "{:.1f}", "ms"),
-        Column("bytes per text", "bytes", "{:,.0f}"),
+        Column("best here", "best", "{:.3f}"),
+        Column("best weights here", "best weights"),
     ]
     second = [
         Column("texts", "collection"),
@@ -251,24 +320,24 @@ def _weight_tables(asked: Iterable[_Asked], label: str, default: ScoreWeights) -
         Column("best here", "best", "{:.3f}"),
         Column("best weights here", "best weights"),
     ]
-    settings = f"At most {_MOST_QUERIES} queries and the first {_MOST_TEXTS:,} texts. {measured_on()}"
+    settings = f"At most {_MOST_QUERIES} queries. {measured_on()}"
     one = (
         "nDCG@10 of a TextIndex with default settings, by the weights of the parts of a score: MaxSim "
-        "(Chamfer similarity), words (BM25), and the cosine of mean token vectors. The default "
-        f"weights rank 200 candidates, and other weights rank {_HITS}. Bytes are those of the saved folder. "
-        f"A search runs on one thread and includes the encoding of the query. {settings}"
+        "(Chamfer similarity), words (BM25), and the cosine of mean token vectors. Other weights than the "
+        f"default ones order the best {_HITS} texts by .2 words and .2 mean. {settings}"
     )
     two = (
         "For each collection, the weights with the largest mean gain on all other collections, and the best "
-        f"ones for itself. nDCG@10 of {_HITS} candidates and of texts that share words. {settings}"
+        f"ones for itself. nDCG@10 of the best {_HITS} texts by .2 words and .2 mean. {settings}"
     )
-    return [
+    tables = [
+        _bm25_table(_with_mean(rows), label, f"Beside BM25, {label}"),
         Table.of(f"Parts of the score, {label}", first, rows, one),
-        Table.of(
-            f"Weights from other collections, {label}", second,
-            held_out(names, np.array([grid for _, grid in measured]), default), two,
-        ),
-    ]  # fmt: skip
+    ]
+    if len(rows) > 1:
+        held = held_out(names, np.array([grid for _, grid in measured]), default)
+        tables.append(Table.of(f"Weights from other collections, {label}", second, held, two))
+    return tables
 
 
 def words(
@@ -276,6 +345,10 @@ def words(
     split: Annotated[str, typer.Option(help="Split of the judgements.")] = "test",
     encoder: Annotated[
         str | None, typer.Option(help="Measure whole searches with this encoder, such as static.")
+    ] = None,
+    first: Annotated[
+        list[int] | None,
+        typer.Option(help="With --encoder: only the growth, by the first texts; may be repeated."),
     ] = None,
     collection: Annotated[
         list[str] | None, typer.Option(help="Measure searches with its stored tokens; may be repeated.")
@@ -286,13 +359,21 @@ def words(
 ) -> None:
     """Compare the word search of a TextIndex with bm25s, or weights of a score's parts.
 
-    Without an encoder or collection: words alone. bm25s indexes words, or pairs of
+    With an encoder: whole searches beside BM25 with stems.  Without an encoder or
+    collection: words alone, and bm25s indexes words, or pairs of
     characters.
     """
     given = folders or []
     if encoder is not None:
         model = load_text_encoder(encoder)
-        asked = [read_asked(folder, split, model) for folder in given]
+        if first:
+            samples = (read_asked(folder, split, model, most) for folder in given for most in first)
+            rows = [measure_default(sample)[0] for sample in samples]
+            for row in rows:
+                row["collection"] += f", first {row['texts']:,}"
+            finish("words", "Words", [_bm25_table(rows, encoder, f"Growth, {encoder}")], save)
+            return
+        asked = (read_asked(folder, split, model) for folder in given)
         finish("words", "Words", _weight_tables(asked, encoder, score_weights(model)), save)
         return
     if collection:

@@ -23,28 +23,40 @@ _SOURCES = ("vectors", "words", "single")
 
 
 class Words:
-    """BM25 over English texts."""
+    """BM25 over English texts, without the most common English words.
 
-    def __init__(self, texts: list[str]) -> None:
+    With `stems`, endings do not count: "trees" is the word "tree".
+    """
+
+    def __init__(self, texts: list[str], *, stems: bool = False) -> None:
         self._library = import_extra("bm25s", "experiments", "BM25")
+        self._how: dict[str, Any] = {"stopwords": "en", "show_progress": False}
+        if stems:
+            library = import_extra("py_rust_stemmers", "experiments", "BM25 with stems")
+            stemmer = library.SnowballStemmer("english")
+            self._how["stemmer"] = lambda words: stemmer.stem_words_parallel(list(words))
         self._count = len(texts)
         self.index: Any = self._library.BM25()
-        words = self._library.tokenize(texts, stopwords="en", show_progress=False)
-        self.index.index(words, show_progress=False)
+        self.index.index(self._library.tokenize(texts, **self._how), show_progress=False)
 
     def scores(self, text: str) -> NDArray[np.float32]:
         """Return the score of each text for a query."""
-        how = {"stopwords": "en", "return_ids": False, "show_progress": False}
-        words = self._library.tokenize(text, **how)[0]
+        words = self._library.tokenize(text, return_ids=False, **self._how)[0]
         # bm25s refuses a query without words, for example of stop words only.
         return np.asarray(self.index.get_scores(words) if words else np.zeros(self._count), np.float32)
 
 
 class BM25(System):
-    """BM25 as the first stage, without the most common English words."""
+    """BM25 as the first stage, without the most common English words.
+
+    `stems` is as for :class:`Words`.
+    """
 
     name: ClassVar[str] = "bm25"
     chamfer: bool = True
+
+    def __init__(self, *, stems: bool = False) -> None:
+        self._stems = stems
 
     def build(self, material: Material) -> None:
         """Count the documents' words."""
@@ -52,7 +64,7 @@ class BM25(System):
         material.needs("document_texts", "query_texts", reason=reason)
         super().build(material)
         self._queries = material.collection.query_texts or []
-        self._words = Words(material.collection.document_texts or [])
+        self._words = Words(material.collection.document_texts or [], stems=self._stems)
 
     def search(self, queries: MultiVectors, k: int, *, candidates: int = 100, rerank: bool = True) -> Answers:
         """Search by BM25.

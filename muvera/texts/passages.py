@@ -235,7 +235,24 @@ def best_passages(
     found = dict(scores)
     for id, row in long:  # one at a time, because they may be large
         [matrix] = contents.tokens.rows(np.array([row], np.int64))
-        starts = np.arange(0, len(matrix) - passage // 2, passage // 2)
-        spans = np.stack([starts, np.minimum(starts + passage, len(matrix))], axis=1)
-        found[id] = float(score_spans(query, matrix, spans).max())
+        found[id] = best_passage(query, matrix, passage)[0]
     return dict(sorted(found.items(), key=lambda one: -one[1]))
+
+
+def best_passage(query: TokenArray, matrix: TokenArray, passage: int) -> tuple[float, TokenArray]:
+    """Return the similarity of a long text's best passage, and its tokens.
+
+    Parameters
+    ----------
+    query : float32 or float16 (query tokens, dimension)
+    matrix : float32 or float16 (tokens, dimension)
+        More tokens than a passage has.
+    passage : int
+        Tokens of a passage.
+    """
+    half = max(1, passage // 2)
+    starts = np.arange(0, len(matrix) - half, half)
+    spans = np.stack([starts, np.minimum(starts + 2 * half, len(matrix))], axis=1)
+    scores = score_spans(query, matrix, spans)
+    best = int(np.argmax(scores))
+    return float(scores[best]), matrix[slice(*spans[best])]

@@ -9,8 +9,16 @@ import numpy as np
 
 from ..reranking.chamfer import chamfer_matrix
 from .database import shared_words
-from .encoders.base import ScoreWeights, TextEncoder, encode_in_batches, encode_texts
+from .encoders.base import (
+    ScoreWeights,
+    TextEncoder,
+    encode_in_batches,
+    encode_texts,
+    passage_length,
+    table_encoder,
+)
 from .hit import Hit, add_parts, mean_vectors
+from .passages import best_passage
 
 
 class Reranked(NamedTuple):
@@ -34,18 +42,24 @@ def rerank_texts(
     if not tokens:  # a blank query
         return Reranked([], 0)
     query_mean = mean_vectors(encoded)[0]
+    rows = table_encoder(encoder)
+    passage = passage_length(encoder) if rows is None else rows.passage
     maxsim: dict[int, float] = {}
     means: dict[int, float] = {}
     for batch in encode_in_batches(encoder.encode_documents, texts, list(range(len(texts)))):
         tokens += len(batch.tokens)
         scores = chamfer_matrix(encoded, batch, threads=threads)[0]
         cosines = np.einsum("ij,j->i", mean_vectors(batch), query_mean)
-        for position, score, cosine in zip(
-            batch.ids.tolist(), scores.tolist(), cosines.tolist(), strict=True
+        for position, matrix, score, cosine in zip(
+            batch.ids.tolist(), batch, scores.tolist(), cosines.tolist(), strict=True
         ):
-            if np.isfinite(score):  # else the text is blank
-                maxsim[position] = score
-                means[position] = cosine
+            if not np.isfinite(score):  # the text is blank
+                continue
+            maxsim[position], best = score, matrix
+            if passage is not None and len(matrix) > passage:
+                maxsim[position], best = best_passage(encoded[0], matrix, passage)
+            # A search in rows of a table also takes the mean of the best passage.
+            means[position] = cosine if rows is None else float(best.mean(axis=0) @ query_mean)
     words = shared_words(query, range(len(texts)), texts) if weights.words else {}
     parts = add_parts(maxsim, words, means, weights, k)
     return Reranked([Hit(i, sum(parts[i].values()), texts[i], {}, parts[i]) for i in parts], tokens)

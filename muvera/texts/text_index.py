@@ -569,7 +569,7 @@ class TextIndex:
             Weight of the cosine of the mean token vectors, from 0 to below 1.  `words`
             and `mean` must be below 1 together; the rest is the weight of similarity.
             If you give one of them, the other is 0.  Default of both: 0.2; with the
-            encoder "static", 0.5 for `words` and 0.2 for `mean`.  An index without mean
+            encoder "static", 0.4 for `words` and 0.2 for `mean`.  An index without mean
             vectors (in a database, or built by an older version) has the default 0.1
             for `words` and 0 for `mean`.
         explain : bool
@@ -733,7 +733,7 @@ class TextIndex:
             Maximum number of hits.  Default: all texts that are not blank.
         words, mean : float, optional
             As for :meth:`search`.  How rare a word is, is counted in `texts` only.
-            Default of both: 0.2; with the encoder "static", 0.5 and 0.2.
+            Default of both: 0.2; with the encoder "static", 0.4 and 0.2.
         threads : int, optional
             Default: all usable cores.
 

@@ -26,6 +26,13 @@ UNSPACED = (
 )
 _RUN = re.compile(f"[{UNSPACED}]+")
 
+# Letters, and those of the Latin script.
+_LETTER = re.compile("[^\\W\\d_]")
+_LATIN = re.compile("(?=[^\\W\\d_])[\\u0000-\\u024f\\u1e00-\\u1eff]")
+
+# Texts, and characters of each, by which the script of a collection is known.
+_SAMPLED, _READ = 1000, 500
+
 # A word with its combining marks, which `\w` does not match.
 _WORD = re.compile("[\\w\u0300-\u036f\u0900-\u109f\u1780-\u17ff]+")
 
@@ -50,10 +57,11 @@ STOP_WORDS: dict[str, frozenset[str]] = {
 # Distinct words of a query that count.
 _MAX_WORDS = 64
 
-# Documents that contain the words of a query: more frequent words are skipped.  More
-# documents improve the ranking by words and take longer: see `python -m experiments
-# words`.
+# Documents that contain the words of a query: this number, or this share of a larger
+# collection.  More frequent words are skipped.  More documents improve the ranking by
+# words and take longer: see `python -m experiments words`.
 _MATCHES = 8_000
+_SHARE = 8
 
 # Scores that are kept for later queries: 32 MiB with their rows.
 _KEPT = 1 << 21
@@ -98,6 +106,17 @@ def spaced(text: str) -> str:
     text : str
     """
     return _RUN.sub(lambda run: f" {' '.join(map(''.join, pairwise(run[0]))) or run[0]} ", text)
+
+
+def mostly_latin(texts: Sequence[str]) -> bool:
+    """Return False if most letters of a sample of texts are not Latin.
+
+    Parameters
+    ----------
+    texts : sequence of str
+    """
+    sample = " ".join(text[:_READ] for text in texts[:: len(texts) // _SAMPLED + 1])
+    return 2 * len(_LATIN.findall(sample)) >= len(_LETTER.findall(sample))
 
 
 def counted_words(text: str) -> dict[str, int]:
@@ -215,8 +234,11 @@ class WordScores:
             self._count(connection, unknown)
         # A word that occurs in no document is left out; the sort is stable.
         present = sorted((word for word in words if self._counts[word]), key=self._counts.__getitem__)
-        totals = accumulate(self._counts[word] for word in present)
-        kept = present[: sum(total <= _MATCHES for total in totals) or 1]
+        totals = list(accumulate(self._counts[word] for word in present))
+        limit = _MATCHES
+        if totals and totals[-1] > limit:
+            limit = max(limit, self._average(connection).documents // _SHARE)
+        kept = present[: sum(total <= limit for total in totals) or 1]
         return {word: words[word] for word in kept}
 
     def _count(self, connection: sqlite3.Connection, words: list[str]) -> None:
@@ -288,9 +310,7 @@ class WordScores:
         self, connection: sqlite3.Connection, term: bytes
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return the rows of the documents with a term, and their scores as FTS5's."""
-        if self._averages is None:
-            self._averages = self._read_lengths(connection)
-        documents, mean_length = self._averages
+        documents, mean_length = self._average(connection)
         found = connection.execute(_OCCURRENCES, (term,)).fetchone()[0] or ""
         rows, frequencies = np.unique(np.fromstring(found, np.int64, sep=","), return_counts=True)
         if not 0 < len(rows) <= documents or rows[-1] >= len(self._lengths):
@@ -304,6 +324,11 @@ class WordScores:
         # In FTS5's order of operations, for equal bits.
         norms = frequencies + _K1 * (1 - _B + _B * lengths / mean_length)
         return rows, idf * ((frequencies * (_K1 + 1.0)) / norms)
+
+    def _average(self, connection: sqlite3.Connection) -> _Averages:
+        if self._averages is None:
+            self._averages = self._read_lengths(connection)
+        return self._averages
 
     def _read_lengths(self, connection: sqlite3.Connection) -> _Averages:
         """Read the lengths of new documents, and return the averages of all."""

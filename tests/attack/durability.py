@@ -18,12 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from builders.text_encoders import HashEncoder
+from builders.text_encoders import HashEncoder, SignTable
 
 from attack.processes import CONFIG, HEADERS, forked, kill, start_server
-from muvera import TextIndex
+from muvera import TextEncoder, TextIndex
 
-WRITERS, ENCODER = 8, HashEncoder(8)
+WRITERS = 8
+
+#: Encoders by attack; with "rows", tokens are rows of a table.
+ENCODERS = {"http": HashEncoder(8), "open": HashEncoder(8), "rows": SignTable()}
 
 #: Texts and metadata by id.
 State = dict[str, tuple[str, dict[str, Any]]]
@@ -87,9 +90,9 @@ class Writer:
         return any(found.get(key) != before.get(key) for key in others), left[0] not in left[1:]
 
 
-def opened(folder: Path) -> TextIndex:
+def opened(folder: Path, encoder: TextEncoder) -> TextIndex:
     """Open the index with frequent saves, so that kills also hit saves."""
-    return TextIndex.open(folder, ENCODER, save_changes=40, save_seconds=0.3)
+    return TextIndex.open(folder, encoder, save_changes=40, save_seconds=0.3)
 
 
 def started(work: Callable[[Writer], None], writers: list[Writer]) -> list[threading.Thread]:
@@ -99,12 +102,12 @@ def started(work: Callable[[Writer], None], writers: list[Writer]) -> list[threa
     return threads
 
 
-def over_http(folder: Path, writers: list[Writer], seed: str, seconds: float) -> None:
+def over_http(folder: Path, encoder: TextEncoder, writers: list[Writer], seed: str, seconds: float) -> None:
     """Start writers that send changes to a server, and kill it.
 
     The kill comes some time after the first answer.
     """
-    child, port = start_server(lambda: opened(folder))
+    child, port = start_server(lambda: opened(folder, encoder))
     answered = threading.Event()
 
     def write(writer: Writer) -> None:
@@ -138,7 +141,9 @@ def over_http(folder: Path, writers: list[Writer], seed: str, seconds: float) ->
         thread.join()
 
 
-def through_open(folder: Path, writers: list[Writer], seed: str, seconds: float) -> None:
+def through_open(
+    folder: Path, encoder: TextEncoder, writers: list[Writer], seed: str, seconds: float
+) -> None:
     """Kill a process whose threads change its index.
 
     It writes one byte for each acknowledged change.
@@ -146,7 +151,7 @@ def through_open(folder: Path, writers: list[Writer], seed: str, seconds: float)
     read, write = os.pipe()
 
     def work() -> None:
-        index = opened(folder)
+        index = opened(folder, encoder)
 
         def send(writer: Writer, operation: Operation) -> bool:
             getattr(index, operation[0])(**operation[1])
@@ -167,13 +172,13 @@ def through_open(folder: Path, writers: list[Writer], seed: str, seconds: float)
         writer.run(lambda _, left=left: next(left, None) is not None, seed)  # type: ignore[misc]
 
 
-def contents(folder: Path) -> State:
+def contents(folder: Path, encoder: TextEncoder) -> State:
     """Return all documents; check that the tokens match the texts."""
-    index = TextIndex.load(folder, ENCODER)
+    index = TextIndex.load(folder, encoder)
     found: State = {str(document.id): (document.text, document.metadata) for document in index}
     tokens = index.index.tokens(list(found))
     for vectors, (text, _) in zip(tokens, found.values(), strict=True):
-        if not np.array_equal(vectors, ENCODER.encode_documents([text])[0]):
+        if not np.array_equal(vectors, encoder.encode_documents([text])[0]):
             raise ValueError(f"the vectors of {text!r} are of another text")
     return found
 
@@ -183,17 +188,24 @@ def kill_writers(count: int, way: str) -> dict[str, int]:
 
     Return the numbers of changes that were acknowledged, lost and half applied.
     """
-    attack = {"http": over_http, "open": through_open}[way]
+    attack = over_http if way == "http" else through_open
+    encoder = ENCODERS[way]
     writers = [Writer(number) for number in range(WRITERS)]
     counts = {"lost": 0, "half applied": 0}
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent, "index")
-        settings: dict[str, Any] = {"exact_tokens": 0, "backend": "exact", "tokens": "float32"}
-        TextIndex.build([], ENCODER, vectors=CONFIG, path=folder, threads=1, ids=[], **settings)
+        settings: dict[str, Any] = {
+            "exact_tokens": 0,
+            "backend": "exact",
+            "tokens": "float32",
+            "vectors": CONFIG,
+        }
+        settings = {} if way == "rows" else settings
+        TextIndex.build([], encoder, path=folder, threads=1, ids=[], **settings)
         for number in range(count):
             seed = f"{way} {number}"
-            attack(folder, writers, seed, random.Random(seed).uniform(0, 0.6))
-            found = contents(folder)
+            attack(folder, encoder, writers, seed, random.Random(seed).uniform(0, 0.6))
+            found = contents(folder, encoder)
             for writer in writers:
                 own = {key: found[key] for key in found if key.startswith(f"{writer.number}-")}
                 for name, wrong in zip(counts, writer.wrong(own), strict=True):

@@ -43,7 +43,7 @@ def test_a_kill_leaves_the_state_before_or_after(name: str) -> None:
 
 
 @linux
-@pytest.mark.parametrize("way", ["http", "open"])
+@pytest.mark.parametrize("way", ["http", "open", "rows"])
 def test_no_acknowledged_change_is_lost_or_half_applied(way: str) -> None:
     if way == "http":
         pytest.importorskip("uvicorn", reason="the serve extra is not installed")

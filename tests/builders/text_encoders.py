@@ -11,7 +11,7 @@ from zlib import crc32
 import numpy as np
 
 from muvera.data.multivectors import MultiVectors
-from muvera.texts.encoders.base import ModelEncoder, TextSide
+from muvera.texts.encoders.base import ModelEncoder, TableEncoder, TextSide
 from muvera.texts.encoders.windows import Reader, Spans
 
 
@@ -36,6 +36,28 @@ class HashEncoder:
         rows = [np.random.default_rng(crc32(word.encode())).normal(size=self._dimension) for word in words]
         matrix = np.array(rows, np.float32).reshape(-1, self._dimension)
         return np.asarray(matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-12))
+
+
+class SignTable(TableEncoder):
+    """Words to rows of a table of 256 unit vectors, by the words' checksums.
+
+    The rows have the same bits on every machine.
+    """
+
+    name = "signs"
+    passage = 8
+
+    def __init__(self) -> None:
+        bits = np.unpackbits(
+            np.frombuffer(b"".join(crc32(bytes([i])).to_bytes(4, "big") for i in range(256)), np.uint8)
+        )
+        super().__init__(np.where(bits.reshape(256, 32)[:, :16], 0.25, -0.25).astype(np.float32))
+
+    def document_rows(self, texts: list[str]) -> list[list[int]]:
+        return [[crc32(word.encode()) % 256 for word in re.findall(r"\w+", text.lower())] for text in texts]
+
+    def query_matrices(self, texts: list[str]) -> list[Any]:
+        return [self.table[np.array(rows, np.int64)] for rows in self.document_rows(texts)]
 
 
 #: Tokens that a :class:`ShortModel` reads.

@@ -37,6 +37,7 @@ from experiments.learned_vectors import LearnedVectors
 from experiments.peers.environments import MUVERA, PEERS
 from experiments.peers.workers.serve import operations_of
 from experiments.report.table import Table
+from experiments.systems.texts import Words
 from muvera import FDEEncoder, MultiVectors, TextIndex, chamfer_matrix
 from muvera.fde.config import PRESETS
 from muvera.texts.encoders.base import ScoreWeights
@@ -86,13 +87,21 @@ def test_weights_are_chosen_on_the_other_collections() -> None:
 def test_parts_of_scores_are_measured_and_weighted_again() -> None:
     texts = [f"text {i} word{i}" for i in range(20)]
     queries, grades = ["word3 text", "word7"], [{3: 1}, {7: 1}]
-    row, grid = words.measure_parts(words._Asked("small", texts, queries, grades, HashEncoder(16)))
-    assert (row["default"], row["former"], row["bm25"], row["default recall"]) == (1, 1, 1, 1)
+    row, grid = words.measure_parts(words.Asked("small", texts, queries, grades, HashEncoder(16)))
+    assert [row[name] for name in ("default nDCG", "former MRR", "bm25 S", "stems S@100")] == [1, 1, 1, 1]
     assert row["bytes"] > 32 and grid.shape == (len(words._GRID),)
     index = TextIndex.build(texts, HashEncoder(16))
     for weights in (ScoreWeights(0.3, 0.4), ScoreWeights(0.1, 0.0)):
         found = [hit.id for hit in index.search("word3 text", 3, **weights._asdict())]
         assert words._parts(index, "word3 text").ranked(weights)[:3].tolist() == found
+
+
+def test_stems_find_other_forms_of_a_word() -> None:
+    texts = ["the trees", "a stone", "a river"]
+    plain, stemmed = Words(texts), Words(texts, stems=True)
+    assert plain.scores("a tree").tolist() == [0, 0, 0]
+    scores = stemmed.scores("a tree")
+    assert scores[0] > 0 and scores[1:].tolist() == [0, 0]
 
 
 def test_every_codec_has_a_row(real: MultiVectors) -> None:

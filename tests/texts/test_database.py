@@ -13,6 +13,7 @@ from strategies import CONDITIONS, METADATA
 
 from muvera.metadata import FilterError
 from muvera.texts.database import DocumentDatabase, checked_rows, to_sql
+from muvera.texts.words import mostly_latin
 
 
 @pytest.fixture
@@ -172,6 +173,25 @@ def test_words_are_matched_by_bm25_and_follow_changes(
     database.change(["d"])
     database.put(["a"], ["eins"], [{}])
     assert (match("one"), match("eins", 1)) == ([], ["a"])
+
+
+def test_frequent_words_count_up_to_a_share_of_a_large_collection(
+    database: DocumentDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["frequent rare", *["frequent"] * 9, *["other"] * 90]
+    database.put(range(100), texts, [{}] * 100)
+    monkeypatch.setattr("muvera.texts.words._MATCHES", 2)
+    assert len(database.match_words("frequent rare", 100)) == 10  # 11 of at most 12
+    monkeypatch.setattr("muvera.texts.words._SHARE", 10)
+    assert [name for name, _ in database.match_words("frequent rare", 100)] == [0]
+
+
+@pytest.mark.parametrize(
+    "text, latin",
+    [("", True), ("12 + 34", True), ("größer ñ, Đặng", True), ("東京都 is", False), ("привет a", False)],
+)
+def test_the_script_of_most_letters(text: str, latin: bool) -> None:
+    assert mostly_latin([text] * 3000) is latin
 
 
 VOCABULARY = st.sampled_from(["one", "two", "two-three", "Ones", "d'une", "\u6771\u4eac\u90fd", "x_y", "x"])

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders.text_encoders import HashEncoder
+from builders.paths import GOLDEN
+from builders.text_encoders import HashEncoder, SignTable
 from numpy.typing import NDArray
 
 from muvera import MuveraIndex, TextIndex, load_text_encoder
@@ -229,3 +230,23 @@ def test_words_of_a_query_count_as_often_as_they_occur_and_stop_words_not() -> N
     restricted = dict(database.match_words("red red", 9, ids=[0]))[0]
     assert restricted == pytest.approx(twice)
     assert json.dumps(counted_words("x " * 100)) == '{"x": 100}'
+
+
+def test_reranking_long_texts_gives_the_parts_of_a_search(built: TextIndex) -> None:
+    texts = some_texts(40, seed=1, longest=60)  # a passage has 8 tokens
+    query = " ".join(WORDS[5:60:7])
+    found = built.rerank(query, texts, 10)
+    expected = TextIndex.build(texts, WordTable()).search(query, 10)
+    assert [hit.id for hit in found] == [hit.id for hit in expected]
+    for one, two in zip(found, expected, strict=True):
+        assert one.parts == pytest.approx(two.parts, abs=0.02)  # means of rounded products
+
+
+def test_a_stored_index_of_rows_is_read() -> None:
+    index = TextIndex.load(GOLDEN / "texts" / "rows", SignTable())
+    expected = json.loads((GOLDEN / "texts" / "rows.json").read_text())
+    found = [[hit.id, hit.parts] for hit in index.search("red pears with green leaves", 5)]
+    assert [id for id, _ in found] == [id for id, _ in expected]
+    for (_, one), (_, two) in zip(found, expected, strict=True):
+        assert one == pytest.approx(two, rel=1e-5)
+    assert index.info().token_codec["codec"] == "table"

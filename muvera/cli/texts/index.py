@@ -57,7 +57,7 @@ def index(
     tokens: TokensOption = None,
     vectors: Annotated[
         Literal["fde", "moments", "mean", "simhash", "paper", "reference"] | None,
-        Option(help="Vectors of the first stage (default: fde; with static: mean)."),
+        Option(help="Vectors of the first stage (default: fde; with static: none)."),
     ] = None,
     backend: BackendOption = None,
     overwrite: OverwriteOption = False,
@@ -78,6 +78,7 @@ def index(
     from ...index.generations import require_place
     from ...texts.encoders.base import CachedEncoder, count_long
     from ...texts.encoders.registry import load_text_encoder
+    from ...texts.words import mostly_latin
     from ...utils.checks import as_path, counted
 
     require_place(as_path(out, "OUT"), overwrite)
@@ -89,6 +90,12 @@ def index(
     cached = None if encoder == "static" else CachedEncoder(loaded, cache)
     model = loaded if cached is None else cached
     texts = content.texts or []
+    if encoder == "static" and not mostly_latin(texts):
+        note(
+            "muvera: Most letters of the texts are not Latin, and the encoder static was made for English: it "
+            "ranks such texts little better than their words do. Use a multilingual model, such as "
+            "--encoder sentence-transformers:CHECKPOINT."
+        )
     settings = only_given(tokens=tokens, backend=backend)
     try:
         if len(texts) > _FEW_TEXTS:

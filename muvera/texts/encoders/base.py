@@ -288,7 +288,7 @@ class TableEncoder(ModelEncoder):
     """
 
     # The best weights over seven collections, see docs/results/texts.md.
-    score_weights = ScoreWeights(words=0.5, mean=0.2)
+    score_weights = ScoreWeights(words=0.4, mean=0.2)
     # For an index of token vectors: needs no long fit.
     first_stage: str | None = "mean"
     #: A longer text is ranked by its best passage of this many tokens.
