@@ -45,7 +45,7 @@ class CandidateSearch:
     Parameters
     ----------
     encoder : FDEEncoder
-        A fitted encoder, of documents and of queries.
+        The fitted encoder of documents and queries.
     settings : IndexSettings
         Which kind of search to use (`backend`, `hnsw`).
     search : VectorSearch

@@ -112,8 +112,9 @@ class Proposal(NamedTuple):
 
         `best`, int64 (k,), are the rows that the query returns.
 
-        It is the mean of queries that mostly found added documents, like this query; or
-        else, of queries that stopped early or reached the cap, like this query.
+        If this query mostly found added documents, the mean is of such queries.
+        Otherwise it is of queries that stopped early, or of queries that reached the
+        cap, like this one.
 
         Return None without a calibrated level.  For a query that mostly found added
         documents, also return None if fewer than 8 such queries were measured, or if

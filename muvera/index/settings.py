@@ -153,7 +153,7 @@ class FirstStageRecall:
     candidates : int
         Number of candidates for each query.
     queries : int
-        How many queries the mean is of.
+        Number of queries that were measured.
     pseudo_queries : bool
         True if the queries are windows of document tokens, each measured without its
         own document.
@@ -250,7 +250,7 @@ class IndexInfo:
         Returns
         -------
         dict
-            Values by field; those of `first_stage` and `added` are dicts or None, and
-            the warnings are a list.
+            Values by field; `first_stage` and `added` are dicts or None, and the
+            warnings are a list.
         """
         return {**asdict(self), "warnings": list(self.warnings)}

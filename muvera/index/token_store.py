@@ -189,7 +189,7 @@ class TokenStore(Generic[_Texts]):
                 yield block[first:stop], self.rows(block[first:stop])
 
     def rows(self, rows: Rows) -> _Texts:
-        """Return the texts at `rows`, at least one, each once, in their order."""
+        """Return the texts at distinct `rows`, at least one, in this order."""
         ascending = np.sort(rows)
         texts = self._join([texts[positions] for texts, positions in self.runs(ascending)])
         return texts if np.array_equal(ascending, rows) else texts[np.searchsorted(ascending, rows)]
@@ -199,7 +199,7 @@ class TokenStore(Generic[_Texts]):
         return np.searchsorted([segment.first for segment in self.segments], rows, side="right") - 1
 
     def grouped(self, rows: Rows) -> Rows:
-        """Return `rows` one segment after another, otherwise in their order."""
+        """Return `rows` one segment after another, otherwise in the same order."""
         return rows if len(self.segments) == 1 else rows[np.argsort(self._owners(rows), kind="stable")]
 
     def runs(self, rows: Rows) -> list[tuple[_Texts, Rows]]:
@@ -324,7 +324,7 @@ class DocumentTokens:
 
     @property
     def has_exact_scores(self) -> bool:
-        """True if scores are those of the tokens that were added."""
+        """True if scores are computed from the tokens that were added."""
         return self.floats is not None or self.table is not None
 
     @property
@@ -366,9 +366,9 @@ class DocumentTokens:
     ) -> None:
         """Add texts, at least one, under the next row numbers.
 
-        The texts are codes if tokens are rows of a table.  `codes` are the codes of
-        other texts, if they are known; otherwise `threads` encode them.  `staging` is a
-        folder for tokens that do not fit in the memory buffer.
+        The texts are codes if tokens are rows of a table.  Other texts are encoded
+        unless their `codes` are known.  `staging` is a folder for tokens that do not
+        fit in the memory buffer.
         """
         if isinstance(texts, CodedVectors):
             codes = texts
@@ -431,7 +431,7 @@ class DocumentTokens:
             store.flush(staging)
 
     def rows(self, rows: Rows) -> MultiVectors:
-        """Return the texts at `rows`, each once, in their order.
+        """Return the texts at distinct `rows`, in this order.
 
         Decoded if only codes are stored.
         """
@@ -528,8 +528,8 @@ class DocumentTokens:
 
         `query` is (tokens, dimension), and `rows` are int64 (n,).  Texts of more than
         `passage` tokens have the score of their best passage.  With `exact`, the scores
-        are computed from floats, for few rows; `threads` are for scores that are not
-        exact.
+        are computed from floats, for few rows; `threads` apply only to other
+        scores.
         """
         table, codes = self.table, self.codes
         assert table is not None and codes is not None
