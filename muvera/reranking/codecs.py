@@ -333,7 +333,7 @@ class ResidualCodec(TokenCodec):
     def _in_bytes(self, centers: NDArray[np.float32]) -> tuple[CodeFormat, QueryRounding]:
         """Round `centers`, in units of the scales, and levels to steps of one size.
 
-        A sum of both is a byte.
+        The sum of a center and a level is a byte.
         """
         levels = byte_table(self._levels, self.bits)
         shift = centers.mean(axis=0, dtype=np.float64).astype(np.float32)
