@@ -100,7 +100,7 @@ def adapt(
         If the texts have no tokens of the same characters, or an encoder does not
         return the characters of its tokens.
     TypeError, ImportError
-        If `index` is no TextIndex, and as for :func:`muvera.load_text_encoder`.
+        If `index` is not a TextIndex, and as for :func:`muvera.load_text_encoder`.
     """
     if not isinstance(index, TextIndex):
         raise TypeError(

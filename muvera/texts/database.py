@@ -125,7 +125,7 @@ class DocumentDatabase:
         else:
             self._connection = _opened_connection(path)
         self._writable = path is None
-        # What queries read again and again.  Changes drop what is no longer right.
+        # What queries read again and again.  A change drops what it makes outdated.
         self._words = WordScores()
         self._means: dict[int | str, bytes] = {}
         #: True if documents have mean vectors; False for a file of an older version.
@@ -468,7 +468,7 @@ def _damage_as_value_error() -> Iterator[None]:
 
 
 # Words are spaced before the statement: SQLite would report an interrupt in a function
-# that it calls as an error of its own.
+# that it calls as an SQLite error.
 
 
 def _remove(connection: sqlite3.Connection, identity: int | str, with_mean: bool) -> None:

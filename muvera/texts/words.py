@@ -141,9 +141,9 @@ class WordScores:
     """The words of past queries: how many documents have each, and their BM25 scores.
 
     The score of a document is the sum of the scores of single words.  So a word is
-    scored once, and later queries add what is kept.  Scores are those of FTS5's
-    ``bm25()``, which takes longer: it looks up the length of each document, and reads
-    each list of documents twice.
+    scored once, and later queries add what is kept.  The scores equal
+    FTS5's ``bm25()``, which takes longer: it looks up the length of each document, and
+    reads each list of documents twice.
 
     The caller holds a lock.  It calls :meth:`clear` before each change of the
     documents, because a score depends on all of them, and :meth:`forget_rows` after
@@ -195,8 +195,8 @@ class WordScores:
     def _count(self, connection: sqlite3.Connection, words: list[str]) -> None:
         """Store the number of documents and the term of each word.
 
-        FTS5 splits a word such as ``x_y`` into several terms.  Its count is that of the
-        rarest one, and its term is None.
+        FTS5 splits a word such as ``x_y`` into several terms.  Its count is the count
+        of the rarest term, and its own term is None.
         """
         connection.executescript(_TABLES)
         connection.execute("INSERT INTO temp.query (query) VALUES ('delete-all')")
