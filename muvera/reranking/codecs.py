@@ -1,6 +1,7 @@
 """Codecs of token vectors: a few bytes per token instead of floats.
 
-Fit them by name, save and load them.
+Fit them by name, save and load them.  With `threads` None, functions use all usable
+cores; their results do not depend on the number.
 """
 
 from __future__ import annotations
@@ -363,8 +364,7 @@ class ResidualCodec(TokenCodec):
         """Fit the codec to tokens, float32 (n, dimension), at least one.
 
         About 50,000 tokens are enough.  `bits` per coordinate are 1, 2 or 4: more bits
-        lose less and take more memory and time.  The result does not depend on
-        `threads`.
+        lose less and take more memory and time.
         """
         rotation_stream, centroid_stream = map(np.random.default_rng, np.random.SeedSequence(0).spawn(2))
         units, lengths = _directions(tokens)
@@ -545,7 +545,7 @@ def fit_plaid_codec(
     """Fit a codec to tokens by ColBERT's method.
 
     Centroids are directions, rounded to half precision.  Each bucket contains the same
-    number of residuals.  The result does not depend on `threads`.
+    number of residuals.
 
     Parameters
     ----------

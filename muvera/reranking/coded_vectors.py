@@ -1,4 +1,7 @@
-"""CodedVectors: texts as codes, and their scores."""
+"""CodedVectors: texts as codes, and their scores.
+
+With `threads` None, functions use all usable cores.
+"""
 
 from __future__ import annotations
 
