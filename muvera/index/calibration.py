@@ -72,7 +72,7 @@ _SHARE = 0.5
 # A query fails if its first candidates contain less than this share of its exact best.
 _FAILED = 0.75
 
-# These are as many candidates as reach this mean recall.
+# The depth of `failed`: as many candidates as reach this mean recall.
 _NEARLY_ALL = 0.98
 
 # Warn if at least this many times n + 1 windows of added documents fail, where n
@@ -197,7 +197,7 @@ class Level(NamedTuple):
     Parameters
     ----------
     target : float
-        The mean recall.
+        The mean recall to reach.
     fixed : int
         Number of candidates that reaches it without stopping.
     cap : int
@@ -245,10 +245,11 @@ class Calibration:
     variance : float
         Variance of the errors per query token.
     levels : tuple of Level
-        By ascending target.
+        One for each of TARGETS, by ascending target.
     documents : int
         Documents in the index when it was calibrated.
     queries : int
+        Number of queries that it was calibrated with.
     pseudo_queries : bool
         True if the queries were windows of documents.
     tokens : str
@@ -291,6 +292,8 @@ class Calibration:
     ) -> Calibration:
         """Fit the error model and a level for each of TARGETS.
 
+        The other arguments are fields of the class.
+
         Parameters
         ----------
         products : ndarray (n, c), float32
@@ -301,14 +304,10 @@ class Calibration:
             Number of tokens of each query.
         within : float
             Share of the exact best documents that are among the `c` candidates.
-        documents, pseudo_queries, tokens
-            As for the class.
         added : ndarray (n, c), bool, optional
             Marks candidates that were added after the encoder was fitted.
         depth : int, optional
             Default: the number that reaches a mean recall of _NEARLY_ALL.
-        deep : tuple of tuple of int
-            As for the class.
         """
         best = np.zeros(scores.shape, bool)
         np.put_along_axis(best, np.argsort(-scores, axis=1, kind="stable")[:, :BEST], True, axis=1)
@@ -341,17 +340,10 @@ class Calibration:
     def stops(
         self, level: Level, products: Sequence[NDArray[np.float32]], tokens: NDArray[np.int64], k: int
     ) -> list[Stop]:
-        """Return when to stop ranking each query.
+        """Return when to stop ranking each query for its `k` best.
 
-        Parameters
-        ----------
-        level : Level
-        products : sequence of ndarray (c,), float32
-            The products of each query's candidates, best first.
-        tokens : ndarray (n,), int64
-            Number of tokens of each query.
-        k : int
-            Number of documents to return.
+        `products`, float32 (c,) for each query, are the products of its candidates,
+        best first.  `tokens`, int64 (n,), is the number of tokens of each query.
         """
         states = _states(self.slope, self.variance, tokens)
         states[:, LIMIT] = level.limit * k
@@ -360,10 +352,8 @@ class Calibration:
     def warning(self, added: Calibration) -> str | None:
         """Return a warning if some of the added documents seem to be of another kind.
 
-        Parameters
-        ----------
-        added : Calibration
-            Measured at the same depth with windows of added documents.
+        `added` was measured with windows of added documents.  Only windows at the same
+        depth can be compared with it; otherwise there is no warning.
         """
         comparable = self.pseudo_queries and self.depth and added.depth == self.depth
         expected = (self.failed + 1) * max(1.0, added.queries / self.queries)

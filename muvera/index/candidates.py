@@ -45,8 +45,9 @@ class CandidateSearch:
     Parameters
     ----------
     encoder : FDEEncoder
-        Fitted.
+        The fitted encoder of documents and queries.
     settings : IndexSettings
+        Which kind of search to use (`backend`, `hnsw`).
     search : VectorSearch
         The vectors of the documents that have tokens.
     fitted_on : int
@@ -55,7 +56,7 @@ class CandidateSearch:
     fitted_rows : int
         The first row that was added after the encoder was fitted.
     windows : MeasuredWindows, optional
-        The measured recall.
+        The recall of windows, as last measured.
     calibration : Calibration, optional
         When to stop ranking for a mean recall.
     added_calibration : Calibration, optional
@@ -84,16 +85,9 @@ class CandidateSearch:
     ) -> CandidateSearch:
         """Return a search that also has the vectors of these documents.
 
-        Documents without tokens get no vector.
-
-        Parameters
-        ----------
-        rows : ndarray (n,), int64
-            Their row numbers, above all earlier ones.
-        documents : MultiVectors
-        threads : int, optional
-        guard : callable
-            Calls a function while no other thread searches a graph that is shared.
+        Documents without tokens get no vector.  `rows`, int64 (n,), are above all
+        earlier rows.  `guard` calls a function while no other thread searches a graph
+        that is shared.
         """
         filled = documents.lengths > 0
         rows = rows[filled]
@@ -120,10 +114,7 @@ class CandidateSearch:
     def renumbered(self, live: Rows) -> CandidateSearch:
         """Return this search with the first added row that a rebuild gives it.
 
-        Parameters
-        ----------
-        live : ndarray (n,), int64
-            The rows that the rebuild keeps, ascending.
+        `live`, int64 (n,), are the rows that the rebuild keeps, ascending.
         """
         return replace(self, fitted_rows=int(np.searchsorted(live, self.fitted_rows)))
 
@@ -155,23 +146,11 @@ class CandidateSearch:
         *,
         ef: int | None = None,
     ) -> list[Ranked]:
-        """Return the candidates of each query.
+        """Return each query's candidates: rows int64 (c,) and products float32 (c,).
 
-        Parameters
-        ----------
-        queries : MultiVectors
-        count : int
-            Maximum number of candidates for each query.  More raise recall.
-        allowed : ndarray (n,), int64, optional
-            Find only these rows.  Default: all.
-        threads : int, optional
-        ef : int, optional
-            Candidates that a graph search keeps.  More raise recall and take longer.
-
-        Returns
-        -------
-        list of tuple of ndarray
-            For each query, rows int64 (c,) and products float32 (c,), best first.
+        They are at most `count` rows, best first, and only rows of `allowed`, int64
+        (n,), if it is given.  A larger `count` raises recall.  A graph search keeps
+        `ef` candidates: more raise recall and take longer.
         """
         vectors = self.encoder.encode_queries(queries, threads=threads)
         most = max(1, len(self.search))
@@ -183,21 +162,8 @@ class CandidateSearch:
     def dial(self, recall: float, k: int) -> Dial | None:
         """Return when to stop for a mean recall, by the calibration that ranks more.
 
-        Parameters
-        ----------
-        recall : float
-        k : int
-            Number of documents to return.
-
-        Returns
-        -------
-        Dial or None
-            None for a collection too small for a calibration.
-
-        Raises
-        ------
-        ValueError
-            Without a calibration, in a larger collection.
+        `k` is the number of documents to return.  Return None for a collection too
+        small for a calibration, and raise ValueError if a larger collection has none.
         """
         if self.calibration is None:
             if len(self.search) <= MAX_RANKED:
@@ -211,7 +177,8 @@ class CandidateSearch:
             )
         dials = [Dial(each, each.level(recall, k)) for each in self.calibrations]
         most = max(dials, key=lambda dial: dial.level.fixed)
-        # Queries about documents of another kind find less than windows of these.
+        # Real queries about documents of another kind find less than windows of these
+        # documents.
         added = None if self.drift_warning is not None else dials[-1].level.added
         return most._replace(level=most.level._replace(added=added))
 
@@ -232,20 +199,11 @@ class CandidateSearch:
         """Return which rows were added after the encoder was fitted, bool of any shape.
 
         None of them, if the encoder hardly depends on its sample.
-
-        Parameters
-        ----------
-        rows : ndarray, int64
         """
         return (rows >= self.fitted_rows) & self.encoder.config.needs_fit_sample
 
     def unmeasured(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return which of the newer rows no window has measured yet, bool of any shape.
-
-        Parameters
-        ----------
-        rows : ndarray, int64
-        """
+        """Return which newer rows no window has measured yet, bool of any shape."""
         stop = 0 if self.windows is None else self.windows.stop
         return self.newer(rows) & (rows >= stop)
 
@@ -286,22 +244,10 @@ class CandidateSearch:
     def load(
         cls, folder: Path, encoder: FDEEncoder, settings: IndexSettings, state: dict[str, Any], live: Rows
     ) -> CandidateSearch:
-        """Load the files and the state of :meth:`save`.
+        """Load the files and the state of :meth:`save` from a generation's folder.
 
-        Parameters
-        ----------
-        folder : Path
-            The generation's folder.
-        encoder : FDEEncoder
-        settings : IndexSettings
-        state : dict
-        live : ndarray (n,), int64
-            Rows of documents that are not deleted; only these are found.
-
-        Raises
-        ------
-        KeyError, TypeError, ValueError
-            For a damaged file or state.
+        Searches find only the rows `live`, int64 (n,): the documents that are not
+        deleted.  Raise KeyError, TypeError or ValueError for a damaged file or state.
         """
         kept = [folder.parent / name for name in state["kept"]]
         saved = SavedState(state["search"], kept, settings.hnsw, live)

@@ -104,7 +104,7 @@ class Change:
         self._growing = None if candidates is None else candidates.search
         self._removed: Rows = np.empty(0, np.int64)
         self._guard = self._alone
-        #: Rows that the encoder's first fit left out, until they have calibrated.
+        #: Rows left out of the encoder's first fit, until a calibration has used them.
         self._left_out: Rows | None = None
         #: The vectors of that fit, if the encoder was fitted again on all documents.
         self._first_fit: CandidateSearch | None = None

@@ -47,9 +47,13 @@ class IndexContents:
     Parameters
     ----------
     config : FDEConfig
+        How to make vectors if no encoder is given.
     settings : IndexSettings
+        How to store tokens and search vectors.
     ids : IdMap
+        The id of each row, and which rows are deleted.
     tokens : DocumentTokens
+        The tokens of all rows, or their codes.
     given_encoder : FDEEncoder, optional
         The fitted encoder to make vectors with, once they are needed.  None: fit one.
     candidates : CandidateSearch, optional
@@ -83,14 +87,8 @@ class IndexContents:
     ) -> IndexContents:
         """Return contents without documents.
 
-        Parameters
-        ----------
-        config : FDEConfig
-        settings : IndexSettings
-        encoder : FDEEncoder, optional
-            A fitted one.
-        codec : TokenCodec, optional
-            Store tokens as its codes.
+        An `encoder` is a fitted one, and a `codec` makes the index store tokens as its
+        codes.
         """
         return cls(config, settings, IdMap(), DocumentTokens(settings, config.dimension, codec), encoder)
 

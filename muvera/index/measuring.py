@@ -102,15 +102,9 @@ _SCORED = 4
 def document_windows(
     contents: IndexContents, count: int, rows: Rows | None = None
 ) -> tuple[MultiVectors, Rows]:
-    """Return windows of documents and these documents' rows.
+    """Return windows of at most `count` documents, one each, and the documents' rows.
 
-    Parameters
-    ----------
-    contents : IndexContents
-    count : int
-        Maximum number of documents, one window each.
-    rows : ndarray (n,), int64, optional
-        The documents to choose from, with tokens.  Default: all.
+    The documents are chosen from `rows`, int64 (n,), which have tokens.  Default: all.
     """
     stream = np.random.default_rng(0)
     rows = contents.searchable[0] if rows is None else rows
@@ -138,18 +132,16 @@ def nearest(
 ) -> list[Ranked]:
     """Return the candidates of each query, and their products.
 
+    The contents must have vectors.
+
     Parameters
     ----------
-    contents : IndexContents
-        With vectors.
-    queries : MultiVectors
     count : int
         Maximum number of candidates for each query.
     sources : ndarray (n,), int64, optional
         For windows: their documents' rows, which are not their candidates.
     among : ndarray (m,), int64, optional
         Search only these rows.  Default: all.
-    threads : int, optional
     """
     assert contents.candidates is not None
     most = count if sources is None else count + 1
@@ -168,17 +160,8 @@ def shares_found(
     """Return the share of each query's `k` exact best rows that were proposed.
 
     A proposed row with the same score replaces one of them: equal documents are equally
-    good answers.
-
-    Parameters
-    ----------
-    contents : IndexContents
-    queries : MultiVectors
-    proposed : sequence of tuple of ndarray
-        For each query, the rows and their products.
-    k : int
-    sources, among, threads
-        As for :func:`nearest`.
+    good answers.  `proposed` are the rows for each query, and their products.
+    :func:`nearest` describes `sources` and `among`.
     """
     rows = contents.searchable[0] if among is None else among
     count = min(k if sources is None else k + 1, len(rows))
@@ -198,23 +181,9 @@ def shares_found(
 def recall_of_queries(
     contents: IndexContents, queries: MultiVectors, k: int, count: int, threads: int | None
 ) -> FirstStageRecall | None:
-    """Return the share of the exact best documents that are among the candidates.
+    """Return the share of the `k` exact best documents among `count` candidates.
 
-    Parameters
-    ----------
-    contents : IndexContents
-    queries : MultiVectors
-        With tokens.
-    k : int
-        Number of exact best documents.
-    count : int
-        Number of candidates.
-    threads : int or None
-
-    Returns
-    -------
-    FirstStageRecall or None
-        None if there are no vectors or no documents.
+    The queries have tokens.  Return None if there are no vectors or no documents.
     """
     documents = len(contents.searchable[0])
     if contents.candidates is None or documents == 0:
@@ -229,12 +198,8 @@ def measured_windows(contents: IndexContents, threads: int | None) -> MeasuredWi
 
     Windows of all documents are measured if there are none yet, or if the number of
     documents has doubled or halved.  Windows of added documents are measured once these
-    are a sixteenth of all documents.
-
-    Returns
-    -------
-    MeasuredWindows or None
-        None without vectors, or if there have always been too few documents.
+    are a sixteenth of all documents.  Return None without vectors, or if there have
+    always been too few documents.
     """
     candidates = contents.candidates
     if candidates is None:
@@ -339,20 +304,9 @@ def calibrate_on_windows(
 ) -> Calibration | None:
     """Calibrate with windows of documents.
 
-    Parameters
-    ----------
-    contents : IndexContents
-        With vectors.
-    unseen : ndarray (n,), int64
-        The documents' rows; the encoder should not have been fitted on them.
-    threads : int or None
-    depth : int, optional
-        As for :meth:`Calibration.fit`.
-
-    Returns
-    -------
-    Calibration or None
-        None with fewer than MIN_QUERIES documents or windows.
+    The contents must have vectors.  The windows' documents are the rows `unseen`, int64
+    (n,), on which the encoder should not have been fitted.  :meth:`Calibration.fit`
+    describes `depth`.  Return None with fewer than MIN_QUERIES documents or windows.
     """
     windows, sources = _calibration_windows(contents, unseen)
     if min(len(windows), len(contents.searchable[0])) < MIN_QUERIES:
@@ -396,19 +350,10 @@ def calibrate(
     threads: int | None = None,
     depth: int | None = None,
 ) -> Calibration:
-    """Calibrate with queries.
+    """Calibrate with queries that have tokens.
 
-    Parameters
-    ----------
-    contents : IndexContents
-        With vectors.
-    queries : MultiVectors
-        With tokens.
-    sources : ndarray (n,), int64, optional
-        For windows: their documents' rows, which are not their candidates.
-    threads : int, optional
-    depth : int, optional
-        As for :meth:`Calibration.fit`.
+    The contents must have vectors.  :func:`nearest` describes `sources`, and
+    :meth:`Calibration.fit` describes `depth`.
     """
     assert contents.candidates is not None
     documents, tokens = contents.searchable

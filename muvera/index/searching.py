@@ -44,8 +44,8 @@ _AHEAD = 4
 # Largest number of queries per task that searches vectors: they share what they read.
 _TOGETHER = 16
 
-# Smallest number of these queries: searching for fewer takes less time than starting
-# another thread.
+# Smallest number of these queries: with fewer, starting another thread takes longer
+# than it saves.
 _FEW = 8
 
 # Pairs of a short query and a candidate that are ranked together.
@@ -110,21 +110,17 @@ class Proposal(NamedTuple):
     def expected_recall(self, query: int, best: Rows) -> float | None:
         """Return the calibrated mean recall of queries that ended like this one.
 
-        Parameters
-        ----------
-        query : int
-        best : ndarray (k,), int64
-            The rows that it returns.
+        `best`, int64 (k,), are the rows that the query returns.
 
-        Returns
-        -------
-        float or None
-            The mean of queries that mostly found added documents, like it; or else, of
-            queries that stopped early or reached the cap, like it.  None without a
-            calibrated level.  For a query that mostly found added documents, also None
-            if fewer than 8 such queries were measured, or if added documents seem to be
-            of another kind.  None if an added document that was not measured yet is the
-            best one, because the query may be about documents of its kind.
+        If this query mostly found added documents, the mean is of such queries.
+        Otherwise it is of queries that stopped early, or of queries that reached the
+        cap, like this one.
+
+        Return None without a calibrated level.  For a query that mostly found added
+        documents, also return None if fewer than 8 such queries were measured, or if
+        added documents seem to be of another kind.  Return None if an added document
+        that was not measured yet is the best one, because the query may be about
+        documents of its kind.
         """
         if self.level is None:
             return None
@@ -141,13 +137,8 @@ class Proposal(NamedTuple):
 def propose(contents: IndexContents, queries: MultiVectors, plan: SearchPlan) -> Proposal:
     """Return the rows to rank for each query.
 
-    Parameters
-    ----------
-    contents : IndexContents
-        If few documents or tokens are searched, all rows are proposed.  Otherwise the
-        vectors are searched; a graph must not change meanwhile.
-    queries : MultiVectors
-    plan : SearchPlan
+    If few documents or tokens are searched, all rows are proposed.  Otherwise the
+    vectors are searched; a graph must not change meanwhile.
     """
     contents.tokens.require_rescore(plan.rescore)
     rows, tokens = contents.searchable
@@ -202,15 +193,8 @@ def rank(
 ) -> list[Ranking]:
     """Rank each query's rows by their tokens.
 
-    Parameters
-    ----------
-    contents : IndexContents
-    queries : MultiVectors
-        The ranking of a query without tokens is empty.
-    proposal : Proposal
-    threads : int or None
-    rescore : int, optional
-        See :meth:`.token_store.DocumentTokens.rank`.
+    The ranking of a query without tokens is empty.
+    :meth:`.token_store.DocumentTokens.rank` describes `rescore`.
     """
     best = best_rows(contents, queries, proposal.rows, proposal.k, threads, rescore, proposal.stops)
     exact = contents.tokens.has_exact_scores  # otherwise the scores are of decoded tokens
@@ -225,23 +209,9 @@ def estimate(
 ) -> list[dict[Any, float]]:
     """Return the `k` best of each query's rows by the codes of their tokens.
 
-    This takes a quarter of the time of decoding the codes.
-
-    Parameters
-    ----------
-    contents : IndexContents
-        With a codec.
-    queries : MultiVectors
-    rows : sequence of ndarray (n,), int64
-        The rows to score for each query.
-    k : int
-    threads : int or None
-
-    Returns
-    -------
-    list of dict of float
-        Chamfer similarities by id, for each query, best first.  Empty for a query
-        without tokens.
+    The contents must have a codec.  This takes a quarter of the time of decoding the
+    codes.  `rows` are int64 (n,) for each query.  The result has Chamfer similarities
+    by id for each query, best first, and is empty for a query without tokens.
     """
     tokens = contents.tokens
     scores: list[dict[Any, float]] = [{} for _ in rows]
@@ -270,17 +240,9 @@ def best_rows(
 ) -> list[Ranked]:
     """Return the `k` best of each query's rows, best first, and their scores.
 
-    Parameters
-    ----------
-    contents : IndexContents
-    queries : MultiVectors
-    rows : sequence of ndarray (n,), int64
-        The rows to rank for each query.
-    k, threads
-    rescore : int, optional
-        See :meth:`.token_store.DocumentTokens.rank`.
-    stops : sequence of Stop
-        When to stop ranking each query.  If empty, all rows are ranked.
+    `rows` are int64 (n,) for each query.  `stops` say when to stop ranking each query;
+    without them, all rows are ranked.  :meth:`.token_store.DocumentTokens.rank`
+    describes `rescore`.
     """
     tokens = contents.tokens
     best = [_NOTHING] * len(queries)

@@ -28,13 +28,8 @@ DEFAULT_CANDIDATES = 100
 def num_candidates(k: int, candidates: int | None, default: int = DEFAULT_CANDIDATES) -> int:
     """Return the number of documents that a search for the `k` best ranks exactly.
 
-    Parameters
-    ----------
-    k : int
-    candidates : int or None
-        The number that the caller gave, if any.
-    default : int
-        Is used without such a number, or `k` if that is more.
+    `candidates` is the number that the caller gave, if any.  Otherwise it is `default`,
+    or `k` if that is more.
     """
     return max(k, default) if candidates is None else candidates
 
@@ -158,7 +153,7 @@ class FirstStageRecall:
     candidates : int
         Number of candidates for each query.
     queries : int
-        Number of queries.
+        Number of queries that were measured.
     pseudo_queries : bool
         True if the queries are windows of document tokens, each measured without its
         own document.
@@ -255,7 +250,7 @@ class IndexInfo:
         Returns
         -------
         dict
-            Values by field; those of `first_stage` and `added` are dicts or None, and
-            the warnings are a list.
+            Values by field; `first_stage` and `added` are dicts or None, and the
+            warnings are a list.
         """
         return {**asdict(self), "warnings": list(self.warnings)}

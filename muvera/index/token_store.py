@@ -189,7 +189,7 @@ class TokenStore(Generic[_Texts]):
                 yield block[first:stop], self.rows(block[first:stop])
 
     def rows(self, rows: Rows) -> _Texts:
-        """Return the texts at `rows`, at least one, each once, in their order."""
+        """Return the texts at distinct `rows`, at least one, in this order."""
         ascending = np.sort(rows)
         texts = self._join([texts[positions] for texts, positions in self.runs(ascending)])
         return texts if np.array_equal(ascending, rows) else texts[np.searchsorted(ascending, rows)]
@@ -199,7 +199,7 @@ class TokenStore(Generic[_Texts]):
         return np.searchsorted([segment.first for segment in self.segments], rows, side="right") - 1
 
     def grouped(self, rows: Rows) -> Rows:
-        """Return `rows` one segment after another, otherwise in their order."""
+        """Return `rows` one segment after another, otherwise in the same order."""
         return rows if len(self.segments) == 1 else rows[np.argsort(self._owners(rows), kind="stable")]
 
     def runs(self, rows: Rows) -> list[tuple[_Texts, Rows]]:
@@ -253,14 +253,8 @@ class TokenStore(Generic[_Texts]):
 def write_tokens(path: Path, texts: list[_Texts], after: _Texts | None = None) -> None:
     """Write the tokens of `texts`, one after another, to a ``.npy`` file.
 
-    Parameters
-    ----------
-    path : Path
-        The file: a new one, or the file of the texts `after`.
-    texts : list of MultiVectors or of CodedVectors
-        At least one.
-    after : MultiVectors or CodedVectors, optional
-        The texts that the file contains; the new tokens are appended to it.
+    There is at least one text.  With `after`, the file already contains the tokens of
+    these texts, and the new tokens are appended to it; otherwise the file is a new one.
     """
     dtype = _dtype(texts)
     rows = sum(each.num_tokens for each in texts) + (0 if after is None else after.num_tokens)
@@ -330,7 +324,7 @@ class DocumentTokens:
 
     @property
     def has_exact_scores(self) -> bool:
-        """True if scores are those of the tokens that were added."""
+        """True if scores are computed from the tokens that were added."""
         return self.floats is not None or self.table is not None
 
     @property
@@ -372,16 +366,9 @@ class DocumentTokens:
     ) -> None:
         """Add texts, at least one, under the next row numbers.
 
-        Parameters
-        ----------
-        texts : MultiVectors or CodedVectors
-            Codes, if tokens are rows of a table.
-        codes : CodedVectors, optional
-            The codes of these texts, if they are known.
-        threads : int, optional
-            For encoding the texts otherwise.
-        staging : Path, optional
-            A folder for tokens that do not fit in the memory buffer.
+        The texts are codes if tokens are rows of a table.  Other texts are encoded
+        unless their `codes` are known.  `staging` is a folder for tokens that do not
+        fit in the memory buffer.
         """
         if isinstance(texts, CodedVectors):
             codes = texts
@@ -444,7 +431,7 @@ class DocumentTokens:
             store.flush(staging)
 
     def rows(self, rows: Rows) -> MultiVectors:
-        """Return the texts at `rows`, each once, in their order.
+        """Return the texts at distinct `rows`, in this order.
 
         Decoded if only codes are stored.
         """
@@ -490,12 +477,7 @@ class DocumentTokens:
             )
 
     def num_rescored(self, k: int) -> int:
-        """Return how many of the best rows by codes are scored by floats for `k` hits.
-
-        Parameters
-        ----------
-        k : int
-        """
+        """Return the number of best rows by codes to score by floats for `k` hits."""
         # Decoding takes longer than reading exact tokens and changes the order less.
         return (2 * k if self.has_exact_scores else k) + _MORE
 
@@ -507,14 +489,9 @@ class DocumentTokens:
         of them are among the most promising rows (ESPN, arXiv 2312.05417), whose floats
         arrive while codes are scored: `python -m experiments cold`.
 
-        Parameters
-        ----------
-        rows : ndarray (n,), int64
-            Most promising first.  If they are ascending, none is more promising, and no
-            exact floats are prefetched beside codes.
-        k, rescore
-            As for :meth:`rank`.  With `k` 0, no exact floats are prefetched beside
-            codes.
+        `rows`, int64 (n,), have the most promising row first.  If they are ascending,
+        none is more promising.  Then, or with `k` 0, no exact floats are prefetched
+        beside codes.
         """
         if self.table is not None:
             return  # the texts are read one after another, which the system predicts
@@ -549,16 +526,10 @@ class DocumentTokens:
     ) -> TableScores:
         """Return the scores of ascending `rows`, whose tokens are rows of a table.
 
-        Parameters
-        ----------
-        query : ndarray (tokens, dimension)
-        rows : ndarray (n,), int64
-        passage : int, optional
-            Texts with more tokens have the score of their best passage.
-        exact : bool
-            Compute the scores from floats, for few rows.
-        threads : int or None
-            For scores that are not exact.
+        `query` is (tokens, dimension), and `rows` are int64 (n,).  Texts of more than
+        `passage` tokens have the score of their best passage.  With `exact`, the scores
+        are computed from floats, for few rows; `threads` apply only to other
+        scores.
         """
         table, codes = self.table, self.codes
         assert table is not None and codes is not None
@@ -574,11 +545,7 @@ class DocumentTokens:
     ) -> Ranked:
         """Return the k best of ascending `rows`, whose tokens are rows of a table.
 
-        Parameters
-        ----------
-        query, rows, passage, threads
-            As for :meth:`look_up`.
-        k : int
+        :meth:`look_up` describes the other arguments.
         """
         count = self.num_rescored(k)
         best = rows
@@ -605,28 +572,20 @@ class DocumentTokens:
         *,
         rescore: int | None = None,
     ) -> Ranked:
-        """Return the k best rows, best first, and their scores.
+        """Return the k best rows, int64 (k,), and their scores, float32 (k,).
 
         Scores are of floats.  Many candidates are first scored by codes, or by floats
         rounded to bytes if there are no codes and the query has more than LANES tokens.
-        Of the best by these scores, those are ranked by floats that can be among the k
-        best, up to an error of five standard deviations; see :class:`RerankOptions`.
+        Floats then rank the candidates that can still be among the k best, up to an
+        error of five standard deviations; see :class:`RerankOptions`.  The best row
+        comes first; ties go to the lower row.
 
-        Parameters
-        ----------
-        query : ndarray (tokens, dimension)
-        rows : ndarray (n,), int64
-            The candidates: most promising first if `options` say when to stop.
-        options : RerankOptions
-        threads : int or None
-        rescore : int, optional
-            Number of the best rows by codes to rerank by floats.  More raise recall and
-            read more.  Default: a few more than k by decoded tokens, 2 k by exact ones.
+        `query` is (tokens, dimension).  `rows`, int64 (n,), are the candidates, the
+        most promising first if `options` say when to stop.
 
-        Returns
-        -------
-        tuple of ndarray
-            Rows int64 (k,) and scores float32 (k,).  Ties go to the lower row.
+        `rescore` is the number of the best rows by codes to rerank by floats.  More
+        raise recall and read more.  Default: a few more than k by decoded tokens, 2 k
+        by exact ones.
         """
         floats = self.floats
         codes = self.codes

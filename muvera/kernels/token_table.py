@@ -234,8 +234,8 @@ def score_looked_up(numbers: Any, offsets: Any, documents: Any, similarities: An
 def mean_products(numbers, offsets, documents, places, similarities, size, half, unit, out):
     """Write the mean over each document's tokens of their products with a query's sum.
 
-    Of a long document, only the tokens of the passage ``places[i]`` count.  Other
-    parameters are those of :func:`score_looked_up`.
+    Of a long document, only the tokens of the passage ``places[i]`` count.
+    :func:`score_looked_up` describes the other parameters.
     """
     stride = max(1, size) * LANES
     for i in range(documents.shape[0]):

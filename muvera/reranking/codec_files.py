@@ -18,19 +18,9 @@ _ONE = np.ones(1)
 
 
 def write_codec(codec: TokenCodec, folder: Path) -> str:
-    """Write a codec as ``codec_*.npy``.
+    """Write a codec as ``codec_*.npy`` to an existing folder.
 
-    Parameters
-    ----------
-    codec : TokenCodec
-        Codec to write.
-    folder : Path
-        Existing folder.
-
-    Returns
-    -------
-    str
-        Kind of the codec, for :func:`read_codec`.
+    Return the kind of the codec, for :func:`read_codec`.
     """
     for name, array in codec.arrays.items():
         np.save(folder / f"codec_{name}.npy", array)
@@ -38,25 +28,10 @@ def write_codec(codec: TokenCodec, folder: Path) -> str:
 
 
 def read_codec(folder: Path, kind: str, dimension: int) -> TokenCodec:
-    """Load a codec written by :func:`write_codec`.
+    """Load a codec of a kind that :func:`write_codec` returned.
 
-    Parameters
-    ----------
-    folder : Path
-        Folder with the files.
-    kind : str
-        What :func:`write_codec` returned.
-    dimension : int
-        Required dimension of the tokens.
-
-    Returns
-    -------
-    TokenCodec
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If a file is missing or damaged, or the codec has another dimension.
+    Raise FileNotFoundError or ValueError if a file is missing or damaged, or if the
+    codec's tokens do not have this dimension.
     """
     if kind not in _CLASSES:
         raise ValueError(f"Unknown kind of codec {kind!r}. Known kinds: {', '.join(_CLASSES)}.")

@@ -1,6 +1,7 @@
 """Codecs of token vectors: a few bytes per token instead of floats.
 
-Fit them by name, save and load them.
+Fit them by name, save and load them.  With `threads` None, functions use all usable
+cores; their results do not depend on the number.
 """
 
 from __future__ import annotations
@@ -144,17 +145,7 @@ class TokenCodec(ABC):
         """Write the codes of tokens to `out`, uint8 zeros (n, bytes_per_token)."""
 
     def query(self, tokens: NDArray[np.float32]) -> CodeQuery:
-        """Return a query rounded to bytes.
-
-        Parameters
-        ----------
-        tokens : float32 (m, dimension)
-            Tokens of one query.
-
-        Returns
-        -------
-        CodeQuery
-        """
+        """Return the tokens of one query, float32 (m, dimension), rounded to bytes."""
         count = len(tokens)
         depth = -(-self.dimension // STEP) * STEP
         padded = -(-count // LANES) * LANES
@@ -166,38 +157,17 @@ class TokenCodec(ABC):
         return query
 
     def rotated(self, tokens: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return tokens in the coordinates of the codes.
+        """Return tokens, float32 (n, dimension), in the coordinates of the codes.
 
-        Parameters
-        ----------
-        tokens : float32 (n, dimension)
-            Tokens of documents or queries.
-
-        Returns
-        -------
-        float32 (n, dimension)
-            Inner products are the same up to rounding.
+        Inner products of documents and queries are the same up to rounding.
         """
         return tokens if self._maps is None else _product(tokens, self._maps[0], self.dimension)
 
     def encode(self, tokens: TokenArray, threads: int | None = None) -> NDArray[np.uint8]:
-        """Return the codes of tokens.
+        """Return the codes of tokens, uint8 (n, bytes_per_token).
 
-        Parameters
-        ----------
-        tokens : float32 or float16 (n, dimension)
-            Finite numbers.
-        threads : int, optional
-            Default: all usable cores.
-
-        Returns
-        -------
-        uint8 (n, bytes_per_token)
-
-        Raises
-        ------
-        ValueError
-            If the tokens have another dimension.
+        The tokens are float32 or float16 (n, dimension), of finite numbers.  Raise
+        ValueError for another dimension.
         """
         if tokens.shape[1] != self.dimension:
             raise ValueError(
@@ -213,18 +183,9 @@ class TokenCodec(ABC):
         return out
 
     def decode(self, codes: NDArray[np.uint8], threads: int | None = None) -> NDArray[np.float32]:
-        """Return the tokens that codes stand for.
+        """Return the tokens that codes stand for, float32 (n, dimension).
 
-        Parameters
-        ----------
-        codes : uint8 (n, bytes_per_token)
-            Codes of :meth:`encode`.
-        threads : int, optional
-            Default: all usable cores.
-
-        Returns
-        -------
-        float32 (n, dimension)
+        The codes are from :meth:`encode`, uint8 (n, bytes_per_token).
         """
         out = np.empty((len(codes), self.dimension), np.float32)
 
@@ -283,18 +244,9 @@ class Int8Codec(TokenCodec):
 
     @classmethod
     def fit(cls, tokens: NDArray[np.float32], threads: int | None = None) -> Int8Codec:
-        """Fit the codec to tokens.
+        """Fit the codec to tokens, float32 (n, dimension), at least one.
 
-        Parameters
-        ----------
-        tokens : float32 (n, dimension)
-            At least one token.
-        threads : int, optional
-            Not used.
-
-        Returns
-        -------
-        Int8Codec
+        `threads` is not used.
         """
         center = tokens.mean(axis=0, dtype=np.float64).astype(np.float32)
         peaks = np.empty(len(tokens), np.float32)
@@ -382,7 +334,7 @@ class ResidualCodec(TokenCodec):
     def _in_bytes(self, centers: NDArray[np.float32]) -> tuple[CodeFormat, QueryRounding]:
         """Round `centers`, in units of the scales, and levels to steps of one size.
 
-        A sum of both is a byte.
+        The sum of a center and a level is a byte.
         """
         levels = byte_table(self._levels, self.bits)
         shift = centers.mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -409,20 +361,10 @@ class ResidualCodec(TokenCodec):
 
     @classmethod
     def fit(cls, tokens: NDArray[np.float32], bits: int, threads: int | None = None) -> ResidualCodec:
-        """Fit the codec to tokens.
+        """Fit the codec to tokens, float32 (n, dimension), at least one.
 
-        Parameters
-        ----------
-        tokens : float32 (n, dimension)
-            At least one token; about 50,000 are enough.
-        bits : {1, 2, 4}
-            Bits per coordinate: more bits lose less and take more memory and time.
-        threads : int, optional
-            Default: all usable cores.  The result does not depend on it.
-
-        Returns
-        -------
-        ResidualCodec
+        About 50,000 tokens are enough.  `bits` per coordinate are 1, 2 or 4: more bits
+        lose less and take more memory and time.
         """
         rotation_stream, centroid_stream = map(np.random.default_rng, np.random.SeedSequence(0).spawn(2))
         units, lengths = _directions(tokens)
@@ -453,16 +395,8 @@ class ResidualCodec(TokenCodec):
     def of_plaid(cls, centroids: NDArray[np.float32], weights: NDArray[np.float32]) -> ResidualCodec:
         """Return the codec of a PLAID index.
 
-        Parameters
-        ----------
-        centroids : float (c, dimension)
-            Centroids of the index.
-        weights : float (2 ** nbits,)
-            Its bucket weights, which become the levels.
-
-        Returns
-        -------
-        ResidualCodec
+        `centroids`, float (c, dimension), are the index's centroids.  `weights`, float
+        (2 ** nbits,), are its bucket weights, which become the levels.
         """
         dimension = centroids.shape[1]
         levels = np.ascontiguousarray(weights, np.float32)
@@ -470,19 +404,10 @@ class ResidualCodec(TokenCodec):
         return cls(np.array(centroids, np.float32), levels, np.ones(dimension, np.float32), none, 1.0)
 
     def plaid_codes(self, numbers: NDArray[Any], packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return codes of a PLAID index's codes.
+        """Return codes of a PLAID index's codes, uint8 (n, bytes_per_token).
 
-        Parameters
-        ----------
-        numbers : int (n,)
-            Centroid numbers.
-        packed : uint8 (n, bytes)
-            Residuals.
-
-        Returns
-        -------
-        uint8 (n, bytes_per_token)
-            Codes of tokens of length 1.
+        `numbers`, int (n,), are centroid numbers, and `packed`, uint8 (n, bytes), are
+        residuals.  The codes are of tokens of length 1.
         """
         out = np.zeros((len(numbers), self.bytes_per_token), np.uint8)
         self._write_codes(numbers, np.ones(len(numbers)), packed, out)
@@ -526,15 +451,8 @@ class ResidualCodec(TokenCodec):
     def split_codes(self, codes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         """Return the parts of codes that a PLAID index stores.
 
-        Parameters
-        ----------
-        codes : uint8 (n, bytes_per_token)
-            Codes of :meth:`encode`.
-
-        Returns
-        -------
-        tuple of int64 (n,) and uint8 (n, bytes)
-            Centroid numbers and residuals.
+        These are centroid numbers, int64 (n,), and residuals, uint8 (n, bytes), of the
+        codes of :meth:`encode`, uint8 (n, bytes_per_token).
         """
         start = self._id_bytes
         ids = np.zeros((len(codes), 4), np.uint8)
@@ -590,17 +508,9 @@ CODECS: dict[str, Callable[..., TokenCodec]] = {
 
 
 def plaid_centroids(num_tokens: int) -> int:
-    """Return ColBERT's number of centroids.
+    """Return ColBERT's number of centroids for an index of `num_tokens` tokens.
 
-    Parameters
-    ----------
-    num_tokens : int
-        Tokens of the index.
-
-    Returns
-    -------
-    int
-        The largest power of two up to 16 times the square root of `num_tokens`.
+    It is the largest power of two up to 16 times the square root of `num_tokens`.
     """
     return 1 << int(math.log2(16 * math.sqrt(max(1, num_tokens))))
 
@@ -608,17 +518,8 @@ def plaid_centroids(num_tokens: int) -> int:
 def require_plaid_bits(nbits: int, dimension: int) -> None:
     """Raise ValueError unless a PLAID index can store such tokens.
 
-    Parameters
-    ----------
-    nbits : int
-        Bits per coordinate: 1, 2, 4 or 8.
-    dimension : int
-        Dimension of the tokens; their bits must fill whole bytes.
-
-    Raises
-    ------
-    ValueError
-        If it cannot.
+    `nbits` per coordinate must be 1, 2, 4 or 8, and the bits of a token of `dimension`
+    coordinates must fill whole bytes.
     """
     require_choice("nbits", nbits, _PLAID_BITS)
     if dimension * nbits % 8:
@@ -649,7 +550,7 @@ def fit_plaid_codec(
     Parameters
     ----------
     tokens : float32 (n, dimension)
-        At least one token.
+        At least one token is needed.
     nbits : {1, 2, 4, 8}
         Bits per coordinate: more bits lose less and take more memory.
     num_centroids : int
@@ -657,12 +558,6 @@ def fit_plaid_codec(
     bucket_means : bool
         Decode a bucket to the mean of its values, which loses less than ColBERT's
         midpoint.
-    threads : int, optional
-        Default: all usable cores.  The result does not depend on it.
-
-    Returns
-    -------
-    ResidualCodec
     """
     units, _ = _directions(tokens)
     means = _direction_centroids(units, num_centroids, np.random.default_rng(0), threads)

@@ -1,4 +1,7 @@
-"""CodedVectors: texts as codes, and their scores."""
+"""CodedVectors: texts as codes, and their scores.
+
+With `threads` None, functions use all usable cores.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ class CodedVectors:
     Parameters
     ----------
     codec : TokenCodec
-        Codec of the texts.
+        The codec that made the codes.
     tokens : uint8 (n_tokens, bytes_per_token)
         Codes of all tokens, one text after another.
     offsets : int64 (n + 1,)
@@ -41,7 +44,7 @@ class CodedVectors:
     Raises
     ------
     TypeError, ValueError
-        If `tokens` are no codes of the codec, or `offsets` do not fit them.
+        If `tokens` are not codes of the codec, or `offsets` do not fit them.
     """
 
     def __init__(
@@ -61,45 +64,17 @@ class CodedVectors:
 
     @classmethod
     def from_lengths(cls, codec: TokenCodec, tokens: NDArray[np.uint8], lengths: ArrayLike) -> CodedVectors:
-        """Make texts from flat codes and the number of tokens of each text.
+        """Make texts from flat codes and the number of tokens of each text, int (n,).
 
-        Parameters
-        ----------
-        codec : TokenCodec
-            Codec of the texts.
-        tokens : uint8 (n_tokens, bytes_per_token)
-            Codes of all tokens, one text after another.
-        lengths : array_like of int (n,)
-            Number of tokens of each text.
-
-        Returns
-        -------
-        CodedVectors
-
-        Raises
-        ------
-        TypeError, ValueError
-            If `tokens` are no codes of the codec, or the lengths do not add up.
+        The codes of all tokens, one text after another, are uint8 (n_tokens,
+        bytes_per_token).  Raise TypeError or ValueError if `tokens` are not codes of
+        the codec, or the lengths do not add up.
         """
         return cls(codec, tokens, offsets_from_lengths(lengths, len(tokens)))
 
     @classmethod
     def of(cls, codec: TokenCodec, texts: MultiVectors, threads: int | None = None) -> CodedVectors:
-        """Encode texts.
-
-        Parameters
-        ----------
-        codec : TokenCodec
-            Codec to encode with.
-        texts : MultiVectors
-            Texts with finite numbers; their ids are dropped.
-        threads : int, optional
-            Default: all usable cores.
-
-        Returns
-        -------
-        CodedVectors
-        """
+        """Encode texts, which have finite numbers; their ids are dropped."""
         return cls(codec, codec.encode(texts.tokens, threads), texts.offsets)
 
     def __len__(self) -> int:
@@ -116,13 +91,7 @@ class CodedVectors:
         return np.arange(len(self)) if self._ids is None else self._ids
 
     def with_ids(self, ids: IdsLike) -> CodedVectors:
-        """Return the same texts with other ids.
-
-        Parameters
-        ----------
-        ids : sequence of int or of str
-            One per text, unique.
-        """
+        """Return the same texts with other ids, one per text, unique."""
         return CodedVectors(self.codec, self.tokens, self.offsets, ids)
 
     @property
@@ -169,18 +138,7 @@ class CodedVectors:
         return CodedVectors(self.codec, np.ascontiguousarray(self.tokens[rows]), offsets)
 
     def decoded(self, threads: int | None = None) -> MultiVectors:
-        """Decode the texts.
-
-        Parameters
-        ----------
-        threads : int, optional
-            Default: all usable cores.
-
-        Returns
-        -------
-        MultiVectors
-            float32, without ids.
-        """
+        """Decode the texts to float32, without ids."""
         return MultiVectors(self.codec.decode(self.tokens, threads), self.offsets)
 
 
@@ -196,31 +154,13 @@ def score_coded(
     k: int = 0,
     stop: Stop = ALL,
 ) -> NDArray[np.float32]:
-    """Score the candidates of one query by products of bytes.
+    """Score the candidates of one query by products of bytes; return float32 (c,).
 
-    These scores choose the candidates to score without rounding.
-
-    Parameters
-    ----------
-    query : float32 (m, dimension)
-        Tokens of the query.
-    codec : TokenCodec
-        Codec of the candidates.
-    runs : sequence of CodedRun
-        Candidates, the most promising ones first.
-    threads : int, optional
-        Default: all usable cores.
-    k : int
-        Number of wanted candidates, for `stop`.
-    stop : Stop
-        Ends the scoring once few of the k best are expected to be missing.  Default:
-        all candidates are scored.
-
-    Returns
-    -------
-    float32 (c,)
-        Chamfer similarities; -inf for candidates after the stop and those without
-        tokens.
+    These Chamfer similarities choose the candidates to score without rounding.  `query`
+    is float32 (m, dimension), and `runs` have the most promising candidates first.
+    `stop` ends the scoring once few of the `k` best are expected to be missing; by
+    default, all candidates are scored.  Candidates after the stop and candidates
+    without tokens get -inf.
     """
     rounded = codec.query(query)
     heap = np.full(k, -np.inf, np.float32)
@@ -242,26 +182,12 @@ def rank_decoded(
     k: int,
     estimates: NDArray[np.float32] | None,
 ) -> NDArray[np.float32]:
-    """Score the candidates of one query by decoded tokens.
+    """Score the candidates of one query by decoded tokens; return float32 (c,).
 
-    Parameters
-    ----------
-    query : float32 (m, dimension)
-        Tokens of the query.
-    codec : TokenCodec
-        Codec of the candidates.
-    runs : sequence of CodedRun
-        Candidates, the most promising ones first.
-    k : int
-        Number of wanted candidates.
-    estimates : float32 (c,) or None
-        Descending estimates of the scores: scoring stops before the first candidate
-        that is unlikely to be among the k best.
-
-    Returns
-    -------
-    float32 (c,)
-        Chamfer similarities; -inf after the stop.
+    `query` is float32 (m, dimension), and `runs` have the most promising candidates
+    first.  `estimates`, float32 (c,), are descending estimates of the scores: scoring
+    stops before the first candidate that is unlikely to be among the `k` best.  The
+    scores are Chamfer similarities, and -inf after the stop.
     """
     packed = pack_columns(codec.rotated(query)).reshape(-1)
     errors = np.zeros(3)

@@ -77,17 +77,9 @@ class TableCodec(TokenCodec):
 
     @classmethod
     def of_table(cls, table: NDArray[np.float32]) -> TableCodec:
-        """Return the codec of a table.
+        """Return the codec of a table, float32 (rows, dimension).
 
-        Parameters
-        ----------
-        table : float32 (rows, dimension)
-            Finite numbers, at least one row.
-
-        Raises
-        ------
-        ValueError
-            For another table.
+        Raise ValueError unless it has at least one row and only finite numbers.
         """
         if (
             not isinstance(table, np.ndarray)
@@ -171,16 +163,9 @@ class TableCodec(TokenCodec):
         return read_only_view(np.ascontiguousarray(codes)).reshape(-1).view(dtype)
 
     def codes(self, numbers: NDArray[np.integer]) -> NDArray[np.uint8]:
-        """Return the codes of row numbers.
+        """Return the codes of row numbers, int (n,).
 
-        Parameters
-        ----------
-        numbers : int (n,)
-
-        Raises
-        ------
-        ValueError
-            For a number beyond the table.
+        Raise ValueError for a number beyond the table.
         """
         self.require_rows(numbers)
         dtype = "<u2" if self.bytes_per_token == 2 else "<u4"
@@ -196,32 +181,16 @@ class TableCodec(TokenCodec):
             )
 
     def decode(self, codes: NDArray[np.uint8], threads: int | None = None) -> NDArray[np.float32]:
-        """Return the rows of the table.
-
-        Parameters
-        ----------
-        codes : uint8 (n, bytes_per_token)
-        threads : int, optional
-            Not used.
-        """
+        """Return the rows of the table for codes, uint8 (n, bytes_per_token)."""
         numbers = self.numbers(codes)
         self.require_rows(numbers)
         rows: NDArray[np.float32] = self.table[numbers]
         return rows
 
     def encode(self, tokens: TokenArray, threads: int | None = None) -> NDArray[np.uint8]:
-        """Return the codes of tokens, which must be rows of the table.
+        """Return the codes of tokens, float32 or float16 (n, dimension).
 
-        Parameters
-        ----------
-        tokens : float32 or float16 (n, dimension)
-        threads : int, optional
-            Not used.
-
-        Raises
-        ------
-        ValueError
-            For a token that is not a row of the table.
+        Raise ValueError for a token that is not a row of the table.
         """
         if self._order is None:
             rows = _as_keys(self.table)

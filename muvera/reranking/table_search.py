@@ -75,16 +75,9 @@ def score_rounded(
 ) -> TableScores:
     """Score texts by 16-bit similarities of the rows that they contain.
 
-    Parameters
-    ----------
-    query : float32 (m, dimension)
-        Tokens of the query, at least one.
-    codec : TableCodec
-    runs : sequence of CodedRun
-    passage : int, optional
-        Texts with more tokens have the score of their best passage.
-    threads : int, optional
-        Default: one.  Scores do not depend on it.
+    `query`, float32 (m, dimension), has at least one token.  Texts of more than
+    `passage` tokens have the score of their best passage.  Scores do not depend on
+    `threads`.
     """
     table, rounded = codec.rounded, codec.query(query)
     tokens = len(query)
@@ -115,12 +108,8 @@ def score_exact(
 ) -> TableScores:
     """Score texts by float32 similarities, for the best texts of :func:`score_rounded`.
 
-    Scores are those of the decoded tokens, bit for bit.
-
-    Parameters
-    ----------
-    query, codec, runs, passage
-        As for :func:`score_rounded`.
+    Scores are the scores of the decoded tokens, bit for bit.  :func:`score_rounded`
+    describes the arguments.
     """
     parts, used = _compact(codec, runs)
     rows = codec.table[used]
@@ -133,16 +122,8 @@ def score_exact(
 def mean_similarities(found: TableScores, positions: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return the products of a query's sum with the mean tokens of best passages.
 
-    Parameters
-    ----------
-    found : TableScores
-        From :func:`score_rounded`.
-    positions : int64 (n,)
-        Positions of texts in ``found.scores``, ascending.
-
-    Returns
-    -------
-    float32 (n,)
+    `found` is from :func:`score_rounded`.  `positions`, int64 (n,), are positions of
+    texts in ``found.scores``, ascending.  The result is float32 (n,).
     """
     out = np.empty(len(positions), np.float32)
     lookups = found.lookups

@@ -100,7 +100,7 @@ def adapt(
         If the texts have no tokens of the same characters, or an encoder does not
         return the characters of its tokens.
     TypeError, ImportError
-        If `index` is no TextIndex, and as for :func:`muvera.load_text_encoder`.
+        If `index` is not a TextIndex, and as for :func:`muvera.load_text_encoder`.
     """
     if not isinstance(index, TextIndex):
         raise TypeError(
@@ -184,7 +184,7 @@ class AdaptedTexts:
     Parameters
     ----------
     index : TextIndex
-        The old index.
+        The index of the old model, which finds candidates.
     encoder : TextEncoder
         The new encoder.  It should store vectors, because every search encodes its
         candidates.
@@ -257,13 +257,8 @@ class AdaptedTexts:
     def rank(self, queries: list[str], encoded: MultiVectors, options: SearchOptions) -> list[Parts]:
         """Return the score parts of the best texts for each query.
 
-        Parameters
-        ----------
-        queries : list of str
-        encoded : MultiVectors
-            The queries' tokens of the new encoder.
-        options : SearchOptions
-            ``options.candidates`` is the number of texts that the old index ranks.
+        `encoded` are the queries' tokens of the new encoder.  The old index ranks
+        ``options.candidates`` texts for each query.
         """
         count = max(options.k, self._candidates)
         wide = replace(
@@ -295,13 +290,7 @@ class AdaptedTexts:
         threads: int | None,
         update: bool = False,
     ) -> list[int | str]:
-        """Add texts to the old index; its encoder encodes them, too.
-
-        Parameters
-        ----------
-        encoded, texts, metadata, threads, update
-            As for :meth:`muvera.texts.protocol.Texts.put`.
-        """
+        """Add texts to the old index; its encoder encodes them, too."""
         assert isinstance(encoded, MultiVectors)  # rows of a table need a folder
         old = encode_texts(self._index.encoder.encode_documents, texts)
         named = old.with_ids(encoded.ids) if encoded.has_ids else old
@@ -314,21 +303,11 @@ def aligned_tokens(
     """Return the token vectors of two encoders for the same characters.
 
     A token of `new` is paired with the token of `old` that has its middle character.
-    Tokens without characters are left out.
+    Tokens without characters are left out.  The result is float64 (n, new dimension)
+    and float64 (n, old dimension).
 
-    Parameters
-    ----------
-    old, new : TextEncoder
-    texts : sequence of str
-
-    Returns
-    -------
-    float64 (n, new dimension), float64 (n, old dimension)
-
-    Raises
-    ------
-    ValueError
-        Without any pair, or for an encoder that does not return characters.
+    Raise ValueError without any pair, or for an encoder that does not return
+    characters.
     """
     filled = [text for text in texts if text.strip()]
     before = encode_texts(old.encode_documents, filled)
@@ -374,20 +353,13 @@ def _partners(spans: Spans, others: Spans) -> tuple[NDArray[np.int64], NDArray[n
 def orthogonal_map(new: NDArray[np.float64], old: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return the orthogonal matrix that takes rows of `new` nearest to rows of `old`.
 
+    `new` is float64 (n, new dimension), and `old`, (n, old dimension), has the partner
+    of each row.  The result is float32 (new dimension, old dimension).
+
     Means are subtracted for the fit, because a mean that all tokens share would
     outweigh the rest.  Between spaces of different dimensions, the shorter side's rows
     or columns are orthonormal.  A ridge regression finds fewer of the best texts for
     most pairs of models: `python -m experiments adapt`.
-
-    Parameters
-    ----------
-    new : float64 (n, new dimension)
-    old : float64 (n, old dimension)
-        The partner of each row.
-
-    Returns
-    -------
-    float32 (new dimension, old dimension)
     """
     with one_blas_thread():
         left, _, right = scipy.linalg.svd((new - new.mean(axis=0)).T @ old, full_matrices=False)

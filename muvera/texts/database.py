@@ -81,10 +81,6 @@ def limited_reading(characters: int) -> Iterator[None]:
 
     Raise ValueError once it has read documents of more than `characters` characters in
     total.
-
-    Parameters
-    ----------
-    characters : int
     """
     token = _reading.set((characters, 0))
     try:
@@ -129,7 +125,7 @@ class DocumentDatabase:
         else:
             self._connection = _opened_connection(path)
         self._writable = path is None
-        # What queries read again and again.  Changes drop what is no longer right.
+        # What queries read again and again.  A change drops what it makes outdated.
         self._words = WordScores()
         self._means: dict[int | str, bytes] = {}
         #: True if documents have mean vectors; False for a file of an older version.
@@ -147,16 +143,7 @@ class DocumentDatabase:
     def open(cls, path: Path) -> DocumentDatabase:
         """Open a file written by :meth:`save`.
 
-        Parameters
-        ----------
-        path : Path
-
-        Raises
-        ------
-        FileNotFoundError
-            If the file is missing.
-        ValueError
-            For a damaged file.
+        Raise FileNotFoundError if the file is missing, and ValueError if it is damaged.
         """
         return cls(path=path)
 
@@ -194,17 +181,8 @@ class DocumentDatabase:
     ) -> None:
         """Store documents, and replace documents with the same ids.
 
-        Parameters
-        ----------
-        ids, texts, metadata
-            As for :func:`checked_rows`.
-
-        Raises
-        ------
-        TypeError, ValueError
-            As for :func:`checked_rows`.
-        OSError
-            If the disk is full.  Nothing is changed then.
+        Raise TypeError or ValueError for what :func:`checked_rows` refuses, and OSError
+        if the disk is full; nothing is changed then.
         """
         self.change(ids, checked_rows(ids, texts, metadata))
 
@@ -217,23 +195,12 @@ class DocumentDatabase:
     ) -> None:
         """Delete documents, and then store others, in one transaction.
 
-        Parameters
-        ----------
-        deleted : sequence of int or of str
-            Ids of documents to delete; unknown ids are ignored.
-        rows : sequence of Row
-            Documents to store.  For an id that is still in use, only the metadata
-            changes.
-        also : callable
-            Is called after the commit.  If it is interrupted, the next use of the
-            database calls it again.
-        passage : int, optional
-            Store this :attr:`passage`, and no mean vectors.
+        Unknown ids in `deleted` are ignored.  If the id of a row is still in use, only
+        its metadata changes.  `also` is called after the commit.  If it is interrupted,
+        the next use of the database calls it again.  With `passage`, also store this
+        :attr:`passage`, and no mean vectors.
 
-        Raises
-        ------
-        OSError
-            If the disk is full.  Nothing is changed then.
+        Raise OSError if the disk is full; nothing is changed then.
         """
         with self._copying, self._lock, _damage_as_value_error():
             # First, so that an interrupt cannot leave what no longer holds.
@@ -298,19 +265,9 @@ class DocumentDatabase:
     def get(self, ids: Sequence[int | str], *, missing: Missing = "raise") -> list[TextDocument]:
         """Return documents in the order of `ids`.
 
-        Parameters
-        ----------
-        ids : sequence of int or of str
-        missing : {"raise", "ignore"}
-            For an unknown id, raise KeyError, or skip it.
-
-        Raises
-        ------
-        KeyError
-            See `missing`.
-        ValueError
-            For more characters than :func:`limited_reading` allows, or a damaged
-            database.
+        For an unknown id, raise KeyError, or skip it with ``missing="ignore"``.  Raise
+        ValueError for more characters than :func:`limited_reading` allows, or for a
+        damaged database.
         """
         documents = []
         most, read = _reading.get()
@@ -334,10 +291,7 @@ class DocumentDatabase:
     def select(self, where: Filter) -> list[int | str]:
         """Return the ids of documents that satisfy a condition, in insertion order.
 
-        Parameters
-        ----------
-        where : mapping
-            ``{}`` selects all documents.
+        The condition ``{}`` selects all documents.
         """
         condition = to_sql(where)
         query = f"SELECT id FROM documents WHERE {condition.sql} ORDER BY row"
@@ -346,32 +300,15 @@ class DocumentDatabase:
     def match_words(
         self, text: str, k: int, where: Filter | None = None, ids: Sequence[int | str] | None = None
     ) -> list[tuple[int | str, float]]:
-        """Return the best documents by BM25 for the words of a text.
+        """Return the `k` best documents by BM25 for the words of a text.
 
         A word counts as often as the text contains it.  Only the rarest of the first 64
         distinct words count, and stop words only if there are no others.  In scripts
         without spaces, each pair of neighboring characters is a word.
 
-        Parameters
-        ----------
-        text : str
-            A query.
-        k : int
-            Maximum number of documents to return.
-        where : mapping, optional
-            Search only documents that satisfy this condition.
-        ids : sequence of int or of str, optional
-            Search only these documents.
-
-        Returns
-        -------
-        list of (id, score)
-            Best first; a score is greater than 0.
-
-        Raises
-        ------
-        FilterError
-            For an invalid condition.
+        Search only documents that satisfy the condition `where` and have one of the
+        `ids`, if they are given.  The result is pairs of id and score, best first; a
+        score is greater than 0.  Raise FilterError for an invalid condition.
         """
         conditions = ["words MATCH ?"]
         parameters: list[Any] = []
@@ -397,24 +334,9 @@ class DocumentDatabase:
     def means(self, ids: Sequence[int | str], dimension: int) -> tuple[list[int | str], NDArray[np.float16]]:
         """Return the mean token vectors of documents.
 
-        Parameters
-        ----------
-        ids : sequence of int or of str
-            Ids that are unknown, or whose text is blank, are left out.
-        dimension : int
-            Number of columns.
-
-        Returns
-        -------
-        list of int or of str
-            The ids of the documents that have a mean vector, in the order of `ids`.
-        float16 (n, dimension)
-            Their mean vectors.
-
-        Raises
-        ------
-        ValueError
-            For a vector of another number of columns, or a damaged database.
+        Ids that are unknown, or whose text is blank, are left out.  Return the other
+        ids, in the order of `ids`, and their mean vectors, float16 (n, dimension).
+        Raise ValueError for a vector of another dimension, or for a damaged database.
         """
         query = (
             "SELECT documents.id, means.vector FROM documents JOIN means ON means.row = documents.row "
@@ -438,17 +360,9 @@ class DocumentDatabase:
         return names, means.reshape(len(names), dimension)
 
     def put_means(self, means: Iterable[tuple[int | str, bytes | None]]) -> None:
-        """Store the mean token vectors of new documents.
+        """Store the mean token vectors of documents that :meth:`put` stored, as bytes.
 
-        Parameters
-        ----------
-        means : iterable of (id, bytes or None)
-            Of documents that :meth:`put` stored.  None for a blank text.
-
-        Raises
-        ------
-        OSError
-            If the disk is full.
+        A blank text has None.  Raise OSError if the disk is full.
         """
         statement = "INSERT INTO means SELECT row, ? FROM documents WHERE id = ?"
         with self._lock:
@@ -475,14 +389,7 @@ class DocumentDatabase:
     def save(self, path: Path) -> None:
         """Write the database to a new file; other threads can read meanwhile.
 
-        Parameters
-        ----------
-        path : Path
-
-        Raises
-        ------
-        OSError
-            If the file cannot be written, such as on a full disk.
+        Raise OSError if the file cannot be written, such as on a full disk.
         """
         try:
             with self._copying, closing(_connect(str(path))) as copy:
@@ -501,12 +408,6 @@ def shared_words(query: str, ids: Sequence[int | str], texts: Sequence[str]) -> 
     """Return the BM25 scores of texts that share words with a query, by id.
 
     How rare a word is, is counted in these texts only.
-
-    Parameters
-    ----------
-    query : str
-    ids : sequence of int or of str
-    texts : sequence of str
     """
     with closing(DocumentDatabase()) as database:
         database.put(ids, texts, [{}] * len(texts))
@@ -521,21 +422,11 @@ def checked_rows(
 ) -> list[Row]:
     """Return documents with their metadata as JSON.
 
-    Parameters
-    ----------
-    ids : sequence of int or of str
-        Checked by :func:`require_ids`.
-    texts : sequence of str
-        One for each id.
-    metadata : sequence of mapping
-        One for each id.
-    means : sequence of bytes or of None, optional
-        The bytes of the mean token vector of each new text.
+    There is one text and one `metadata` for each id; `means` are the bytes of the mean
+    token vector of each new text.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For a text that UTF-8 cannot encode, or metadata that JSON cannot represent.
+    Raise TypeError or ValueError for an id that :func:`require_ids` refuses, a text
+    that UTF-8 cannot encode, or metadata that JSON cannot represent.
     """
     rows = []
     means = [None] * len(ids) if means is None else means
@@ -548,15 +439,7 @@ def checked_rows(
 def merge_metadata(document: TextDocument, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metadata of a document with changed fields; None removes a field.
 
-    Parameters
-    ----------
-    document : TextDocument
-    changes : mapping
-
-    Raises
-    ------
-    TypeError, ValueError
-        For changes that JSON cannot represent.
+    Raise TypeError or ValueError for changes that JSON cannot represent.
     """
     encode_metadata(changes, document.id)
     merged = {**document.metadata, **changes}
@@ -585,7 +468,7 @@ def _damage_as_value_error() -> Iterator[None]:
 
 
 # Words are spaced before the statement: SQLite would report an interrupt in a function
-# that it calls as an error of its own.
+# that it calls as an SQLite error.
 
 
 def _remove(connection: sqlite3.Connection, identity: int | str, with_mean: bool) -> None:
@@ -626,15 +509,8 @@ def _version(connection: sqlite3.Connection) -> int:
 def require_ids(ids: Sequence[Any]) -> list[int | str]:
     """Return ids as a list, if a database can store them.
 
-    Parameters
-    ----------
-    ids : sequence
-        Integers of 64 bits, and strings that UTF-8 can encode.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For another id.
+    It can store integers of 64 bits, and strings that UTF-8 can encode.  Raise
+    TypeError or ValueError for another id.
     """
     for identity in ids:
         if isinstance(identity, str):
@@ -754,14 +630,7 @@ class _Term(NamedTuple):
 def to_sql(where: Filter) -> _Term:
     """Translate a condition into SQL on the column ``documents.row``.
 
-    Parameters
-    ----------
-    where : mapping
-
-    Raises
-    ------
-    FilterError
-        For an invalid condition.
+    Raise FilterError for an invalid condition.
     """
     return build_condition(where, _SQLBuilder())
 

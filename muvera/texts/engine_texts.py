@@ -34,9 +34,9 @@ _NO_VECTORS = "is a database, so index, info and rebuild are not available. Use 
 class EngineTexts:
     """A collection of texts in a vector database, with the methods of Texts.
 
-    See :class:`muvera.texts.protocol.Texts`.  Changes are durable at once.  The methods
-    that need all texts or the vectors raise EngineError.  Shared words only reorder
-    candidates.
+    :class:`muvera.texts.protocol.Texts` describes the methods.  Changes are durable at
+    once.  The methods that need all texts or the vectors raise EngineError.  Shared
+    words only reorder candidates.
 
     Parameters
     ----------
@@ -74,31 +74,15 @@ class EngineTexts:
         """Return texts and metadata in the order of `ids`.
 
         For an unknown id, raise KeyError, or skip it with ``missing="ignore"``.
-
-        Parameters
-        ----------
-        ids : list of int or of str
-        missing : {"raise", "ignore"}
         """
         return self.index.documents(ids, missing=missing)
 
     def select(self, where: Filter) -> list[int | str]:
-        """Raise EngineError: databases answer conditions only in a search.
-
-        Parameters
-        ----------
-        where : mapping
-            Ignored.
-        """
+        """Raise EngineError: databases answer conditions only in a search."""
         self._refuse(_NO_LIST)
 
     def tokens(self, ids: list[int | str]) -> MultiVectors:
-        """Return the token vectors of texts, in half precision.
-
-        Parameters
-        ----------
-        ids : list of int or of str
-        """
+        """Return the token vectors of texts, in half precision."""
         return self.index.engine.tokens(ids)
 
     @property
@@ -109,13 +93,7 @@ class EngineTexts:
     # -- searching ------------------------------------------------------------
 
     def rank(self, queries: list[str], encoded: MultiVectors, options: SearchOptions) -> list[Parts]:
-        """Return the score parts of the best ``options.k`` texts for each query.
-
-        Parameters
-        ----------
-        queries, encoded, options
-            As for :meth:`muvera.texts.protocol.Texts.rank`.
-        """
+        """Return the score parts of the best ``options.k`` texts for each query."""
         if self.index.engine.description is None:
             return [{} for _ in queries]
         count = self.index.num_candidates(options.k, options.candidates, options.recall)
@@ -145,22 +123,13 @@ class EngineTexts:
         """Return ``read()``.
 
         Other programs can change the database between its reads.
-
-        Parameters
-        ----------
-        read : callable
         """
         return read()
 
     def calibrate(self, queries: MultiVectors, threads: int | None) -> None:
         """Store in the collection how many candidates ``recall=`` needs.
 
-        Parameters
-        ----------
-        queries : MultiVectors
-            At least 64 typical queries.
-        threads : int or None
-            None: all usable cores.
+        At least 64 typical queries are needed.
         """
         self.index.calibrate(queries, threads=threads)
 
@@ -176,17 +145,8 @@ class EngineTexts:
     ) -> list[int | str]:
         """Add texts, and return their ids.
 
-        Parameters
-        ----------
-        encoded, texts, metadata, threads, update
-            As for :meth:`muvera.texts.protocol.Texts.put`.
-
-        Raises
-        ------
-        ValueError
-            For texts without ids, a blank text, or an id in use without `update`.
-        EngineError
-            If the engine fails.  Earlier batches stay written.
+        Raise ValueError for texts without ids, a blank text, or an id in use without
+        `update`.  Raise EngineError if the engine fails; earlier batches stay written.
         """
         assert isinstance(encoded, MultiVectors)  # rows of a table need a folder
         if not encoded.has_ids:
@@ -207,12 +167,8 @@ class EngineTexts:
     def put_metadata(self, documents: list[TextDocument], metadata: list[dict[str, Any]]) -> None:
         """Replace the metadata of stored texts.
 
-        Parameters
-        ----------
-        documents : list of TextDocument
-            The texts as they are stored.
-        metadata : list of dict
-            The new metadata of each of them.
+        `documents` are the texts as they are stored, and `metadata` is the new metadata
+        of each of them.
         """
         tokens = self.tokens([document.id for document in documents])
         self.index.add(tokens, metadata, texts=[document.text for document in documents])
@@ -221,38 +177,19 @@ class EngineTexts:
         """Delete texts.
 
         For an unknown id, raise KeyError, or ignore it with ``missing="ignore"``.
-
-        Parameters
-        ----------
-        ids : list of int or of str
-        missing : {"raise", "ignore"}
         """
         self.index.delete(ids, missing=missing)
 
     # -- folders --------------------------------------------------------------
 
     def rebuild(self, fit: bool, threads: int | None) -> None:
-        """Raise EngineError: the token vectors are in the database.
-
-        Parameters
-        ----------
-        fit : bool
-            Ignored.
-        threads : int or None
-            Ignored.
-        """
+        """Raise EngineError: the token vectors are in the database."""
         self._refuse(_NO_VECTORS)
 
     def save(self, path: str | os.PathLike[str] | None, overwrite: bool = False) -> None:
         """Do nothing without a path, since changes are durable.
 
         Raise EngineError for a path.
-
-        Parameters
-        ----------
-        path : path or None
-        overwrite : bool
-            Ignored.
         """
         if path is not None:
             self._refuse("has no folder. Build a TextIndex to save one.")
@@ -270,16 +207,8 @@ def open_engine_texts(
 ) -> tuple[EngineTexts, TextEncoder]:
     """Open a collection of texts, or an empty one, and its text encoder.
 
-    Parameters
-    ----------
-    engine : Engine or str
-        The collection, or its URL.
-    encoder : TextEncoder, str or None
-        None: the encoder that the collection names, if it may be loaded.
-
-    Returns
-    -------
-    EngineTexts, TextEncoder
+    `engine` can be the collection's URL.  Without `encoder`, load the encoder that the
+    collection names, if it may be loaded.
 
     Raises
     ------

@@ -27,11 +27,7 @@ from ..utils.parallel import run_in_ranges, split_by_count, threads_for_short_wo
 def count_long_texts(contents: IndexContents, passage: int | None) -> int:
     """Return the number of texts that have more tokens than a passage.
 
-    Parameters
-    ----------
-    contents : IndexContents
-    passage : int or None
-        Tokens of a passage.  None: no text is long.
+    `passage` is the number of tokens of a passage; with None, no text is long.
     """
     return 0 if passage is None else int((contents.lengths[contents.ids.live] > passage).sum())
 
@@ -39,11 +35,7 @@ def count_long_texts(contents: IndexContents, passage: int | None) -> int:
 def has_long_texts(contents: IndexContents, passage: int | None) -> bool:
     """Return True if a text has more tokens than a passage.
 
-    Parameters
-    ----------
-    contents : IndexContents
-    passage : int or None
-        Tokens of a passage.  None: no text is long.
+    :func:`count_long_texts` describes `passage`.
     """
     return passage is not None and int(contents.lengths.max(initial=0)) > passage
 
@@ -52,14 +44,8 @@ def has_long_texts(contents: IndexContents, passage: int | None) -> bool:
 class Similarities:
     """Chamfer similarities of texts to the queries of one search.
 
-    Parameters
-    ----------
-    contents : IndexContents
-        The token vectors of the texts.
-    queries : MultiVectors
-    passage : int or None
-        The similarity of a text with more tokens is that of its best passage.
-    threads : int or None
+    `contents` has the token vectors of the texts.  The similarity of a text with more
+    than `passage` tokens is the similarity of its best passage.
     """
 
     contents: IndexContents
@@ -70,16 +56,8 @@ class Similarities:
     def of_rows(self, proposal: Proposal, coded: bool) -> list[dict[Any, float]]:
         """Return the similarities of the `k` best rows of a proposal, by id.
 
-        Parameters
-        ----------
-        proposal : Proposal
-        coded : bool
-            Compute them from codes, which is faster, and not from floats.
-
-        Returns
-        -------
-        list of dict of float
-            For each query, best first.
+        They are computed from codes if `coded` is True, which is faster, and otherwise
+        from floats.  The best text of each query comes first.
         """
         if coded:
             found = estimate(self.contents, self.queries, proposal.rows, proposal.k, self.threads)
@@ -96,22 +74,14 @@ class Similarities:
     def means(self, ids: Sequence[Iterable[Any]]) -> list[dict[Any, float]] | None:
         """Return the products of mean tokens by id for each query, if they are known.
 
-        Parameters
-        ----------
-        ids : sequence of iterable
-            For each query, texts of :meth:`of_rows` or :meth:`of_ids`.
+        `ids` are texts of :meth:`of_rows` or :meth:`of_ids` for each query.
         """
         return None
 
     def of_ids(self, ids: Sequence[list[Any]], coded: bool) -> list[dict[Any, float]]:
         """Return the similarities of texts by id; ids that are not there are left out.
 
-        Parameters
-        ----------
-        ids : sequence of list
-            For each query.
-        coded : bool
-            As for :meth:`of_rows`.
+        `ids` has a list for each query.  :meth:`of_rows` describes `coded`.
         """
         rows = [np.sort(self.contents.ids.rows(some, "ignore")) for some in ids]
         return self.of_rows(Proposal(rows, max([1, *map(len, rows)])), coded)
@@ -122,11 +92,6 @@ class LookedUp(Similarities):
     """Similarities of texts whose tokens are rows of a table.
 
     All rows of a proposal are scored, and their scores are kept.
-
-    Parameters
-    ----------
-    contents, queries, passage, threads
-        As for :class:`Similarities`.
     """
 
     # For each query: ascending rows, and their scores.
@@ -135,10 +100,7 @@ class LookedUp(Similarities):
     def of_rows(self, proposal: Proposal, coded: bool) -> list[dict[Any, float]]:
         """Return the similarities of the `k` best rows of a proposal, by id.
 
-        Parameters
-        ----------
-        proposal, coded
-            As for :meth:`Similarities.of_rows`; the rows are ascending.
+        The rows of the proposal must be ascending.
         """
         tokens, count = self.contents.tokens, len(self.queries)
         empty: Rows = np.empty(0, np.int64)
@@ -164,13 +126,7 @@ class LookedUp(Similarities):
         ]
 
     def of_ids(self, ids: Sequence[list[Any]], coded: bool) -> list[dict[Any, float]]:
-        """Return the similarities of texts by id; ids that are not there are left out.
-
-        Parameters
-        ----------
-        ids, coded
-            As for :meth:`Similarities.of_ids`.
-        """
+        """Return the similarities of texts by id; unknown ids are left out."""
         found = []
         for q, names in enumerate(ids):
             rows = self._rows_of(q, names)
@@ -187,13 +143,7 @@ class LookedUp(Similarities):
         return found
 
     def means(self, ids: Sequence[Iterable[Any]]) -> list[dict[Any, float]] | None:
-        """Return the products of mean tokens of queries and of texts' best passages.
-
-        Parameters
-        ----------
-        ids : sequence of iterable
-            As for :meth:`Similarities.means`.
-        """
+        """Return the products of mean tokens of queries and of texts' best passages."""
         found = []
         for q, names in enumerate(ids):
             rows = self._rows_of(q, list(names))
@@ -211,23 +161,12 @@ class LookedUp(Similarities):
 def best_passages(
     query: TokenArray, scores: dict[Any, float], contents: IndexContents, passage: int
 ) -> dict[Any, float]:
-    """Return the scores of texts, where a long text has the score of its best passage.
+    """Return scores by id, best first: a long text has the score of its best passage.
 
-    Parameters
-    ----------
-    query : float32 or float16 (query tokens, dimension)
-    scores : dict of float
-        Chamfer similarity of each text, by id.
-    contents : IndexContents
-        The token vectors of the texts.  A text that is not there keeps its score.
-    passage : int
-        Tokens of a passage.  Passages overlap by half, so that one of them has most
-        of the context of an answer.
-
-    Returns
-    -------
-    dict of float
-        By id, best first.
+    `query` is float32 or float16 (query tokens, dimension), and `scores` are Chamfer
+    similarities by id.  A text that is not in `contents` keeps its score.  A passage
+    has `passage` tokens.  Passages overlap by half, so that one of them has most of the
+    context of an answer.
     """
     ids = [id for id in scores if id in contents.ids]
     rows = contents.ids.rows(ids)

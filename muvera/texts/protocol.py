@@ -26,7 +26,8 @@ class Texts(Protocol):
     :class:`muvera.texts.store.TextStore` in this process, or
     :class:`muvera.texts.engine_texts.EngineTexts` in a vector database.
 
-    ``repr`` of such an object shows where the texts are stored.
+    ``repr`` of such an object shows where the texts are stored.  With `threads` None, a
+    method uses all usable cores.
     """
 
     # -- reading --------------------------------------------------------------
@@ -41,36 +42,19 @@ class Texts(Protocol):
         """Yield all texts in insertion order."""
 
     def get(self, ids: list[int | str], *, missing: Missing = "raise") -> list[TextDocument]:
-        """Return texts and metadata.
+        """Return texts and metadata in the order of `ids`.
 
-        Parameters
-        ----------
-        ids : list of int or of str
-        missing : {"raise", "ignore"}
-            For an unknown id, raise KeyError, or skip it.
-
-        Returns
-        -------
-        list of TextDocument
-            In the order of `ids`.
+        For an unknown id, raise KeyError, or skip it with ``missing="ignore"``.
         """
 
     def select(self, where: Filter) -> list[int | str]:
         """Return the ids of texts that satisfy a condition, in insertion order.
 
-        Parameters
-        ----------
-        where : mapping
-            ``{}`` selects all texts.
+        The condition ``{}`` selects all texts.
         """
 
     def tokens(self, ids: list[int | str]) -> MultiVectors:
-        """Return the stored token vectors of texts, in the order of `ids`.
-
-        Parameters
-        ----------
-        ids : list of int or of str
-        """
+        """Return the stored token vectors of texts, in the order of `ids`."""
 
     @property
     def vectors(self) -> MuveraIndex:
@@ -110,22 +94,12 @@ class Texts(Protocol):
 
         All of them see the same texts, if the backend can ensure this.  `read` can be
         called twice, because another thread may change the texts meanwhile.
-
-        Parameters
-        ----------
-        read : callable
-            Has no parameters.
         """
 
     def calibrate(self, queries: MultiVectors, threads: int | None) -> None:
         """Measure how many candidates a search with ``recall=`` needs.
 
-        Parameters
-        ----------
-        queries : MultiVectors
-            The token vectors of at least 64 typical queries.
-        threads : int or None
-            None: all usable cores.
+        `queries` are the token vectors of at least 64 typical queries.
         """
 
     # -- changing -------------------------------------------------------------
@@ -142,50 +116,31 @@ class Texts(Protocol):
         threads: int | None,
         update: bool = False,
     ) -> list[int | str]:
-        """Add texts.
+        """Add texts, and return their ids.
 
         All are added or none, except in a database, where batches written before an
         error stay.
 
-        Parameters
-        ----------
-        encoded : MultiVectors or CodedVectors
-            The token vectors of the texts, in the same order; codes if :attr:`table`
-            is not None.  Without ids, the texts get the next integers.
-        texts : list of str
-        metadata : sequence of mapping
-            One for each text.
-        threads : int or None
-            None: all usable cores.
-        update : bool
-            Replace texts with the same ids.  Otherwise raise ValueError for an id that
-            is in use.
+        `encoded` are the token vectors of the texts, in the same order; codes if
+        :attr:`table` is not None.  Without ids, the texts get the next integers.  There
+        is one `metadata` for each text.
 
-        Returns
-        -------
-        list of int or of str
-            The ids.
+        `update` replaces texts with the same ids.  Otherwise, raise ValueError for an
+        id that is in use.
         """
 
     def put_metadata(self, documents: list[TextDocument], metadata: list[dict[str, Any]]) -> None:
         """Replace the metadata of stored texts.
 
-        Parameters
-        ----------
-        documents : list of TextDocument
-            The texts as they are stored.
-        metadata : list of dict
-            The new metadata of each of them.
+        `documents` are the texts as they are stored, and `metadata` is the new metadata
+        of each of them.
         """
 
     def delete(self, ids: list[int | str], missing: Missing) -> None:
         """Delete texts.
 
-        Parameters
-        ----------
-        ids : list of int or of str
-        missing : {"raise", "ignore"}
-            For an unknown id, raise KeyError and delete nothing, or ignore it.
+        For an unknown id, raise KeyError and delete nothing, or ignore the id with
+        ``missing="ignore"``.
         """
 
     # -- folders --------------------------------------------------------------
@@ -193,23 +148,14 @@ class Texts(Protocol):
     def rebuild(self, fit: bool, threads: int | None) -> None:
         """Free the memory of deleted texts and recompute all FDEs.
 
-        Parameters
-        ----------
-        fit : bool
-            Fit the encoder of FDEs again even if ``vectors.info()`` does not warn.
-        threads : int or None
-            None: all usable cores.
+        With `fit`, fit the encoder of FDEs again even if ``vectors.info()`` does not
+        warn.
         """
 
     def save(self, path: str | os.PathLike[str] | None, overwrite: bool = False) -> None:
-        """Write everything to a folder.
+        """Write everything to a folder, or without `path` to the place of the texts.
 
-        Parameters
-        ----------
-        path : path or None
-            None: the place where the texts are.
-        overwrite : bool
-            Replace another index in that folder.
+        `overwrite` replaces another index in that folder.
         """
 
     def close(self) -> None:

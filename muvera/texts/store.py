@@ -60,15 +60,8 @@ class TextStore:
     """Token vectors in this process, and texts with metadata under the same ids.
 
     After :meth:`keep`, each change is first written to the journal of a folder.  An
-    interrupted change is finished or undone by the next use.
-    :class:`muvera.texts.protocol.Texts` describes the methods.
-
-    Parameters
-    ----------
-    vectors : MuveraIndex
-        Every save of it writes the texts, too.
-    database : DocumentDatabase
-        With the same ids.
+    interrupted change is finished or undone by the next use.  Every save of `vectors`
+    writes the texts, too.  :class:`muvera.texts.protocol.Texts` describes the methods.
     """
 
     def __init__(self, vectors: MuveraIndex, database: DocumentDatabase) -> None:
@@ -100,18 +93,10 @@ class TextStore:
     ) -> TextStore:
         """Index token vectors batch by batch, with the texts of a database.
 
-        Parameters
-        ----------
-        batches : iterable of MultiVectors or of CodedVectors
-            With the ids of the texts.
-        database : DocumentDatabase
-        encoder, settings, threads
-            As for :meth:`muvera.MuveraIndex.build`.
-        destination : Destination, optional
-            The folder to save both to.  Memory then holds only one batch of token
-            vectors.
-        table : TableCodec, optional
-            The codec of batches of CodedVectors.
+        The batches have the ids of the texts.  With `destination`, both are saved to
+        this folder, and memory holds only one batch of token vectors.  `table` is the
+        codec of batches of CodedVectors.  :meth:`muvera.MuveraIndex.build` describes
+        the other arguments.
         """
 
         def attach(change: Change) -> None:
@@ -186,20 +171,11 @@ class TextStore:
             return read()
 
     def rank(self, queries: list[str], encoded: MultiVectors, options: SearchOptions) -> list[Parts]:
-        """Return the score parts of the best texts for each query.
+        """Return the score parts of the best texts for each query: by id, best first.
 
-        Parameters
-        ----------
-        queries : list of str
-            For words that query and text share.
-        encoded : MultiVectors
-            The queries' token vectors.
-        options : SearchOptions
-
-        Returns
-        -------
-        list of dict
-            By id, best first: "maxsim", and "words" and "mean" if they have a weight.
+        The parts are "maxsim", and "words" and "mean" if they have a weight.  `queries`
+        are for the words that query and text share, and `encoded` are their token
+        vectors.
         """
         if self.table is not None and len(queries) > _SCORED:
             groups = [slice(first, first + _SCORED) for first in range(0, len(queries), _SCORED)]
@@ -281,18 +257,7 @@ class TextStore:
         threads: int | None,
         update: bool = False,
     ) -> list[int | str]:
-        """Add texts and return their ids.
-
-        Parameters
-        ----------
-        encoded : MultiVectors or CodedVectors
-            Their token vectors, with their ids if they have any.
-        texts : list of str
-        metadata : sequence of dict
-        threads : int or None
-        update : bool
-            Replace texts with the same ids.
-        """
+        """Add texts and return their ids."""
         with self.changing, self.vectors.change() as change:
             ids = (change.update if update else change.add)(encoded, threads=threads)
             names: list[int | str] = ids.tolist()
@@ -362,12 +327,7 @@ class TextStore:
         )
 
     def replace_by_rows(self, encoder: TableEncoder) -> None:
-        """Store tokens as rows of the encoder's table; save if a folder is open.
-
-        Parameters
-        ----------
-        encoder : TableEncoder
-        """
+        """Store tokens as rows of the encoder's table; save if a folder is open."""
 
         def batches() -> Iterator[CodedVectors]:
             ids = self._vectors.ids.tolist()
@@ -434,12 +394,7 @@ class TextStore:
 
 
 def stored_means(encoded: MultiVectors) -> list[bytes | None]:
-    """Return the mean token vector of each text as bytes; None without tokens.
-
-    Parameters
-    ----------
-    encoded : MultiVectors
-    """
+    """Return the mean token vector of each text as bytes; None without tokens."""
     means = mean_vectors(encoded).astype(MEAN)
     return [mean.tobytes() if length else None for mean, length in zip(means, encoded.lengths, strict=True)]
 

@@ -99,12 +99,7 @@ FROM (SELECT id, sz FROM words_docsize WHERE id >= ? ORDER BY id LIMIT ?)
 
 
 def spaced(text: str) -> str:
-    """Return a text with spaces around pairs of characters of unspaced scripts.
-
-    Parameters
-    ----------
-    text : str
-    """
+    """Return a text with spaces around pairs of characters of unspaced scripts."""
     return _RUN.sub(lambda run: f" {' '.join(map(''.join, pairwise(run[0]))) or run[0]} ", text)
 
 
@@ -123,10 +118,6 @@ def counted_words(text: str) -> dict[str, int]:
     """Return the first 64 distinct words of a query, in lower case, and their counts.
 
     Stop words are left out if the query has other words.
-
-    Parameters
-    ----------
-    text : str
     """
     words = _WORD.findall(spaced(text.lower()))
     stop_words = _stop_words_of(words)
@@ -152,12 +143,8 @@ def _stop_words_of(words: Sequence[str]) -> frozenset[str]:
 def as_match(words: Mapping[str, int]) -> str:
     """Return the expression of FTS5 for texts that contain one of the words.
 
-    FTS5 adds the score of a word as often as it occurs in the expression.
-
-    Parameters
-    ----------
-    words : mapping of str to int
-        Words and their counts.
+    `words` have counts, because FTS5 adds the score of a word as often as it occurs in
+    the expression.
     """
     return " OR ".join(f'"{word}"' for word, count in words.items() for _ in range(count))
 
@@ -173,9 +160,9 @@ class WordScores:
     """The words of past queries: how many documents have each, and their BM25 scores.
 
     The score of a document is the sum of the scores of single words.  So a word is
-    scored once, and later queries add what is kept.  Scores are those of FTS5's
-    ``bm25()``, which takes longer: it looks up the length of each document, and reads
-    each list of documents twice.
+    scored once, and later queries add what is kept.  The scores equal
+    FTS5's ``bm25()``, which takes longer: it looks up the length of each document, and
+    reads each list of documents twice.
 
     The caller holds a lock.  It calls :meth:`clear` before each change of the
     documents, because a score depends on all of them, and :meth:`forget_rows` after
@@ -201,30 +188,16 @@ class WordScores:
         self._averages: _Averages | None = None
 
     def forget_rows(self, start: int) -> None:
-        """Forget the rows from `start` on, which new documents will use.
-
-        Parameters
-        ----------
-        start : int
-            The first row that no document has.
-        """
+        """Forget the rows from `start` on, which new documents will use."""
         self._lengths = self._lengths[:start]
         if self._last_row >= start:
             self._ids.clear()
 
     def rarest(self, connection: sqlite3.Connection, words: Mapping[str, int]) -> dict[str, int]:
-        """Return the rarest words, which occur in few documents in total.
+        """Return the rarest words, which occur in few documents in total, rarest first.
 
-        Parameters
-        ----------
-        connection : sqlite3.Connection
-        words : mapping of str to int
-            Words and their counts in the query.
-
-        Returns
-        -------
-        dict of str to int
-            Rarest first, with their counts; at least one word if any occurs.
+        `words` have their counts in the query, and so has the result.  It has at least
+        one word if any occurs.
         """
         unknown = [word for word in words if word not in self._counts]
         if len(self._counts) + len(unknown) > _KEPT_WORDS:
@@ -244,8 +217,8 @@ class WordScores:
     def _count(self, connection: sqlite3.Connection, words: list[str]) -> None:
         """Store the number of documents and the term of each word.
 
-        FTS5 splits a word such as ``x_y`` into several terms.  Its count is that of the
-        rarest one, and its term is None.
+        FTS5 splits a word such as ``x_y`` into several terms.  Its count is the count
+        of the rarest term, and its own term is None.
         """
         connection.executescript(_TABLES)
         connection.execute("INSERT INTO temp.query (query) VALUES ('delete-all')")
@@ -260,20 +233,10 @@ class WordScores:
     def best(
         self, connection: sqlite3.Connection, words: Mapping[str, int], k: int
     ) -> list[tuple[int | str, float]]:
-        """Return the best documents for words.
+        """Return the `k` best documents for words, as pairs of id and score.
 
-        Parameters
-        ----------
-        connection : sqlite3.Connection
-        words : mapping of str to int
-            From :meth:`rarest`.
-        k : int
-            Maximum number of documents.
-
-        Returns
-        -------
-        list of (id, score)
-            Best first; ties go to the document that was stored first.
+        `words` are from :meth:`rarest`.  The best document comes first; ties go to the
+        document that was stored first.
         """
         if not words:
             return []

@@ -45,23 +45,13 @@ class ScoreWeights(NamedTuple):
 
 
 def score_weights(encoder: object) -> ScoreWeights:
-    """Return the weights that an encoder names, or the default ones.
-
-    Parameters
-    ----------
-    encoder : TextEncoder
-    """
+    """Return the weights that an encoder names, or the default ones."""
     weights: ScoreWeights = getattr(encoder, "score_weights", ScoreWeights())
     return weights
 
 
 def first_stage(encoder: object) -> str | None:
-    """Return the default ``vectors`` of an index with this encoder, if it has one.
-
-    Parameters
-    ----------
-    encoder : TextEncoder
-    """
+    """Return the default ``vectors`` of an index with this encoder, if it has one."""
     vectors: str | None = getattr(encoder, "first_stage", None)
     return vectors
 
@@ -368,20 +358,7 @@ class NoEncoder(ModelEncoder):
         self.name = name
 
     def matrices(self, texts: list[str], side: TextSide) -> Iterable[Any]:
-        """Raise ValueError.
-
-        Parameters
-        ----------
-        texts : list of str
-            Ignored.
-        side : {"document", "query"}
-            Ignored.
-
-        Raises
-        ------
-        ValueError
-            Always.  The message names the encoder that is needed.
-        """
+        """Raise ValueError; the message names the encoder that is needed."""
         raise ValueError(
             Message(
                 f"Texts must be encoded by {self.name!r}. Open the index with ", Argument("encoder", ""), "."
@@ -532,16 +509,7 @@ class CachedEncoder(ModelEncoder):
 def as_texts(texts: object, name: str = "texts") -> list[str]:
     """Return a string or a collection of strings as a list.
 
-    Parameters
-    ----------
-    texts : str or iterable of str
-    name : str
-        The argument's name, for messages.
-
-    Raises
-    ------
-    TypeError
-        For anything else.
+    Raise TypeError for anything else; `name` is the argument's name, for the message.
     """
     if isinstance(texts, str):
         return [texts]
@@ -560,20 +528,12 @@ def as_texts(texts: object, name: str = "texts") -> list[str]:
 def encode_texts(encode: Callable[[Sequence[str]], MultiVectors], texts: Sequence[str]) -> MultiVectors:
     """Encode texts in order with a method of an encoder, without ids.
 
-    The vectors of blank texts are dropped: they are special tokens, which are slightly
+    `encode` is ``encode_documents`` or ``encode_queries`` of a text encoder.  The
+    vectors of blank texts are dropped: they are special tokens, which are slightly
     similar to every query.
 
-    Parameters
-    ----------
-    encode : callable
-        ``encode_documents`` or ``encode_queries`` of a text encoder.
-    texts : sequence of str
-
-    Raises
-    ------
-    ValueError
-        For a text that UTF-8 cannot encode, or an encoder that does not return one set
-        of vectors for each text.
+    Raise ValueError for a text that UTF-8 cannot encode, or an encoder that does not
+    return one set of vectors for each text.
     """
     _require_utf8(texts)
     encoded = encode(texts)
@@ -590,12 +550,7 @@ def encode_texts(encode: Callable[[Sequence[str]], MultiVectors], texts: Sequenc
 
 
 def table_encoder(encoder: object) -> TableEncoder | None:
-    """Return the encoder with a table, which may be within a CachedEncoder, or None.
-
-    Parameters
-    ----------
-    encoder : TextEncoder
-    """
+    """Return the encoder with a table, which may be within a CachedEncoder, or None."""
     inner = encoder.encoder if isinstance(encoder, CachedEncoder) else encoder
     return inner if isinstance(inner, TableEncoder) else None
 
@@ -603,19 +558,11 @@ def table_encoder(encoder: object) -> TableEncoder | None:
 def encode_rows(encoder: TableEncoder, texts: Sequence[str], codec: TableCodec) -> CodedVectors:
     """Encode texts as rows of the encoder's table, without ids and without floats.
 
-    Blank texts have no tokens.
+    Blank texts have no tokens.  `codec` is the codec of the index, with the encoder's
+    table.
 
-    Parameters
-    ----------
-    encoder : TableEncoder
-    texts : sequence of str
-    codec : TableCodec
-        The codec of the index, with the encoder's table.
-
-    Raises
-    ------
-    ValueError
-        As for :func:`encode_texts`, and for a row beyond the table.
+    Raise ValueError for a text that UTF-8 cannot encode, an encoder that does not
+    return one list of rows for each text, or a row beyond the table.
     """
     _require_utf8(texts)
     filled = [text for text in texts if text.strip()]
@@ -638,13 +585,7 @@ def _require_utf8(texts: Sequence[str]) -> None:
 def count_long(encoder: TextEncoder, texts: Iterable[str], side: TextSide = "document") -> int:
     """Return the number of texts that are encoded in more than one window.
 
-    Parameters
-    ----------
-    encoder : TextEncoder
-        For one that is no :class:`ModelEncoder`, this is 0.
-    texts : iterable of str
-    side : {"document", "query"}
-        How the texts are encoded.
+    It is 0 for an encoder that is not a :class:`ModelEncoder`.
     """
     return sum(encoder.is_long(text, side) for text in texts) if isinstance(encoder, ModelEncoder) else 0
 
@@ -652,35 +593,16 @@ def count_long(encoder: TextEncoder, texts: Iterable[str], side: TextSide = "doc
 def passage_length(encoder: TextEncoder) -> int | None:
     """Return the number of tokens of a passage, by which long texts are ranked.
 
-    Parameters
-    ----------
-    encoder : TextEncoder
-
-    Returns
-    -------
-    int or None
-        None if the encoder does not state how much of a text it reads.
+    Return None if the encoder does not state how much of a text it reads.
     """
     reader = encoder.reader("document") if isinstance(encoder, ModelEncoder) else None
     return None if reader is None else reader.passage
 
 
 def token_spans(encoder: TextEncoder, text: str, side: TextSide, count: int) -> list[tuple[int, int]]:
-    """Return the characters of each token vector.
+    """Return the characters of each of a text's `count` token vectors.
 
-    Parameters
-    ----------
-    encoder : TextEncoder
-    text : str
-    side : {"document", "query"}
-        How the text is encoded.
-    count : int
-        Number of its token vectors.
-
-    Raises
-    ------
-    ValueError
-        If the encoder does not return the characters of all of them.
+    Raise ValueError if the encoder does not return the characters of all of them.
     """
     spans = encoder.token_spans(text, side)
     if spans is None:
@@ -705,11 +627,7 @@ def encode_rows_in_batches(
 ) -> Iterator[CodedVectors]:
     """Yield texts as rows of the encoder's table, :data:`ROWS_BATCH` at a time.
 
-    Parameters
-    ----------
-    encoder : TableEncoder
-    texts, ids, progress
-        As for :func:`encode_in_batches`.
+    After each batch, call `progress` with the number of texts in it.
     """
     for start in range(0, len(texts), ROWS_BATCH):
         batch = texts[start : start + ROWS_BATCH]
@@ -726,15 +644,8 @@ def encode_in_batches(
 ) -> Iterator[MultiVectors]:
     """Yield the token vectors of 64 texts at a time.
 
-    Parameters
-    ----------
-    encode : callable
-        ``encode_documents`` of a text encoder.
-    texts : sequence of str
-    ids : sequence of int or of str
-        One for each text.
-    progress : callable, optional
-        Called with the number of texts in each batch, after it.
+    `encode` is ``encode_documents`` of a text encoder, and there is one id for each
+    text.  After each batch, call `progress` with the number of texts in it.
     """
     for start in range(0, len(texts), _BATCH):
         batch = texts[start : start + _BATCH]

@@ -65,24 +65,12 @@ class SentenceTransformersEncoder(ModelEncoder):
         self._model = library.MultiVectorEncoder(checkpoint, revision=revision)
 
     def matrices(self, texts: list[str], side: TextSide) -> Any:
-        """Return the token vectors of each text.
-
-        Parameters
-        ----------
-        texts, side
-            As for :meth:`muvera.texts.encoders.base.ModelEncoder.matrices`.
-        """
+        """Return the token vectors of each text."""
         encode = self._model.encode_query if side == "query" else self._model.encode_document
         return encode(texts, show_progress_bar=False, convert_to_numpy=True, normalize_embeddings=True)
 
     def reader(self, side: TextSide) -> Reader | None:
-        """Return how much of a text the model reads; None without a limit or offsets.
-
-        Parameters
-        ----------
-        side : {"document", "query"}
-            How texts are encoded.
-        """
+        """Return how much text the model reads; None without a limit or offsets."""
         try:
             transformer = self._model[0]
         except TypeError:
@@ -116,23 +104,11 @@ class PyLateEncoder(ModelEncoder):
         self._model = library.ColBERT(model_name_or_path=checkpoint, revision=revision)
 
     def matrices(self, texts: list[str], side: TextSide) -> Any:
-        """Return the token vectors of each text.
-
-        Parameters
-        ----------
-        texts, side
-            As for :meth:`muvera.texts.encoders.base.ModelEncoder.matrices`.
-        """
+        """Return the token vectors of each text."""
         return self._model.encode(texts, is_query=side == "query", show_progress_bar=False)
 
     def reader(self, side: TextSide) -> Reader | None:
-        """Return how much of a text the model reads; None without a limit or offsets.
-
-        Parameters
-        ----------
-        side : {"document", "query"}
-            How texts are encoded.
-        """
+        """Return how much text the model reads; None without a limit or offsets."""
         length = getattr(self._model, f"{side}_length", None)
         return _library_reader(getattr(self._model, "tokenizer", None), length)
 
@@ -188,13 +164,7 @@ class FastembedEncoder(ModelEncoder):
         return fastembed_model(self._library.LateInteractionTextEmbedding, self._given)
 
     def matrices(self, texts: list[str], side: TextSide) -> Any:
-        """Return the token vectors of each text.
-
-        Parameters
-        ----------
-        texts, side
-            As for :meth:`muvera.texts.encoders.base.ModelEncoder.matrices`.
-        """
+        """Return the token vectors of each text."""
         if side == "query":
             return self._model.query_embed(texts)
         # A batch is padded to its longest text, so texts of similar length are encoded
@@ -205,28 +175,14 @@ class FastembedEncoder(ModelEncoder):
         return [matrices[i] for i in range(len(texts))]
 
     def reader(self, side: TextSide) -> Reader | None:
-        """Return how much of a text the model reads; None without a tokenizer.
-
-        Parameters
-        ----------
-        side : {"document", "query"}
-            How texts are encoded.
-        """
+        """Return how much text the model reads; None without a tokenizer."""
         colbert: Any = getattr(self._model, "model", None)
         tokenizer = getattr(colbert, "tokenizer" if side == "document" else "query_tokenizer", None)
         # fastembed's limit leaves room for the marker of the side.
         return None if tokenizer is None else reader_of(tokenizer)
 
     def window_spans(self, text: str, side: TextSide) -> list[tuple[int, int]] | None:
-        """Return the characters of each token vector.
-
-        None for a model without a tokenizer.
-
-        Parameters
-        ----------
-        text, side
-            As for :meth:`muvera.texts.encoders.base.ModelEncoder.window_spans`.
-        """
+        """Return the characters of each token vector; None without a tokenizer."""
         colbert: Any = getattr(self._model, "model", None)
         if not hasattr(colbert, "tokenize"):
             return None
@@ -240,14 +196,8 @@ class FastembedEncoder(ModelEncoder):
 def fastembed_model(kind: Any, name: str) -> Any:
     """Load a model of fastembed; without a connection, fail at once.
 
-    Raise ValueError for an unknown name, or if the model cannot be downloaded.
-
-    Parameters
-    ----------
-    kind : type
-        Class of fastembed.
-    name : str
-        Name of the model.
+    `kind` is a class of fastembed.  Raise ValueError for an unknown name, or if the
+    model cannot be downloaded.
     """
     hub = import_extra("huggingface_hub", "fastembed", "This encoder")
     folder = import_extra("fastembed.common.utils", "fastembed", "This encoder").define_cache_dir()
@@ -311,11 +261,6 @@ class HTTPEncoder(ModelEncoder):
 
         Raise ConnectionError without an answer, or ValueError for an answer that has no
         token vectors.
-
-        Parameters
-        ----------
-        texts, side
-            As for :meth:`muvera.texts.encoders.base.ModelEncoder.matrices`.
         """
         rows = self.ask({"input": texts}, len(texts), "texts")
         return [matrix for _, matrix in rows]
@@ -325,20 +270,10 @@ class HTTPEncoder(ModelEncoder):
     ) -> list[tuple[dict[str, Any], NDArray[np.float32]]]:
         """Send a request, and return the rows of its answer with their vectors.
 
-        Raise ConnectionError or ValueError as :meth:`matrices`.
-
-        Parameters
-        ----------
-        content : dict
-            What the server encodes; the name of the model is added.
-        count : int
-            Number of rows that the answer must have.
-        kind : str
-            Plural noun of what is encoded, for messages.
-
-        Returns
-        -------
-        list of (dict, float32 (tokens, dimension))
+        `content` is what the server encodes; the name of the model is added.  The
+        answer must have `count` rows with vectors, float32 (tokens, dimension).  `kind`
+        is a plural noun of what is encoded, for messages.  Raise ConnectionError or
+        ValueError like :meth:`matrices`.
         """
         body = json.dumps({"model": self._model, **content}).encode()
         request = urllib.request.Request(self._url, data=body, headers=self._headers, method="POST")
@@ -437,17 +372,8 @@ def load_text_encoder(name: str) -> TextEncoder:
 def as_text_encoder(encoder: object) -> TextEncoder:
     """Return the text encoder of a name, or `encoder` itself.
 
-    Parameters
-    ----------
-    encoder : TextEncoder or str
-        A name is loaded by :func:`load_text_encoder`.
-
-    Raises
-    ------
-    TypeError
-        For an object without the methods of a text encoder.
-    ValueError, ImportError
-        As for :func:`load_text_encoder`.
+    :func:`load_text_encoder` loads a name, and says what it raises.  Raise TypeError
+    for an object without the methods of a text encoder.
     """
     if isinstance(encoder, str):
         return load_text_encoder(encoder)
