@@ -5,9 +5,8 @@ from __future__ import annotations
 import resource
 import sys
 import tempfile
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -24,11 +23,6 @@ _ENCODER = "static"
 _FIRST = 100
 
 _KIB = 1 if sys.platform == "darwin" else 1024
-
-
-class _Part(StrEnum):
-    LONG = "long"
-    LANGUAGES = "languages"
 
 
 def join_texts(asked: Asked, characters: int) -> Asked:
@@ -120,14 +114,17 @@ def _language_table(folders: list[Path], split: str) -> Table:
 
 
 def static(
-    part: Annotated[_Part, typer.Argument(help="long: time and memory. languages: nDCG@10 beside words.")],
+    part: Annotated[
+        Literal["long", "languages"],
+        typer.Argument(help="long: time and memory. languages: nDCG@10 beside words."),
+    ],
     folders: Annotated[list[Path], typer.Argument(help="Folders of texts in BEIR's layout.")],
     split: Annotated[str, typer.Option(help="Split of the judgements.")] = "test",
     characters: Annotated[int, typer.Option(min=1, help="Length of joined texts.")] = 8000,
     save: Save = False,
 ) -> None:
     """Measure the static encoder on long texts, or in other languages than English."""
-    if part is _Part.LANGUAGES:
+    if part == "languages":
         tables = [_language_table(folders, split)]
     else:
         encoder = load_text_encoder(_ENCODER)

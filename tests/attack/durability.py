@@ -26,7 +26,7 @@ from muvera import TextEncoder, TextIndex
 WRITERS = 8
 
 #: Encoders by attack; with "rows", tokens are rows of a table.
-ENCODERS = {"http": HashEncoder(8), "open": HashEncoder(8), "rows": SignTable()}
+ENCODERS: dict[str, TextEncoder] = {"http": HashEncoder(8), "open": HashEncoder(8), "rows": SignTable()}
 
 #: Texts and metadata by id.
 State = dict[str, tuple[str, dict[str, Any]]]

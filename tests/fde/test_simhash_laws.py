@@ -590,7 +590,8 @@ def test_hyperplanes_and_projections_are_drawn_from_different_streams(
 
         def recorded(seed: int, *purpose: int, name: str = name, make: Any = make) -> np.random.Generator:
             used[name].add(purpose)
-            return make(seed, *purpose)
+            stream: np.random.Generator = make(seed, *purpose)
+            return stream
 
         monkeypatch.setattr(module, "random_stream", recorded)
     partition.draw_hyperplanes(3, 4, 2, 8)

@@ -15,8 +15,8 @@ from muvera.index import token_store
 from muvera.index.generations import read_manifest
 from muvera.index.settings import IndexSettings
 from muvera.reranking import coded_vectors
-from muvera.reranking.chamfer import RerankOptions
 from muvera.reranking.codecs import CODECS
+from muvera.reranking.pruning import RerankOptions
 
 DOCUMENTS = documents_like_real(300, ids=[f"d{i}" for i in range(300)])
 QUERIES = queries_like_real(DOCUMENTS, 40)

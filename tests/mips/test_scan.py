@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import muvera.mips.scan as module
+from muvera.kernels.scan import STEP
 from muvera.mips.base import SavedState
-from muvera.mips.codebook import STEP, _coded_columns
+from muvera.mips.codebook import _coded_columns
 from muvera.mips.scan import ScanSearch
 
 VECTORS, QUERIES = clustered(0, 6000), clustered(1, 40)
