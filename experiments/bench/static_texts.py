@@ -15,7 +15,7 @@ from muvera.utils.atomic_files import write_json
 
 from ..report.table import Column, Table
 from .plumbing import Save, finish, in_new_process, measured_on
-from .words import Asked, measure, measure_default, measure_parts, read_asked
+from .words import Asked, measure_default, measure_similarity, measure_words, read_asked
 
 _ENCODER = "static"
 
@@ -93,8 +93,8 @@ def _language_table(folders: list[Path], split: str) -> Table:
     encoder = load_text_encoder(_ENCODER)
     rows: list[dict[str, Any]] = []
     for folder in folders:
-        row = measure(folder, split)
-        rows.append(row | measure_parts(read_asked(folder, split, encoder))[0])
+        asked = read_asked(folder, split, encoder)
+        rows.append(measure_default(asked)[0] | measure_similarity(asked) | measure_words(asked))
     columns = [
         *(Column("texts", "collection"), Column("documents", "texts"), Column("queries")),
         Column("bm25s over words", "words", "{:.3f}"),

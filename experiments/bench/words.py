@@ -71,14 +71,20 @@ def measure(folder: Path, split: str = "test") -> dict[str, Any]:
     documents, queries = read_texts(folder, split)
     judgements = [ir_measures.Qrel(*row) for row in read_judgements(folder / "qrels" / f"{split}.tsv")]
     row: dict[str, Any] = {"collection": folder.resolve().name, "documents": len(documents)}
-    searches = {"own": _own(documents), "words": _bm25s(documents, partial(re.findall, r"\w+"))}
-    searches["pairs"] = _bm25s(documents, lambda text: [text[i : i + 2] for i in range(len(text) - 1)])
-    for name, search in searches.items():
+    for name, search in _word_searches(documents).items():
         run = {query: {one: -float(rank) for rank, one in enumerate(search(text))} for query, text in queries}
         row[name] = ir_measures.calc_aggregate([ir_measures.nDCG @ _K], judgements, run)[
             ir_measures.nDCG @ _K
         ]
     return row | {"queries": len(queries)}
+
+
+def _word_searches(documents: Texts) -> dict[str, Search]:
+    return {
+        "own": _own(documents),
+        "words": _bm25s(documents, partial(re.findall, r"\w+")),
+        "pairs": _bm25s(documents, lambda text: [text[i : i + 2] for i in range(len(text) - 1)]),
+    }
 
 
 def _own(documents: Texts) -> Search:
@@ -198,6 +204,22 @@ def measure_default(asked: Asked) -> tuple[dict[str, Any], TextIndex]:
         row[f"{name} ms"] = 1000 * (time.perf_counter() - begun) / len(asked.queries)
         row |= {f"{name} {label}": _score(ranked, asked.grades, how) for label, how in _MEASURES.items()}
     return row, index
+
+
+def measure_similarity(asked: Asked) -> dict[str, Any]:
+    """Return the measures of MaxSim alone, without a part of words or of means."""
+    index = TextIndex.build(asked.texts, asked.encoder)
+    ranked = [[hit.id for hit in index.search(query, _RANKS, words=0, mean=0)] for query in asked.queries]
+    return {f"maxsim {label}": _score(ranked, asked.grades, how) for label, how in _MEASURES.items()}
+
+
+def measure_words(asked: Asked) -> dict[str, Any]:
+    """Return nDCG@10 of words alone, as :func:`measure`, for the sampled queries."""
+    searches = _word_searches([(str(row), text) for row, text in enumerate(asked.texts)])
+    return {
+        name: _score([search(query) for query in asked.queries], asked.grades, _MEASURES["nDCG"])
+        for name, search in searches.items()
+    }
 
 
 def _best_by_words(words: Words, query: str) -> NDArray[np.int64]:

@@ -1,6 +1,4 @@
-"""Make ``tests/golden/texts/rows``: texts as rows of a table.
-
-Later versions read them.
+"""Make ``tests/golden/texts/rows``, an index of rows that later versions read.
 
 Some texts were deleted, replaced and added after the first save.
 

@@ -25,6 +25,7 @@ from experiments.bench import (
     server,
     size,
     speed,
+    static_texts,
     tokens,
     vectors,
     words,
@@ -102,6 +103,15 @@ def test_stems_find_other_forms_of_a_word() -> None:
     assert plain.scores("a tree").tolist() == [0, 0, 0]
     scores = stemmed.scores("a tree")
     assert scores[0] > 0 and scores[1:].tolist() == [0, 0]
+
+
+def test_joined_texts_contain_the_relevant_ones() -> None:
+    asked = words.Asked(
+        "small", ["ab", "cd", "efghi", "j"], ["a", "j"], [{0: 1, 2: 2}, {3: 1}], HashEncoder(4)
+    )
+    long = static_texts.join_texts(asked, 3)
+    assert long.texts == ["ab\n\ncd", "efghi", "j"]
+    assert long.grades == [{0: 1, 1: 2}, {2: 1}]
 
 
 def test_every_codec_has_a_row(real: MultiVectors) -> None:
