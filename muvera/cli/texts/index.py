@@ -92,8 +92,8 @@ def index(
     texts = content.texts or []
     if encoder == "static" and not mostly_latin(texts):
         note(
-            "muvera: Most letters of the texts are not Latin, and the encoder static was made for English: it "
-            "ranks such texts little better than their words do. Use a multilingual model, such as "
+            "muvera: Most letters of the texts are not Latin, and the encoder static was made for English. "
+            "Use a multilingual model, such as "
             "--encoder sentence-transformers:CHECKPOINT."
         )
     settings = only_given(tokens=tokens, backend=backend)
