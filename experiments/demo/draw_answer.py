@@ -5,6 +5,7 @@ It shows the server's page with one question of the demo and its first answers.
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
@@ -39,7 +40,10 @@ def draw(path: Path) -> None:
         time.sleep(0.05)
     port = server.servers[0].sockets[0].getsockname()[1]
     with sync_playwright() as browsers:
-        browser = browsers.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        # The path of Chromium's socket, in its temporary folder, must be short.
+        short: dict[str, str | float | bool] = {**os.environ, "TMPDIR": "/tmp"}
+        chromium = shutil.which("chromium")
+        browser = browsers.chromium.launch(executable_path=chromium, args=["--no-sandbox"], env=short)
         page = browser.new_page(color_scheme="light", bypass_csp=True)
         page.set_viewport_size({"width": WIDTH, "height": 900})
         page.set_default_timeout(60_000)  # the machine may be busy

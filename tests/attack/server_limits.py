@@ -163,6 +163,7 @@ def crowd(count: int, rounds: int) -> tuple[int, int, float]:
     """
     with tempfile.TemporaryDirectory() as parent:
         child, port = start_server(lambda: build(Path(parent, "index")))
+        answer_of(port)  # compiles, which can take longer than the crowd stays
         ended, answers, waits = threading.Event(), list[int](), list[float]()
 
         def ask() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from builders import small_runs
+from builders.browsers import CHROMIUM, launched
 
 from experiments.datasets.synthetic import NAMES, synthetic_collection
 from experiments.report.page import page_of
@@ -129,13 +130,12 @@ def test_tables_have_the_numbers_of_the_run(run: Run) -> None:
 
 def test_the_page_works_in_a_browser(run: Run, tmp_path: Path) -> None:
     playwright = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
+    if CHROMIUM is None:
         pytest.skip("no chromium is installed (apt-get install chromium)")
     path = tmp_path / "page.html"
     path.write_text(page_of(run), encoding="utf-8")
     with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        browser = launched(started)
         for width in (390, 1280):
             tab = browser.new_page(viewport={"width": width, "height": 900})
             tab.set_default_timeout(60_000)  # the machine may be busy

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders.browsers import CHROMIUM, launched
 from builders.pages import GRID, GreyEncoder, page_vectors, write_pdf
 
 from muvera import PageIndex
@@ -26,8 +26,6 @@ for module in ("fastapi", "uvicorn", "pypdfium2", "PIL"):
     pytest.importorskip(module)
 
 from builders.servers import running  # noqa: E402
-
-CHROMIUM = shutil.which("chromium")
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +163,7 @@ def browser() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("no chromium is installed (apt-get install chromium)")
     with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        opened = launched(started)
         yield opened
         opened.close()
 

@@ -1,12 +1,12 @@
 """The server's page in a real browser: at phone and desktop width, and by keyboard."""
 
 import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+from builders.browsers import CHROMIUM, launched
 from builders.text_encoders import HashEncoder
 
 from muvera import MultiVectors, MuveraIndex, TextIndex
@@ -18,7 +18,6 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 
 from builders.servers import running  # noqa: E402
 
-CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no chromium is installed (apt-get install chromium)"
 )
@@ -39,7 +38,7 @@ def address() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        opened = launched(started)
         yield opened
         opened.close()
 
