@@ -277,7 +277,7 @@ class TableEncoder(ModelEncoder):
         The vectors of document tokens.
     """
 
-    # The best weights over seven collections, see docs/results/texts.md.
+    # The best weights over eight collections, see docs/results/texts.md.
     score_weights = ScoreWeights(words=0.4, mean=0.2)
     # For an index of token vectors: needs no long fit.
     first_stage: str | None = "mean"
