@@ -63,8 +63,8 @@ DEFAULT_PRESET = "fde"
 class Size(NamedTuple):
     """The steps of "fde" for collections of a size."""
 
-    #: An index takes them from so many documents and tokens on.  None: only if a
-    #: smaller size has a low recall.
+    #: Smallest numbers of documents and tokens for this size.  None: an index takes it
+    #: only if a smaller size has a low recall.
     documents: int | None
     tokens: int
     cells: Landmarks = Landmarks()

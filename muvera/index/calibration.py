@@ -55,8 +55,8 @@ _DEVIATION = 0.05
 #: one.
 TARGETS = (0.5, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.965, 0.98, 0.985, 0.99, 0.995, 0.998, 1.0)
 
-#: A search ranks as many candidates as reach this mean recall, unless it is told a
-#: number or a recall.
+#: A search ranks as many candidates as reach this mean recall, unless the caller gives
+#: a number or a recall.
 DEFAULT_RECALL = 0.95
 
 #: Maximum number of candidates of a calibration.

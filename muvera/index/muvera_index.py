@@ -497,7 +497,7 @@ class MuveraIndex:
         """Free the memory of deleted documents.
 
         The rows are renumbered, and all documents are encoded again.  The encoder is
-        fitted again if :meth:`info` warns about its fit, or if so many documents need a
+        fitted again if :meth:`info` warns about its fit, or if the collection needs a
         larger one (:meth:`muvera.FDEConfig.sized`).  Candidates may then change.
 
         Parameters
