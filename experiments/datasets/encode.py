@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from muvera.texts.encoders.base import TextEncoder, TextSide
+from muvera.texts.encoders.libraries import SentenceTransformersEncoder
 from muvera.texts.encoders.minilm import MiniLMEncoder, unit_vectors
-from muvera.texts.encoders.registry import SentenceTransformersEncoder
 
 from .loading import read_judgements, read_rows
 

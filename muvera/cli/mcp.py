@@ -9,12 +9,12 @@ from typer import Argument, Option
 
 import muvera
 
-from .options import TextEncoderOption
+from .options import IndexEncoderOption
 
 
 def mcp(
     index: Annotated[Path, Argument(metavar="INDEX", help="Folder of a text index.")],
-    encoder: TextEncoderOption = None,
+    encoder: IndexEncoderOption = None,
     writable: Annotated[bool, Option("--writable", help="Also offer the tool add.")] = False,
 ) -> None:
     """Serve a text index to agents (Model Context Protocol).

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from typer import Argument, BadParameter, Option
+
+from ..texts.encoders.names import Kind, built_in, completions, described
 
 
 def pair(text: str) -> tuple[str, Any]:
@@ -83,10 +86,28 @@ TokensOption = Annotated[
     ),
 ]
 
-TextEncoderOption = Annotated[
+
+def _completing(kind: Kind | None) -> Callable[[str], list[tuple[str, str]]]:
+    def complete(incomplete: str) -> list[tuple[str, str]]:
+        return completions(kind, incomplete)
+
+    return complete
+
+
+def new_encoder(kind: Kind) -> Any:
+    """Return the option for the encoder of a new index."""
+    return Option(
+        "--encoder", help=f"{kind.capitalize()} encoder: {described(kind)}.", autocompletion=_completing(kind)
+    )
+
+
+IndexEncoderOption = Annotated[
     str | None,
     Option(
-        help="Encoder of questions and new texts (default: the index's, if static, colbert-small or minilm)."
+        "--encoder",
+        help="Encoder of queries and new documents (default: the index's, if it is one of "
+        f"{', '.join(built_in())}).",
+        autocompletion=_completing(None),
     ),
 ]
 

@@ -11,7 +11,7 @@ from typer import Argument, Option
 
 import muvera
 
-from .options import TextEncoderOption
+from .options import IndexEncoderOption
 from .printing import warn
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ SearchesOption = Annotated[int | None, Option(min=1, help="Concurrent searches (
 
 def serve(
     index: Annotated[Path, Argument(metavar="INDEX", help="Folder of an index.")],
-    encoder: TextEncoderOption = None,
+    encoder: IndexEncoderOption = None,
     host: HostOption = "127.0.0.1",
     allowed_host: AllowedHostOption = None,
     port: PortOption = 8080,

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..metadata import is_utf8
+from ..texts.encoders.pages import PageEncoder
+from ..texts.encoders.registry import as_page_encoder
 from ..utils.checks import as_path
-from .encoders import PageEncoder, as_page_encoder
 from .folder import is_page_index
 from .page import Page
 from .page_index import PageIndex

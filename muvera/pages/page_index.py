@@ -24,12 +24,13 @@ from ..metadata import Filter, TextDocument
 from ..reranking.codecs import CODECS
 from ..texts.database import DocumentDatabase, require_ids
 from ..texts.encoders.base import ScoreWeights
+from ..texts.encoders.pages import COLPALI_GRID, PageEncoder
+from ..texts.encoders.registry import as_page_encoder, required_page_encoder
 from ..texts.hit import Parts, add_parts, require_weights
 from ..texts.store import TextStore
 from ..utils.atomic_files import atomic_folder
 from ..utils.checks import as_id_list, as_path, counted, require_choice, require_int, require_number
 from ..utils.locks import renew_after_fork
-from .encoders import COLPALI_GRID, PageEncoder, as_page_encoder, required_page_encoder
 from .folder import PATCHES, POOLED, Facts, is_page_index, read_parts
 from .hit import PageHit, Source
 from .page import DOCUMENT, Page, PageFacts, of_each, own_metadata

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import as_multivectors, checked_texts
+from ..texts.encoders.names import built_in
+from ..texts.encoders.pages import PageEncoder
+from ..texts.encoders.registry import load_page_encoder
 from ..utils.hints import Argument, Message
-from .encoders import BUILT_IN, PageEncoder, load_page_encoder
 
 #: Words of a query, and the positions of the vectors of each.
 Words = list[tuple[str, list[int]]]
@@ -78,7 +80,7 @@ def required(encoder: PageEncoder | None, made_by: str) -> PageEncoder:
     `made_by` is the name of the encoder that made the index's vectors; "" if unknown.
     """
     if encoder is None:
-        if made_by in BUILT_IN:
+        if made_by in built_in("page"):
             try:
                 load_page_encoder(made_by)
             except ImportError as error:  # it names the missing library

@@ -12,7 +12,8 @@ from builders.pages import DIMENSION, GRID, GreyEncoder, write_pdf
 
 from muvera import PageIndex
 from muvera.cli.printing import clock
-from muvera.pages import Page, encoders, indexing, pictures
+from muvera.pages import Page, indexing, pictures
+from muvera.texts.encoders import registry
 
 pytest.importorskip("pypdfium2")
 
@@ -20,7 +21,7 @@ pytest.importorskip("pypdfium2")
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return an index of two documents, and load the encoder "grey" by its name."""
-    monkeypatch.setattr(encoders, "load_page_encoder", lambda name: GreyEncoder())
+    monkeypatch.setattr(registry, "load_page_encoder", lambda name: GreyEncoder())
     (tmp_path / "reports").mkdir()
     write_pdf(tmp_path / "reports" / "2024.pdf", ["annual report", "revenue by region"])
     (tmp_path / "reports" / "bad.pdf").write_bytes(b"%PDF")
@@ -77,7 +78,7 @@ def test_the_size_of_a_model_is_named_before_its_download(
 def test_documents_are_not_added_to_pages_without_documents(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoders, "load_page_encoder", lambda name: GreyEncoder())
+    monkeypatch.setattr(registry, "load_page_encoder", lambda name: GreyEncoder())
     made = PageIndex(DIMENSION, GreyEncoder())
     made.add([Page(np.ones((GRID[0] * GRID[1], DIMENSION), np.float32), "a", 1, GRID)])
     made.save(tmp_path / "index")

@@ -20,8 +20,10 @@ import pytest
 from builders.pages import GRID, GreyEncoder, write_pdf
 
 from muvera import PageIndex
-from muvera.pages.encoders import FastembedPageEncoder, HTTPPageEncoder, load_page_encoder
 from muvera.pages.indexing import Progress, index_documents
+from muvera.texts.encoders.http import HTTPEncoder
+from muvera.texts.encoders.pages import FastembedPageEncoder
+from muvera.texts.encoders.registry import load_page_encoder
 
 pytest.importorskip("pypdfium2")
 image = pytest.importorskip("PIL.Image")
@@ -254,7 +256,7 @@ def endpoint() -> Iterator[tuple[str, list[Any], list[Any]]]:
 def test_http_encoder_sends_a_picture_and_reads_the_grid(endpoint: Any) -> None:
     url, requests, rows = endpoint
     encoder = load_page_encoder(f"{url}#colpali")
-    assert isinstance(encoder, HTTPPageEncoder) and encoder.name == "http:colpali"
+    assert isinstance(encoder, HTTPEncoder) and encoder.name == "http:colpali"
     rows.append({"data": [[1.0, 0.0]] * 7, "grid": [3, 2], "special": 1})
     page = encoder.encode_page(image.new("RGB", (4, 4)))
     assert (page.vectors.shape, page.grid, page.special) == ((7, 2), (3, 2), 1)

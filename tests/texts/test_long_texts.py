@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from muvera import TextIndex
 from muvera.texts.encoders.base import CachedEncoder, count_long
-from muvera.texts.encoders.registry import SentenceTransformersEncoder, load_text_encoder
+from muvera.texts.encoders.libraries import SentenceTransformersEncoder
+from muvera.texts.encoders.registry import load_text_encoder
 from muvera.texts.encoders.windows import Reader, join_spans, windows_of
 
 FILLER = " ".join(f"word{i % 83} number{i % 89}." for i in range(2500))
@@ -144,7 +145,7 @@ def test_models_of_libraries_read_what_their_markers_and_prompts_leave(
     library = SimpleNamespace(MultiVectorEncoder=Model, ColBERT=lambda **_: SimpleNamespace(
         tokenizer=Tokenizer(), query_length=32, document_length=180
     ))  # fmt: skip
-    monkeypatch.setattr("muvera.texts.encoders.registry.import_extra", lambda *_: library)
+    monkeypatch.setattr("muvera.texts.encoders.libraries.import_extra", lambda *_: library)
     limits = [
         [getattr(load_text_encoder(name).reader(side), "limit", None) for side in ("query", "document")]  # type: ignore[attr-defined]
         for name in ("sentence-transformers:c", "pylate:c")

@@ -23,10 +23,20 @@ import pytest
 from builders.text_encoders import HashEncoder, ShortModel
 from scipy.special import softmax
 
-from muvera import FDEConfig, TextIndex
+from muvera import FDEConfig, TextEncoder, TextIndex
 from muvera.texts.encoders.base import CachedEncoder, as_texts, encode_in_batches, encode_texts
+from muvera.texts.encoders.http import HTTPEncoder
+from muvera.texts.encoders.libraries import FastembedEncoder
 from muvera.texts.encoders.minilm import Bert
-from muvera.texts.encoders.registry import FastembedEncoder, HTTPEncoder, as_text_encoder, load_text_encoder
+from muvera.texts.encoders.names import completions
+from muvera.texts.encoders.pages import PageEncoder
+from muvera.texts.encoders.registry import (
+    as_page_encoder,
+    as_text_encoder,
+    load_model,
+    load_page_encoder,
+    load_text_encoder,
+)
 
 TEXTS = ["one two three", "four", "five six"]
 
@@ -175,7 +185,7 @@ def test_models_of_libraries(name: str, monkeypatch: pytest.MonkeyPatch) -> None
     load.list_supported_models = list  # type: ignore[attr-defined]
     kinds = ("MultiVectorEncoder", "ColBERT", "LateInteractionTextEmbedding")
     library = SimpleNamespace(**dict.fromkeys(kinds, load), define_cache_dir=str)
-    monkeypatch.setattr("muvera.texts.encoders.registry.import_extra", lambda *_: library)
+    monkeypatch.setattr("muvera.texts.encoders.libraries.import_extra", lambda *_: library)
     encoder = as_text_encoder(name)
     assert encoder.name == name and encoder.encode_documents(TEXTS).tokens.sum() == 0
     assert encoder.encode_queries(TEXTS).tokens.sum() == 3 * 8
@@ -196,7 +206,7 @@ def test_fastembed_spans_and_order(monkeypatch: pytest.MonkeyPatch) -> None:
         return (np.full((1, 1), float(len(text))) for text in texts)
 
     colbert = SimpleNamespace(skip_list={2}, pad_token_id=0, tokenize=tokenize)
-    monkeypatch.setattr("muvera.texts.encoders.registry.import_extra", Mock())
+    monkeypatch.setattr("muvera.texts.encoders.libraries.import_extra", Mock())
     encoder = FastembedEncoder("c")
     vars(encoder)["_model"] = SimpleNamespace(model=colbert, embed=embed)
     text = "a list, a"
@@ -370,3 +380,33 @@ def test_a_lone_surrogate_is_refused_by_name(side: str) -> None:
     with pytest.raises(ValueError, match="A text has a lone surrogate"):
         getattr(encoder, f"encode_{side}")(["good", "bad \ud800"])
     assert encoder.token_spans("bad \ud800", "query")
+
+
+def test_a_name_loads_an_encoder_of_either_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = SimpleNamespace(list_supported_models=lambda: [{"model": "Some/Pages"}])
+    library = SimpleNamespace(LateInteractionMultimodalEmbedding=models)
+    monkeypatch.setitem(sys.modules, "fastembed", library)
+    for name, kinds in (
+        ("colbert-small", [TextEncoder]), ("colpali", [PageEncoder]), ("fastembed:some/pages", [PageEncoder]),
+        ("fastembed:texts", [TextEncoder]), ("https://127.0.0.1/p#m", [TextEncoder, PageEncoder]),
+    ):  # fmt: skip
+        encoder = load_model(name)
+        assert [kind for kind in (TextEncoder, PageEncoder) if isinstance(encoder, kind)] == kinds, name
+
+
+def test_a_name_of_the_other_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'colpali' is a page encoder, but a text encoder.*static"):
+        load_text_encoder("colpali")
+    with pytest.raises(ValueError, match=r"'static' is a text encoder, but a page encoder.*colmodernvbert"):
+        load_page_encoder("static")
+    with pytest.raises(TypeError, match="page encoder with name, encode_page"):
+        as_page_encoder(HashEncoder())
+
+
+def test_a_shell_completes_names_of_encoders() -> None:
+    assert [name for name, _ in completions("page", "col")] == [
+        "colmodernvbert",
+        "colpali",
+        "colpali-engine:",
+    ]
+    assert next(name for name, _ in completions(None, "")) == "static"

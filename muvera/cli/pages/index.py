@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from typer import Argument, Option
 
-from ..options import JsonOption, ThreadsOption, only_given
+from ..options import JsonOption, ThreadsOption, new_encoder, only_given
 from ..printing import clock, megabytes, note, seconds, show, warn, wrapped
 
 # Seconds between two lines about the progress.
@@ -20,13 +20,7 @@ def index(
         Path, Argument(metavar="SOURCE", help="A PDF, a picture, or a folder of them and of folders.")
     ],
     out: Annotated[Path, Argument(metavar="OUT", help="Folder of the index: a new one, or one to continue.")],
-    encoder: Annotated[
-        str,
-        Option(
-            help="Page encoder: colmodernvbert (1 GB, for CPUs; extra fastembed), colpali (6.5 GB), "
-            "fastembed:MODEL, colpali-engine:CHECKPOINT, http://HOST/PATH#MODEL."
-        ),
-    ] = "colmodernvbert",
+    encoder: Annotated[str, new_encoder("page")] = "colmodernvbert",
     factor: Annotated[
         float | None, Option(min=1, help="Patches that one mean replaces in the ranking (default: 3).")
     ] = None,
@@ -49,8 +43,9 @@ def index(
       muvera pages index REPORTS my-pages
       muvera pages search my-pages "revenue by region"
     """
-    from ...pages.encoders import FastembedPageEncoder, as_page_encoder
     from ...pages.indexing import Progress, index_documents
+    from ...texts.encoders.pages import FastembedPageEncoder
+    from ...texts.encoders.registry import as_page_encoder
     from ...utils.checks import as_path, counted
 
     as_path(source, "source")  # both refuse a URL

@@ -8,14 +8,10 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from ..options import JsonOption, WhereOption
+from ..options import IndexEncoderOption, JsonOption, WhereOption
 from ..printing import seconds, show, warn, wrapped
 
 IndexArgument = Annotated[Path, Argument(metavar="INDEX", help="Folder of a page index.")]
-
-PageEncoderOption = Annotated[
-    str | None, Option(help="Encoder of the query (default: the index's, if colpali or colmodernvbert).")
-]
 
 RootOption = Annotated[Path | None, Option(help="Folder of the documents, if they were moved.")]
 
@@ -31,7 +27,7 @@ def search(
     pictures: Annotated[
         Path | None, Option(help="Folder for a picture of each page, with a map of what matched.")
     ] = None,
-    encoder: PageEncoderOption = None,
+    encoder: IndexEncoderOption = None,
     root: RootOption = None,
     json_: JsonOption = False,
 ) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from ..options import IndexEncoderOption
 from ..serve import AllowedHostOption, HostOption, PortOption, SearchesOption, run_server, server_settings
-from .search import IndexArgument, PageEncoderOption, RootOption
+from .search import IndexArgument, RootOption
 
 
 def serve(
     index: IndexArgument,
-    encoder: PageEncoderOption = None,
+    encoder: IndexEncoderOption = None,
     root: RootOption = None,
     host: HostOption = "127.0.0.1",
     allowed_host: AllowedHostOption = None,

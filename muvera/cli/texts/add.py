@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..options import JsonOption, TextEncoderOption
+from ..options import IndexEncoderOption, JsonOption
 from .changes import (
     DuplicatesOption,
     IdColumnOption,
@@ -27,7 +27,7 @@ def add(
     metadata: MetadataColumnsOption = None,
     title: TitleColumnOption = None,
     duplicates: DuplicatesOption = None,
-    encoder: TextEncoderOption = None,
+    encoder: IndexEncoderOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Add texts with new ids.

@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Argument
 
 from ..conditions import warn_of_unmatched
-from ..options import JsonOption, TextEncoderOption, WhereOption
+from ..options import IndexEncoderOption, JsonOption, WhereOption
 from .changes import IndexArgument, open_texts, report, stored_ids
 
 
@@ -15,7 +15,7 @@ def delete(
     index: IndexArgument,
     ids: Annotated[list[str] | None, Argument(metavar="ID", help="Ids of texts.")] = None,
     where: WhereOption = None,
-    encoder: TextEncoderOption = None,
+    encoder: IndexEncoderOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Delete texts by id or by a condition; from a database only by id.

@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Argument
 
 from ..hits import document_text
-from ..options import JsonOption, TextEncoderOption
+from ..options import IndexEncoderOption, JsonOption
 from ..printing import show
 from .changes import IndexArgument, open_texts, stored_ids
 
@@ -15,7 +15,7 @@ from .changes import IndexArgument, open_texts, stored_ids
 def get(
     index: IndexArgument,
     ids: Annotated[list[str], Argument(metavar="ID", help="Ids of texts.")],
-    encoder: TextEncoderOption = None,
+    encoder: IndexEncoderOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Print texts and their metadata.

@@ -16,6 +16,7 @@ from ..options import (
     OverwriteOption,
     ThreadsOption,
     TokensOption,
+    new_encoder,
     only_given,
 )
 from ..printing import clock, megabytes, note, progress_bar, seconds, show, wrapped
@@ -47,13 +48,7 @@ def index(
     metadata: MetadataColumnsOption = None,
     title: TitleColumnOption = None,
     duplicates: DuplicatesOption = None,
-    encoder: Annotated[
-        str,
-        Option(
-            help="Text encoder: static (extra static), colbert-small (better; extra fastembed), minilm (only "
-            "for demos; extra minilm), sentence-transformers:CHECKPOINT, http://HOST/PATH#MODEL, ..."
-        ),
-    ] = "static",
+    encoder: Annotated[str, new_encoder("text")] = "static",
     tokens: TokensOption = None,
     vectors: Annotated[
         Literal["fde", "moments", "mean", "simhash", "paper", "reference"] | None,

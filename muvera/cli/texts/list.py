@@ -8,7 +8,7 @@ from typer import Argument, Option
 
 from ..conditions import warn_of_unmatched
 from ..hits import document_line
-from ..options import JsonOption, TextEncoderOption, WhereOption
+from ..options import IndexEncoderOption, JsonOption, WhereOption
 from ..printing import show
 from .changes import open_texts
 
@@ -18,7 +18,7 @@ def list_(
     where: WhereOption = None,
     limit: Annotated[int, Option("--limit", "-k", min=1, help="Number of texts to print.")] = 20,
     offset: Annotated[int, Option(min=0, help="Number of texts to skip.")] = 0,
-    encoder: TextEncoderOption = None,
+    encoder: IndexEncoderOption = None,
     json_: JsonOption = False,
 ) -> None:
     """List texts in the order in which they were added.

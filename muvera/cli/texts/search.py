@@ -12,7 +12,7 @@ from typer import Argument, Option
 
 from ..conditions import warn_of_unmatched
 from ..hits import hits_text
-from ..options import JsonOption, RecallOption, TextEncoderOption, WhereOption
+from ..options import IndexEncoderOption, JsonOption, RecallOption, WhereOption
 from ..printing import seconds, show
 from .changes import IndexArgument, open_texts
 
@@ -35,7 +35,7 @@ def search(
     candidates: Annotated[int | None, Option(min=1, help="Texts to rank (default: 200; URL: 100).")] = None,
     recall: RecallOption = None,
     explain: Annotated[bool, Option("--explain", help="Print which words matched, and how well.")] = False,
-    encoder: TextEncoderOption = None,
+    encoder: IndexEncoderOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Search a text index with a question.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import muvera
 
-from ..options import JsonOption, TextEncoderOption
+from ..options import IndexEncoderOption, JsonOption
 from .changes import (
     DuplicatesOption,
     IdColumnOption,
@@ -35,7 +35,7 @@ def update(
     metadata: MetadataColumnsOption = None,
     title: TitleColumnOption = None,
     duplicates: DuplicatesOption = None,
-    encoder: TextEncoderOption = None,
+    encoder: IndexEncoderOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Replace texts and metadata by id, and add texts with new ids.

@@ -13,12 +13,13 @@ from typing import Any
 
 from ...convert.parsing import read_json_object
 from ...metadata import Filter
-from ...pages.encoders import PageEncoder, as_page_encoder
 from ...pages.folder import is_page_index
 from ...pages.hit import PageHit
 from ...pages.page import Page
 from ...pages.page_index import PageIndex
 from ...pages.pictures import ENDINGS, PageContent, count_pages, read_page
+from ...texts.encoders.pages import PageEncoder
+from ...texts.encoders.registry import as_page_encoder
 from ...utils.atomic_files import write_json
 
 # Name of the PageIndex in the folder of an index.

@@ -16,7 +16,8 @@ from ...index.muvera_index import MuveraIndex
 from ...index.settings import IndexSettings
 from ...texts.database import DocumentDatabase
 from ...texts.encoders.base import TextEncoder, as_texts
-from ...texts.encoders.registry import BUILT_IN, as_text_encoder, load_text_encoder
+from ...texts.encoders.names import built_in
+from ...texts.encoders.registry import as_text_encoder, load_text_encoder
 from ...texts.hit import Hit, sentences_of
 from ...texts.store import TextStore
 from ...texts.text_index import TextIndex
@@ -683,7 +684,7 @@ def _encoder_of(model: str | os.PathLike[str] | TextEncoder) -> tuple[TextEncode
         return as_text_encoder(model), model.name
     checkpoint = os.fspath(model)
     prefixes = ("http", "https", *(module.replace("_", "-") for module in _LIBRARIES))
-    if checkpoint in BUILT_IN or checkpoint.partition(":")[0] in prefixes:
+    if checkpoint in built_in("text") or checkpoint.partition(":")[0] in prefixes:
         return load_text_encoder(checkpoint), checkpoint
     for module in _LIBRARIES:
         if find_spec(module) is not None:

@@ -58,8 +58,8 @@ def first_stage(encoder: object) -> str | None:
 
 # The constructor of a Protocol takes *args and **kwargs, which need no Parameters.
 @runtime_checkable
-class TextEncoder(Protocol):  # numpydoc ignore=PR01
-    """A late-interaction model that turns texts into token vectors.
+class Encoder(Protocol):  # numpydoc ignore=PR01
+    """What encoders of texts and of pages have in common.
 
     Attributes
     ----------
@@ -70,13 +70,13 @@ class TextEncoder(Protocol):  # numpydoc ignore=PR01
 
     name: str
 
-    def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode texts as documents.
+    def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
+        """Encode texts as queries.
 
         Parameters
         ----------
         texts : sequence of str
-            The documents.  Some may be blank.
+            The queries.  Some may be blank, and there may be none.
 
         Returns
         -------
@@ -85,13 +85,25 @@ class TextEncoder(Protocol):  # numpydoc ignore=PR01
         """
         ...
 
-    def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode texts as queries.
+
+@runtime_checkable
+class TextEncoder(Encoder, Protocol):  # numpydoc ignore=PR01
+    """A late-interaction model that turns texts into token vectors.
+
+    Attributes
+    ----------
+    name : str
+        Identifies everything that changes the vectors, such as checkpoint and
+        revision.  An index requires it.
+    """
+
+    def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
+        """Encode texts as documents.
 
         Parameters
         ----------
         texts : sequence of str
-            The queries.  Some may be blank, and there may be none.
+            The documents.  Some may be blank.
 
         Returns
         -------
