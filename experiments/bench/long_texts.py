@@ -15,8 +15,9 @@ from muvera.texts.database import DocumentDatabase
 from muvera.texts.encoders.base import ModelEncoder, ScoreWeights, passage_length
 from muvera.texts.encoders.registry import load_text_encoder
 from muvera.texts.encoders.windows import Window, join_windows, windows_of
-from muvera.texts.hit import WORDS, add_parts
+from muvera.texts.hit import WORDS
 from muvera.texts.passages import best_passages
+from muvera.texts.ranking import add_parts
 
 from ..datasets.discovery import CACHE
 from ..datasets.encode import Texts, read_texts
@@ -101,7 +102,12 @@ def _joined(
 def _best_passage(asked: MultiVectors, whole: MultiVectors, union: Found, passage: int | None) -> Found:
     assert passage is not None
     contents = MuveraIndex.build(whole, exact_tokens=whole.num_tokens).contents
-    return [best_passages(query, found, contents, passage) for query, found in zip(asked, union, strict=True)]
+    best: Found = []
+    for query, found in zip(asked, union, strict=True):
+        rows, scores = contents.ids.rows(list(found)), np.array(list(found.values()), np.float32)
+        rows, scores = best_passages(query, rows, scores, contents, passage)
+        best.append(dict(zip(contents.ids.of(rows).tolist(), scores.tolist(), strict=True)))
+    return best
 
 
 def _best_window(

@@ -133,6 +133,10 @@ class IdMap:
             raise KeyError(Message(f"id {unknown[0]!r} is not in the index{count}.", check))
         return np.array([row for row in dict.fromkeys(rows) if row >= 0], np.int64)
 
+    def rows_of(self, ids: list[Any]) -> NDArray[np.int64]:
+        """Return the row of each id, or -1 for an unknown one."""
+        return np.fromiter(map(self._row, ids), np.int64, len(ids))
+
     def new_ids(self, documents: MultiVectors | CodedVectors) -> Ids:
         """Return the ids of `documents`, or the next integers.
 

@@ -206,15 +206,15 @@ def rank(
 
 def estimate(
     contents: IndexContents, queries: MultiVectors, rows: Sequence[Rows], k: int, threads: int | None
-) -> list[dict[Any, float]]:
+) -> list[Ranked]:
     """Return the `k` best of each query's rows by the codes of their tokens.
 
     The contents must have a codec.  This takes a quarter of the time of decoding the
-    codes.  `rows` are int64 (n,) for each query.  The result has Chamfer similarities
-    by id for each query, best first, and is empty for a query without tokens.
+    codes.  `rows` are int64 (n,) for each query.  The result has rows and their Chamfer
+    similarities for each query, best first; a query without tokens has none.
     """
     tokens = contents.tokens
-    scores: list[dict[Any, float]] = [{} for _ in rows]
+    best = [_NOTHING] * len(rows)
 
     def work(start: int, stop: int) -> None:
         for q in range(start, stop):
@@ -222,11 +222,10 @@ def estimate(
                 tokens.read_ahead(rows[q])
                 found = tokens.scores(queries[q], rows[q])
                 order = best_first(found, k)
-                ids = contents.ids.of(rows[q][order])
-                scores[q] = dict(zip(ids.tolist(), found[order].tolist(), strict=True))
+                best[q] = rows[q][order], found[order]
 
     run_in_ranges(work, split_by_count(len(rows), 1), threads)
-    return scores
+    return best
 
 
 def best_rows(

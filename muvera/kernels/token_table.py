@@ -41,7 +41,7 @@ MOST = 32767
 _SUMS = ir.VectorType(INT32, LANES)
 
 # Lookups per step of the loop.
-_STEP = 4
+_STEP = 8
 
 
 def make_products(addition: str) -> Intrinsic:
@@ -124,14 +124,21 @@ def _emit_maxima(
         row = load_vector(builder, builder.gep(panel, [times(builder, number, LANES)]), vector)
         builder.store(_larger(builder, row, builder.load(maxima)), maxima)
 
-    steps = builder.sdiv(builder.sub(stop, start), ir.Constant(start.type, _STEP))
-    with cgutils.for_range(builder, steps) as loop:
-        place = builder.add(start, times(builder, loop.index, _STEP))
+    def raise_to_step(place: ir.Value) -> None:
         for i in range(_STEP):
             raise_to(plus(builder, place, i), best[i % 2])
-    rest = builder.add(start, times(builder, steps, _STEP))
-    with cgutils.for_range(builder, builder.sub(stop, rest)) as loop:
-        raise_to(builder.add(rest, loop.index), best[0])
+
+    step = ir.Constant(start.type, _STEP)
+    count = builder.sub(stop, start)
+    with builder.if_else(builder.icmp_signed(">=", count, step)) as (many, few):
+        with many:
+            steps = builder.udiv(builder.sub(count, ir.Constant(start.type, 1)), step)
+            with cgutils.for_range(builder, steps) as loop:
+                raise_to_step(builder.add(start, times(builder, loop.index, _STEP)))
+            # It may repeat tokens, which changes no maximum and ends no loop early.
+            raise_to_step(builder.sub(stop, step))
+        with few, cgutils.for_range(builder, count) as loop:
+            raise_to(builder.add(start, loop.index), best[0])
     return _larger(builder, builder.load(best[0]), builder.load(best[1]))
 
 
@@ -172,6 +179,15 @@ def _sum_of_larger(builder, maxima):
     left = load_vector(builder, maxima, kind)
     right = load_vector(builder, builder.gep(maxima, [ir.Constant(INT32, LANES)]), kind)
     return _emit_sum(builder, _larger(builder, left, right))
+
+
+def _emit_sum_of_lanes(builder, rows, first):
+    """Emit the sum of LANES integers."""
+    kind = ir.VectorType(rows.type.pointee, LANES)
+    return _emit_sum(builder, load_vector(builder, builder.gep(rows, [first]), kind))
+
+
+_sum_of_lanes = emitted(_emit_sum_of_lanes, types.int64)
 
 
 def _scoring(total: Any) -> Any:
@@ -246,10 +262,5 @@ def mean_products(numbers, offsets, documents, places, similarities, size, half,
         total = 0
         for first in range(0, similarities.shape[0], stride):
             for token in range(start, stop):
-                begin = first + np.int64(numbers[token]) * LANES
-                row = similarities[begin : begin + LANES]
-                sum_of_row = np.int32(0)
-                for j in range(LANES):
-                    sum_of_row += np.int32(row[j])
-                total += sum_of_row
+                total += _sum_of_lanes(similarities, first + np.int64(numbers[token]) * LANES)
         out[i] = unit * total / max(1, stop - start)

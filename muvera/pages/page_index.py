@@ -26,7 +26,8 @@ from ..texts.database import DocumentDatabase, require_ids
 from ..texts.encoders.base import ScoreWeights
 from ..texts.encoders.pages import COLPALI_GRID, PageEncoder
 from ..texts.encoders.registry import as_page_encoder, required_page_encoder
-from ..texts.hit import Parts, add_parts, require_weights
+from ..texts.hit import require_weights
+from ..texts.ranking import Parts, add_parts
 from ..texts.store import TextStore
 from ..utils.atomic_files import atomic_folder
 from ..utils.checks import as_id_list, as_path, counted, require_choice, require_int, require_number

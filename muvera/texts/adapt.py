@@ -40,8 +40,9 @@ from .encoders.base import (
 )
 from .encoders.registry import as_text_encoder
 from .encoders.windows import Spans
-from .hit import Parts, SearchOptions
+from .hit import SearchOptions
 from .protocol import Texts
+from .ranking import Parts
 from .reranking import rerank_texts
 from .store import TextStore
 from .text_index import TextIndex

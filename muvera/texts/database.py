@@ -55,8 +55,15 @@ _MEANS = "CREATE TABLE means (row INTEGER PRIMARY KEY, vector BLOB NOT NULL)"
 # Documents or pages that are copied per step.
 _STEP = 500
 
+# Documents that one statement reads.
+_TOGETHER = 128
+
 # Mean vectors that are kept for later queries: 32 MiB at 256 columns.
 _KEPT_MEANS = 1 << 16
+
+# Bytes of a file that SQLite keeps in memory: with its 2 MiB, each hit among many texts
+# takes several reads.
+_CACHE = 32 << 20
 
 #: Mean token vectors are stored in half precision, little-endian.
 MEAN = np.dtype("<f2")
@@ -269,24 +276,34 @@ class DocumentDatabase:
         ValueError for more characters than :func:`limited_reading` allows, or for a
         damaged database.
         """
-        documents = []
         most, read = _reading.get()
+        found: dict[Any, tuple[str, str]] = {}
+        names = [identity for identity in ids if _is_storable(identity)]
         with self._lock, _damage_as_value_error():
             connection = self._settled()
-            for identity in ids:
-                query = "SELECT text, metadata FROM documents WHERE id = ?"
-                rows = connection.execute(query, (identity,)).fetchall() if _is_storable(identity) else []
-                if not rows and missing == "raise":
-                    raise KeyError(f"id {identity!r} is not in the index.")
-                for text, metadata in rows:
+            for start in range(0, len(names), _TOGETHER):
+                some = names[start : start + _TOGETHER]
+                # SQLite keeps a compiled statement for each number of ids.
+                some += some[-1:] * ((1 << (len(some) - 1).bit_length()) - len(some))
+                marks = ", ".join("?" * len(some))
+                query = f"SELECT id, text, metadata FROM documents WHERE id IN ({marks})"
+                for identity, text, metadata in connection.execute(query, some):
+                    found[identity] = text, metadata
                     read += len(text) + len(metadata)
-                    documents.append(TextDocument(identity, text, json.loads(metadata)))
-                if read > most:
-                    raise ValueError(
-                        f"The documents have more than {most:,} characters together. Read fewer at a time."
-                    )
+                    if read > most:
+                        raise ValueError(
+                            f"The documents have more than {most:,} characters together. Read fewer at a time."
+                        )
         _reading.set((most, read))
-        return documents
+        if missing == "raise":
+            for identity in ids:
+                if identity not in found:
+                    raise KeyError(f"id {identity!r} is not in the index.")
+        return [
+            TextDocument(identity, found[identity][0], json.loads(found[identity][1]))
+            for identity in ids
+            if identity in found
+        ]
 
     def select(self, where: Filter) -> list[int | str]:
         """Return the ids of documents that satisfy a condition, in insertion order.
@@ -575,6 +592,7 @@ def _opened_connection(path: Path) -> sqlite3.Connection:
     connection = _connect(f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1")
     try:
         connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE >> 10}")
         # A view, trigger or table of another definition could loop forever or show
         # other texts to each query.
         if _schema(connection) not in (expected, [entry for entry in expected if entry[1] != "means"]):

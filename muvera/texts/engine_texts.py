@@ -20,7 +20,8 @@ from ..utils.hints import Hint, Message
 from .database import shared_words
 from .encoders.base import NoEncoder, TextEncoder
 from .encoders.registry import as_text_encoder, required_encoder
-from .hit import Parts, SearchOptions, add_parts
+from .hit import SearchOptions
+from .ranking import Parts, add_parts
 
 Result = TypeVar("Result")
 

@@ -57,9 +57,6 @@ WORDS = 0.1
 # encoding a query takes longer than ranking another 100 texts.
 _CANDIDATES = 200
 
-#: Parts of each text's score by id, best text first.
-Parts = dict[Any, dict[str, float]]
-
 
 class SearchKeywords(TypedDict, total=False):
     """Keyword arguments of :meth:`muvera.TextIndex.search`."""
@@ -138,76 +135,6 @@ def chosen_weights(words: float | None, mean: float | None, default: ScoreWeight
     if words is None and mean is None:
         return default
     return ScoreWeights(words or 0.0, mean or 0.0)
-
-
-def add_parts(
-    maxsim: dict[Any, float],
-    words: dict[Any, float],
-    means: dict[Any, float],
-    weights: ScoreWeights,
-    k: int,
-) -> Parts:
-    """Rank texts by Chamfer similarity, shared words and mean vectors.
-
-    BM25 scores are divided by the highest one.  Cosines of mean vectors are scaled to
-    reach from 0 to 1.  Both are multiplied by the range of the similarities and by the
-    part's weight, and divided by the weight that remains for similarity.
-
-    Parameters
-    ----------
-    maxsim : dict of float
-        Chamfer similarity of each candidate, by id.
-    words : dict of float
-        BM25 score by id, for candidates that share words with the query.
-    means : dict of float
-        Cosine of the mean token vectors of text and query, by id.  A missing candidate
-        counts as the lowest.
-    weights : ScoreWeights
-        A part with the weight 0 is left out.
-    k : int
-        Maximum number of texts to return.
-
-    Returns
-    -------
-    dict of dict
-        The parts "maxsim", "words" and "mean" of the score of each text by id, best
-        first.
-    """
-    if not maxsim:
-        return {}
-    similarities = np.array(list(maxsim.values()))
-    unit = (similarities.max() - similarities.min()) / (1 - weights.words - weights.mean)
-    columns = {"maxsim": similarities}
-    if weights.words:
-        most = max(words.values(), default=1.0)
-        shared = np.array([words.get(id, 0.0) for id in maxsim])
-        columns["words"] = weights.words * unit / most * shared
-    if weights.mean:
-        lowest = min(means.values(), default=0.0)
-        spread = max(means.values(), default=0.0) - lowest
-        cosines = np.array([means.get(id, lowest) for id in maxsim]) - lowest
-        columns["mean"] = weights.mean * unit * (cosines / spread if spread > 0 else 0.0 * cosines)
-    order = np.argsort(-sum(columns.values(), np.zeros(len(maxsim))), kind="stable")[:k].tolist()
-    ids = list(maxsim)
-    return {ids[i]: {name: float(column[i]) for name, column in columns.items()} for i in order}
-
-
-def promising(
-    maxsim: dict[Any, float],
-    words: dict[Any, float],
-    means: dict[Any, float],
-    weights: ScoreWeights,
-    count: int,
-) -> list[Any]:
-    """Return the ids of texts to score exactly, given similarities by codes.
-
-    These are the best `count` texts by :func:`add_parts`, plus the most and the least
-    similar text, which define the scale of all parts.
-    """
-    if not maxsim:
-        return []
-    ends = (max(maxsim, key=maxsim.__getitem__), min(maxsim, key=maxsim.__getitem__))
-    return list(dict.fromkeys([*add_parts(maxsim, words, means, weights, count), *ends]))
 
 
 def mean_vectors(encoded: MultiVectors) -> NDArray[np.float32]:

@@ -6,18 +6,17 @@ their tokens, long texts would crowd out short ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
-from ..data.ranking import best_first
 from ..data.validation import TokenArray
 from ..index.contents import IndexContents
-from ..index.searching import Proposal, estimate, rank
-from ..index.token_store import Rows
+from ..index.searching import Proposal, best_rows, estimate
+from ..index.token_store import Ranked, Rows
 from ..reranking.chamfer import score_spans
 from ..reranking.pruning import ranked
 from ..reranking.table_search import NO_SCORES, TableScores, mean_similarities
@@ -53,8 +52,8 @@ class Similarities:
     passage: int | None
     threads: int | None
 
-    def of_rows(self, proposal: Proposal, coded: bool) -> list[dict[Any, float]]:
-        """Return the similarities of the `k` best rows of a proposal, by id.
+    def best(self, proposal: Proposal, coded: bool) -> list[Ranked]:
+        """Return the `k` best rows of a proposal and their similarities.
 
         They are computed from codes if `coded` is True, which is faster, and otherwise
         from floats.  The best text of each query comes first.
@@ -62,29 +61,31 @@ class Similarities:
         if coded:
             found = estimate(self.contents, self.queries, proposal.rows, proposal.k, self.threads)
         else:
-            rankings = rank(self.contents, self.queries, proposal, self.threads)
-            found = [dict(ranking) for ranking in rankings]
+            found = best_rows(
+                self.contents, self.queries, proposal.rows, proposal.k, self.threads, stops=proposal.stops
+            )
         if self.passage is None:
             return found
         return [
-            best_passages(tokens, known, self.contents, self.passage)
-            for tokens, known in zip(self.queries, found, strict=True)
+            best_passages(tokens, rows, scores, self.contents, self.passage)
+            for tokens, (rows, scores) in zip(self.queries, found, strict=True)
         ]
 
-    def means(self, ids: Sequence[Iterable[Any]]) -> list[dict[Any, float]] | None:
-        """Return the products of mean tokens by id for each query, if they are known.
+    def of(self, rows: Sequence[Rows], coded: bool) -> list[Ranked]:
+        """Return the similarities of rows, best first.
 
-        `ids` are texts of :meth:`of_rows` or :meth:`of_ids` for each query.
+        Texts without tokens are left out.  `rows` has an array for each query, and
+        :meth:`best` describes `coded`.
+        """
+        ascending = [np.sort(some) for some in rows]
+        return self.best(Proposal(ascending, max([1, *map(len, rows)])), coded)
+
+    def means(self, rows: Sequence[Rows]) -> list[NDArray[np.float32]] | None:
+        """Return the products of mean tokens for each query, if they are known.
+
+        `rows` are texts of :meth:`best` or :meth:`of` for each query.
         """
         return None
-
-    def of_ids(self, ids: Sequence[list[Any]], coded: bool) -> list[dict[Any, float]]:
-        """Return the similarities of texts by id; ids that are not there are left out.
-
-        `ids` has a list for each query.  :meth:`of_rows` describes `coded`.
-        """
-        rows = [np.sort(self.contents.ids.rows(some, "ignore")) for some in ids]
-        return self.of_rows(Proposal(rows, max([1, *map(len, rows)])), coded)
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,8 @@ class LookedUp(Similarities):
     # For each query: ascending rows, and their scores.
     _kept: list[tuple[Rows, TableScores]] = field(default_factory=list, init=False, repr=False)
 
-    def of_rows(self, proposal: Proposal, coded: bool) -> list[dict[Any, float]]:
-        """Return the similarities of the `k` best rows of a proposal, by id.
+    def best(self, proposal: Proposal, coded: bool) -> list[Ranked]:
+        """Return the `k` best rows of a proposal and their similarities.
 
         The rows of the proposal must be ascending.
         """
@@ -120,62 +121,61 @@ class LookedUp(Similarities):
         run_in_ranges(work, split_by_count(count, 1), self.threads)
         if coded:
             self._kept[:] = found
-        return [
-            dict(zip(self.contents.ids.of(rows).tolist(), scores.tolist(), strict=True))
-            for rows, scores in best
-        ]
+        return best
 
-    def of_ids(self, ids: Sequence[list[Any]], coded: bool) -> list[dict[Any, float]]:
-        """Return the similarities of texts by id; unknown ids are left out."""
+    def of(self, rows: Sequence[Rows], coded: bool) -> list[Ranked]:
+        """Return the similarities of rows, best first.
+
+        With `coded`, rows that were not scored are left out.
+        """
         found = []
-        for q, names in enumerate(ids):
-            rows = self._rows_of(q, names)
+        for q, some in enumerate(rows):
+            ascending = np.sort(some)
             if coded:
-                own, kept = self._kept[q]
-                scores = kept.scores[np.searchsorted(own, rows)]
+                ascending, at = self._kept_at(q, ascending)
+                scores = self._kept[q][1].scores[at]
             else:
                 scores = self.contents.tokens.look_up(
-                    self.queries[q], rows, passage=self.passage, exact=True
+                    self.queries[q], ascending, passage=self.passage, exact=True
                 ).scores
-            order = best_first(scores, len(scores))  # without texts that have no tokens
-            names = self.contents.ids.of(rows[order]).tolist()
-            found.append(dict(zip(names, scores[order].tolist(), strict=True)))
+            found.append(ranked(ascending, scores, len(scores)))
         return found
 
-    def means(self, ids: Sequence[Iterable[Any]]) -> list[dict[Any, float]] | None:
+    def means(self, rows: Sequence[Rows]) -> list[NDArray[np.float32]] | None:
         """Return the products of mean tokens of queries and of texts' best passages."""
         found = []
-        for q, names in enumerate(ids):
-            rows = self._rows_of(q, list(names))
-            scored, scores = self._kept[q]
-            products = mean_similarities(scores, np.searchsorted(scored, rows))
-            found.append(dict(zip(self.contents.ids.of(rows).tolist(), products.tolist(), strict=True)))
+        for q, some in enumerate(rows):
+            order = np.argsort(some)
+            products = np.empty(len(some), np.float32)
+            products[order] = mean_similarities(self._kept[q][1], self._kept_at(q, some[order])[1])
+            found.append(products)
         return found
 
-    def _rows_of(self, query: int, ids: list[Any]) -> Rows:
-        """Return the ascending rows of ids that were scored for a query."""
-        rows = np.sort(self.contents.ids.rows(ids, "ignore"))
-        return rows[np.isin(rows, self._kept[query][0], assume_unique=True)] if self._kept else rows
+    def _kept_at(self, query: int, rows: Rows) -> tuple[Rows, Rows]:
+        """Return which of ascending `rows` were scored, and their positions."""
+        own = self._kept[query][0]
+        if not len(own):
+            return own, own
+        at = np.minimum(np.searchsorted(own, rows), len(own) - 1)
+        scored = own[at] == rows
+        return rows[scored], at[scored]
 
 
 def best_passages(
-    query: TokenArray, scores: dict[Any, float], contents: IndexContents, passage: int
-) -> dict[Any, float]:
-    """Return scores by id, best first: a long text has the score of its best passage.
+    query: TokenArray, rows: Rows, scores: NDArray[np.float32], contents: IndexContents, passage: int
+) -> Ranked:
+    """Return rows and scores, best first; long texts by their best passage.
 
-    `query` is float32 or float16 (query tokens, dimension), and `scores` are Chamfer
-    similarities by id.  A text that is not in `contents` keeps its score.  A passage
-    has `passage` tokens.  Passages overlap by half, so that one of them has most of the
-    context of an answer.
+    `query` is float32 or float16 (query tokens, dimension), and `scores` are the
+    Chamfer similarities of `rows`.  A passage has `passage` tokens.  Passages overlap
+    by half, so that one of them has most of the context of an answer.
     """
-    ids = [id for id in scores if id in contents.ids]
-    rows = contents.ids.rows(ids)
-    long = [(id, row) for id, row in zip(ids, rows.tolist(), strict=True) if contents.lengths[row] > passage]
-    found = dict(scores)
-    for id, row in long:  # one at a time, because they may be large
-        [matrix] = contents.tokens.rows(np.array([row], np.int64))
-        found[id] = best_passage(query, matrix, passage)[0]
-    return dict(sorted(found.items(), key=lambda one: -one[1]))
+    scores = scores.copy()
+    for i in np.flatnonzero(contents.lengths[rows] > passage):  # one at a time: they may be large
+        [matrix] = contents.tokens.rows(rows[i : i + 1])
+        scores[i] = best_passage(query, matrix, passage)[0]
+    order = np.argsort(-scores, kind="stable")
+    return rows[order], scores[order]
 
 
 def best_passage(query: TokenArray, matrix: TokenArray, passage: int) -> tuple[float, TokenArray]:

@@ -13,7 +13,8 @@ from ..index.muvera_index import MuveraIndex
 from ..metadata import Filter, TextDocument
 from ..reranking.coded_vectors import CodedVectors
 from ..reranking.table_codec import TableCodec
-from .hit import Parts, SearchOptions
+from .hit import SearchOptions
+from .ranking import Parts
 
 Result = TypeVar("Result")
 

@@ -17,8 +17,9 @@ from .encoders.base import (
     passage_length,
     table_encoder,
 )
-from .hit import Hit, add_parts, mean_vectors
+from .hit import Hit, mean_vectors
 from .passages import best_passage
+from .ranking import add_parts
 
 
 class Reranked(NamedTuple):

@@ -10,18 +10,19 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from threading import RLock
 from typing import Any, TypeVar
 from weakref import WeakMethod
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..fde.config import FDEConfig
 from ..fde.encoder import FDEEncoder
 from ..index.change import Change
+from ..index.contents import IndexContents
 from ..index.generations import (
     TEXTS,
     Destination,
@@ -36,6 +37,7 @@ from ..index.muvera_index import MuveraIndex
 from ..index.persistence import read_current, read_generation
 from ..index.searching import SearchPlan
 from ..index.settings import IndexSettings
+from ..index.token_store import Ranked, Rows
 from ..reranking.coded_vectors import CodedVectors
 from ..reranking.table_codec import TableCodec
 from ..utils.checks import as_path, counted
@@ -43,9 +45,10 @@ from ..utils.hints import Hint, Message
 from ..utils.locks import renew_after_fork
 from .database import MEAN, DocumentDatabase, Row, TextDocument, checked_rows
 from .encoders.base import ROWS_BATCH, TableEncoder, encode_rows
-from .hit import Parts, SearchOptions, add_parts, mean_vectors, promising
+from .hit import SearchOptions, mean_vectors
 from .journal import DurableFolder, TextChange, join_updates, read_journal
 from .passages import LookedUp, Similarities, has_long_texts
+from .ranking import Candidates, Parts, Scores, aligned
 
 _Read = TypeVar("_Read")
 
@@ -54,6 +57,8 @@ _RANKED = 3
 
 # Queries whose scores of all texts are in memory together.
 _SCORED = 16
+
+_NO_WORDS: tuple[Rows, Scores] = (np.empty(0, np.int64), np.empty(0))
 
 
 class TextStore:
@@ -177,76 +182,87 @@ class TextStore:
         are for the words that query and text share, and `encoded` are their token
         vectors.
         """
-        if self.table is not None and len(queries) > _SCORED:
+        contents = self.vectors.contents
+        table = contents.tokens.table
+        if table is not None and len(queries) > _SCORED:
             groups = [slice(first, first + _SCORED) for first in range(0, len(queries), _SCORED)]
             return [parts for group in groups for parts in self.rank(queries[group], encoded[group], options)]
-        index = self.vectors
+        passage = options.passage if has_long_texts(contents, options.passage) else None
+        plan = self._plan(options, contents, reorders=any(options.weights) or passage is not None)
+        contents, proposal = self.vectors.propose(encoded, plan)
+        if contents.tokens.table is not table:  # replaced by another thread meanwhile
+            return self.rank(queries, encoded, options)
+        scorer = (Similarities if table is None else LookedUp)(contents, encoded, passage, options.threads)
+        # Decoding codes takes longer than scoring by codes, so only the best by all
+        # parts are decoded.  A search for a recall stops at scores of floats.
+        coded = any(options.weights)
+        if table is None:
+            coded = plan.k > options.k and plan.recall is None and contents.tokens.codec is not None
+        found = scorer.best(proposal, coded)
+        words = [_NO_WORDS] * len(queries)
+        if options.words:
+            words = [self._match_words(text, contents, options) for text in queries]
+            most = options.num_candidates // (4 if table is None else 1)
+            others = [
+                shared[~np.isin(shared, rows)][:most]
+                for (shared, _), (rows, _) in zip(words, found, strict=True)
+            ]
+            found = [_joined(*pair) for pair in zip(found, scorer.of(others, coded), strict=True)]
+        means = [np.full(len(rows), np.nan) for rows, _ in found]
+        if options.mean:
+            known = scorer.means([rows for rows, _ in found])
+            means = self._means(encoded, contents, found) if known is None else [*map(_wide, known)]
+        candidates = [
+            Candidates(rows, _wide(scores), aligned(rows, *shared, 0.0), similarities)
+            for (rows, scores), shared, similarities in zip(found, words, means, strict=True)
+        ]
+        if coded:
+            count = contents.tokens.num_rescored(options.k)
+            best = [one.promising(options.weights, count) for one in candidates]
+            exact = scorer.of(best, coded=False)
+            candidates = [one.rescored(*scored) for one, scored in zip(candidates, exact, strict=True)]
+        return [
+            one.parts(contents.ids.of(one.rows).tolist(), options.weights, options.k) for one in candidates
+        ]
+
+    def _plan(self, options: SearchOptions, contents: IndexContents, reorders: bool) -> SearchPlan:
+        """Return how to search the vectors.
+
+        `reorders` is True if words, means or passages change the order of candidates.
+        """
         within = options.ids
         if options.where:
             allowed = None if within is None else set(within)
             within = [id for id in self.select(options.where) if allowed is None or id in allowed]
-        mixed = any(options.weights)
-        passage = options.passage if has_long_texts(index.contents, options.passage) else None
-        table, measured = self.table, index.contents.candidates
-        count = options.num_candidates if options.recall is None or table is not None else None
-        if count is not None and options.candidates is None and measured is not None:
-            count = max(count, measured.enough(options.k))
-        reordered = mixed or (passage is not None and table is None)
-        ranked = (count or _RANKED * options.k) if reordered else options.k
-        recall = None if table is not None else options.recall
-        plan = SearchPlan(ranked, within, count, recall, threads=options.threads)
-        contents, proposal = index.propose(encoded, plan)
-        kind = Similarities if table is None else LookedUp
-        found = kind(contents, encoded, passage, options.threads)
-        # Decoding codes takes longer than scoring by codes, so only the best by all
-        # parts are decoded.  A search for a recall stops at scores of floats.
-        coded = mixed
-        if table is None:
-            coded = ranked > options.k and count is not None and contents.tokens.codec is not None
-        maxsim = found.of_rows(proposal, coded)
-        matches: list[dict[Any, float]] = [{} for _ in queries]
-        if options.words:
-            matches = [self._match_words(text, options) for text in queries]
-            others = [
-                list(
-                    islice(
-                        (id for id in shared if id not in known and id in contents.ids),
-                        options.num_candidates // (4 if table is None else 1),
-                    )
-                )
-                for shared, known in zip(matches, maxsim, strict=True)
-            ]
-            for known, added in zip(maxsim, found.of_ids(others, coded), strict=True):
-                known.update(added)
-        means: list[dict[Any, float]] = [{} for _ in queries]
-        if options.mean:
-            means = found.means(maxsim) or self._mean_similarities(encoded, maxsim)
-        if coded:
-            count = contents.tokens.num_rescored(options.k)
-            best = [
-                promising(*scores, options.weights, count)
-                for scores in zip(maxsim, matches, means, strict=True)
-            ]
-            maxsim = found.of_ids(best, coded=False)
-        return [
-            add_parts(*scores, options.weights, options.k)
-            for scores in zip(maxsim, matches, means, strict=True)
-        ]
+        if contents.tokens.table is not None:  # all texts are ranked
+            most = options.num_candidates
+            return SearchPlan(most if any(options.weights) else options.k, within, most)
+        count = options.num_candidates if options.recall is None else None
+        if count is not None and options.candidates is None and contents.candidates is not None:
+            count = max(count, contents.candidates.enough(options.k))
+        ranked = (count or _RANKED * options.k) if reorders else options.k
+        return SearchPlan(ranked, within, count, options.recall, threads=options.threads)
 
-    def _match_words(self, text: str, options: SearchOptions) -> dict[Any, float]:
-        """Return the BM25 scores of the texts that share words with a query, by id."""
+    def _match_words(self, text: str, contents: IndexContents, options: SearchOptions) -> tuple[Rows, Scores]:
+        """Return the rows of the texts that share words with a query, and BM25 scores.
+
+        The best text comes first.
+        """
         count = 2 * options.num_candidates
-        return dict(self.database.match_words(text, count, options.where, options.ids))
+        matches = self.database.match_words(text, count, options.where, options.ids)
+        rows = contents.ids.rows_of([id for id, _ in matches])
+        scores = np.array([score for _, score in matches], np.float64)
+        return rows[rows >= 0], scores[rows >= 0]
 
-    def _mean_similarities(
-        self, encoded: MultiVectors, candidates: Sequence[Iterable[Any]]
-    ) -> list[dict[Any, float]]:
+    def _means(
+        self, encoded: MultiVectors, contents: IndexContents, candidates: Sequence[Ranked]
+    ) -> list[Scores]:
         """Return the cosine of mean vectors by candidate, for each query."""
         similarities = []
-        for query, ids in zip(mean_vectors(encoded), candidates, strict=True):
-            found, means = self.database.means(list(ids), encoded.dimension)
+        for query, (rows, _) in zip(mean_vectors(encoded), candidates, strict=True):
+            found, means = self.database.means(contents.ids.of(rows).tolist(), encoded.dimension)
             products = np.einsum("ij,j->i", means.astype(np.float32), query)
-            similarities.append(dict(zip(found, products.tolist(), strict=True)))
+            similarities.append(aligned(rows, contents.ids.rows_of(found), _wide(products), np.nan))
         return similarities
 
     def put(
@@ -391,6 +407,15 @@ class TextStore:
         finally:
             with self.changing:  # after a save that still runs
                 folder.close()
+
+
+def _joined(first: Ranked, second: Ranked) -> Ranked:
+    """Return the rows of two rankings with their scores, one after the other."""
+    return np.concatenate([first[0], second[0]]), np.concatenate([first[1], second[1]])
+
+
+def _wide(scores: NDArray[np.float32]) -> Scores:
+    return np.asarray(scores, np.float64)
 
 
 def stored_means(encoded: MultiVectors) -> list[bytes | None]:

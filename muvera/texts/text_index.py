@@ -45,7 +45,6 @@ from .engine_texts import open_engine_texts
 from .hit import (
     WORDS,
     Hit,
-    Parts,
     SearchKeywords,
     SearchOptions,
     TextExplanation,
@@ -56,6 +55,7 @@ from .hit import (
 )
 from .journal import DurableFolder
 from .protocol import Texts
+from .ranking import Parts
 from .reranking import rerank_texts
 from .store import TextStore, read_folder, stored_means
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.ranking import best_first
+from ..kernels.selection import add_scores, select_best
 
 #: Splits texts into words, and words into stems.
 TOKENIZER = "tokenize=\"porter unicode61 categories 'L* N* Co M*'\""
@@ -173,6 +173,8 @@ class WordScores:
         # The number of words of each document, by row.  A row without a document has 0
         # or an old number, and is never looked up.
         self._lengths = np.empty(0, np.int32)
+        # Zeros, by row, to add scores in.
+        self._sums = np.empty(0)
         # The ids of documents by row.
         self._ids: dict[int, int | str] = {}
         # No key of `_ids` is larger.
@@ -241,13 +243,15 @@ class WordScores:
         if not words:
             return []
         known = [self._score(connection, word) for word, count in words.items() for _ in range(count)]
-        rows = np.concatenate([rows for rows, _ in known])
         # Added in the order of the words, each as often as it occurs, as FTS5 does.
+        rows = np.concatenate([rows for rows, _ in known])
         weights = np.concatenate([scores for _, scores in known])
-        sums = np.asarray(np.bincount(rows, weights), np.float64)
-        found = np.flatnonzero(sums)
-        scores = sums[found]
-        order = best_first(scores, k)
+        if rows.max(initial=-1) >= len(self._sums):
+            self._sums = np.zeros(int(rows.max()) + 1)
+        found, scores = np.empty(len(rows), np.int64), np.empty(len(rows))
+        count = add_scores(rows, weights, self._sums, found, scores)
+        order = np.empty(min(k, count), np.int64)
+        order = order[: select_best(scores[:count], found[:count], order)]
         names = self._names(connection, found[order].tolist())
         pairs = zip(names, scores[order].tolist(), strict=True)
         return [(name, score) for name, score in pairs if name is not None]

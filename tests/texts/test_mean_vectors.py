@@ -15,7 +15,8 @@ from builders.text_encoders import HashEncoder
 from muvera import MultiVectors, TextIndex
 from muvera.texts.database import DocumentDatabase
 from muvera.texts.encoders.base import CachedEncoder, ScoreWeights, score_weights
-from muvera.texts.hit import add_parts, mean_vectors
+from muvera.texts.hit import mean_vectors
+from muvera.texts.ranking import add_parts
 
 GOLDEN = ROOT / "tests" / "golden" / "texts"
 
@@ -226,3 +227,7 @@ def test_reranking_many_texts_and_blank_ones() -> None:
 def test_what_cannot_be_reranked(query: Any, texts: Any, options: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         TextIndex.build([], HashEncoder(8)).rerank(query, texts, **options)
+
+
+def test_words_decide_between_equal_similarities() -> None:
+    assert list(add_parts({1: 2.0, 2: 2.0}, {2: 1.0}, {}, ScoreWeights(0.2, 0.0), 2)) == [2, 1]

@@ -1,0 +1,162 @@
+"""The ranking of texts: similarity, shared words and mean vectors, added by weight.
+
+A *source* proposes candidates: vectors, words, or another search.  A *scorer* scores
+candidates: by tokens, words, or mean vectors.  :class:`Candidates` has the scores of
+one query's candidates and ranks them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .encoders.base import ScoreWeights
+
+#: Parts of each text's score by id, best text first.
+Parts = dict[Any, dict[str, float]]
+
+Scores = NDArray[np.float64]
+
+
+class _Scale(NamedTuple):
+    """What scores of words and of mean vectors are divided by.
+
+    All candidates define it, also if only some of them are ranked.
+    """
+
+    most_words: float
+    lowest_mean: float
+    spread_of_means: float
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """The candidates of one query, and their scores.
+
+    Of equal candidates, the first one ranks higher.
+
+    Parameters
+    ----------
+    rows : int64 (n,)
+        Distinct numbers of the candidates.
+    maxsim : float64 (n,)
+        Chamfer similarities.
+    words : float64 (n,)
+        BM25 scores; 0 if text and query share no words.
+    means : float64 (n,)
+        Similarities of mean vectors; NaN, which counts as the lowest, if unknown.
+    scale : _Scale, optional
+        Default: the scale of these candidates.
+    """
+
+    rows: NDArray[np.int64]
+    maxsim: Scores
+    words: Scores
+    means: Scores
+    scale: _Scale | None = None
+
+    def _scaled(self) -> _Scale:
+        if self.scale is not None:
+            return self.scale
+        known = self.means[~np.isnan(self.means)]
+        lowest = float(known.min()) if len(known) else 0.0
+        spread = float(known.max()) - lowest if len(known) else 0.0
+        return _Scale(float(self.words.max(initial=0.0)) or 1.0, lowest, spread)
+
+    def columns(self, weights: ScoreWeights) -> dict[str, Scores]:
+        """Return the parts of the scores; a part with the weight 0 is left out.
+
+        BM25 scores are divided by the highest one.  Similarities of mean vectors are
+        scaled to reach from 0 to 1.  Both are multiplied by the range of the Chamfer
+        similarities and by the part's weight, and divided by the weight that remains
+        for similarity.  If all similarities are equal, their size takes the place of
+        their range, so that words and means decide.
+        """
+        columns = {"maxsim": self.maxsim}
+        if not len(self.rows):
+            return columns
+        spread = self.maxsim.max() - self.maxsim.min()
+        unit = (spread or abs(self.maxsim[0]) or 1.0) / (1 - weights.words - weights.mean)
+        scale = self._scaled()
+        if weights.words:
+            columns["words"] = weights.words * unit / scale.most_words * self.words
+        if weights.mean:
+            means = np.where(np.isnan(self.means), scale.lowest_mean, self.means) - scale.lowest_mean
+            spread = scale.spread_of_means
+            columns["mean"] = weights.mean * unit * (means / spread if spread > 0 else 0.0 * means)
+        return columns
+
+    def ranked(self, weights: ScoreWeights, k: int) -> tuple[NDArray[np.int64], dict[str, Scores]]:
+        """Return the positions of the `k` best candidates, and the parts of all."""
+        columns = self.columns(weights)
+        total = sum(columns.values(), np.zeros(len(self.rows)))
+        return np.argsort(-total, kind="stable")[:k], columns
+
+    def promising(self, weights: ScoreWeights, count: int) -> NDArray[np.int64]:
+        """Return the rows to score exactly, if these similarities are estimates.
+
+        These are the best `count` candidates, plus the most and the least similar one,
+        which define the scale of all parts.
+        """
+        if not len(self.rows):
+            return self.rows
+        best = self.ranked(weights, count)[0]
+        ends = [self.maxsim.argmax(), self.maxsim.argmin()]
+        return self.rows[list(dict.fromkeys([*best.tolist(), *ends]))]
+
+    def rescored(self, rows: NDArray[np.int64], maxsim: NDArray[Any]) -> Candidates:
+        """Return some of these candidates with exact similarities.
+
+        The scale of the other parts stays.
+        """
+        order = np.argsort(self.rows)
+        at = order[np.searchsorted(self.rows, rows, sorter=order)]
+        exact = np.asarray(maxsim, np.float64)
+        return Candidates(rows, exact, self.words[at], self.means[at], self._scaled())
+
+    def parts(self, ids: Sequence[Any], weights: ScoreWeights, k: int) -> Parts:
+        """Return the parts of the `k` best candidates; `ids` are those of all."""
+        order, columns = self.ranked(weights, k)
+        rows = zip(*(column[order].tolist() for column in columns.values()), strict=True)
+        names = list(columns)
+        return {
+            ids[i]: dict(zip(names, row, strict=True)) for i, row in zip(order.tolist(), rows, strict=True)
+        }
+
+
+def aligned(rows: NDArray[np.int64], known: NDArray[np.int64], scores: Scores, default: float) -> Scores:
+    """Return the score of each of `rows`, or `default` if it is not in `known`.
+
+    `known` are distinct rows, and `scores` are their scores.
+    """
+    if not len(known):
+        return np.full(len(rows), default)
+    order = np.argsort(known)
+    at = order[np.minimum(np.searchsorted(known, rows, sorter=order), len(known) - 1)]
+    return np.where(known[at] == rows, scores[at], default)
+
+
+def add_parts(
+    maxsim: Mapping[Any, float],
+    words: Mapping[Any, float],
+    means: Mapping[Any, float],
+    weights: ScoreWeights,
+    k: int,
+) -> Parts:
+    """Rank candidates by id, as :class:`Candidates` does by row.
+
+    `maxsim` has all candidates.  A candidate that is missing in `words` shares no word
+    with the query, and one that is missing in `means` counts as the lowest.
+    """
+    ids = list(maxsim)
+    candidates = Candidates(
+        np.arange(len(ids)),
+        np.array(list(maxsim.values()), np.float64),
+        np.array([words.get(id, 0.0) for id in ids]),
+        np.array([means.get(id, np.nan) for id in ids]),
+    )
+    return candidates.parts(ids, weights, k)
