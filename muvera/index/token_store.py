@@ -30,7 +30,7 @@ from ..reranking.pruning import (
     score_candidates,
 )
 from ..reranking.table_codec import TableCodec
-from ..reranking.table_search import NO_SCORES, TableScores, score_exact, score_rounded
+from ..reranking.table_search import NO_LOOKUPS, Lookups, best_texts, look_up, score_all, score_exact
 from ..utils.arrays import load_npy
 from ..utils.hints import Argument, Message
 from .page_cache import MappedTokens, PageCache
@@ -509,36 +509,41 @@ class DocumentTokens:
         codes = self.codes
         tokens = np.asarray(query, np.float32)
         if self.table is not None:
-            return self.look_up(tokens, rows).scores
+            lookups = self.look_up(tokens, rows)
+            return score_all(lookups).scores if len(lookups) else np.full(len(rows), -np.inf, np.float32)
         if codes is not None:
             return score_coded(tokens, codes.codec, codes.runs(rows), threads=1)
         assert floats is not None
         return score_candidates(tokens, floats.runs(rows), RerankOptions(len(rows), early_exit=False), 1)
 
     def look_up(
-        self,
-        query: NDArray[Any],
-        rows: Rows,
-        *,
-        passage: int | None = None,
-        exact: bool = False,
-        threads: int | None = 1,
-    ) -> TableScores:
-        """Return the scores of ascending `rows`, whose tokens are rows of a table.
+        self, query: NDArray[Any], rows: Rows, *, passage: int | None = None, threads: int | None = 1
+    ) -> Lookups:
+        """Return what scores ascending `rows`, whose tokens are rows of a table.
 
         `query` is (tokens, dimension), and `rows` are int64 (n,).  Texts of more than
-        `passage` tokens have the score of their best passage.  With `exact`, the scores
-        are computed from floats, for few rows; `threads` apply only to other
-        scores.
+        `passage` tokens have the score of their best passage.
         """
         table, codes = self.table, self.codes
         assert table is not None and codes is not None
         tokens = np.ascontiguousarray(query, np.float32)
         if not len(tokens) or not len(rows):
-            return NO_SCORES._replace(scores=np.full(len(rows), -np.inf, np.float32))
-        if exact:
-            return score_exact(tokens, table, codes.ascending_runs(rows), passage)
-        return score_rounded(tokens, table, codes.ascending_runs(rows), passage, threads)
+            return NO_LOOKUPS
+        return look_up(tokens, table, codes.ascending_runs(rows), passage, threads)
+
+    def exact_scores(
+        self, query: NDArray[Any], rows: Rows, passage: int | None = None
+    ) -> NDArray[np.float32]:
+        """Return the scores of a few ascending `rows`, computed from floats.
+
+        :meth:`look_up` describes the arguments.
+        """
+        table, codes = self.table, self.codes
+        assert table is not None and codes is not None
+        tokens = np.ascontiguousarray(query, np.float32)
+        if not len(tokens) or not len(rows):
+            return np.full(len(rows), -np.inf, np.float32)
+        return score_exact(tokens, table, codes.ascending_runs(rows), passage).scores
 
     def rank_rows(
         self, query: NDArray[Any], rows: Rows, k: int, passage: int | None = None, threads: int | None = 1
@@ -550,9 +555,9 @@ class DocumentTokens:
         count = self.num_rescored(k)
         best = rows
         if len(rows) > count:
-            scores = self.look_up(query, rows, passage=passage, threads=threads).scores
-            best = np.sort(ranked(rows, scores, count)[0])
-        return ranked(best, self.look_up(query, best, passage=passage, exact=True).scores, k)
+            lookups = self.look_up(query, rows, passage=passage, threads=threads)
+            best = np.sort(rows[best_texts(lookups, count, threads)[0]])
+        return ranked(best, self.exact_scores(query, best, passage), k)
 
     def float_runs(self, rows: Rows) -> list[DocumentRun]:
         """Return the texts at `rows` as floats, and positions in them.

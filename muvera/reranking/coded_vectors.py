@@ -6,6 +6,7 @@ With `threads` None, functions use all usable cores.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,11 +21,25 @@ from ..data.validation import (
     read_only_view,
     rows_of_texts,
 )
+from ..kernels.row_bounds import count_texts, list_texts
 from ..kernels.tile import pack_columns
 from ..kernels.token_codes import score_codes, score_decoded
 from .codecs import TokenCodec
 from .pruning import ALL, Stop, score_runs
 from .table_codec import TableCodec
+
+# Calls of `row_lists` until the lists are made.
+_ASKED = 8
+
+
+class RowLists(NamedTuple):
+    """The texts that contain each row of a table.
+
+    They are ``texts[starts[row] : starts[row + 1]]``, ascending.
+    """
+
+    starts: NDArray[np.int64]
+    texts: NDArray[np.int32]
 
 
 class CodedVectors:
@@ -61,6 +76,8 @@ class CodedVectors:
         self.offsets: NDArray[np.int64] = as_offsets(offsets, len(tokens))
         self._ids = None if ids is None else as_ids(ids, len(self))
         self._used: NDArray[np.int64] | None = None
+        self._asked = 0
+        self._lists: RowLists | None = None
 
     @classmethod
     def from_lengths(cls, codec: TokenCodec, tokens: NDArray[np.uint8], lengths: ArrayLike) -> CodedVectors:
@@ -131,6 +148,24 @@ class CodedVectors:
             present[numbers] = True
             self._used = np.flatnonzero(present)
         return self._used
+
+    def row_lists(self) -> RowLists | None:
+        """Return the texts that contain each row of a :class:`TableCodec`.
+
+        They take a tenth of a second for each ten million tokens, so the first few
+        calls return None.
+        """
+        assert isinstance(self.codec, TableCodec)
+        self._asked += 1
+        if self._lists is None and self._asked == _ASKED:  # once: other threads go on without
+            numbers = self.codec.numbers(self.tokens)
+            starts = np.zeros(self.codec.num_rows + 1, np.int64)
+            count_texts(numbers, self.offsets, starts[1:])
+            np.cumsum(starts, out=starts)
+            texts = np.empty(starts[-1], np.int32)
+            list_texts(numbers, self.offsets, starts[:-1].copy(), texts)
+            self._lists = RowLists(starts, texts)
+        return self._lists
 
     def __getitem__(self, key: slice | NDArray[np.int64]) -> CodedVectors:
         """Return the texts of a slice or at positions."""

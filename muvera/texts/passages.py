@@ -19,7 +19,7 @@ from ..index.searching import Proposal, best_rows, estimate
 from ..index.token_store import Ranked, Rows
 from ..reranking.chamfer import score_spans
 from ..reranking.pruning import ranked
-from ..reranking.table_search import NO_SCORES, TableScores, mean_similarities
+from ..reranking.table_search import NO_LOOKUPS, Lookups, best_texts, mean_similarities, score_all
 from ..utils.parallel import run_in_ranges, split_by_count, threads_for_short_work
 
 
@@ -95,8 +95,8 @@ class LookedUp(Similarities):
     All rows of a proposal are scored, and their scores are kept.
     """
 
-    # For each query: ascending rows, and their scores.
-    _kept: list[tuple[Rows, TableScores]] = field(default_factory=list, init=False, repr=False)
+    # For each query: ascending rows, and what scores them.
+    _kept: list[tuple[Rows, Lookups]] = field(default_factory=list, init=False, repr=False)
 
     def best(self, proposal: Proposal, coded: bool) -> list[Ranked]:
         """Return the `k` best rows of a proposal and their similarities.
@@ -105,8 +105,8 @@ class LookedUp(Similarities):
         """
         tokens, count = self.contents.tokens, len(self.queries)
         empty: Rows = np.empty(0, np.int64)
-        found = [(empty, NO_SCORES)] * count
-        best = [(empty, NO_SCORES.scores)] * count
+        found = [(empty, NO_LOOKUPS)] * count
+        best = [(empty, np.empty(0, np.float32))] * count
         threads = threads_for_short_work(self.threads) if count == 1 else 1
 
         def work(start: int, stop: int) -> None:
@@ -115,8 +115,10 @@ class LookedUp(Similarities):
                 if not coded:
                     best[q] = tokens.rank_rows(query, rows, proposal.k, self.passage, threads)
                     continue
-                found[q] = rows, tokens.look_up(query, rows, passage=self.passage, threads=threads)
-                best[q] = ranked(rows, found[q][1].scores, proposal.k)
+                lookups = tokens.look_up(query, rows, passage=self.passage, threads=threads)
+                found[q] = rows[: len(lookups)], lookups
+                positions, scores = best_texts(lookups, proposal.k, threads)
+                best[q] = rows[positions], scores
 
         run_in_ranges(work, split_by_count(count, 1), self.threads)
         if coded:
@@ -133,11 +135,9 @@ class LookedUp(Similarities):
             ascending = np.sort(some)
             if coded:
                 ascending, at = self._kept_at(q, ascending)
-                scores = self._kept[q][1].scores[at]
+                scores = score_all(self._kept[q][1].of(at)).scores
             else:
-                scores = self.contents.tokens.look_up(
-                    self.queries[q], ascending, passage=self.passage, exact=True
-                ).scores
+                scores = self.contents.tokens.exact_scores(self.queries[q], ascending, self.passage)
             found.append(ranked(ascending, scores, len(scores)))
         return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +15,18 @@ from muvera import MultiVectors, MuveraIndex, chamfer
 from muvera.fde.config import FDEConfig
 from muvera.index.contents import IndexContents
 from muvera.index.settings import IndexSettings
+from muvera.kernels.row_bounds import add_gains, choose_cuts, list_gains
 from muvera.reranking.codec_files import read_codec, write_codec
 from muvera.reranking.coded_vectors import CodedVectors
 from muvera.reranking.table_codec import TableCodec
-from muvera.reranking.table_search import mean_similarities, score_exact, score_rounded
+from muvera.reranking.table_search import (
+    TableScores,
+    best_texts,
+    look_up,
+    mean_similarities,
+    score_all,
+    score_exact,
+)
 
 
 def table_of(rows: int, columns: int, seed: int = 0) -> np.ndarray:
@@ -28,6 +37,10 @@ def texts_of(codec: TableCodec, lengths: list[int], seed: int = 0) -> CodedVecto
     rng = np.random.default_rng(seed)
     numbers = rng.integers(0, codec.num_rows, sum(lengths))
     return CodedVectors.from_lengths(codec, codec.codes(numbers), lengths)
+
+
+def score_rounded(query: Any, codec: TableCodec, runs: Any, *options: Any) -> TableScores:
+    return score_all(look_up(query, codec, runs, *options))
 
 
 def index_of(texts: CodedVectors, ids: list[str] | None = None) -> MuveraIndex:
@@ -115,8 +128,59 @@ def test_scores_do_not_depend_on_threads_order_or_other_texts(passage: int | Non
     np.testing.assert_array_equal(mixed.scores, alone.scores[order])
     np.testing.assert_array_equal(split.scores, alone.scores)
     np.testing.assert_array_equal(few.scores, alone.scores[:5])
-    positions = np.array([0, 3, 7, 19_999])
+
+
+def test_mean_similarities_do_not_depend_on_segments() -> None:
+    codec = TableCodec.of_table(table_of(200, 16))
+    texts, query = texts_of(codec, [5] * 3000), table_of(5, 16, 1)
+    positions = np.array([0, 3, 7, 2_999])
+    alone = look_up(query, codec, [(texts, np.arange(3000))])
+    split = look_up(query, codec, [(texts[:7], np.arange(7)), (texts[7:], np.arange(2993))])
     np.testing.assert_array_equal(mean_similarities(split, positions), mean_similarities(alone, positions))
+
+
+def frequent_rows(codec: TableCodec, count: int, seed: int = 0) -> CodedVectors:
+    """Return texts of 1 to 20 tokens, a few rows of which are in most texts."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(0, 20, count)
+    shares = 1 / np.arange(1, codec.num_rows + 1)
+    numbers = rng.choice(codec.num_rows, int(lengths.sum()), p=shares / shares.sum())
+    return CodedVectors.from_lengths(codec, codec.codes(numbers), lengths)
+
+
+@pytest.mark.parametrize("tokens", [1, 8, 20])
+@pytest.mark.parametrize("shift", [0.0, -3.0, 3.0])
+def test_bounds_lose_none_of_the_best_texts(tokens: int, shift: float) -> None:
+    codec = TableCodec.of_table(table_of(3000, 16) + np.float32(shift) * (np.arange(16) == 0))
+    first, second = frequent_rows(codec, 20_000), frequent_rows(codec, 9_000, 1)
+    query = table_of(tokens, 16, 1) + (np.arange(16) == 0).astype(np.float32)
+    runs = [(first, np.arange(0, 20_000, 2)), (second, np.arange(9_000))]
+    wanted = [best_texts(look_up(query, codec, runs), k) for k in (1, 10, 300)]
+    for texts in (first, second):
+        while texts.row_lists() is None:
+            pass
+    for k, (positions, scores) in zip((1, 10, 300), wanted, strict=True):
+        found = best_texts(look_up(query, codec, runs), k)
+        np.testing.assert_array_equal(found[0], positions)
+        np.testing.assert_array_equal(found[1], scores)
+
+
+def test_bounds_are_at_least_the_scores() -> None:
+    codec = TableCodec.of_table(table_of(3000, 16))
+    texts, query = frequent_rows(codec, 2_000), table_of(20, 16, 1)
+    while (lists := texts.row_lists()) is None:
+        pass
+    lookups = look_up(query, codec, [(texts, np.arange(2_000))])
+    cuts, sizes = np.empty(32, np.int16), np.diff(lists.starts)
+    for budget in (0, 200, 10**9):
+        choose_cuts(lookups.similarities, lookups.size, sizes, budget, cuts)
+        rows, gains = np.empty(3000, np.int64), np.empty(3000, np.int64)
+        number = list_gains(lookups.similarities, lookups.size, sizes, cuts, rows, gains)
+        bounds = np.zeros(2_000, np.int64)
+        add_gains(lists.starts, lists.texts, rows[:number], gains[:number], bounds)
+        scores = score_all(lookups).scores / lookups.unit
+        assert (bounds + cuts.sum(dtype=np.int64) + 1 >= scores).all()
+        assert number <= 3000 if budget else number == 0
 
 
 def test_codes_of_four_bytes_are_looked_up_as_codes_of_two() -> None:
@@ -137,8 +201,7 @@ def test_codes_of_four_bytes_are_looked_up_as_codes_of_two() -> None:
 def test_mean_similarity_is_the_product_of_sum_and_mean() -> None:
     codec = TableCodec.of_table(table_of(40, 8))
     texts, query = texts_of(codec, [3, 0, 9]), table_of(20, 8, 1)
-    found = score_rounded(query, codec, [(texts, np.arange(3))])
-    means = mean_similarities(found, np.arange(3))
+    means = mean_similarities(look_up(query, codec, [(texts, np.arange(3))]), np.arange(3))
     wanted = [query.sum(axis=0) @ own.mean(axis=0) if len(own) else 0 for own in texts.decoded()]
     np.testing.assert_allclose(means, wanted, atol=0.3)  # 20 tokens, each rounded by up to .015
 
