@@ -28,6 +28,9 @@ from .codecs import TokenCodec
 from .pruning import ALL, Stop, score_runs
 from .table_codec import TableCodec
 
+# Mean number of tokens of texts that are copied one by one.
+_LONG = 200
+
 # Calls of `row_lists` until the lists are made.
 _ASKED = 8
 
@@ -169,7 +172,16 @@ class CodedVectors:
 
     def __getitem__(self, key: slice | NDArray[np.int64]) -> CodedVectors:
         """Return the texts of a slice or at positions."""
-        rows, offsets = rows_of_texts(self.offsets, np.arange(len(self))[key])
+        chosen = np.arange(len(self))[key]
+        lengths = self.lengths[chosen]
+        if lengths.sum() >= _LONG * len(chosen) > 0:  # slices of long texts are copied faster
+            starts = self.offsets[chosen].tolist()
+            parts = [
+                self.tokens[start : start + length]
+                for start, length in zip(starts, lengths.tolist(), strict=True)
+            ]
+            return CodedVectors.from_lengths(self.codec, np.concatenate(parts), lengths)
+        rows, offsets = rows_of_texts(self.offsets, chosen)
         return CodedVectors(self.codec, np.ascontiguousarray(self.tokens[rows]), offsets)
 
     def decoded(self, threads: int | None = None) -> MultiVectors:

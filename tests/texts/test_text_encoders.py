@@ -251,6 +251,14 @@ def test_minilm_spans() -> None:
 
 
 # The encoder reads files of the package, which is not imported.
+def test_a_machine_without_wheels_of_static_is_told_of_model2vec(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("muvera.texts.encoders.static.find_spec", lambda name: None)
+    monkeypatch.setattr("muvera.texts.encoders.static.machine", lambda: "aarch64")
+    monkeypatch.setattr("sys.platform", "linux")
+    with pytest.raises(ImportError, match=r"no wheels for .*model2vec:FOLDER"):
+        load_text_encoder("static")
+
+
 static = pytest.mark.skipif(find_spec("wordllama") is None, reason="the static extra is not installed")
 
 

@@ -27,6 +27,9 @@ TextSide = Literal["document", "query"]
 # Texts between two progress reports.
 _BATCH = 64
 
+# Fewer texts are split into tokens one by one.
+_FEW = 16
+
 _SURROGATE = "A text has a lone surrogate. Decode it again with errors='replace'."
 
 #: Texts that are encoded together as rows of a table.
@@ -587,6 +590,15 @@ def encode_rows(encoder: TableEncoder, texts: Sequence[str], codec: TableCodec) 
     lengths[[bool(text.strip()) for text in texts]] = [len(own) for own in rows]
     numbers = np.fromiter(chain.from_iterable(rows), np.int64, int(lengths.sum()))
     return CodedVectors.from_lengths(codec, codec.codes(numbers), lengths)
+
+
+def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Return the ids of the tokens of each text, by the package tokenizers."""
+    if len(texts) < _FEW:  # a batch wakes threads, which takes longer
+        return [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+    # Without positions in the text, which tokenizers before 0.20 cannot leave out.
+    encode = getattr(tokenizer, "encode_batch_fast", tokenizer.encode_batch)
+    return [encoding.ids for encoding in encode(list(texts), add_special_tokens=False)]
 
 
 def _require_utf8(texts: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...utils.checks import as_path, counted, import_extra
-from .base import TableEncoder, TextSide
+from .base import TableEncoder, TextSide, token_ids
 
 _PURPOSE = "The encoder of a model2vec folder"
 
@@ -81,9 +81,7 @@ class Model2VecEncoder(TableEncoder):
         list of list of int
             One list for each text, in order.
         """
-        encode = getattr(self._tokenizer, "encode_batch_fast", self._tokenizer.encode_batch)
-        encodings = encode(texts, add_special_tokens=False)
-        return [[row for row in encoding.ids if row != self._unknown] for encoding in encodings]
+        return [[row for row in own if row != self._unknown] for own in token_ids(self._tokenizer, texts)]
 
     def query_matrices(self, texts: list[str]) -> list[NDArray[np.float32]]:
         """Return the token vectors of each query, whose lengths are weights.

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+import sys
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
+from platform import machine
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...utils.checks import import_extra, missing_extra
-from .base import TableEncoder, TextSide
+from .base import TableEncoder, TextSide, token_ids
 
 _PURPOSE = "The static encoder"
 _WEIGHTS = "weights/l2_supercat_256.safetensors"
@@ -85,10 +87,7 @@ class StaticEncoder(TableEncoder):
         split = [_words_of(text) for text in texts]
         words = self._words
         unknown = list(set(chain.from_iterable(split)).difference(words))
-        # Without positions in the text, which tokenizers before 0.20 cannot leave out.
-        encode = getattr(self._tokenizer, "encode_batch_fast", self._tokenizer.encode_batch)
-        encodings = encode(unknown, add_special_tokens=False)
-        words.update((word, encoding.ids) for word, encoding in zip(unknown, encodings, strict=True))
+        words.update(zip(unknown, token_ids(self._tokenizer, unknown), strict=True))
         rows = [list(chain.from_iterable(map(words.__getitem__, own))) for own in split]
         if len(words) > _KEPT_WORDS:
             self._words = {"": self._space}
@@ -152,5 +151,12 @@ def _package_folder() -> Path:
     """
     spec = find_spec("wordllama")
     if spec is None or spec.origin is None:
-        raise missing_extra("wordllama", "static", _PURPOSE, "it is not installed")
+        error = missing_extra("wordllama", "static", _PURPOSE, "it is not installed")
+        if sys.version_info < (3, 14) and (sys.platform, machine()) != ("linux", "aarch64"):
+            raise error
+        raise ImportError(
+            f"{_PURPOSE} needs wordllama, which has no wheels for Python 3.14 and for Linux on arm64. Give the "
+            'encoder "model2vec:FOLDER" instead, with a model of model2vec, or install wordllama with a C '
+            "compiler."
+        )
     return Path(spec.origin).parent
