@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import math
 import struct
+from _thread import allocate_lock, start_new_thread
 from collections import namedtuple
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -394,12 +395,33 @@ def _vector_type(dimension: int, m: int) -> np.dtype[Any]:
 
 def _new_index(dimension: int) -> Any:
     """Return an object of hnswlib that has no graph yet."""
-    # In another thread, which Ctrl-C does not interrupt: after half an import, a
-    # process cannot import hnswlib again.
-    with ThreadPoolExecutor(1) as thread:
-        library = thread.submit(import_extra, "hnswlib", "hnsw", "Backend 'hnsw'").result()
+    library = _hnswlib()
     _require_hnswlib(library)
     return library.Index(space="ip", dim=dimension + _FILLING)
+
+
+def _hnswlib() -> Any:
+    """Import hnswlib in another thread, which Ctrl-C does not interrupt.
+
+    After half an import, a process cannot import hnswlib again.  The caller waits for a
+    plain lock: Ctrl-C while a Thread or an executor starts or ends can become a
+    RuntimeError ("release unlocked lock").
+    """
+    outcome: Future[Any] = Future()
+    done = allocate_lock()
+
+    def work() -> None:
+        try:
+            outcome.set_result(import_extra("hnswlib", "hnsw", "Backend 'hnsw'"))
+        except BaseException as error:
+            outcome.set_exception(error)
+        finally:
+            done.release()
+
+    done.acquire()
+    start_new_thread(work, ())
+    done.acquire()
+    return outcome.result()
 
 
 def _require_hnswlib(library: ModuleType) -> None:

@@ -312,19 +312,26 @@ import os, signal, sys, time
 import numpy
 from muvera.mips.hnsw import HNSWSearch
 
+def unraisable(hook):
+    # Python cannot raise an interrupt that arrives in a callback of the garbage
+    # collector, and says so on standard error: this Ctrl-C interrupts nothing.
+    if hook.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(hook)
+
 def interrupted(delay):
-    signal.setitimer(signal.ITIMER_REAL, delay)
     try:
+        signal.setitimer(signal.ITIMER_REAL, delay)
         HNSWSearch(8)
+        signal.setitimer(signal.ITIMER_REAL, 0)
     except KeyboardInterrupt:
         pass
-    signal.setitimer(signal.ITIMER_REAL, 0)
     HNSWSearch(8)
 
 def child(work):
     process = os.fork()
     if not process:
         signal.signal(signal.SIGALRM, signal.default_int_handler)
+        sys.unraisablehook = unraisable
         try:
             work()
         except BaseException as error:
