@@ -38,7 +38,7 @@ from .measuring import (
 )
 from .persistence import write_contents
 from .settings import LOW_RECALL
-from .token_store import DocumentTokens, Rows
+from .token_store import DocumentTokens, Means, Rows
 
 # A larger encoder is kept if its measured recall is higher by this.
 _GAIN = 0.01
@@ -310,7 +310,7 @@ class Change:
         """
         self._require_open()
         old = self.contents
-        settings = replace(old.settings, tokens=None, keep_exact=False)
+        settings = replace(old.settings, tokens=None, keep_exact=False, pool=1.0)
         self.contents = replace(
             old,
             settings=settings,
@@ -342,7 +342,7 @@ class Change:
         self.contents = replace(
             old,
             ids=IdMap(old.ids.next),
-            tokens=DocumentTokens(old.settings, old.config.dimension, old.tokens.codec),
+            tokens=old.tokens.emptied(),
             given_encoder=None if fits else old.encoder,
             candidates=None,
         )
@@ -354,7 +354,7 @@ class Change:
             self._finish(threads)
             return
         for rows, documents, codes in old.tokens.batches(old.ids.live):
-            self._append(old.ids.of(rows), documents, codes, threads)
+            self._append(old.ids.of(rows), documents, codes, threads, old.tokens.means_of(rows))
             self._make_vectors(False, threads)  # an encoder that needs a sample waits for all documents
             self._fit_codec_after_vectors(threads)
         self._finish(threads, kept)
@@ -473,10 +473,12 @@ class Change:
         documents: MultiVectors | CodedVectors,
         codes: CodedVectors | None,
         threads: int | None,
+        means: Means | None = None,
     ) -> None:
         """Add documents, or replace the documents with these ids; fit nothing.
 
-        If the collection has vectors, the new documents are encoded here.
+        If the collection has vectors, the new documents are encoded here.  Give `means`
+        if they are known and the index stores means.
         """
         if len(documents) == 0:
             return
@@ -485,14 +487,18 @@ class Change:
         removed = np.append(self._removed, replaced)
         first = len(contents.tokens)
         tokens = copy(contents.tokens)
-        tokens.append(documents, codes, threads, self.staging)
+        if tokens.means is not None and means is None:
+            assert isinstance(documents, MultiVectors)
+            means = tokens.pooled(documents)
+        tokens.append(documents, codes, threads, self.staging, means)
         candidates = contents.candidates
         growing: VectorSearch | None = None
         if candidates is not None and self._growing is not None:
             assert isinstance(documents, MultiVectors)
             candidates = replace(candidates, search=self._growing)
             rows = np.arange(first, first + len(documents))
-            candidates = candidates.added(rows, documents, threads, self._guard)
+            read = documents if means is None else means.texts
+            candidates = candidates.added(rows, read, threads, self._guard)
             growing = candidates.search
             if len(removed):
                 candidates = candidates.without(removed)
@@ -547,16 +553,16 @@ class Change:
 
     def _fitted_encoder(self, rows: Rows, threads: int | None) -> FDEEncoder:
         """Return a new encoder, fitted on the documents at `rows`."""
-        sample = self.contents.tokens.batches(rows)
+        sample = self.contents.tokens.coarse_batches(rows)
         encoder = FDEEncoder(self.contents.config)
-        return encoder.fit((documents for _, documents, _ in sample), threads=threads)
+        return encoder.fit((documents for _, documents in sample), threads=threads)
 
     def _vectors_of(self, encoder: FDEEncoder, threads: int | None) -> CandidateSearch:
         """Return the vectors of all documents."""
         contents = self.contents
         candidates = CandidateSearch.empty(encoder, contents.settings)
         with stage("making vectors"):
-            for rows, documents, _ in contents.tokens.batches(contents.ids.live):
+            for rows, documents in contents.tokens.coarse_batches(contents.ids.live):
                 candidates = candidates.added(rows, documents, threads)
         return replace(candidates, fitted_rows=len(contents.tokens))
 
@@ -570,7 +576,7 @@ class Change:
         """
         if self.contents.tokens.can_fit_codec(at_end):
             tokens = copy(self.contents.tokens)
-            tokens.fit_codec(threads, self.staging)
+            tokens.fit_codec(threads, self.staging, at_end)
             self.contents = replace(self.contents, tokens=tokens)
 
     def _fit_codec_after_vectors(self, threads: int | None) -> None:

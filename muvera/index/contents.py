@@ -106,10 +106,13 @@ class IndexContents:
 
     @property
     def searchable(self) -> tuple[Rows, int]:
-        """Live rows with tokens, int64 (n,), ascending, and their number of tokens."""
+        """Live rows with tokens, int64 (n,), ascending, and their number of tokens.
+
+        These are the tokens that a search of all rows reads: means, if there are any.
+        """
         if not self._searchable:
             live = self.ids.live
-            lengths = self.lengths[live]
+            lengths = self.tokens.coarse_lengths[live]
             self._searchable.append((live[lengths > 0], int(lengths.sum())))
         return self._searchable[0]
 
@@ -167,7 +170,7 @@ class IndexContents:
             documents=live,
             empty_documents=live - len(filled),
             deleted_documents=self._deleted,
-            tokens=tokens,
+            tokens=int(self.lengths[filled].sum()),
             dimension=self.config.dimension,
             search=self.kind,
             exact_tokens=self.settings.exact_tokens,

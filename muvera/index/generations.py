@@ -50,6 +50,10 @@ FILE_PATTERNS = (
     "tokens-*.npy",
     "codes-*.npy",
     "codec_*.npy",
+    "means-*.npy",
+    "mean_codes-*.npy",
+    "mean_codec_*.npy",
+    "mean_lengths.npy",
     "lengths.npy",
     "ids.json",
     "alive.npy",
@@ -135,7 +139,9 @@ def _check_names(folder: Path, manifest: dict[str, Any]) -> None:
     files = manifest["files"]
     codes = manifest["codes"]
     candidates = manifest["candidates"]
+    means = manifest.get("means")
     segments = manifest["segments"] + ([] if codes is None else codes["segments"])
+    segments += [] if means is None else means["segments"]
     used = [segment["file"] for segment in segments]
     used += [] if candidates is None else candidates["kept"]
     root = folder.resolve()

@@ -41,9 +41,13 @@ from .generations import (
 )
 from .id_map import IDS, IdMap
 from .settings import IndexSettings
-from .token_store import DocumentTokens, Segment, TokenStore, write_tokens
+from .token_store import CodeStore, DocumentTokens, FloatStore, Level, Segment, TokenStore, write_tokens
 
 LENGTHS = "lengths.npy"
+_MEAN_LENGTHS = "mean_lengths.npy"
+
+# Prefix of the files of the codec of means.
+_MEAN_CODEC = "mean_codec"
 
 _Read = TypeVar("_Read")
 
@@ -95,6 +99,7 @@ def _write_files(contents: IndexContents, staging: Path | None, save: Save) -> d
     codes = None
     if tokens.codec is not None:
         codes = {"codec": write_codec(tokens.codec, save.folder), "segments": segments["codes"]}
+    means = {} if tokens.means is None else {"means": _write_means(tokens.means, save, staging)}
     save_array(save.folder / LENGTHS, contents.lengths)
     contents.ids.save(save.folder)
     if contents.write_texts is not None:
@@ -114,9 +119,17 @@ def _write_files(contents: IndexContents, staging: Path | None, save: Save) -> d
         "settings": contents.settings.to_dict(),
         "segments": segments.get("tokens", []),
         "codes": codes,
+        **means,
         "encoder": fitted,
         "candidates": candidates,
     }
+
+
+def _write_means(means: Level, save: Save, staging: Path | None) -> dict[str, Any]:
+    """Write the means of tokens, and return their entry of the manifest."""
+    save_array(save.folder / _MEAN_LENGTHS, means.lengths)
+    codec = write_codec(means.codec, save.folder, _MEAN_CODEC) if isinstance(means, CodeStore) else None
+    return {"codec": codec, "segments": _write_store(means, save, staging)}
 
 
 def _require_consistent(contents: IndexContents, folder: Path, advice: str) -> None:
@@ -131,6 +144,9 @@ def _require_consistent(contents: IndexContents, folder: Path, advice: str) -> N
             raise IndexFolderError(f"{folder} has {sizes}. {advice}")
         if not np.array_equal(store.lengths, contents.lengths):
             raise IndexFolderError(f"{folder} has {store.prefix} that do not match {LENGTHS}. {advice}")
+    means = contents.tokens.means
+    if means is not None and not np.array_equal(means.lengths > 0, contents.lengths > 0):
+        raise IndexFolderError(f"{folder} has means that do not match {LENGTHS}. {advice}")
     ids.require_different(folder / IDS)
     if contents.candidates is not None:
         labels = contents.candidates.search.labels()
@@ -230,11 +246,17 @@ def _contents(folder: Path, manifest: dict[str, Any]) -> IndexContents:
     codec = None if coded is None else read_codec(files, coded["codec"], config.dimension)
     lengths = as_lengths(load_npy(files / LENGTHS, mmap=False), str(files / LENGTHS))
     ids = IdMap.load(files)
-    tokens = DocumentTokens(settings, config.dimension, codec)
+    pooled = manifest["means"] if settings.pool > 1 else None
+    kind = None if pooled is None else pooled["codec"]
+    means_codec = None if kind is None else read_codec(files, kind, config.dimension, _MEAN_CODEC)
+    tokens = DocumentTokens(settings, config.dimension, codec, means_codec)
+    if pooled is not None and tokens.means is not None:
+        counts = as_lengths(load_npy(files / _MEAN_LENGTHS, mmap=False), str(files / _MEAN_LENGTHS))
+        tokens.means.segments = _read_segments(tokens.means, folder, pooled["segments"], counts)
     for store in tokens.stores:
         entries = manifest["segments"] if store is tokens.floats else coded["segments"]
         store.segments = _read_segments(store, folder, entries, lengths)
-    for segment in [] if tokens.floats is None else tokens.floats.segments:
+    for segment in _float_segments(tokens):
         columns = segment.vectors.dimension
         if columns != config.dimension:
             raise ValueError(
@@ -252,6 +274,12 @@ def _contents(folder: Path, manifest: dict[str, Any]) -> IndexContents:
     )
     _require_consistent(loaded, folder, "Restore the folder from a copy.")
     return loaded
+
+
+def _float_segments(tokens: DocumentTokens) -> list[Segment[Any]]:
+    """Return the segments of floats, whose columns the manifest must name."""
+    levels = (tokens.floats, tokens.means)
+    return [segment for level in levels if isinstance(level, FloatStore) for segment in level.segments]
 
 
 def _read_segments(

@@ -147,7 +147,7 @@ def propose(contents: IndexContents, queries: MultiVectors, plan: SearchPlan) ->
     if plan.ids is not None:
         rows = np.sort(contents.ids.rows(plan.ids, "ignore"))
         rows = rows[contents.lengths[rows] > 0]
-        tokens = int(contents.lengths[rows].sum())
+        tokens = int(contents.tokens.coarse_lengths[rows].sum())
         allowed = rows
     candidates = contents.candidates
     dial = None if candidates is None or plan.recall is None else candidates.dial(plan.recall, k)
@@ -207,10 +207,10 @@ def rank(
 def estimate(
     contents: IndexContents, queries: MultiVectors, rows: Sequence[Rows], k: int, threads: int | None
 ) -> list[Ranked]:
-    """Return the `k` best of each query's rows by the codes of their tokens.
+    """Return the `k` best of each query's rows by the coarse level of their tokens.
 
-    The contents must have a codec.  This takes a quarter of the time of decoding the
-    codes.  `rows` are int64 (n,) for each query.  The result has rows and their Chamfer
+    It must not be floats of all tokens.  Codes take a quarter of the time of decoding
+    them.  `rows` are int64 (n,) for each query.  The result has rows and their Chamfer
     similarities for each query, best first; a query without tokens has none.
     """
     tokens = contents.tokens
@@ -247,7 +247,7 @@ def best_rows(
     best = [_NOTHING] * len(queries)
     lengths = queries.lengths.tolist()
     left = [q for q, length in enumerate(lengths) if length and len(rows[q])]
-    if len(left) > 1 and tokens.codec is None and not stops:
+    if len(left) > 1 and not tokens.has_estimates and not stops:
         short = [q for q in left if lengths[q] <= LANES]
         left = [q for q in left if lengths[q] > LANES]
         counts = running_total([len(rows[q]) for q in short])

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from ..mips.settings import HNSWSettings
 from ..reranking.codecs import CODECS
-from ..utils.checks import given, require_choice, require_int
+from ..utils.checks import given, require_choice, require_int, require_number
 from ..utils.hints import Argument, Message
 
 Backend = Literal["auto", "exact", "scan", "hnsw"]
@@ -61,6 +61,11 @@ class IndexSettings:
     keep_exact : bool
         Also store the float tokens beside the codes, on disk once the index is saved.
         The codes rank the candidates and the floats rerank the best ones.
+    pool : float
+        Tokens that one mean replaces in the ranking of candidates: means of similar
+        tokens, as bytes, rank the candidates, and all tokens rerank the best ones.  2
+        halves the memory and the time of the ranking.  Tokens must have length 1.
+        Default: 1, no means.
 
     Raises
     ------
@@ -78,6 +83,7 @@ class IndexSettings:
     exact_tokens: int = EXACT_TOKENS
     tokens: TokenKind | None = None
     keep_exact: bool = False
+    pool: float = 1.0
 
     def __post_init__(self) -> None:
         require_choice("backend", self.backend, get_args(Backend))
@@ -87,6 +93,16 @@ class IndexSettings:
             require_choice("tokens", self.tokens, get_args(TokenKind))
         if not isinstance(self.keep_exact, bool):
             raise TypeError(f"keep_exact must be a bool, got {given(self.keep_exact)}.")
+        object.__setattr__(self, "pool", float(require_number("pool", self.pool, 1)))
+        if self.keep_exact and self.pool > 1:
+            raise ValueError(
+                Message(
+                    Argument("pool", f"{self.pool:g}"),
+                    " keeps all tokens beside means, so omit ",
+                    Argument("keep_exact"),
+                    ".",
+                )
+            )
         if self.keep_exact and self.tokens not in CODECS:
             raise ValueError(
                 Message(

@@ -8,7 +8,7 @@ from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +82,12 @@ _SEED = 0x70
 # Best candidates by codes to rerank: 2 k + _MORE by exact tokens, or k + _MORE by
 # decoded ones.
 _MORE = 10
+
+# Prefixes of files with means, and with their codes.
+_MEANS, _MEAN_CODES = "means", "mean_codes"
+
+# The codec of means of tokens: most of the memory that a search reads is theirs.
+_MEANS_CODEC = "int8"
 
 # Bounds are used for more than this many times k candidates: for few, all close to the
 # k best, they cost more than they save.
@@ -282,39 +288,145 @@ def plaid_codes(source: CodedSource, codec: ResidualCodec) -> Iterator[tuple[Mul
         yield documents, CodedVectors(codec, codes, documents.offsets)
 
 
+class FloatStore(TokenStore[MultiVectors]):
+    """TokenStore of floats."""
+
+    def __init__(self, prefix: str = "tokens") -> None:
+        super().__init__(MultiVectors.from_flat, prefix)
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of a token; float32 while there are none."""
+        tokens = self.segments[0].vectors.tokens if self.segments else np.empty((0, 0), np.float32)
+        return int(tokens.shape[1]) * tokens.itemsize
+
+    def estimate(
+        self, query: NDArray[np.float32], rows: Rows, options: RerankOptions, threads: int | None
+    ) -> NDArray[np.float32]:
+        """Return estimates of the scores of rows, by floats rounded to bytes."""
+        return estimate_candidates(query, self.runs(rows), options, threads)
+
+    def scores(self, query: NDArray[np.float32], rows: Rows) -> NDArray[np.float32]:
+        """Return the scores of rows."""
+        options = RerankOptions(len(rows), early_exit=False)
+        return score_candidates(query, self.runs(rows), options, 1)
+
+
 class CodeStore(TokenStore[CodedVectors]):
     """TokenStore of one codec's codes."""
 
-    def __init__(self, codec: TokenCodec) -> None:
-        super().__init__(partial(CodedVectors.from_lengths, codec), "codes")
+    def __init__(self, codec: TokenCodec, prefix: str = "codes") -> None:
+        super().__init__(partial(CodedVectors.from_lengths, codec), prefix)
         self.codec = codec
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of a token."""
+        return self.codec.bytes_per_token
+
+    def estimate(
+        self, query: NDArray[np.float32], rows: Rows, options: RerankOptions, threads: int | None
+    ) -> NDArray[np.float32]:
+        """Return estimates of the scores of rows, by products of bytes."""
+        return score_coded(query, self.codec, self.runs(rows), threads, options.k, options.stop)
+
+    def scores(self, query: NDArray[np.float32], rows: Rows) -> NDArray[np.float32]:
+        """Return the scores of rows by products of bytes."""
+        return score_coded(query, self.codec, self.runs(rows), threads=1)
+
+    def append_coded(
+        self, texts: MultiVectors, codes: CodedVectors | None, threads: int | None, staging: Path | None
+    ) -> None:
+        """Encode texts unless their `codes` are known, and append them."""
+        codes = CodedVectors.of(self.codec, texts, threads) if codes is None else codes
+        self.append(codes, staging)
+
+
+#: Tokens of all documents in one representation.
+Level = FloatStore | CodeStore
+
+
+class Means(NamedTuple):
+    """Means of groups of tokens of documents, and their codes if they are known."""
+
+    texts: MultiVectors
+    codes: CodedVectors | None = None
 
 
 class DocumentTokens:
-    """The documents' tokens by row number 0, 1, 2, ...
+    """The documents' tokens by row number 0, 1, 2, ..., in one or two levels.
 
-    They are floats until there are enough to fit a codec.  After that, codes rank the
-    candidates, and floats rerank the best ones: exact floats if they are stored,
-    otherwise decoded ones.  Changing a copy (:func:`copy.copy`) does not change the
-    original.
+    The coarse level ranks the candidates, and the fine level finishes the best of them:
+
+    - Floats until there are enough tokens to fit a codec: one level.
+    - Codes, or rows of a table: one level, whose best are decoded to finish them.
+    - Codes, and then the floats that were added, if the settings have `keep_exact`.
+    - Means of groups of tokens, and then all tokens, if the settings have `pool`.  Both
+      are floats until there are enough to fit a codec for each.
+
+    Changing a copy (:func:`copy.copy`) does not change the original.
+
+    Parameters
+    ----------
+    settings : IndexSettings
+        What to store.
+    dimension : int
+        Columns of a token.
+    codec, means_codec : TokenCodec, optional
+        Fitted codecs of the tokens and of their means.
     """
 
-    def __init__(self, settings: IndexSettings, dimension: int, codec: TokenCodec | None = None) -> None:
+    def __init__(
+        self,
+        settings: IndexSettings,
+        dimension: int,
+        codec: TokenCodec | None = None,
+        means_codec: TokenCodec | None = None,
+    ) -> None:
         self.settings = settings
         self.dimension = dimension
-        has_floats = codec is None or settings.keep_exact
-        self.floats = TokenStore(MultiVectors.from_flat, "tokens") if has_floats else None
+        #: Floats and codes of all tokens.
+        self.floats = FloatStore() if codec is None or settings.keep_exact else None
         self.codes = None if codec is None else CodeStore(codec)
+        #: Means of groups of tokens.
+        self.means: Level | None = None
+        if settings.pool > 1:
+            self.means = FloatStore(_MEANS) if means_codec is None else CodeStore(means_codec, _MEAN_CODES)
         self._lengths: NDArray[np.int64] | None = None
+        self._coarse_lengths: NDArray[np.int64] | None = None
 
     def __copy__(self) -> DocumentTokens:
         copied = DocumentTokens.__new__(DocumentTokens)
-        vars(copied).update(vars(self), floats=copy(self.floats), codes=copy(self.codes))
+        vars(copied).update(
+            vars(self), floats=copy(self.floats), codes=copy(self.codes), means=copy(self.means)
+        )
         return copied
+
+    def emptied(self) -> DocumentTokens:
+        """Return a store without texts, with the same settings and codecs."""
+        means_codec = self.means.codec if isinstance(self.means, CodeStore) else None
+        return DocumentTokens(self.settings, self.dimension, self.codec, means_codec)
+
+    @property
+    def coarse(self) -> Level:
+        """The level that ranks the candidates."""
+        levels = (self.means, self.codes, self.floats)
+        return next(level for level in levels if level is not None)
+
+    @property
+    def fine(self) -> Level:
+        """The level that finishes the best candidates; the only one if there is one."""
+        levels = (self.floats, self.codes)
+        return next(level for level in levels if level is not None)
+
+    @property
+    def has_estimates(self) -> bool:
+        """True if scores of the coarse level take less time than final ones."""
+        return self.coarse is not self.floats
 
     @property
     def codec(self) -> TokenCodec | None:
-        """The fitted codec."""
+        """The fitted codec of all tokens."""
         return None if self.codes is None else self.codes.codec
 
     @property
@@ -334,28 +446,39 @@ class DocumentTokens:
             return self.settings.tokens
         if self.codec is not None:
             return self.codec.name
-        segments = self.stores[0].segments
+        segments = self.fine.segments
         return str(segments[0].vectors.tokens.dtype) if segments else "float32"
 
     @property
     def ranked_by(self) -> str:
         """Name of the codes that rank candidates first, or "floats"."""
-        return "floats" if self.codec is None else self.codec.name
+        coarse = self.coarse
+        name = "floats" if isinstance(coarse, FloatStore) else coarse.codec.name
+        return name if self.means is None else f"means of {self.settings.pool:g}, {name}"
 
     @property
     def stores(self) -> list[TokenStore[Any]]:
-        """The stores that contain tokens: floats, then codes."""
+        """The stores that contain all tokens: floats, then codes."""
         return [store for store in (self.floats, self.codes) if store is not None]
 
     def __len__(self) -> int:
-        return len(self.stores[0])
+        return len(self.fine)
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each text, int64 (n,); cached until the next :meth:`append`."""
         if self._lengths is None:
-            self._lengths = self.stores[0].lengths
+            self._lengths = self.fine.lengths
         return self._lengths
+
+    @property
+    def coarse_lengths(self) -> NDArray[np.int64]:
+        """Tokens or means that the coarse level has of each text, int64 (n,)."""
+        if self.means is None:
+            return self.lengths
+        if self._coarse_lengths is None:
+            self._coarse_lengths = self.means.lengths
+        return self._coarse_lengths
 
     def append(
         self,
@@ -363,23 +486,35 @@ class DocumentTokens:
         codes: CodedVectors | None = None,
         threads: int | None = None,
         staging: Path | None = None,
+        means: Means | None = None,
     ) -> None:
         """Add texts, at least one, under the next row numbers.
 
         The texts are codes if tokens are rows of a table.  Other texts are encoded
-        unless their `codes` are known.  `staging` is a folder for tokens that do not
-        fit in the memory buffer.
+        unless their `codes` are known, and pooled unless their `means` are known.
+        `staging` is a folder for tokens that do not fit in the memory buffer.
         """
         if isinstance(texts, CodedVectors):
-            codes = texts
-        elif self.floats is not None:
-            self.floats.append(self._converted(texts), staging)
-        if self.codes is not None:
-            if codes is None:
-                assert isinstance(texts, MultiVectors)
-                codes = CodedVectors.of(self.codes.codec, texts, threads)
-            self.codes.append(codes, staging)
-        self._lengths = None
+            assert self.codes is not None
+            self.codes.append(texts, staging)
+        else:
+            if self.floats is not None:
+                self.floats.append(self._converted(texts), staging)
+            if self.codes is not None:
+                self.codes.append_coded(texts, codes, threads, staging)
+            if self.means is not None:
+                means = self.pooled(texts) if means is None else means
+                if isinstance(self.means, CodeStore):
+                    self.means.append_coded(means.texts, means.codes, threads, staging)
+                else:
+                    self.means.append(means.texts, staging)
+        self._lengths = self._coarse_lengths = None
+
+    def pooled(self, texts: MultiVectors) -> Means:
+        """Return the means of groups of tokens, of as many as the settings say."""
+        from ..convert.transforms import pool_tokens  # few indexes need it
+
+        return Means(pool_tokens(texts, self.settings.pool))
 
     def _converted(self, texts: MultiVectors) -> MultiVectors:
         """Return texts in the float type of the settings."""
@@ -401,34 +536,43 @@ class DocumentTokens:
         return MultiVectors(tokens, texts.offsets)
 
     def can_fit_codec(self, at_end: bool = False) -> bool:
-        """Return True if the settings need a codec that can be fitted now.
+        """Return True if a level needs a codec that can be fitted now.
 
         It needs FIT_TOKENS tokens.  One token is enough `at_end` of a build.
         """
+        return self._can_fit_tokens(at_end) or self._can_fit_means(at_end)
+
+    def _can_fit_tokens(self, at_end: bool) -> bool:
         if self.codes is not None or self.floats is None or self.settings.tokens not in CODECS:
             return False
         return int(self.lengths.sum()) >= (1 if at_end else FIT_TOKENS)
 
-    def fit_codec(self, threads: int | None, staging: Path | None = None) -> None:
-        """Fit the codec of the settings on a sample, and encode all texts.
+    def _can_fit_means(self, at_end: bool) -> bool:
+        if not isinstance(self.means, FloatStore):
+            return False
+        return int(self.coarse_lengths.sum()) >= (1 if at_end else FIT_TOKENS)
+
+    def fit_codec(self, threads: int | None, staging: Path | None = None, at_end: bool = False) -> None:
+        """Fit the codecs that can be fitted on a sample, and encode all texts.
 
         The floats are kept only if the settings say so.  `staging`: see :meth:`append`.
         """
-        floats = self.floats
-        kind = self.settings.tokens
-        assert floats is not None and kind is not None
-        codec = CODECS[kind](_sample(floats), threads=threads)
-        codes = CodeStore(codec)
-        for _, texts in floats.batches(np.arange(len(floats))):
-            codes.append(CodedVectors.of(codec, texts, threads), staging)
-        self.codes = codes
-        if not self.settings.keep_exact:
-            self.floats = None
+        fits_tokens = self._can_fit_tokens(at_end)
+        if self._can_fit_means(at_end):
+            assert isinstance(self.means, FloatStore)
+            self.means = _coded(self.means, _MEANS_CODEC, _MEAN_CODES, threads, staging)
+        if fits_tokens:
+            assert self.floats is not None and self.settings.tokens is not None
+            self.codes = _coded(self.floats, self.settings.tokens, "codes", threads, staging)
+            if not self.settings.keep_exact:
+                self.floats = None
 
     def flush(self, staging: Path | None) -> None:
         """Write the tokens in memory to `staging`; without it, merge them."""
         for store in self.stores:
             store.flush(staging)
+        if self.means is not None:
+            self.means.flush(staging)
 
     def rows(self, rows: Rows) -> MultiVectors:
         """Return the texts at distinct `rows`, in this order.
@@ -455,22 +599,42 @@ class DocumentTokens:
             else:
                 yield batch, self.floats.rows(batch), texts
 
+    def means_of(self, rows: Rows) -> Means | None:
+        """Return the means of the texts at `rows`, at least one, if they are stored."""
+        if self.means is None:
+            return None
+        if isinstance(self.means, FloatStore):
+            return Means(self.means.rows(rows))
+        codes = self.means.rows(rows)
+        return Means(codes.decoded(), codes)
+
+    def coarse_batches(self, rows: Rows) -> Iterator[tuple[Rows, MultiVectors]]:
+        """Yield (rows, texts) for ascending `rows`, with means if they are stored.
+
+        FDEs are made of these.
+        """
+        if self.means is None:
+            for batch, documents, _ in self.batches(rows):
+                yield batch, documents
+            return
+        for batch, texts in self.means.batches(rows):
+            yield batch, texts if isinstance(texts, MultiVectors) else texts.decoded()
+
     def info(self) -> dict[str, Any]:
         """Return how tokens are stored, and their bytes."""
-        codec = self.codec
-        segments = [] if self.floats is None else self.floats.segments
-        float_bytes = self.dimension * (segments[0].vectors.tokens.itemsize if segments else 4)
-        return {
+        coarse, fine = self.coarse, self.fine
+        info = {
             "codec": self.kind,
             "keep_exact": self.settings.keep_exact,
-            "fitted": codec is not None,
-            "bytes_per_token": float_bytes if codec is None else codec.bytes_per_token,
-            "exact_bytes_per_token": float_bytes if segments and codec is not None else 0,
+            "fitted": isinstance(coarse, CodeStore),
+            "bytes_per_token": coarse.bytes_per_token or 4 * self.dimension,
+            "exact_bytes_per_token": fine.bytes_per_token if coarse is not fine else 0,
         }
+        return info if self.means is None else {**info, "pool": self.settings.pool}
 
     def require_rescore(self, rescore: int | None) -> None:
-        """Raise ValueError if `rescore` is given without exact tokens beside codes."""
-        if rescore is not None and (self.codes is None or self.floats is None):
+        """Raise ValueError if `rescore` is given, but there is one level."""
+        if rescore is not None and self.coarse is self.fine:
             raise ValueError(
                 f"rescore={rescore} needs codes and exact tokens, but this index stores only one of them "
                 f"({self.kind}). Build it with keep_exact=True, or omit rescore."
@@ -479,42 +643,38 @@ class DocumentTokens:
     def num_rescored(self, k: int) -> int:
         """Return the number of best rows by codes to score by floats for `k` hits."""
         # Decoding takes longer than reading exact tokens and changes the order less.
-        return (2 * k if self.has_exact_scores else k) + _MORE
+        return (2 * k if self.has_exact_scores or self.means is not None else k) + _MORE
 
     def read_ahead(self, rows: Rows, k: int = 0, rescore: int | None = None) -> None:
         """Prefetch from disk what :meth:`rank` reads of these rows.
 
-        It reads the codes of all rows, or their floats if there are no codes.  It also
-        reads the exact floats of the best rows by codes, which are not known yet.  Most
-        of them are among the most promising rows (ESPN, arXiv 2312.05417), whose floats
-        arrive while codes are scored: `python -m experiments cold`.
+        It reads the coarse level of all rows.  It also reads the fine level of the best
+        rows by the coarse one, which are not known yet.  Most of them are among the
+        most promising rows (ESPN, arXiv 2312.05417), whose fine level arrives while the
+        coarse one is scored: `python -m experiments cold`.
 
         `rows`, int64 (n,), have the most promising row first.  If they are ascending,
-        none is more promising.  Then, or with `k` 0, no exact floats are prefetched
-        beside codes.
+        none is more promising.  Then, or with `k` 0, only the coarse level is
+        prefetched.
         """
         if self.table is not None:
             return  # the texts are read one after another, which the system predicts
-        self.stores[-1].read_ahead(rows)
-        if k and self.floats is not None and self.codes is not None and (np.diff(rows) < 0).any():
-            self.floats.read_ahead(rows[: self._reranked(k, rescore)])
+        coarse, fine = self.coarse, self.fine
+        coarse.read_ahead(rows)
+        if k and fine is not coarse and (np.diff(rows) < 0).any():
+            fine.read_ahead(rows[: self._reranked(k, rescore)])
 
     def _reranked(self, k: int, rescore: int | None) -> int:
-        """Return the number of rows that floats rank after codes."""
+        """Return the number of rows that the fine level ranks."""
         return self.num_rescored(k) if rescore is None else max(k, rescore)
 
     def scores(self, query: NDArray[Any], rows: Rows) -> NDArray[np.float32]:
-        """Return the scores of rows by codes, or by floats if there are none."""
-        floats = self.floats
-        codes = self.codes
+        """Return the scores of rows by the coarse level."""
         tokens = np.asarray(query, np.float32)
         if self.table is not None:
             lookups = self.look_up(tokens, rows)
             return score_all(lookups).scores if len(lookups) else np.full(len(rows), -np.inf, np.float32)
-        if codes is not None:
-            return score_coded(tokens, codes.codec, codes.runs(rows), threads=1)
-        assert floats is not None
-        return score_candidates(tokens, floats.runs(rows), RerankOptions(len(rows), early_exit=False), 1)
+        return self.coarse.scores(tokens, rows)
 
     def look_up(
         self, query: NDArray[Any], rows: Rows, *, passage: int | None = None, threads: int | None = 1
@@ -579,51 +739,59 @@ class DocumentTokens:
     ) -> Ranked:
         """Return the k best rows, int64 (k,), and their scores, float32 (k,).
 
-        Scores are of floats.  Many candidates are first scored by codes, or by floats
-        rounded to bytes if there are no codes and the query has more than LANES tokens.
-        Floats then rank the candidates that can still be among the k best, up to an
-        error of five standard deviations; see :class:`RerankOptions`.  The best row
-        comes first; ties go to the lower row.
+        Scores are of floats.  Many candidates are first scored by the coarse level; if
+        it is floats, by floats rounded to bytes for a query of more than LANES tokens.
+        The fine level then ranks the candidates that can still be among the k best, up
+        to an error of five standard deviations; see :class:`RerankOptions`.  The best
+        row comes first; ties go to the lower row.
 
         `query` is (tokens, dimension).  `rows`, int64 (n,), are the candidates, the
         most promising first if `options` say when to stop.
 
-        `rescore` is the number of the best rows by codes to rerank by floats.  More
-        raise recall and read more.  Default: a few more than k by decoded tokens, 2 k
-        by exact ones.
+        `rescore` is the number of the best rows by the coarse level that the fine one
+        ranks.  More raise recall and read more.  Default: a few more than k by decoded
+        tokens, 2 k by exact ones or after means.
         """
-        floats = self.floats
-        codes = self.codes
         tokens = np.asarray(query, np.float32)
         if self.table is not None:
             return self.rank_rows(tokens, rows, options.k, threads=threads)
+        coarse, fine = self.coarse, self.fine
         count = self._reranked(options.k, rescore)
         # Short queries are ranked exactly, as in `rank_short`.
-        if codes is None and (len(rows) <= count or len(tokens) <= LANES):
-            assert floats is not None
-            rows = rows if options.in_order else floats.grouped(rows)
-            return rank_candidates(tokens, rows, floats.runs(rows), options, threads)
+        if coarse is self.floats and (len(rows) <= count or len(tokens) <= LANES):
+            rows = rows if options.in_order else coarse.grouped(rows)
+            return rank_candidates(tokens, rows, coarse.runs(rows), options, threads)
         best = np.sort(rows) if options.stop is ALL else rows
         estimates: NDArray[np.float32] | None = None
         if len(best) > count:
-            if codes is not None:
-                scores = score_coded(tokens, codes.codec, codes.runs(best), threads, options.k, options.stop)
-            else:
-                assert floats is not None
-                scores = estimate_candidates(tokens, floats.runs(best), options, threads)
+            scores = coarse.estimate(tokens, best, options, threads)
             order = best_first(scores, count)
             best = best[order]
-            estimates = scores[order]
-        if floats is None:
-            assert codes is not None
-            scores = rank_decoded(tokens, codes.codec, codes.runs(best), options.k, estimates)
-            return ranked(best, scores, options.k)
-        bounded = options.early_exit and len(best) > _BOUNDED * options.k
-        how = RerankOptions(options.k, bounded, estimates=estimates)
-        result = rank_candidates(tokens, best, self.float_runs(best), how, threads)
-        if codes is not None:
-            floats.let_go(best)  # later queries rarely read the same texts
+            # Scores of means are too far from scores of all tokens to bound them.
+            estimates = None if coarse is self.means else scores[order]
+        if isinstance(fine, CodeStore):
+            if fine is not coarse:
+                fine.read_ahead(best)
+            decoded = rank_decoded(tokens, fine.codec, fine.runs(best), options.k, estimates)
+            result = ranked(best, decoded, options.k)
+        else:
+            bounded = options.early_exit and len(best) > _BOUNDED * options.k
+            how = RerankOptions(options.k, bounded, estimates=estimates)
+            result = rank_candidates(tokens, best, self.float_runs(best), how, threads)
+        if fine is not coarse:
+            fine.let_go(best)  # later queries rarely read the same texts
         return result
+
+
+def _coded(
+    floats: FloatStore, kind: str, prefix: str, threads: int | None, staging: Path | None
+) -> CodeStore:
+    """Fit a codec on a sample of the tokens, and return the codes of all texts."""
+    codec = CODECS[kind](_sample(floats), threads=threads)
+    codes = CodeStore(codec, prefix)
+    for _, texts in floats.batches(np.arange(len(floats))):
+        codes.append_coded(texts, None, threads, staging)
+    return codes
 
 
 def _sample(store: TokenStore[MultiVectors]) -> NDArray[np.float32]:

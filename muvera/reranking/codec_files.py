@@ -17,18 +17,18 @@ _CLASSES: dict[str, type[TokenCodec]] = {kind.kind: kind for kind in (Int8Codec,
 _ONE = np.ones(1)
 
 
-def write_codec(codec: TokenCodec, folder: Path) -> str:
-    """Write a codec as ``codec_*.npy`` to an existing folder.
+def write_codec(codec: TokenCodec, folder: Path, prefix: str = "codec") -> str:
+    """Write a codec as ``codec_*.npy`` to an existing folder, with another `prefix`.
 
     Return the kind of the codec, for :func:`read_codec`.
     """
     for name, array in codec.arrays.items():
-        np.save(folder / f"codec_{name}.npy", array)
+        np.save(folder / f"{prefix}_{name}.npy", array)
     return codec.kind
 
 
-def read_codec(folder: Path, kind: str, dimension: int) -> TokenCodec:
-    """Load a codec of a kind that :func:`write_codec` returned.
+def read_codec(folder: Path, kind: str, dimension: int, prefix: str = "codec") -> TokenCodec:
+    """Load a codec of a kind that :func:`write_codec` returned, with the same prefix.
 
     Raise FileNotFoundError or ValueError if a file is missing or damaged, or if the
     codec's tokens do not have this dimension.
@@ -36,7 +36,7 @@ def read_codec(folder: Path, kind: str, dimension: int) -> TokenCodec:
     if kind not in _CLASSES:
         raise ValueError(f"Unknown kind of codec {kind!r}. Known kinds: {', '.join(_CLASSES)}.")
     codec = _CLASSES[kind]
-    arrays = {name: load_npy(folder / f"codec_{name}.npy", mmap=False) for name in codec.names}
+    arrays = {name: load_npy(folder / f"{prefix}_{name}.npy", mmap=False) for name in codec.names}
     unit = arrays.get("unit", _ONE)
     if unit.shape != (1,):
         raise ValueError(f"The codec's array of its unit must have one number, got shape {unit.shape}.")

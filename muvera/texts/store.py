@@ -197,7 +197,7 @@ class TextStore:
         # parts are decoded.  A search for a recall stops at scores of floats.
         coded = any(options.weights)
         if table is None:
-            coded = plan.k > options.k and plan.recall is None and contents.tokens.codec is not None
+            coded = plan.k > options.k and plan.recall is None and contents.tokens.has_estimates
         found = scorer.best(proposal, coded)
         words = [_NO_WORDS] * len(queries)
         if options.words:
@@ -339,6 +339,7 @@ class TextStore:
         return (
             contents.settings.tokens == "int8"
             and not contents.settings.keep_exact
+            and contents.settings.pool == 1
             and contents.config == config
         )
 

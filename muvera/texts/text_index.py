@@ -168,7 +168,8 @@ class TextIndex:
         contents = as_texts(texts)
         names = list(range(len(contents))) if ids is None else _ids_for(contents, ids)
         chosen = IndexSettings.of(settings, **changes)
-        rows = table_encoder(model) if vectors is None and chosen.tokens is None else None
+        has_rows = vectors is None and chosen.tokens is None and chosen.pool == 1
+        rows = table_encoder(model) if has_rows else None
         vectors = first_stage(model) if vectors is None else vectors
         passage = passage_length(model) if rows is None else rows.passage
         database = DocumentDatabase(model.name, passage, means=rows is None)

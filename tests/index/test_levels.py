@@ -1,0 +1,129 @@
+"""Two levels of tokens: means rank the candidates, and all tokens finish the best."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders.indexes import recall
+from builders.realistic_collections import documents_like_real, queries_like_real
+
+from muvera import IndexSettings, MultiVectors, MuveraIndex, top_k
+from muvera.index import token_store
+from muvera.index.generations import IndexFolderError, read_manifest
+from muvera.kernels.rows import normalize_rows
+
+
+def unit(vectors: MultiVectors) -> MultiVectors:
+    tokens = np.array(vectors.tokens, np.float32)
+    normalize_rows(tokens)
+    ids = vectors.ids if vectors.has_ids else None
+    return MultiVectors(tokens, vectors.offsets, ids)
+
+
+DOCUMENTS = unit(documents_like_real(300, ids=[f"d{i}" for i in range(300)]))
+QUERIES = unit(queries_like_real(DOCUMENTS, 40))
+KINDS = (None, "float16", "int8", "2bit")
+
+
+def built(**settings: Any) -> MuveraIndex:
+    return MuveraIndex.build(DOCUMENTS, "mean", **{"threads": 1, "pool": 2, **settings})
+
+
+def answers(index: MuveraIndex, **more: Any) -> list[list[tuple[Any, float]]]:
+    return [list(ranking) for ranking in index.search(QUERIES, 5, **more)]
+
+
+@pytest.mark.parametrize("exact_tokens", [0, 10**6])
+@pytest.mark.parametrize("tokens", KINDS)
+def test_means_find_what_all_tokens_rank(tokens: Any, exact_tokens: int) -> None:
+    index = built(tokens=tokens, exact_tokens=exact_tokens)
+    whole = built(tokens=tokens, exact_tokens=exact_tokens, pool=1)
+    rankings = index.search(QUERIES, 5, candidates=300)
+    assert recall(rankings, whole.search(QUERIES, 5, candidates=300)) >= 0.97
+    for query, ranking in zip(QUERIES, rankings, strict=True):  # scores are of all tokens
+        name, score = next(iter(ranking))
+        assert index.explain(query, name).similarities.sum() == pytest.approx(score, rel=1e-5)
+    assert index.info().tokens == whole.info().tokens
+
+
+def test_floats_of_all_tokens_give_exact_scores() -> None:
+    index = built(exact_tokens=10**6)
+    exact = [dict(row) for row in top_k(QUERIES, DOCUMENTS, 300)]
+    for scores, ranking in zip(exact, index.search(QUERIES, 5), strict=True):
+        assert ranking.exact and list(ranking) == [(name, scores[name]) for name, _ in ranking]
+
+
+@pytest.mark.parametrize("tokens", KINDS)
+def test_a_loaded_index_has_the_same_levels(tokens: Any, tmp_path: Path) -> None:
+    index = built(tokens=tokens, exact_tokens=0)
+    before = answers(index)
+    index.save(tmp_path / "index")
+    assert answers(index) == before == answers(MuveraIndex.load(tmp_path / "index", verify_files=True))
+    index.delete(["d3", "d7"])
+    index.add(DOCUMENTS[:2], ids=["new", "newer"])
+    index.save(tmp_path / "index")
+    loaded = MuveraIndex.load(tmp_path / "index")
+    assert answers(loaded) == answers(index)
+    index.rebuild()
+    index.save(tmp_path / "index")
+    loaded = MuveraIndex.load(tmp_path / "index")
+    assert answers(loaded) == answers(index) and len(loaded.contents.tokens) == len(loaded) == 300
+
+
+@pytest.mark.parametrize("tokens", KINDS)
+def test_batches_and_fits_in_between_give_the_same_levels(
+    tokens: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A codec is fitted when there are enough means, or enough tokens."""
+    monkeypatch.setattr(token_store, "FIT_TOKENS", int(DOCUMENTS.lengths.sum()) // 4)
+
+    def grown(pool: float) -> MuveraIndex:
+        index = MuveraIndex(
+            "mean", dimension=DOCUMENTS.dimension, tokens=tokens, pool=pool, exact_tokens=10**6
+        )
+        for start in range(0, 300, 75):
+            index.add(DOCUMENTS[start : start + 75])
+        return index
+
+    index = grown(2)
+    coarse, fine = index.contents.tokens.coarse, index.contents.tokens.fine
+    assert isinstance(coarse, token_store.CodeStore)
+    assert isinstance(fine, token_store.CodeStore) == (tokens in ("int8", "2bit"))
+    assert coarse.lengths.sum() < 0.6 * fine.lengths.sum()
+    assert recall(index.search(QUERIES, 5), grown(1).search(QUERIES, 5)) >= 0.97
+
+
+def test_a_recall_is_calibrated_with_means() -> None:
+    documents = unit(documents_like_real(600))
+    queries = unit(queries_like_real(documents, 100))
+    index = MuveraIndex.build(documents, "moments", tokens="int8", pool=2, exact_tokens=0)
+    found = index.search(queries, 10, recall=0.9)
+    assert found[0].expected_recall is not None
+    assert recall(found, index.search(queries, 10, candidates=600)) > 0.85
+
+
+def test_documents_without_tokens_have_no_means() -> None:
+    index = MuveraIndex.build(
+        [DOCUMENTS[0], np.empty((0, DOCUMENTS.dimension)), DOCUMENTS[1]], "mean", pool=3
+    )
+    assert index.info().empty_documents == 1
+    assert sorted(index.search(DOCUMENTS[0], 3)[0].ids.tolist()) == [0, 2]
+
+
+def test_means_that_do_not_fit_the_tokens_are_named(tmp_path: Path) -> None:
+    built(tokens="int8", path=tmp_path / "index")
+    manifest = read_manifest(tmp_path / "index")
+    lengths = tmp_path / "index" / manifest["folder"] / "mean_lengths.npy"
+    counts = np.load(lengths)
+    counts[:2] = 0, counts[:2].sum()
+    np.save(lengths, counts)
+    with pytest.raises(IndexFolderError, match="means that do not match"):
+        MuveraIndex.load(tmp_path / "index", verify_files=False)
+
+
+def test_wrong_factors_are_refused() -> None:
+    with pytest.raises(ValueError, match="pool must be at least 1"):
+        IndexSettings(pool=0.5)
+    with pytest.raises(ValueError, match="pool=2 keeps all tokens beside means, so omit keep_exact"):
+        IndexSettings(tokens="int8", keep_exact=True, pool=2)
