@@ -37,6 +37,7 @@ _INSTEAD = {
     "omit": "Omit it",
     "raise_limits": "raise --time-limit and --memory-limit",
     "rank": "Give --rerank none, or load the documents again with --tokens.",
+    "resume": "",
     "set_token": "Set MUVERA_TOKEN.",
     "store_no_tokens": "give --no-tokens",
     "update": "Use muvera texts update to replace it.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
+from functools import partial
 from itertools import tee
 from typing import TYPE_CHECKING, Annotated
 
@@ -88,9 +89,8 @@ def load(
             fit(chosen, opened)
         index = EngineIndex(engine, chosen, tokens="engine" if tokens else None, text_encoder=text_encoder)
         with progress_bar(opened.num_documents, "documents", "loading") as advance:
-            report = index.add(
-                stream(opened), metadata, texts=texts, resume=not replace, threads=threads, progress=advance
-            )
+            write = index.update if replace else partial(index.add, resume=True)
+            report = write(stream(opened), metadata, texts=texts, threads=threads, progress=advance)
         facts = {**index.info().to_dict(), **report.to_dict()}
     duration = time.perf_counter() - begun
     text = f"{engine.location}: {_loaded(report)}; {facts['documents']:,} in total."

@@ -99,7 +99,7 @@ class AddReport(NamedTuple):
     added : int
         Documents that were written, new ones and replaced ones.
     skipped : int
-        Documents that existed already, with ``resume=True``.
+        Documents whose ids are in use, with ``resume=True``.
     without_tokens : int
         Documents that no search could find, which are not stored.
     """

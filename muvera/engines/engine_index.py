@@ -49,6 +49,9 @@ _QUERIES = 64
 
 _UNEQUAL = "metadata and texts must have one entry per document, got {}. Give one for each."
 
+# What an addition does about an id in use.
+_Used = Literal["refuse", "skip", "replace"]
+
 # Names of the types of ids, by Description.integer_ids.
 _KINDS = {True: "integers", False: "strings"}
 
@@ -143,7 +146,7 @@ class EngineIndex:
         threads: int | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> AddReport:
-        """Write documents in batches, and replace documents with the same ids.
+        """Write documents under new ids, in batches.
 
         The first call creates the collection.
 
@@ -172,21 +175,75 @@ class EngineIndex:
         Raises
         ------
         TypeError, ValueError
-            For documents or metadata that do not fit the collection.  Earlier batches
-            stay written.
+            For an id in use without `resume`, or documents or metadata that do not fit
+            the collection.  A MultiVectors with an id in use is not written at all;
+            earlier batches stay written.
         EngineError
             If the engine fails.
         """
+        used: _Used = "skip" if resume else "refuse"
+        return self._put(documents, metadata, texts, used, threads, progress)
+
+    def update(
+        self,
+        documents: Any,
+        metadata: Iterable[Mapping[str, Any]] | None = None,
+        *,
+        texts: Iterable[str] | None = None,
+        threads: int | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> AddReport:
+        """Write documents in batches, and replace those whose id is in use.
+
+        Parameters
+        ----------
+        documents : MultiVectors, or an iterable of MultiVectors
+            With ids.
+        metadata : iterable of dict, optional
+            As for :meth:`add`.  Documents without metadata lose their stored metadata.
+        texts : iterable of str, optional
+            As for :meth:`add`.  Documents without texts lose their stored texts.
+        threads : int, optional
+            Default: all usable cores.
+        progress : callable, optional
+            As for :meth:`add`.
+
+        Returns
+        -------
+        AddReport
+            The numbers of documents that were written, or have no tokens.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For documents without ids, or as for :meth:`add`.
+        EngineError
+            If the engine fails.
+        """
+        return self._put(documents, metadata, texts, "replace", threads, progress)
+
+    def _put(
+        self,
+        documents: Any,
+        metadata: Iterable[Mapping[str, Any]] | None,
+        texts: Iterable[str] | None,
+        used: _Used,
+        threads: int | None,
+        progress: Callable[[int], object] | None,
+    ) -> AddReport:
+        """Write documents; `used` says what to do about an id in use."""
         values_of_all = iter(repeat({}) if metadata is None else metadata)
         texts_of_all = iter(repeat(None) if texts is None else texts)
         report = AddReport()
         position = 0
         for batch in as_batches(documents):
             if not batch.has_ids:
-                if not resume and position == 0 and len(self):
+                if used == "replace":
+                    raise ValueError("The documents have no ids, which an update needs. Give them ids.")
+                if used == "refuse" and position == 0 and len(self):
                     raise ValueError(
-                        "The documents have no ids and would replace documents of the collection. Give "
-                        "them ids, or resume=True to continue an addition."
+                        "The documents have no ids, and the collection is not empty. Give them ids, or "
+                        "resume=True to continue an addition."
                     )
                 batch = batch.with_ids(np.arange(position, position + len(batch)))
             values = list(islice(values_of_all, len(batch)))
@@ -201,8 +258,9 @@ class EngineIndex:
             self._require_kind(batch)
             tokens = batch.dimension * batch.num_tokens // max(1, len(batch))
             step = max(1, _BATCH_BYTES // (4 * self.engine.stored.vector_dimension + 2 * tokens))
+            known = set() if used == "replace" else self._known(batch, used)
             for some, some_rows in zip(slices(batch, step), slices(rows, step), strict=True):
-                report = report.plus(self._write(some, some_rows, resume, threads))
+                report = report.plus(self._write(some, some_rows, known, threads))
                 if progress is not None:
                     progress(len(some))
         sources = ((metadata, values_of_all), (texts, texts_of_all))
@@ -212,13 +270,27 @@ class EngineIndex:
             self.engine.finish()
         return report
 
+    def _known(self, documents: MultiVectors, used: _Used) -> set[Any]:
+        """Return the documents' ids that are in use; raise ValueError to refuse one."""
+        filled = documents.ids[documents.lengths > 0].tolist()
+        known = set(self.engine.read(filled, "id"))
+        if known and used == "refuse":
+            first = next(id for id in filled if id in known)
+            raise ValueError(
+                Message(
+                    f"id {first!r} is in {self.engine.location} already. ",
+                    Hint("update", "Use update to replace it."),
+                    Hint("resume", " EngineIndex.add(resume=True) skips ids that are in use."),
+                )
+            )
+        return known
+
     def _write(
-        self, documents: MultiVectors, rows: list[Mapping[str, Any]], resume: bool, threads: int | None
+        self, documents: MultiVectors, rows: list[Mapping[str, Any]], known: set[Any], threads: int | None
     ) -> AddReport:
-        """Encode and write documents with their metadata and texts."""
+        """Encode and write documents, except `known` ids, with metadata and texts."""
         names = documents.ids.tolist()
         filled = np.flatnonzero(documents.lengths > 0).tolist()
-        known = self.engine.read([names[i] for i in filled], "id") if resume else {}
         new = [i for i in filled if names[i] not in known]
         if new:
             texts = documents[new]

@@ -154,7 +154,8 @@ class PgVectorEngine(Engine):
         return int(self._run(f"SELECT count(*) FROM {self._table}")[0][0])
 
     def _read(self, ids: list[Any], column: Column) -> list[tuple[Any, Any]]:
-        rows = self._run(f"SELECT id, {column} FROM {self._table} WHERE id = ANY(%s)", ids)
+        known = [id for id in ids if "\0" not in str(id)]  # PostgreSQL refuses a NUL
+        rows = self._run(f"SELECT id, {column} FROM {self._table} WHERE id = ANY(%s)", known)
         return [(id, np.frombuffer(value, "<f2")) for id, value in rows] if column == "tokens" else rows
 
     # -- searching ------------------------------------------------------------

@@ -153,16 +153,14 @@ class EngineTexts:
         if not encoded.has_ids:
             raise ValueError(Message("Texts in a database need ids. ", Hint("give_ids", "Give ids=.")))
         names: list[int | str] = encoded.ids.tolist()
-        if not update:
-            for used in self.get(names, missing="ignore"):
-                raise ValueError(f"id {used.id!r} is in the index already. Use update, or another id.")
         empty = np.flatnonzero(encoded.lengths == 0)
         if len(empty):
             raise ValueError(
                 f"The text of {names[empty[0]]!r} is blank, and a database cannot find blank texts. "
                 "Remove it."
             )
-        self.index.add(encoded, metadata, texts=texts, threads=threads)
+        write = self.index.update if update else self.index.add
+        write(encoded, metadata, texts=texts, threads=threads)
         return names
 
     def put_metadata(self, documents: list[TextDocument], metadata: list[dict[str, Any]]) -> None:
@@ -172,7 +170,7 @@ class EngineTexts:
         of each of them.
         """
         tokens = self.tokens([document.id for document in documents])
-        self.index.add(tokens, metadata, texts=[document.text for document in documents])
+        self.index.update(tokens, metadata, texts=[document.text for document in documents])
 
     def delete(self, ids: list[int | str], missing: Missing) -> None:
         """Delete texts.

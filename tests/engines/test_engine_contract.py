@@ -112,7 +112,7 @@ def test_any_condition_selects_what_python_selects(collections: Any) -> None:
     @settings(max_examples=4, suppress_health_check=list(HealthCheck), deadline=None)
     @given(st.lists(METADATA, min_size=40, max_size=40), st.lists(CONDITIONS, min_size=8, max_size=8))
     def compare(metadata: list[dict[str, Any]], conditions: list[dict[str, Any]]) -> None:
-        index.add(SOME.with_ids(np.arange(40)), metadata)
+        index.update(SOME.with_ids(np.arange(40)), metadata)
         for where in conditions:
             wanted = [i for i, values in enumerate(metadata) if matches(where, values)]
             try:
@@ -226,12 +226,26 @@ def lifecycle(request: pytest.FixtureRequest, collections: Any) -> Lifecycle:
     return made
 
 
-def test_documents_added_again_are_replaced(lifecycle: Lifecycle) -> None:
+def test_an_id_in_use_is_refused_and_nothing_is_written(lifecycle: Lifecycle) -> None:
     index, texts = lifecycle.index, lifecycle.texts
-    report = index.add(texts, VALUES)
+    new = 60 if lifecycle.integers else "new"
+    mixed = texts[[5, 3]].with_ids([new, lifecycle.name])
+    with pytest.raises(ValueError, match=r"already\. Use update to replace it\. .*resume=True") as caught:
+        index.add(mixed, [{"year": 1}, {"year": 2}])
+    assert repr(lifecycle.name) in str(caught.value)
+    assert index.documents([new], missing="ignore") == []
+    assert index.documents([lifecycle.name])[0].metadata == VALUES[3]
+    assert index.add(mixed, resume=True)[:2] == (1, 1)
+
+
+def test_an_update_replaces_documents(lifecycle: Lifecycle) -> None:
+    index, texts = lifecycle.index, lifecycle.texts
+    report = index.update(texts, VALUES)
     assert (report.added, report.without_tokens) == (lifecycle.count, 60 - lifecycle.count)
     assert len(index) == lifecycle.count
-    index.add(texts[[5]].with_ids(texts.ids[[3]]), [{"year": 1}])
+    with pytest.raises(ValueError, match="no ids, which an update needs"):
+        index.update([texts[0]])
+    index.update(texts[[5]].with_ids(texts.ids[[3]]), [{"year": 1}])
     assert index.documents([lifecycle.name])[0].metadata == {"year": 1}
     assert len(index) == lifecycle.count
 
@@ -360,4 +374,4 @@ def test_each_document_has_one_entry_of_metadata_and_one_text(
 ) -> None:
     index = opened(collections("unequal"))
     with pytest.raises(ValueError, match=r"one entry per document, got (only 39|more than 40)"):
-        index.add(SOME, METADATA_OF[:entries], texts=["text"] * texts)
+        index.update(SOME, METADATA_OF[:entries], texts=["text"] * texts)

@@ -125,9 +125,9 @@ def test_a_batch_that_fails_is_not_half_written(filled: EngineIndex) -> None:
     with pytest.raises(EngineError, match="has a NUL, which PostgreSQL cannot store"):
         filled.add(DOCUMENTS.with_ids([*(f"new {i}" for i in range(39)), "a \0 b"]))
     with pytest.raises(EngineError, match="'text 0' has a NUL"):
-        filled.add(DOCUMENTS[:1], texts=["a\0b"])
-    assert len(filled) == COUNT
-    filled.add(DOCUMENTS[:1], texts=["a backslash: \\u0000"])
+        filled.update(DOCUMENTS[:1], texts=["a\0b"])
+    assert len(filled) == COUNT and filled.documents(["a \0 b"], missing="ignore") == []
+    filled.update(DOCUMENTS[:1], texts=["a backslash: \\u0000"])
     assert filled.documents(["text 0"])[0].text == "a backslash: \\u0000"
 
 
