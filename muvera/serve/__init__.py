@@ -12,8 +12,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from threading import current_thread, main_thread
 
-import numpy as np
-
 from ..fde.linear_algebra import one_blas_thread
 from ..index.muvera_index import MuveraIndex
 from ..pages.page_index import PageIndex
@@ -143,20 +141,14 @@ def serve(
     uvicorn = import_extra("uvicorn", "serve", "The server")
     import_extra("fastapi", "serve", "The server")
     from .app import make_app
-    from .pages import make_pages_app
+    from .kinds import served
 
     hosts = [*LOCAL, *([host] if allowed_hosts is None else allowed_hosts)]
+    app = make_app(index, settings, hosts=hosts, name=name)
     # Searches run in parallel, one per core: BLAS threads would only compete with them.
     with one_blas_thread(), listen(host, port) as listening, ExitStack() as handlers:
         announce()
-        vectors = index.index if isinstance(index, TextIndex) else index
-        columns = vectors.dimension if isinstance(vectors, PageIndex) else vectors.config.dimension
-        vectors.search(np.ones((1, columns), np.float32), 1, threads=1)  # compile kernels
-        app = (
-            make_pages_app(index, settings, hosts=hosts, name=name)
-            if isinstance(index, PageIndex)
-            else make_app(index, settings, hosts=hosts, name=name)
-        )
+        served(index).warm_up()
         # A collection of garbage while a body is parsed would look at all objects again
         # and again.
         gc.collect()

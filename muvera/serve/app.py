@@ -4,38 +4,50 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import reprlib
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping, Sized
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
-import numpy as np
 from fastapi import APIRouter, Body, Depends, FastAPI, Query, Request, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, StrictStr, model_validator
-from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import __version__
-from ..data.multivectors import MultiVectors
 from ..index.generations import IndexFolderError
-from ..index.muvera_index import MuveraIndex
 from ..texts.database import TextDocument, limited_reading
 from ..texts.encoders.base import score_weights
 from ..texts.reranking import rerank_texts
 from ..texts.text_index import TextIndex
 from ..utils.hints import Argument, Hint, message_of
 from . import ServerSettings
+from .bodies import (
+    Deletion,
+    DocumentList,
+    Documents,
+    Explain,
+    ListParameters,
+    MetadataChange,
+    Rerank,
+    RerankAnswer,
+    RerankedText,
+    RerankResult,
+    RerankUsage,
+    Search,
+    SearchAnswer,
+    SearchParameters,
+)
 from .connections import send_in_parts, split
+from .kinds import Index, served
 from .metrics import CountRequests, Metrics
+from .pages import WIDTHS
 
 #: Folder of the page's files.
 PAGE = Path(__file__).parent / "page"
@@ -70,164 +82,7 @@ _MAX_EXPLAINED = 100_000
 
 T = TypeVar("T")
 
-# -- bodies of requests and answers -------------------------------------------
-
-Id = StrictInt | StrictStr
-
-# Validation stops at a list's first error: an error object per item would take a
-# thousand times the bytes of the body.
-_FIRST = Field(fail_fast=True)
-Ids = Annotated[list[Id], _FIRST]
-Vectors = Annotated[list[Annotated[list[FiniteFloat], _FIRST]], _FIRST]
-
-
-class Strict(BaseModel):
-    """A body without unknown fields."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _require_known_fields(cls, body: Any) -> Any:
-        known = cls.model_fields
-        unknown = next((name for name in body if name not in known), None) if isinstance(body, dict) else None
-        if unknown is not None:
-            raise PydanticCustomError(
-                "unknown_field",
-                "There is no field {name}. The fields are {fields}",
-                {"name": reprlib.repr(unknown), "fields": ", ".join(cls.model_fields)},
-            )
-        return body
-
-
-class Search(Strict):
-    """A search by texts, or by token vectors of the client's own model."""
-
-    query: str | None = Field(None, description="One text.")
-    queries: list[str] | None = Field(None, fail_fast=True, description="Several texts.")
-    vectors: list[Vectors] | None = Field(None, fail_fast=True, description="Arrays (tokens, dimension).")
-    k: int = Field(10, ge=1, description="Maximum number of hits per query.")
-    where: dict[str, Any] | None = Field(None, description="A condition on the metadata.")
-    candidates: int | None = Field(None, ge=1, description="Documents to rank (texts: 200, vectors: 100).")
-    recall: float | None = Field(None, gt=0, lt=1, description="Recall instead of candidates, such as 0.95.")
-    words: FiniteFloat | None = Field(
-        None, ge=0, lt=1, description="Weight of shared words. Default: by encoder."
-    )
-    unit: Literal["document", "sentence"] = "document"
-    alpha: FiniteFloat = Field(1.0, description="Weight of a document's score for its sentences.")
-
-
-class HitModel(BaseModel):
-    """One hit."""
-
-    id: Id
-    score: float = Field(description="The sum of the parts; higher is better.")
-    text: str | None = None
-    metadata: dict[str, Any] = {}
-    parts: dict[str, float] = Field(
-        default={},
-        description="'maxsim' (Chamfer similarity), 'words' and 'mean', or for a sentence 'maxsim' and "
-        "'text'.",
-    )
-    span: tuple[int, int] | None = Field(default=None, description="Start and end of a sentence in its text.")
-
-
-class SearchAnswer(BaseModel):
-    """Hits of each query, best first."""
-
-    results: list[list[HitModel]]
-    seconds: float = Field(description="Duration of the search, without the wait for a free thread.")
-
-
-class SearchParameters(Strict):
-    """A search by one text, in an address."""
-
-    q: str = Field(description="The query.")
-    k: int = Field(10, ge=1, description="Maximum number of hits.")
-    offset: int = Field(0, ge=0, description="Number of best hits to leave out.")
-
-
-class ListParameters(Strict):
-    """A part of the list of documents, in an address."""
-
-    k: int = Field(10, ge=1, description="Maximum number of documents.")
-    offset: int = Field(0, ge=0, description="Number of documents to leave out.")
-
-
-class DocumentList(BaseModel):
-    """Documents in insertion order, and the number of all documents."""
-
-    found: int
-    documents: list[TextDocument]
-
-
-class Explain(Strict):
-    """A query, and the documents in which to find its word matches."""
-
-    query: str
-    ids: Ids = Field(description="Documents to explain.")
-
-
-class RerankedText(BaseModel):
-    """A text to rank; other fields are ignored."""
-
-    text: str
-
-
-class Rerank(Strict):
-    """Texts to rank for a query, as in the interfaces of Jina and Cohere."""
-
-    model: str | None = Field(None, description="Ignored: the index's encoder ranks.")
-    query: str
-    documents: Annotated[list[str | RerankedText], _FIRST] = Field(
-        description="Texts, or objects with a text."
-    )
-    top_n: int | None = Field(None, ge=1, description="Maximum number of results. Default: all.")
-    return_documents: bool = Field(False, description="Add the text to each result.")
-
-
-class RerankResult(BaseModel):
-    """One text of a reranking."""
-
-    index: int = Field(description="Position in the request's documents.")
-    relevance_score: float = Field(description="Higher is better; comparable within one answer only.")
-    document: RerankedText | None = Field(default=None, description="With return_documents.")
-
-
-class RerankUsage(BaseModel):
-    """The cost of a reranking."""
-
-    total_tokens: int = Field(description="Token vectors of the query and the documents.")
-
-
-class RerankAnswer(BaseModel):
-    """Texts in the order of their scores; blank texts are left out."""
-
-    model: str = Field(description="Name of the index's encoder.")
-    results: list[RerankResult]
-    usage: RerankUsage
-
-
-class Documents(Strict):
-    """Texts to add or update."""
-
-    texts: Annotated[list[str], _FIRST]
-    ids: list[Id] | None = Field(None, fail_fast=True)
-    metadata: list[dict[str, Any]] | None = Field(None, fail_fast=True)
-
-
-class MetadataChange(Strict):
-    """Metadata fields to change; null removes a field, and other fields are kept."""
-
-    ids: Ids
-    metadata: Annotated[list[dict[str, Any]], _FIRST]
-
-
-class Deletion(Strict):
-    """Documents to delete."""
-
-    ids: Ids
-    missing: Literal["raise", "ignore"] = "raise"
+# -- answers --------------------------------------------------------------------
 
 
 class _InParts(Response):
@@ -286,7 +141,7 @@ async def _as_problem(request: Request, error: Exception) -> Response:
         case RequestValidationError():
             return _problem(422, _body_error(request, error.errors()[0]))
         case ConnectionError():
-            return _problem(502, "The text encoder's server did not answer. Try again, or check that server.")
+            return _problem(502, "The encoder's server did not answer. Try again, or check that server.")
         case TimeoutError():
             return _problem(504, "The request took too long. Send fewer queries or candidates.")
         case _:
@@ -432,7 +287,7 @@ def _too_large(limit: str) -> HTTPException:
 
 
 def make_app(
-    index: TextIndex | MuveraIndex,
+    index: Index,
     settings: ServerSettings | None = None,
     *,
     hosts: list[str] | None = None,
@@ -442,10 +297,11 @@ def make_app(
 
     Parameters
     ----------
-    index : TextIndex or MuveraIndex
-        A MuveraIndex answers only searches by vectors.  An answered change is durable
-        if the index is from :meth:`muvera.TextIndex.open`; close the index after the
-        server.
+    index : TextIndex, PageIndex or MuveraIndex
+        A MuveraIndex answers only searches by vectors.  A PageIndex is read-only, and
+        pictures of its pages are read from :attr:`muvera.PageIndex.served_root` and
+        from nowhere else.  An answered change is durable if the index is from
+        :meth:`muvera.TextIndex.open`; close the index after the server.
     settings : ServerSettings, optional
         Limits and rights.  By default, the server is read-only and needs no token.
     hosts : list of str, optional
@@ -458,28 +314,18 @@ def make_app(
     Returns
     -------
     FastAPI
+
+    Raises
+    ------
+    ValueError
+        For a writable server of a PageIndex.
     """
     server = _Server(index, settings or ServerSettings(), name)
-    app = base_app(
-        server, hosts, list(PAGE.iterdir()),
-        "Late-interaction search: candidates by inner product, ranked by exact Chamfer similarity.",
-    )  # fmt: skip
-    _add_routes(app, server)
-    return app
-
-
-def base_app(server: Worker, hosts: list[str] | None, files: list[Path], description: str) -> FastAPI:
-    """Return an application with limits, errors, security headers, metrics and a page.
-
-    `server` has the limits and answers ``/health`` and ``/metrics``.  `hosts` are
-    described at :func:`make_app`.  `files` are files of the page; ``index.html`` is at
-    ``/``.  `description` goes into the OpenAPI document.
-    """
     app = FastAPI(
         title="muvera", version=__version__, docs_url=None, redoc_url=None,
         default_response_class=JSONInParts,
         exception_handlers=dict.fromkeys(_ANSWERED, _as_problem),
-        description=description,
+        description="Late-interaction search: candidates by inner product, ranked by exact Chamfer similarity.",
     )  # fmt: skip
     app.add_middleware(_BodyLimit, settings=server.settings)
     names = None if not hosts or "*" in hosts else {host.lower().strip("[]") for host in hosts}
@@ -492,23 +338,20 @@ def base_app(server: Worker, hosts: list[str] | None, files: list[Path], descrip
         return response
 
     app.add_middleware(CountRequests, metrics=server.metrics)  # the outermost, so it counts refusals too
-    for file in files:
+    for file in PAGE.iterdir():
         app.add_route("/" if file.name == "index.html" else f"/{file.name}", partial(_send, file))
+    _add_routes(app, server)
+    return app
+
+
+def _add_routes(app: FastAPI, server: _Server) -> None:
     app.add_api_route("/health", server.health, summary="Health check")
     app.add_api_route(
         "/metrics", server.answer_metrics, summary="Metrics for Prometheus", response_class=PlainTextResponse
     )
-    return app
-
-
-def readers_of(settings: ServerSettings) -> list[Any]:
-    """Return the dependencies of routes that read: the read token, if there is one."""
-    return [] if settings.read_token is None else [_bearer_token(settings.read_token, settings.token)]
-
-
-def _add_routes(app: FastAPI, server: _Server) -> None:
     settings = server.settings
-    readers = readers_of(settings)
+    read_tokens = (settings.read_token, settings.token)
+    readers = [] if settings.read_token is None else [_bearer_token(*read_tokens)]
     refused = [401] if readers else []
     of_bodies = (408, 413, 422, 502)
     for method, address, answer, summary, model, errors in (
@@ -518,6 +361,7 @@ def _add_routes(app: FastAPI, server: _Server) -> None:
         ("POST", "/explain", server.explain, "Word matches", dict[str, Any], (404, *of_bodies)),
         ("POST", "/v1/rerank", server.rerank, "Rank given texts", RerankAnswer, of_bodies),
         ("GET", "/documents/{identity:path}", server.document, "One document", TextDocument, (404, 422)),
+        ("GET", "/picture", server.picture, "Picture of a page", None, (404, 422)),
         ("GET", "/info", server.info, "Sizes and settings of the index", dict[str, Any], ()),
     ):  # fmt: skip
         app.add_api_route(
@@ -539,14 +383,25 @@ def _add_routes(app: FastAPI, server: _Server) -> None:
     app.include_router(writing)
 
 
-class Worker:
-    """Runs reading work in threads, within the limits of a server."""
+class _Server:
+    """Handlers of all routes, with the index, the limits and the thread pools."""
 
-    def __init__(self, settings: ServerSettings, collection: Sized) -> None:
+    def __init__(self, index: Index, settings: ServerSettings, name: str | None) -> None:
+        self.served = served(index)
+        if settings.writable:
+            self.served.require_writable()
+        self.name = name
         self.settings = settings
         self.metrics = Metrics()
-        self._collection = collection
         self._searches = ThreadPoolExecutor(settings.threads)
+        # Changes wait for each other and for saves.  They have a thread of their own,
+        # so they do not block searches.
+        self._changes = ThreadPoolExecutor(1)
+
+    @property
+    def texts(self) -> TextIndex:
+        """The index, if it has texts."""
+        return self.served.texts
 
     async def health(self) -> dict[str, str]:
         """Return that the server answers."""
@@ -554,7 +409,7 @@ class Worker:
 
     async def answer_metrics(self) -> Response:
         """Return the counts of requests, running searches and documents."""
-        return self.metrics.answer(len(self._collection))
+        return self.metrics.answer(len(self.served.index))
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run `work` in a thread.
@@ -597,25 +452,6 @@ class Worker:
         if value > most:
             raise HTTPException(422, f"{name} may be at most {most:,} in one request, got {value:,}.")
 
-
-class _Server(Worker):
-    """Handlers of all routes, with the index, the limits and the thread pools."""
-
-    def __init__(self, index: TextIndex | MuveraIndex, settings: ServerSettings, name: str | None) -> None:
-        super().__init__(settings, index)
-        self.name = name
-        self.text_index = index if isinstance(index, TextIndex) else None
-        self.vectors = index.index if isinstance(index, TextIndex) else index
-        # Changes wait for each other and for saves.  They have a thread of their own,
-        # so they do not block searches.
-        self._changes = ThreadPoolExecutor(1)
-
-    @property
-    def texts(self) -> TextIndex:
-        if self.text_index is None:
-            raise HTTPException(422, "This index has no texts. Search it by vectors.")
-        return self.text_index
-
     async def change(self, work: Callable[[], T]) -> T:
         """Run a change to its end.
 
@@ -654,7 +490,7 @@ class _Server(Worker):
     async def search_by_address(self, parameters: Annotated[SearchParameters, Query()]) -> Response:
         found = parameters.k + parameters.offset
         self.require("k + offset", found, self.settings.max_k)
-        body = Search.model_validate({"query": parameters.q, "k": found})
+        body = Search.model_validate({"query": parameters.q, "k": found, "maps": False})
         return await self._search(body, parameters.offset)
 
     async def _search(self, body: Search, offset: int) -> Response:
@@ -664,41 +500,20 @@ class _Server(Worker):
             raise HTTPException(422, "Give one of query, queries and vectors.")
         self.require("k", body.k, limits.max_k)
         self.require("candidates", body.candidates or 0, limits.max_candidates)
-        queries = [body.query] if body.query is not None else body.queries or []
-        self.require_texts(queries, limits.max_queries, "queries")
+        self.require_texts(body.texts, limits.max_queries, "queries")
         self.require("The number of queries", len(body.vectors or []), limits.max_queries)
-        hits = body.k * max(len(queries), len(body.vectors or []))
-        self.require("The number of hits (k times queries)", hits, limits.max_hits)
-        candidates = None if body.candidates is None else max(body.candidates, body.k)
-        options: dict[str, Any] = {"candidates": candidates, "recall": body.recall, "threads": 1}
+        self.require("The number of hits (k times queries)", body.k * body.count, limits.max_hits)
+        self.require("The number of token vectors", sum(map(len, body.vectors or [])), limits.max_tokens)
+        self.served.check(body)
 
         def work() -> Response:
             begun = time.perf_counter()
-            by_vectors = body.vectors is not None
-            found = self._by_vectors(body, options) if by_vectors else self._by_texts(body, queries, options)
+            found = self.served.search(body, begun + limits.timeout)
             found = [hits[offset:] for hits in found]
             answer = SearchAnswer(results=found, seconds=time.perf_counter() - begun)
             return _InParts(answer.model_dump_json())
 
         return await self.run(work)
-
-    def _by_texts(self, body: Search, queries: list[str], options: dict[str, Any]) -> list[list[HitModel]]:
-        options |= {"where": body.where, "words": body.words}
-        if body.unit == "document":
-            found = self.texts.search(queries, body.k, **options)
-        else:
-            found = self.texts.search_sentences(queries, body.k, alpha=body.alpha, **options)
-        return [[HitModel.model_validate(hit, from_attributes=True) for hit in hits] for hits in found]
-
-    def _by_vectors(self, body: Search, options: dict[str, Any]) -> list[list[HitModel]]:
-        if body.where is not None or body.words or body.unit != "document":
-            raise HTTPException(422, "where, words and unit need texts as queries.")
-        vectors = body.vectors or []
-        self.require("The number of token vectors", sum(map(len, vectors)), self.settings.max_tokens)
-        dimension = self.vectors.config.dimension
-        queries = MultiVectors.from_arrays(vectors, dimension=dimension, dtype=np.float32, name="vectors")
-        rankings = self.vectors.search(queries, body.k, **options)
-        return [[HitModel(id=id, score=score) for id, score in ranking] for ranking in rankings]
 
     async def explain(self, body: Explain) -> Response:
         texts = self.texts
@@ -744,16 +559,26 @@ class _Server(Worker):
         self.require("k", parameters.k, self.settings.max_k)
 
         def work() -> DocumentList:
-            ids = self.vectors.contents.ids  # both are in insertion order; the database would read all ids
+            ids = texts.index.contents.ids  # both are in insertion order; the database would read all ids
             chosen = ids.of(ids.live[offset : offset + parameters.k]).tolist()
             return DocumentList(found=len(ids.live), documents=texts.get(chosen, missing="ignore"))
 
         return await self.run(work)
 
+    async def picture(
+        self,
+        id: Annotated[str, Query(description="Id of the page.", max_length=4096)],
+        width: Annotated[int, Query(description="Width in pixels: 400 or 1200.")] = WIDTHS[0],
+    ) -> Response:
+        """Return the picture of a page as JPEG."""
+        if width not in WIDTHS:
+            raise HTTPException(422, f"width must be {WIDTHS[0]} or {WIDTHS[1]}, got {width}.")
+        content = await self.run(lambda: self.served.picture(id, width))
+        return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+
     async def info(self) -> dict[str, Any]:
-        facts = await self.run(lambda: self.vectors.info().to_dict())
-        encoder = None if self.text_index is None else self.texts.encoder.name
-        return {"name": self.name, "text_encoder": encoder, "writable": self.settings.writable, **facts}
+        facts = await self.run(self.served.info)
+        return {"name": self.name, "writable": self.settings.writable, **facts}
 
     # -- writing ----------------------------------------------------------------
 

@@ -10,7 +10,6 @@ import uvicorn
 from muvera import MuveraIndex, PageIndex, TextIndex
 from muvera.serve import ServerSettings, listen, protocol
 from muvera.serve.app import make_app
-from muvera.serve.pages import make_pages_app
 
 
 @contextmanager
@@ -22,11 +21,7 @@ def running(
 ) -> Iterator[int]:
     settings = settings or ServerSettings()
     with listen("127.0.0.1", 0) as listening:
-        app = (
-            make_pages_app(index, settings, name=name)
-            if isinstance(index, PageIndex)
-            else make_app(index, settings, name=name)
-        )
+        app = make_app(index, settings, name=name)
         config = uvicorn.Config(app, log_level="critical", http=protocol(settings))
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)

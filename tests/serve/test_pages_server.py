@@ -27,6 +27,8 @@ for module in ("fastapi", "uvicorn", "pypdfium2", "PIL"):
 
 from builders.servers import running  # noqa: E402
 
+from muvera.serve.app import make_app  # noqa: E402
+
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> PageIndex:
@@ -57,22 +59,41 @@ def ask(url: str, body: Any = None, **headers: str) -> tuple[int, Any]:
 
 def test_a_search_returns_a_map_for_each_word(address: str, index: PageIndex) -> None:
     status, answer = ask(f"{address}/search", {"query": "a whitewhite page", "k": 2, "words": 0})
-    assert status == 200 and answer["words"] == ["a", "whitewhite", "page"]
-    first = answer["results"][0]
+    first = answer["results"][0][0]
+    maps = first["page"]["maps"]
+    assert status == 200 and [word["word"] for word in maps["words"]] == ["a", "whitewhite", "page"]
     hit = index.search("a whitewhite page", 2, words=0)[0]
-    assert (first["id"], first["grid"], len(first["word_maps"])) == (hit.id, list(GRID), 3)
+    assert (first["id"], first["text"], first["page"]["number"]) == (hit.id, hit.text, hit.page[1])
+    assert maps["grid"] == list(GRID)
     dark, light = (
-        np.frombuffer(base64.b64decode(first["word_maps"][i]), np.uint8).reshape(GRID) for i in (0, 1)
+        np.frombuffer(base64.b64decode(maps["words"][i]["map"]), np.uint8).reshape(GRID) for i in (0, 1)
     )
     assert dark[-1, -1] > 100 and dark[0, -1] == 0 and light[-1, -1] == 0 and light[0, -1] > 0
-    assert first["boxes"] == [pytest.approx(box) for box in hit.boxes()]
+    assert maps["boxes"] == [pytest.approx(box) for box in hit.boxes()]
 
 
 def test_vectors_are_searched_without_maps(address: str) -> None:
     vectors = GreyEncoder().encode_queries(["a b"])[0].tolist()
-    status, answer = ask(f"{address}/search", {"vectors": vectors, "maps": False})
-    assert status == 200 and len(answer["results"]) == 4 and answer["words"] == []
-    assert answer["results"][0]["map"] is None and answer["results"][0]["boxes"] == []
+    status, answer = ask(f"{address}/search", {"vectors": [vectors], "maps": False})
+    assert status == 200 and len(answer["results"][0]) == 4
+    assert answer["results"][0][0]["page"]["maps"] is None
+    status, answer = ask(f"{address}/search", {"vectors": [vectors]})
+    assert status == 200 and answer["results"][0][0]["page"]["maps"]["words"] == []
+
+
+def test_several_queries_are_answered_as_one_by_one(address: str) -> None:
+    queries = ["a page", "whitewhite"]
+    together = ask(f"{address}/search", {"queries": queries, "maps": False})[1]["results"]
+    single = [ask(f"{address}/search?q={query.replace(' ', '+')}")[1]["results"] for query in queries]
+    assert together == [hits for [hits] in single] and together[0] != together[1]
+    assert ask(f"{address}/search", {"queries": []})[1]["results"] == []
+
+
+def test_info_names_no_folder_of_the_server(address: str, index: PageIndex) -> None:
+    info = ask(f"{address}/info")[1]
+    assert (info["name"], info["kind"], info["documents"]) == ("reports", "pages", len(index))
+    assert (info["text_encoder"], info["writable"]) == ("grey", False)
+    assert str(index.root) not in json.dumps(info)
 
 
 def test_metrics_count_the_pages(address: str, index: PageIndex) -> None:
@@ -129,22 +150,33 @@ def test_a_search_reads_each_page_once_for_its_maps(
 
     monkeypatch.setattr(PageHit, "token_maps", counted)
     status, answer = ask(f"{address}/search", {"query": " ".join("abcdefgh"), "k": 3})
-    assert status == 200 and len(answer["results"][0]["word_maps"]) == 8
-    assert sorted(made) == sorted(hit["id"] for hit in answer["results"])
+    assert status == 200 and len(answer["results"][0][0]["page"]["maps"]["words"]) == 8
+    assert sorted(made) == sorted(hit["id"] for hit in answer["results"][0])
 
 
 def test_limits_and_wrong_bodies_are_answered(address: str) -> None:
     for body, words in (
         ({"query": "a", "k": 5000}, "k may be at most 1,000"),
-        ({"query": "a", "k": 51}, 'k may be at most 50 with maps. Give "maps": false.'),
+        ({"query": "a", "k": 51}, 'Give "maps": false.'),
         ({"query": "a \ud800"}, "The query has a lone surrogate"),
         ({"query": " "}, "blank"),
-        ({}, "Give one of query and vectors"),
+        ({"queries": ["a", "b"], "k": 26}, "k may be at most 50 with maps, for all queries"),
+        ({}, "Give one of query, queries and vectors"),
+        ({"query": "a", "unit": "sentence"}, "A page index has no unit. Omit it."),
         ({"query": "a", "other": 1}, "no field"),
-        ({"vectors": [[1.0, 2.0]]}, "dimension"),
+        ({"vectors": [[[1.0, 2.0]]]}, "dimension"),
     ):
         status, detail = ask(f"{address}/search", body)
         assert status == 422 and words in detail, body
+
+
+def test_what_needs_texts_is_refused(address: str, index: PageIndex) -> None:
+    for path, body in (("explain", {"query": "a", "ids": ["a"]}), ("documents", None)):
+        status, detail = ask(f"{address}/{path}", body)
+        assert status == 422 and "This index has pages, not texts" in detail
+    assert ask(f"{address}/documents", {"texts": ["a"]})[0] == 403
+    with pytest.raises(ValueError, match="A page index is served read-only"):
+        make_app(index, ServerSettings("x" * 20, writable=True))
 
 
 def test_a_read_token_is_required_for_pictures(index: PageIndex) -> None:

@@ -32,7 +32,8 @@ from builders.servers import running
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
-from muvera.serve.app import Documents, Explain, Rerank, Search, make_app
+from muvera.serve.app import make_app
+from muvera.serve.bodies import Documents, Explain, Rerank, Search
 from muvera.serve.connections import CONNECTION, send_in_parts, split
 from muvera.serve.metrics import Metrics
 
@@ -129,6 +130,8 @@ def test_search_by_vectors(client: TestClient) -> None:
         assert "vectors" in problem(client.post("/search", json={"vectors": wrong}), 422)
     body = {"vectors": [query], "where": {"kind": "fruit"}}
     assert "where" in problem(client.post("/search", json=body), 422)
+    assert "maps need a page index" in problem(client.post("/search", json={"query": "a", "maps": True}), 422)
+    problem(client.get("/picture?id=apple"), 404)
     with TestClient(make_app(vectors())) as without_texts:
         plain = {"vectors": [[[1, 0, 0, 0]]], "k": 5, "recall": 0.9}
         answer = without_texts.post("/search", json=plain).json()

@@ -1,296 +1,58 @@
-// The server's page. Texts are inserted as text nodes, never as HTML.
-const $ = (id) => document.getElementById(id);
-const make = (name, attributes = {}, ...children) => {
-  const element = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  element.append(...children);
-  return element;
-};
+// The server's page: the form, and the view of the index's kind.
+import { $, ask, counted, say } from "./common.js";
 
-// A server with a read token is opened as /#token=TOKEN; what follows # is not sent or logged.
-const token = new URLSearchParams(location.hash.slice(1)).get("token");
-
-async function ask(address, body) {
-  const headers = { "Content-Type": "application/json", ...(token && { Authorization: `Bearer ${token}` }) };
-  const response = await fetch(address, body ? { method: "POST", headers, body: JSON.stringify(body) } : { headers });
-  const content = await response.json();
-  if (!response.ok) throw new Error(content.detail || response.statusText);
-  return content;
-}
-
-function say(text, error = false) {
-  $("status").textContent = text;
-  $("status").classList.toggle("error", error);
-}
-
-const PAGE = 10; // results that are shown at a time
-const SNIPPET = 360; // characters of a longer text that are shown first
-
+let view; // texts.js or pages.js
 let latest = 0;
-let found = []; // {hit, weak} of each result, also of those that are not shown yet
-let shown = []; // {hit, explanation, weights, marks} of each result
-let pressed = null; // characters of the selected query word
-let asked = {}; // the body of the last search
+
+// The body of a search.
+function body(query) {
+  const where = $("where").value.trim();
+  if (!where) return { query, ...view.options() };
+  try {
+    return { query, ...view.options(), where: JSON.parse(where) };
+  } catch {
+    throw new Error("The filter must be JSON, such as {\"year\": {\"$gte\": 2000}}.");
+  }
+}
 
 async function search(event) {
   event?.preventDefault();
   const query = $("query").value.trim();
-  if (!query) return;
+  if (!query || !view) return;
   const turn = ++latest;
   say("Searching …");
   try {
-    // Results beyond the first page show how similar an average text is.
-    asked = { query, k: 3 * PAGE, unit: $("unit").value };
-    const where = $("where").value.trim();
-    if (where) {
-      try { asked.where = JSON.parse(where); } catch { throw new Error("The filter must be JSON, such as {\"year\": {\"$gte\": 2000}}."); }
-    }
+    const asked = body(query);
     const answer = await ask("search", asked);
     if (turn !== latest) return; // a newer search was started
     history.replaceState(null, "", "?" + new URLSearchParams({ q: query }) + location.hash);
-    pressed = null;
-    shown = [];
-    forget();
-    $("hits").replaceChildren();
-    take(answer);
-    say(found.length ? `Found in ${answer.seconds < 1 ? `${Math.ceil(1e3 * answer.seconds)} ms` : `${answer.seconds.toFixed(1)} s`}` : where ? "No results with this filter." : "No results.");
-    await show(turn, PAGE);
+    clear();
+    const { seconds, results: [hits] } = answer;
+    say(hits.length ? `Found in ${seconds < 1 ? `${Math.ceil(1e3 * seconds)} ms` : `${seconds.toFixed(1)} s`}` : asked.where ? "No results with this filter." : "No results.");
+    await view.show(asked, hits, () => turn === latest);
   } catch (error) {
     if (turn !== latest) return;
-    $("hits").replaceChildren();
-    forget();
+    clear();
     say(error.message, true);
   }
 }
 
-// Keep all hits of an answer. A hit is weak if its score is nearer to that of the last one than to that of the best.
-function take(answer) {
-  const hits = answer.results[0];
-  const best = hits[0]?.score ?? 0;
-  const last = hits.at(-1)?.score ?? 0;
-  const bound = last < .85 * best ? last + .35 * (best - last) : -Infinity;
-  found = hits.map((hit) => ({ hit, weak: hit.score < bound }));
-}
-
-// Show and explain `count` more results.
-async function show(turn, count) {
-  if (found.length < shown.length + count && found.length === asked.k && asked.k < 1000) {
-    asked.k = Math.min(1000, 2 * asked.k);
-    take(await ask("search", asked));
-    if (turn !== latest) return;
-  }
-  const added = found.slice(shown.length, shown.length + count).map((one) => ({ ...one, explanation: null }));
-  for (const one of added) {
-    if (one.weak && !document.querySelector(".weak")) $("hits").append(make("li", { class: "weak" }, "Weaker matches"));
-    $("hits").append(card(one));
-    shown.push(one);
-  }
-  $("next").hidden = shown.length >= found.length && (found.length < asked.k || asked.k >= 1000);
-  if (!added.length) return;
-  let explained;
-  try { explained = await ask("explain", { query: asked.query, ids: added.map((one) => one.hit.id) }); } catch { return; }
-  if (turn !== latest) return;
-  added.forEach((one, i) => { one.explanation = explained.explanations[i]; one.weights = weigh(one); scale(one); });
-  // One maximum for all results, so that shades are comparable.
-  const most = Math.max(...shown.flatMap((one) => [...(one.weights ?? new Map()).values()]), 1e-9);
-  for (const one of shown) if (one.weights) paint(one, most);
-  if ($("asked").children.length) return;
-  queryWords(shown[0].explanation);
-  const cut = unread(shown[0].explanation);
-  $("hint").textContent = [
-    cut && `The model reads only a part of a long question. It left out: “${cut}”.`,
-    $("asked").children.length && "Select a word to see its matches." + (document.querySelector(".best") ? " Underlined: the best sentence." : ""),
-  ].filter(Boolean).join(" ");
-}
-
-// The end of the question that no token covers, at most 80 characters.
-function unread({ query, matches }) {
-  const rest = points(query).slice(Math.max(0, ...matches.map((match) => match.query[1]))).join("");
-  return /\p{L}|\p{N}/u.test(rest) ? (rest.trim().length > 80 ? `${rest.trim().slice(0, 80)} …` : rest.trim()) : "";
-}
-
-function forget() {
-  $("asked").replaceChildren();
+function clear() {
+  for (const id of ["hits", "asked"]) $(id).replaceChildren();
   $("hint").textContent = "";
   $("next").hidden = true;
-}
-
-// The server counts code points, JavaScript counts code units.
-const points = (text) => Array.from(text);
-
-const isAddress = (value) => typeof value === "string" && /^https?:\/\/[^\s]+$/.test(value);
-
-const scoreParts = ({ parts }) => Object.entries(parts ?? {}).map(([name, value]) => `${name} ${value.toFixed(3)}`).join(" + ");
-
-function card(one) {
-  const { hit } = one;
-  const title = typeof hit.metadata.title === "string" && hit.metadata.title.trim() ? hit.metadata.title : null;
-  const text = points(hit.text);
-  // Characters of the title at the start of the text, which are shown as the title alone.
-  one.head = title && !hit.span && hit.text.startsWith(`${title}\n`) ? points(title).length : 0;
-  const [from, to] = [one.head, text.length];
-  one.title = make("span", {}, title ?? String(hit.id));
-  const heading = [isAddress(hit.id) ? make("a", { href: hit.id, rel: "noreferrer" }, one.title) : one.title];
-  if (title !== null && title !== String(hit.id)) heading.push(make("span", { class: "id" }, String(hit.id)));
-  const whole = text.slice(from).join("").trim();
-  const start = to - from > SNIPPET ? `${whole.slice(0, SNIPPET)} …` : whole;
-  one.text = make("p", { class: "text" }, start);
-  one.pair = make("p", { class: "pair" });
-  one.more = make("button", { type: "button", class: "more", "aria-expanded": "false" }, "More");
-  one.more.hidden = to - from <= SNIPPET;
-  one.more.addEventListener("click", () => {
-    one.whole = !one.whole;
-    one.more.textContent = one.whole ? "Less" : "More";
-    one.more.setAttribute("aria-expanded", String(Boolean(one.whole)));
-    if (one.explanation) paint(one, one.most);
-    else one.text.textContent = one.whole ? whole : start;
-  });
-  const meta = make("ul", { class: "meta" });
-  for (const [key, value] of Object.entries(hit.metadata)) {
-    if (value === null || value === "" || (key === "title" && title !== null)) continue;
-    const shownValue = Array.isArray(value) ? value.join(", ") : typeof value === "object" ? JSON.stringify(value) : String(value);
-    const label = `${key}: ${shownValue.length > 60 ? `${shownValue.slice(0, 60)} …` : shownValue}`;
-    if (isAddress(value)) {
-      meta.append(make("li", {}, make("a", { href: value, rel: "noreferrer" }, label)));
-      continue;
-    }
-    const button = make("button", { type: "button", title: `Show only ${key} = ${shownValue}` }, label);
-    button.addEventListener("click", () => {
-      if (typeof value === "object" && !Array.isArray(value)) return;
-      $("where").value = JSON.stringify({ [key]: Array.isArray(value) ? value[0] : value });
-      $("more").open = true;
-      search();
-    });
-    meta.append(make("li", {}, button));
-  }
-  one.score = make("span", { class: "score", title: scoreParts(hit) }, hit.score.toFixed(3));
-  const header = make("h2", {}, make("span", { class: "name" }, ...heading), one.score);
-  return make("li", { class: "hit" }, header, one.text, one.more, one.pair, meta);
-}
-
-// A score is a sum over the tokens of the query, so it grows with the question; per token it has a scale.
-function scale({ hit, explanation, score }) {
-  const tokens = explanation.matches.length;
-  score.textContent = `${(hit.score / tokens).toFixed(2)} per query token`;
-  score.title = `${scoreParts(hit)} = ${hit.score.toFixed(3)}, for ${tokens} query token${tokens === 1 ? "" : "s"}. Identical tokens have a similarity of 1; the other parts add to it.`;
-}
-
-// Characters of the text that a result searches.
-const range = ({ hit, explanation }) => hit.span ?? [0, points(explanation.text).length];
-
-// Characters that a result shows below its title: all, or some from its best sentence on.
-function snippet(one, text, best) {
-  const [from, to] = one.hit.span ?? [one.head, text.length];
-  if (one.whole || to - from <= SNIPPET) return [from, to];
-  const start = best && best.stop - from > SNIPPET ? Math.min(best.start, to - SNIPPET) : from;
-  let stop = Math.min(to, start + SNIPPET);
-  while (stop < to && stop > start + SNIPPET / 2 && /\S/.test(text[stop])) stop -= 1; // end after a word
-  return [Math.max(from, start), stop];
-}
-
-// Shade of each matched word of a result: the largest weight of its matches.
-function weigh(one) {
-  const [from, to] = range(one);
-  const weights = new Map();
-  for (const match of one.explanation.matches) {
-    const [a, b] = match.document;
-    if (b > a && a >= from && b <= to) {
-      const key = `${a},${b}`;
-      weights.set(key, Math.max(weights.get(key) ?? 0, match.weight));
-    }
-  }
-  return weights;
-}
-
-function paint(one, most) {
-  const { hit, explanation } = one;
-  const text = points(explanation.text);
-  const best = !hit.span && explanation.sentences.length > 1
-    ? explanation.sentences.reduce((a, b) => (b.score > a.score ? b : a)) : null;
-  one.most = most;
-  one.marks = new Map();
-  if (one.head) one.title.replaceChildren(painted(one, text, 0, one.head, null));
-  let [from, to] = snippet(one, text, best);
-  while (from < to && /\s/.test(text[from])) from += 1;
-  one.text.replaceChildren(painted(one, text, from, to, best));
-  if (from > one.head + 1 && !hit.span) one.text.prepend("… ");
-  if (to < text.length && !hit.span) one.text.append(" …");
-  if (best) one.text.title = `Underlined: the best matching sentence (${best.score.toFixed(3)})`;
-  point();
-}
-
-// Characters of a text with marks on matched words and a line under the best sentence.
-function painted(one, text, from, to, best) {
-  const parts = document.createDocumentFragment();
-  const cut = best ? [best.start, best.stop] : [0, 0];
-  let at = from;
-  const plain = (start, stop) => {
-    for (const [a, b, isBest] of [[start, Math.min(stop, cut[0]), false], [Math.max(start, cut[0]), Math.min(stop, cut[1]), true], [Math.max(start, cut[1]), stop, false]]) {
-      if (b <= a) continue;
-      const piece = text.slice(a, b).join("");
-      parts.append(isBest ? make("span", { class: "best" }, piece) : piece);
-    }
-  };
-  for (const key of [...one.weights.keys()].sort((a, b) => parseInt(a) - parseInt(b))) {
-    const [a, b] = key.split(",").map(Number);
-    if (a < at || b > to) continue;
-    plain(at, a);
-    const mark = make("mark", { class: best && a >= best.start && b <= best.stop ? "best" : "" }, text.slice(a, b).join(""));
-    mark.style.setProperty("--weight", (one.weights.get(key) / one.most).toFixed(3));
-    one.marks.set(key, mark);
-    parts.append(mark);
-    at = b;
-  }
-  plain(at, to);
-  return parts;
-}
-
-function queryWords(explanation) {
-  const query = points(explanation.query);
-  const seen = new Set();
-  for (const { query: [a, b] } of explanation.matches) {
-    if (b <= a || seen.has(`${a},${b}`)) continue;
-    seen.add(`${a},${b}`);
-    const button = make("button", { type: "button", "aria-pressed": "false" }, query.slice(a, b).join(""));
-    const look = () => { pressed = [a, b]; press(button); };
-    button.addEventListener("mouseenter", look);
-    button.addEventListener("focus", look);
-    button.addEventListener("click", look);
-    $("asked").append(button);
-  }
-}
-
-function press(button) {
-  for (const other of $("asked").children) other.setAttribute("aria-pressed", String(other === button));
-  point();
-}
-
-// Mark the match of the selected query word in each result, and show its similarity.
-function point() {
-  for (const one of shown) {
-    if (!one.marks) continue;
-    for (const mark of one.marks.values()) mark.classList.remove("partner");
-    one.pair.textContent = "";
-    if (!pressed) continue;
-    const own = one.explanation.matches.filter(({ query: [a, b] }) => a === pressed[0] && b === pressed[1]);
-    const words = [];
-    for (const match of own) {
-      one.marks.get(match.document.join(","))?.classList.add("partner");
-      const [a, b] = match.document;
-      words.push(`${b > a ? points(one.explanation.text).slice(a, b).join("") : "(no word)"} ${match.similarity.toFixed(3)}`);
-    }
-    one.pair.textContent = words.length ? `${points(one.explanation.query).slice(...pressed).join("")} → ${[...new Set(words)].join(", ")}` : "";
-  }
+  view.clear();
 }
 
 $("form").addEventListener("submit", search);
-$("next").addEventListener("click", () => show(latest, PAGE).catch((error) => say(error.message, true)));
+$("next").addEventListener("click", () => view.next().catch((error) => say(error.message, true)));
 const given = new URLSearchParams(location.search).get("q");
 if (given) $("query").value = given;
-ask("info").then((info) => {
-  const texts = info.text_encoder !== null;
+ask("info").then(async (info) => {
+  view = await import(info.kind === "pages" ? "./pages.js" : "./texts.js");
+  const noun = info.kind === "pages" ? "page" : "document";
   if (info.name) document.title = $("name").textContent = info.name;
-  $("about").textContent = `${info.documents.toLocaleString("en")} document${info.documents === 1 ? "" : "s"}` + (texts ? `, encoded by ${info.text_encoder}` : "; no texts: search by vectors through the API");
-  if (!texts) for (const part of $("form").elements) part.disabled = true;
+  $("about").textContent = counted(info.documents, noun) + (info.text_encoder ? `, encoded by ${info.text_encoder}` : "; no encoder: search by vectors through the API");
+  if (!info.text_encoder) for (const part of $("form").elements) part.disabled = true;
   else if (given) search();
 }).catch((error) => say(error.message, true));

@@ -1,0 +1,206 @@
+"""What a server answers from each kind of index: vectors, texts and pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from starlette.exceptions import HTTPException
+
+from ..data.multivectors import MultiVectors
+from ..index.muvera_index import MuveraIndex
+from ..metadata import is_utf8
+from ..pages.page_index import PageIndex
+from ..texts.text_index import TextIndex
+from ..utils.hints import Argument, Message
+from .bodies import HitModel, Search
+from .pages import MAX_MAPPED, Pictures, page_hits
+
+Index = TextIndex | MuveraIndex | PageIndex
+
+
+class Vectors:
+    """A MuveraIndex, which is searched by vectors."""
+
+    kind = "vectors"
+
+    def __init__(self, index: Index) -> None:
+        #: The index; `len` is the number of its documents.
+        self.index = index
+
+    @property
+    def vectors(self) -> MuveraIndex:
+        """The index of token vectors."""
+        assert isinstance(self.index, MuveraIndex)
+        return self.index
+
+    @property
+    def texts(self) -> TextIndex:
+        """The index of texts; HTTPException if there is none."""
+        raise HTTPException(422, "This index has no texts. Search it by vectors.")
+
+    @property
+    def dimension(self) -> int:
+        """Columns of a vector."""
+        return self.vectors.config.dimension
+
+    @property
+    def encoder(self) -> str | None:
+        """Name of the encoder of text queries; None if only vectors can be searched."""
+        return None
+
+    def require_writable(self) -> None:
+        """Raise ValueError if a server cannot change this kind of index."""
+
+    def warm_up(self) -> None:
+        """Compile the kernels of a search."""
+        self.vectors.search(np.ones((1, self.dimension), np.float32), 1, threads=1)
+
+    def check(self, body: Search) -> None:
+        """Raise HTTPException for a field of a search that needs another index."""
+        if body.maps and "maps" in body.model_fields_set:
+            raise HTTPException(422, "maps need a page index. Omit maps.")
+        if body.vectors is None:
+            self.texts  # noqa: B018 - it raises
+        elif body.where is not None or body.words or body.unit != "document":
+            raise HTTPException(422, "where, words and unit need texts as queries.")
+
+    def search(self, body: Search, deadline: float) -> list[list[HitModel]]:
+        """Return the hits of each query; raise TimeoutError after `deadline`."""
+        rankings = self.vectors.search(
+            self.queries(body), body.k, candidates=_candidates(body), recall=body.recall, threads=1
+        )
+        return [[HitModel(id=id, score=score) for id, score in ranking] for ranking in rankings]
+
+    def queries(self, body: Search) -> MultiVectors:
+        """Return the vectors of a search."""
+        return MultiVectors.from_arrays(
+            body.vectors or [], dimension=self.dimension, dtype=np.float32, name="vectors"
+        )
+
+    def picture(self, id: str, width: int) -> bytes:
+        """Return the picture of a page as JPEG."""
+        raise HTTPException(404, "This index has no pages, so it has no pictures.")
+
+    def facts(self) -> dict[str, Any]:
+        """Return sizes and settings."""
+        return self.vectors.info().to_dict()
+
+    def info(self) -> dict[str, Any]:
+        """Return the kind of the index, its encoder, sizes and settings."""
+        return {
+            "kind": self.kind, "documents": len(self.index), "text_encoder": self.encoder, **self.facts()
+        }  # fmt: skip
+
+
+class Texts(Vectors):
+    """A TextIndex, which is searched by texts or by vectors."""
+
+    kind = "texts"
+
+    @property
+    def vectors(self) -> MuveraIndex:
+        """The index of token vectors."""
+        return self.texts.index
+
+    @property
+    def texts(self) -> TextIndex:
+        """The index of texts."""
+        assert isinstance(self.index, TextIndex)
+        return self.index
+
+    @property
+    def encoder(self) -> str | None:
+        """Name of the encoder."""
+        return self.texts.encoder.name
+
+    def search(self, body: Search, deadline: float) -> list[list[HitModel]]:
+        """Return the hits of each query."""
+        if body.vectors is not None:
+            return super().search(body, deadline)
+        options: dict[str, Any] = {
+            "candidates": _candidates(body), "recall": body.recall, "where": body.where, "words": body.words,
+            "threads": 1,
+        }  # fmt: skip
+        if body.unit == "document":
+            found = self.texts.search(body.texts, body.k, **options)
+        else:
+            found = self.texts.search_sentences(body.texts, body.k, alpha=body.alpha, **options)
+        return [[HitModel.model_validate(hit, from_attributes=True) for hit in hits] for hits in found]
+
+
+class Pages(Vectors):
+    """A PageIndex, which is searched by texts or by vectors, and has pictures."""
+
+    kind = "pages"
+
+    def __init__(self, index: PageIndex) -> None:
+        super().__init__(index)
+        self._pages = index
+        self._pictures = Pictures(index)
+
+    @property
+    def texts(self) -> TextIndex:
+        """HTTPException: there is no index of texts."""
+        raise HTTPException(422, "This index has pages, not texts. Search it with /search.")
+
+    @property
+    def dimension(self) -> int:
+        """Columns of a vector."""
+        return self._pages.dimension
+
+    @property
+    def encoder(self) -> str | None:
+        """Name of the encoder; None if only vectors can be searched."""
+        return self._pages.encoder_name
+
+    def warm_up(self) -> None:
+        """Compile the kernels of a search."""
+        self._pages.search(np.ones((1, self.dimension), np.float32), 1, threads=1)
+
+    def check(self, body: Search) -> None:
+        """Raise HTTPException for a wrong query, or a field that pages do not have."""
+        foreign = next((name for name in ("recall", "unit", "alpha") if name in body.model_fields_set), None)
+        if foreign is not None:
+            raise HTTPException(422, f"A page index has no {foreign}. Omit it.")
+        if body.maps and body.k * body.count > MAX_MAPPED:
+            limit = f"k may be at most {MAX_MAPPED} with maps, for all queries together"
+            raise HTTPException(422, f'{limit}. Give "maps": false.')
+        if not all(map(is_utf8, body.texts)):
+            raise HTTPException(422, "The query has a lone surrogate. Decode it again.")
+        if not all(text.strip() for text in body.texts):
+            raise HTTPException(422, "The query is blank. Give at least a word.")
+
+    def search(self, body: Search, deadline: float) -> list[list[HitModel]]:
+        """Return the hits of each query, with maps."""
+        queries = self.queries(body) if body.vectors is not None else body.texts
+        options: dict[str, Any] = {"where": body.where, "words": body.words, "threads": 1}
+        found = (
+            self._pages.search(queries, body.k, candidates=_candidates(body), **options) if queries else []
+        )
+        return page_hits(found, body.maps, deadline)
+
+    def picture(self, id: str, width: int) -> bytes:
+        """Return the picture of a page as JPEG."""
+        return self._pictures.read(id, width)
+
+    def require_writable(self) -> None:
+        """Raise ValueError."""
+        raise ValueError(
+            Message("A page index is served read-only. Omit ", Argument("writable", "True"), ".")
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """Return sizes and settings, but no folder of the server."""
+        return {name: value for name, value in self._pages.info().items() if name != "root"}
+
+
+def _candidates(body: Search) -> int | None:
+    return None if body.candidates is None else max(body.candidates, body.k)
+
+
+def served(index: Index) -> Vectors:
+    """Return the answers of an index."""
+    if isinstance(index, PageIndex):
+        return Pages(index)
+    return Texts(index) if isinstance(index, TextIndex) else Vectors(index)
