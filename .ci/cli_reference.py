@@ -39,10 +39,11 @@ JSON document. `muvera COMMAND --help` prints the texts of this page.
 
 
 def commands(command: Any, *path: str) -> Iterator[tuple[str, ...]]:
-    """Yield the words that call a command, then those of its commands."""
+    """Yield the words that call a command, then those of its visible commands."""
     yield path
     for name, part in getattr(command, "commands", {}).items():
-        yield from commands(part, *path, name)
+        if not part.hidden:
+            yield from commands(part, *path, name)
 
 
 def help_text(*path: str) -> str:

@@ -27,33 +27,29 @@ _READ_TOKEN = "MUVERA_READ_TOKEN"
 # Shorter tokens could be guessed.
 _MIN_TOKEN_LENGTH = 16
 
-HostOption = Annotated[str, Option(help="Address to listen on.")]
-
-AllowedHostOption = Annotated[
-    list[str] | None, Option(metavar="HOST", help="Host name of requests, or * (default: --host).")
-]
-
-PortOption = Annotated[int, Option(min=1, max=65535, help="Port to listen on.")]
-
-SearchesOption = Annotated[int | None, Option(min=1, help="Concurrent searches (default: one per core).")]
-
 
 def serve(
     index: Annotated[Path, Argument(metavar="INDEX", help="Folder of an index.")],
     encoder: IndexEncoderOption = None,
-    host: HostOption = "127.0.0.1",
-    allowed_host: AllowedHostOption = None,
-    port: PortOption = 8080,
+    root: Annotated[
+        Path | None, Option(help="Folder of a page index's documents, to show pictures of pages.")
+    ] = None,
+    host: Annotated[str, Option(help="Address to listen on.")] = "127.0.0.1",
+    allowed_host: Annotated[
+        list[str] | None, Option(metavar="HOST", help="Host name of requests, or * (default: --host).")
+    ] = None,
+    port: Annotated[int, Option(min=1, max=65535, help="Port to listen on.")] = 8080,
     writable: Annotated[bool, Option("--writable", help=f"Allow changes; set {_TOKEN}.")] = False,
-    threads: SearchesOption = None,
+    threads: Annotated[int | None, Option(min=1, help="Concurrent searches (default: one per core).")] = None,
 ) -> None:
     """Serve an index over HTTP, with a search page.
 
-    The server answers /search, /explain, /documents, /info, /health, /metrics (for
-    Prometheus) and /openapi.json; the page is at /. A change is on disk before the
+    The server answers /search, /explain, /documents, /picture, /info, /health, /metrics
+    (for Prometheus) and /openapi.json; the page is at /. A change is on disk before the
     server answers. Ctrl-C, SIGTERM or SIGHUP saves the index and stops the server; if
     the save fails, the exit status is 1. Set MUVERA_READ_TOKEN to require a token for
-    reading.
+    reading. A page index is read-only, and pictures of its pages are shown from --root
+    only.
 
     \b
     Example:
@@ -61,23 +57,24 @@ def serve(
       curl -s 'localhost:8080/search?q=red+apple&k=3'
       curl -s localhost:8080/search -H 'Content-Type: application/json' \\
         -d '{"query": "red apple"}'
+      muvera serve my-pages --root reports
     """
-    from ..index.generations import texts_file
-    from ..pages.folder import is_page_index
+    from ..serve import serve as run
+    from ..utils.checks import counted
 
-    settings = server_settings(host, writable, threads)
-    loaded: muvera.TextIndex | muvera.MuveraIndex | muvera.PageIndex
-    if is_page_index(index):
-        if writable:
-            raise ValueError("A page index is served read-only. Omit --writable.")
-        loaded = muvera.PageIndex.load(index, encoder)
-    elif texts_file(index) is None:
-        loaded = muvera.MuveraIndex.load(index)
-    else:
-        loaded = (muvera.TextIndex.open if writable else muvera.TextIndex.load)(index, encoder)
+    settings = _settings(host, writable, threads)
+    loaded = _load(index, encoder, root, writable)
+    noun = "page" if isinstance(loaded, muvera.PageIndex) else "document"
+    address = f"[{host}]" if ":" in host else host
+
+    def announce() -> None:
+        typer.echo(f"{index}: {counted(len(loaded), noun)} at http://{address}:{port}/ (Ctrl-C stops)")
+
     try:
-        noun = "page" if isinstance(loaded, muvera.PageIndex) else "document"
-        run_server(loaded, index, noun, settings, host, port, allowed_host)
+        run(
+            loaded, settings, host=host, port=port, allowed_hosts=allowed_host,
+            name=index.resolve().name, announce=announce,
+        )  # fmt: skip
     finally:
         try:
             if isinstance(loaded, muvera.TextIndex):
@@ -87,7 +84,29 @@ def serve(
             raise typer.Exit(1) from None
 
 
-def server_settings(host: str, writable: bool, threads: int | None) -> ServerSettings:
+def _load(
+    path: Path, encoder: str | None, root: Path | None, writable: bool
+) -> muvera.TextIndex | muvera.MuveraIndex | muvera.PageIndex:
+    """Load an index of any kind; open a text index to change it."""
+    from ..index.generations import texts_file
+    from ..pages.folder import is_page_index
+
+    if is_page_index(path):
+        pages = muvera.PageIndex.load(path, encoder, root=root)
+        if root is None:
+            warn(
+                "Pictures of pages are not shown, as only the index names their folder. To show them, run: "
+                f"muvera serve {path} --root {pages.root or 'FOLDER'}"
+            )
+        return pages
+    if root is not None:
+        raise ValueError(f"--root is the folder of a page index's documents, but {path} has none. Omit it.")
+    if texts_file(path) is None:
+        return muvera.MuveraIndex.load(path)
+    return (muvera.TextIndex.open if writable else muvera.TextIndex.load)(path, encoder)
+
+
+def _settings(host: str, writable: bool, threads: int | None) -> ServerSettings:
     """Return the settings of a server, with the tokens of the environment.
 
     Warn of short tokens, and if other machines can reach the server.
@@ -106,35 +125,6 @@ def server_settings(host: str, writable: bool, threads: int | None) -> ServerSet
             "encrypted."
         )
     return settings
-
-
-def run_server(
-    loaded: muvera.TextIndex | muvera.MuveraIndex | muvera.PageIndex,
-    path: Path,
-    noun: str,
-    settings: ServerSettings,
-    host: str,
-    port: int,
-    allowed_hosts: list[str] | None,
-) -> None:
-    """Serve an index until a signal; print its size, in `noun`, and its address."""
-    from ..serve import serve as run
-    from ..utils.checks import counted
-
-    if isinstance(loaded, muvera.PageIndex) and loaded.served_root is None:
-        warn(
-            "Pictures of pages are not shown, as only the index names their folder. To show them, run: muvera "
-            f"pages serve {path} --root {loaded.root or 'FOLDER'}"
-        )
-    address = f"[{host}]" if ":" in host else host
-
-    def announce() -> None:
-        typer.echo(f"{path}: {counted(len(loaded), noun)} at http://{address}:{port}/ (Ctrl-C stops)")
-
-    run(
-        loaded, settings, host=host, port=port, allowed_hosts=allowed_hosts,
-        name=path.resolve().name, announce=announce,
-    )  # fmt: skip
 
 
 def _warn_of_short_tokens(*tokens: str | None) -> None:

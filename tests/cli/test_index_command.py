@@ -326,6 +326,9 @@ def test_serve(folder: Path, monkeypatch: pytest.MonkeyPatch, token: str, warned
     assert code == 0 and "30 documents at http://127.0.0.1:8080/" in out
     assert ("5 characters and could be guessed" in err) == warned == bool(err)
     assert "Other machines" in muvera("serve", folder / "index", "--host", "0.0.0.0")[2]
+    assert "--root is the folder of a page index's documents" in fails(
+        "serve", folder / "index", "--root", folder
+    )
 
 
 def test_serve_names_the_page_after_the_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
+from builders.paths import ROOT
 from builders.text_encoders import HashEncoder
 
 from muvera import MuveraIndex, TextIndex
@@ -542,6 +543,14 @@ def test_documented_errors_are_those_that_occur() -> None:
             assert ("422" in errors) == (path not in ("/health", "/info", "/metrics"))
             for status in errors:
                 assert list(described["responses"][status]["content"]) == ["application/problem+json"]
+
+
+def test_every_route_is_on_the_reference_page() -> None:
+    page = (ROOT / "docs" / "reference" / "integrations.md").read_text(encoding="utf-8")
+    table = page.partition("## HTTP")[2].partition("## Examples")[0]
+    for path, methods in make_app(texts(), WRITABLE).openapi()["paths"].items():
+        for method in methods:
+            assert f"`{method.upper()} {path.replace(':path', '')}`" in table
 
 
 HEAD = b"POST /search HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n"

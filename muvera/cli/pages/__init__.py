@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from . import delete, index, search, serve
+from .. import serve
+from . import delete, index, search
 
 __all__ = ["pages"]
 
@@ -19,11 +20,11 @@ def start() -> None:
     Example:
       muvera pages index REPORTS my-pages
       muvera pages search my-pages "revenue by region"
-      muvera pages serve my-pages --root REPORTS
+      muvera serve my-pages --root REPORTS
     """
 
 
 pages.command("index")(index.index)
 pages.command("search")(search.search)
 pages.command("delete")(delete.delete)
-pages.command("serve")(serve.serve)
+pages.command("serve", hidden=True)(serve.serve)  # the same as muvera serve
