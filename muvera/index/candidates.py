@@ -14,7 +14,7 @@ from ..data.batches import MAX_FIT_DOCUMENTS
 from ..data.multivectors import MultiVectors
 from ..fde.encoder import FDEEncoder
 from ..mips import SEARCHES, make_search
-from ..mips.base import Guard, Keep, Saved, SavedState, VectorSearch, at_once
+from ..mips.base import Keep, Saved, SavedState, VectorSearch
 from ..utils.hints import Argument, Hint, Message
 from ..utils.parallel import split_by_count
 from .calibration import MAX_RANKED, Calibration, Dial, MeasuredWindows
@@ -80,14 +80,11 @@ class CandidateSearch:
 
     # -- changing -------------------------------------------------------------
 
-    def added(
-        self, rows: Rows, documents: MultiVectors, threads: int | None = None, guard: Guard = at_once
-    ) -> CandidateSearch:
+    def added(self, rows: Rows, documents: MultiVectors, threads: int | None = None) -> CandidateSearch:
         """Return a search that also has the vectors of these documents.
 
         Documents without tokens get no vector.  `rows`, int64 (n,), are above all
-        earlier rows.  `guard` calls a function while no other thread searches a graph
-        that is shared.
+        earlier rows.
         """
         filled = documents.lengths > 0
         rows = rows[filled]
@@ -99,7 +96,7 @@ class CandidateSearch:
                 search = self._scan_of(search, threads)
                 windows = None  # measured again
             vectors = self.encoder.encode_documents(documents[start:stop], threads=threads)
-            search.add(rows[start:stop], vectors, threads, guard)
+            search.add(rows[start:stop], vectors, threads)
         return replace(self, search=search, windows=windows)
 
     def without(self, rows: Rows) -> CandidateSearch:

@@ -17,7 +17,7 @@ from ..data.multivectors import MultiVectors, as_multivectors, checked_texts
 from ..data.validation import Ids
 from ..fde.config import FDEConfig
 from ..fde.encoder import FDEEncoder
-from ..mips.base import Guard, VectorSearch, at_once
+from ..mips.base import VectorSearch
 from ..reranking.coded_vectors import CodedVectors
 from ..reranking.table_codec import TableCodec
 from ..utils.checks import as_id_list
@@ -58,8 +58,6 @@ class Change:
         The contents of the index.
     publish : callable
         Makes contents visible: ``publish(before, contents)``.
-    alone : callable
-        Calls a function while no thread searches.
     attempted : dict of Path to set of Generation
         For each folder, the generations that interrupted saves may have written.
 
@@ -79,7 +77,6 @@ class Change:
         self,
         before: IndexContents,
         publish: Callable[[IndexContents, IndexContents], object],
-        alone: Guard,
         attempted: dict[Path, set[Generation]],
     ) -> None:
         #: The contents that searches see.
@@ -89,7 +86,6 @@ class Change:
         #: A temporary folder for tokens that do not fit in the memory buffer.
         self.staging: Path | None = None
         self._publish = publish
-        self._alone = alone
         self._attempted = attempted
         self._ended = False
         self._begin()
@@ -103,7 +99,6 @@ class Change:
         candidates = self.contents.candidates
         self._growing = None if candidates is None else candidates.search
         self._removed: Rows = np.empty(0, np.int64)
-        self._guard = self._alone
         #: Rows left out of the encoder's first fit, until a calibration has used them.
         self._left_out: Rows | None = None
         #: The vectors of that fit, if the encoder was fitted again on all documents.
@@ -498,7 +493,7 @@ class Change:
             candidates = replace(candidates, search=self._growing)
             rows = np.arange(first, first + len(documents))
             read = documents if means is None else means.texts
-            candidates = candidates.added(rows, read, threads, self._guard)
+            candidates = candidates.added(rows, read, threads)
             growing = candidates.search
             if len(removed):
                 candidates = candidates.without(removed)
@@ -549,7 +544,6 @@ class Change:
         candidates = self._vectors_of(encoder, threads)
         self._set_candidates(replace(candidates, fitted_on=len(candidates.search) if fits else 0))
         self._growing = candidates.search
-        self._guard = at_once  # no thread searches this graph yet
 
     def _fitted_encoder(self, rows: Rows, threads: int | None) -> FDEEncoder:
         """Return a new encoder, fitted on the documents at `rows`."""

@@ -6,10 +6,11 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from threading import Lock, get_ident
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
@@ -20,12 +21,13 @@ from ..data.validation import Ids
 from ..fde.config import DEFAULT_PRESET, FDEConfig
 from ..fde.encoder import FDEEncoder
 from ..fde.files import as_encoder
+from ..mips.base import OutdatedError
 from ..reranking.chamfer import Explanation, explain
 from ..reranking.codecs import ResidualCodec, TokenCodec
 from ..reranking.coded_vectors import CodedVectors
 from ..utils.checks import as_id_list, as_path, counted, require_int
 from ..utils.hints import Argument, Hint, Message
-from ..utils.locks import ReadersWriterLock, renew_after_fork
+from ..utils.locks import renew_after_fork
 from ..utils.parallel import thread_count
 from .change import Change
 from .contents import IndexContents, default_preset
@@ -36,6 +38,8 @@ from .persistence import read_current, read_generation
 from .searching import DEFAULT_K, Proposal, SearchPlan, propose, rank
 from .settings import DEFAULT_CANDIDATES, FirstStageRecall, IndexInfo, IndexSettings
 from .token_store import PLAID_BATCH_TOKENS, plaid_codes
+
+_Read = TypeVar("_Read")
 
 
 class MuveraIndex:
@@ -120,8 +124,6 @@ class MuveraIndex:
         self._contents = contents
         # Generations that interrupted saves may have made current, by folder.
         self._attempted: dict[Path, set[Generation]] = {}
-        # Held as a reader by searches, and alone by changes of what they read.
-        self._lock = ReadersWriterLock()
         self._renew_locks()
         renew_after_fork(self)
 
@@ -397,7 +399,7 @@ class MuveraIndex:
                 "change, not those of the index; end it before another change begins."
             )
         with self._changing:
-            change = Change(self._contents, self._publish, self._lock.alone, self._attempted)
+            change = Change(self._contents, self._publish, self._attempted)
             try:
                 self._changing_thread = get_ident()
                 yield change
@@ -416,13 +418,22 @@ class MuveraIndex:
                 "The index was changed after an interrupted change and before it was completed. Load the "
                 "index again."
             )
+        self._contents = contents  # the change happens here; all else can be interrupted
+        if contents.candidates is not None:
+            contents.candidates.search.settle()
 
-        def replace() -> None:
-            self._contents = contents  # the change happens here; all else can be interrupted
-            if contents.candidates is not None:
-                contents.candidates.search.settle()
+    def _on_current(self, read: Callable[[IndexContents], _Read]) -> tuple[IndexContents, _Read]:
+        """Return the current contents, and what `read` returns for them.
 
-        self._lock.alone(replace)
+        If another thread replaces the contents of a graph meanwhile, read again.
+        """
+        while True:
+            contents = self._contents
+            try:
+                return contents, read(contents)
+            except OutdatedError:
+                if self._contents is contents:
+                    raise
 
     def add(self, documents: Any, *, ids: Any = None, threads: int | None = None) -> None:
         """Add documents under new ids: all of them, or none after an exception.
@@ -645,8 +656,7 @@ class MuveraIndex:
         tuple of IndexContents and Proposal
             The contents that were searched, and the rows to rank for each query.
         """
-        with self._lock.shared():
-            return self._contents, propose(self._contents, queries, plan)
+        return self._on_current(lambda contents: propose(contents, queries, plan))
 
     def rerank(
         self,
@@ -761,8 +771,8 @@ class MuveraIndex:
         if len(filled) == 0:
             raise ValueError("queries have no tokens, so nothing can be measured. Give other queries.")
         count = SearchPlan(k=k, candidates=candidates, threads=threads).num_candidates
-        with self._lock.shared():
-            return recall_of_queries(self._contents, filled, k, count, threads)
+        measure = partial(recall_of_queries, queries=filled, k=k, count=count, threads=threads)
+        return self._on_current(measure)[1]
 
     def calibrate(self, queries: Any, *, threads: int | None = None) -> None:
         """Calibrate ``search(recall=)`` with real queries instead of windows.

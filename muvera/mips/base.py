@@ -29,9 +29,6 @@ Floats = NDArray[np.float32]
 #: were found.
 Found = tuple[Labels, Floats]
 
-#: Calls a function while no other thread searches.
-Guard = Callable[[Callable[[], object]], object]
-
 #: For a saved file, returns its name within the index's folder, or None if the next
 #: save cannot keep it.
 Keep = Callable[[Path], str | None]
@@ -49,9 +46,8 @@ _TASK = 4 << 20
 _BLOCK = 32 << 20
 
 
-def at_once(work: Callable[[], object]) -> None:
-    """Call `work`: the guard of a search that no other thread uses."""
-    work()
+class OutdatedError(RuntimeError):
+    """A later copy of a graph was settled; search that copy."""
 
 
 class VectorSearch(ABC):
@@ -61,10 +57,10 @@ class VectorSearch(ABC):
     A copy (:func:`copy.copy`) is cheap, because it shares the vectors.  Changes to a
     copy do not affect the original, even while other threads search it.
 
-    Copies of a graph share the graph.  So :meth:`add` changes it under a `guard` that
-    excludes all searches; call :meth:`settle` under such a guard, too.  If two copies
-    of a graph are extended, only the copy that was extended last can be searched; the
-    other raises RuntimeError.
+    Copies of a graph share the graph, which lets no search run while it changes.  If
+    two copies of a graph are extended, only the copy that was extended last can be
+    searched; the other raises RuntimeError.  After :meth:`settle` of a copy, earlier
+    copies raise OutdatedError.
 
     `dimension` is the number of columns of the vectors.
     """
@@ -86,13 +82,10 @@ class VectorSearch(ABC):
         """Return the number of vectors that a search can return."""
         return self._count
 
-    def add(
-        self, labels: Labels, vectors: Floats, threads: int | None = None, guard: Guard = at_once
-    ) -> None:
+    def add(self, labels: Labels, vectors: Floats, threads: int | None = None) -> None:
         """Add all or none of some vectors.
 
         Labels ascend, and are above all earlier labels.  Vectors are finite numbers.
-        `guard` calls a function while no other thread searches; only graphs use it.
         Raise TypeError or ValueError if the labels do not ascend, or the vectors have
         another shape or numbers that are not finite.
         """
@@ -106,12 +99,12 @@ class VectorSearch(ABC):
                 f"label {names[0]} must be at least {following}: labels are used once and ascend."
             )
         alive = grown(self._alive, int(names[-1]) + 1, 0)
-        self._add(names, rows, threads, guard)
+        self._add(names, rows, threads)
         alive[names] = True
         self._alive, self._count = alive, self._count + len(names)
 
     @abstractmethod
-    def _add(self, labels: Labels, rows: Floats, threads: int | None, guard: Guard) -> None:
+    def _add(self, labels: Labels, rows: Floats, threads: int | None) -> None:
         """Add at least one checked vector."""
 
     def _hold(self, labels: Labels, saved: SavedState) -> None:
@@ -125,10 +118,7 @@ class VectorSearch(ABC):
         self._count = len(live)
 
     def settle(self) -> None:  # noqa: B027 (only graphs need it)
-        """Prepare for searches after changes.
-
-        Copies made before the changes must not be searched any more.
-        """
+        """Prepare for searches after changes; a graph then refuses earlier copies."""
 
     def existing(self, labels: Labels) -> Labels:
         """Return the `labels` that a search can return, ascending and without repeats.

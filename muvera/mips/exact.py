@@ -31,7 +31,6 @@ from ..utils.parallel import run_in_ranges, split_by_count
 from .base import (
     Floats,
     Found,
-    Guard,
     Keep,
     Labels,
     Saved,
@@ -86,7 +85,7 @@ class ExactSearch(VectorSearch):
         columns = [np.empty((0, self._width), np.float32), *rounded(none, 1)]
         self._columns = [GrowingArray(column) for column in columns]
 
-    def _add(self, labels: Labels, rows: Floats, threads: int | None, guard: Guard) -> None:
+    def _add(self, labels: Labels, rows: Floats, threads: int | None) -> None:
         new = [padded(rows), *rounded(rows, threads)]
         all_labels, *columns = (copy(column) for column in (self._labels, *self._columns))
         for column, values in zip([all_labels, *columns], [labels, *new], strict=True):

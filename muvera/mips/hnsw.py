@@ -8,17 +8,11 @@ is the 95th percentile of the lengths of the first vectors added.  With the leng
 few very long vectors, all others would be nearly indistinguishable.  A longer vector
 gets zeros and is divided by its own length.  The graph then treats it as if it had the
 length of the reach, but its inner products are exact.
-
-hnswlib does not validate a file: it follows links without checking that their targets
-exist.  So this module does.
 """
 
 from __future__ import annotations
 
-import math
-import struct
 from _thread import allocate_lock, start_new_thread
-from collections import namedtuple
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -30,23 +24,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.jit import kernel
 from ..utils.arrays import load_npy, save_array
-from ..utils.checks import has_repeats, import_extra
+from ..utils.checks import import_extra
 from ..utils.locks import ReadersWriterLock, hold_during_fork
 from ..utils.parallel import split_by_count, thread_count
 from .base import (
     Floats,
     Found,
-    Guard,
     Keep,
     Labels,
+    OutdatedError,
     Saved,
     SavedState,
     VectorSearch,
     grown,
     score_among,
 )
+from .hnsw_file import FILLING, check_file, vector_type
 from .settings import HNSWSettings
 
 if TYPE_CHECKING:
@@ -59,27 +53,16 @@ GRAPH = "vectors.hnsw"
 ADDED = "vector_added.npy"
 ADDED_LABELS = "vector_added_labels.npy"
 
-_FILLING = 16  # extra columns that make all vectors equally long
 _ROOM = 1024  # capacity of an empty graph
 _BREADTH = 2  # candidates per result, unless a search gives `ef`
 _WITHIN_REACH = 0.95  # quantile of the first vectors' lengths that becomes the reach
 _ADDED_PER_THREAD = 32  # vectors that each thread adds at a time; searches run in between
-_BLOCK = 1 << 16  # vectors whose links are checked together
 
 # The whole graph is written again if more than _FEW vectors are new, because each load
 # adds them again, and more than 1 in _SHARE, because writing takes time for all of
 # them.
 _FEW = 1024
 _SHARE = 100
-
-# The beginning of a file; `label_at` and `floats_at` are offsets within a vector,
-# `upper_links` a maximum.
-_HEADER = struct.Struct("=6QiI3QdQ")
-_Header = namedtuple(
-    "_Header",
-    "start room vectors vector_bytes label_at floats_at top_level entry_point "
-    "upper_links bottom_links m level_factor ef_construction",
-)
 
 
 class SharedGraph:
@@ -91,8 +74,9 @@ class SharedGraph:
     def __init__(self, index: hnswlib.Index, labels: Labels) -> None:
         index.set_ef(1)
         self.index = index
-        #: Every call that reads or changes the graph shares it.  A fork holds it alone:
-        #: the child would wait forever for a mutex of hnswlib that another thread held.
+        #: Every call that reads the graph shares it, and every change holds it alone.
+        #: A fork holds it alone, too: the child would wait forever for a mutex of
+        #: hnswlib that another thread held.
         self.calls = ReadersWriterLock()
         hold_during_fork(self.calls, last=True)
         self.num_unmarked = 0
@@ -100,6 +84,8 @@ class SharedGraph:
         self.unmarked = np.zeros(0, bool)
         #: Number of additions so far.
         self.additions = 0
+        #: Number of times that a copy was settled.
+        self.settled = 0
         #: Ranges of additions that failed, or that the copy extended last lacks.
         self.abandoned = list[range]()
         self.use(labels)
@@ -113,10 +99,18 @@ class SharedGraph:
         self.unmarked[labels] = True
         self.num_unmarked += len(labels)
 
-    def add(self, rows: Floats, labels: NDArray[np.uint64], threads: int) -> None:
-        """Add vectors, float32 (n, columns) as the graph stores them."""
-        with self.calls.shared():
-            self.index.add_items(rows, labels, num_threads=threads)
+    def mark_removed(self, alive: NDArray[np.bool_]) -> None:
+        """Mark the vectors of labels that are not `alive`.
+
+        No other thread may search meanwhile.
+        """
+        dead = self.unmarked.copy()
+        dead[: len(alive)] &= ~alive[: len(dead)]
+        for label in np.flatnonzero(dead):
+            with suppress(RuntimeError):  # its addition failed
+                self.index.mark_deleted(label)
+            self.unmarked[label] = False
+            self.num_unmarked -= 1
 
 
 class SavedGraph(NamedTuple):
@@ -153,6 +147,7 @@ class HNSWSearch(VectorSearch):
         self._graph = SharedGraph(index, np.empty(0, np.int64))
         super().__init__(dimension)
         self._addition = 0  # the graph's addition that this copy ends with
+        self._settled = 0  # the graph's number when this copy, or the one it is of, was settled
         self._reach = 0.0  # until the first vectors are added
         #: The graph's file, if the next save can keep it and write only the added
         #: vectors.
@@ -166,13 +161,13 @@ class HNSWSearch(VectorSearch):
 
     # -- changing -------------------------------------------------------------
 
-    def _add(self, labels: Labels, rows: Floats, threads: int | None, guard: Guard) -> None:
+    def _add(self, labels: Labels, rows: Floats, threads: int | None) -> None:
         """Add a few vectors at a time, so that searches can run in between."""
         lengths = np.sqrt(np.square(rows, dtype=np.float64).sum(axis=1))
         reach = self._reach or float(np.float32(np.quantile(lengths, _WITHIN_REACH))) or 1.0
         norms = np.maximum(lengths, reach).astype(np.float32)
-        missing = np.sqrt(np.maximum(1 - np.square(lengths / reach), 0) / _FILLING)
-        filled = np.empty((len(rows), self.dimension + _FILLING), np.float32)
+        missing = np.sqrt(np.maximum(1 - np.square(lengths / reach), 0) / FILLING)
+        filled = np.empty((len(rows), self.dimension + FILLING), np.float32)
         filled[:, : self.dimension] = rows / norms[:, np.newaxis]
         filled[:, self.dimension :] = missing[:, np.newaxis]
         workers = thread_count(threads)
@@ -180,21 +175,20 @@ class HNSWSearch(VectorSearch):
         saved = self._saved
 
         def reserve() -> None:
-            self.settle()  # after a failed addition
+            graph.mark_removed(self._alive)  # after a failed addition
             used, room = graph.index.get_current_count(), graph.index.get_max_elements()
             if used + len(labels) > room:
-                with graph.calls.shared():
-                    graph.index.resize_index(max(used + len(labels), room * 3 // 2))
+                graph.index.resize_index(max(used + len(labels), room * 3 // 2))
             if self._addition < graph.additions:
                 graph.abandoned.append(range(self._addition + 1, graph.additions + 1))
             graph.additions += 1
             graph.use(labels)
 
-        guard(reserve)
+        graph.calls.alone(reserve)
         for start, stop in split_by_count(len(labels), _ADDED_PER_THREAD * workers):
             block = filled[start:stop]
             numbers = labels[start:stop].astype(np.uint64)
-            guard(partial(graph.add, block, numbers, workers))
+            graph.calls.alone(partial(graph.index.add_items, block, numbers, num_threads=workers))
         norms_of = grown(self._norms, int(labels.max()) + 1, 1)
         norms_of[labels] = norms
         if saved is not None and len(saved.labels) + len(labels) <= saved.most:
@@ -205,16 +199,18 @@ class HNSWSearch(VectorSearch):
         self._norms, self._reach, self._addition = norms_of, reach, graph.additions
 
     def settle(self) -> None:
-        """Mark removed vectors in the graph, which makes searches faster."""
+        """Mark removed vectors in the graph, which makes searches faster.
+
+        Earlier copies miss these vectors, so they can no longer be searched.
+        """
         graph = self._graph
-        alive = self._alive
-        dead = graph.unmarked.copy()
-        dead[: len(alive)] &= ~alive[: len(dead)]
-        for label in np.flatnonzero(dead):
-            with suppress(RuntimeError), graph.calls.shared():  # an error: its addition failed
-                graph.index.mark_deleted(label)
-            graph.unmarked[label] = False
-            graph.num_unmarked -= 1
+
+        def mark() -> None:
+            self._settled = graph.settled + 1  # first: an interrupt in between outdates no copy
+            graph.settled = self._settled
+            graph.mark_removed(self._alive)
+
+        graph.calls.alone(mark)
 
     # -- searching ------------------------------------------------------------
 
@@ -231,26 +227,30 @@ class HNSWSearch(VectorSearch):
         k = min(best[0].shape[1], available)
         if k == 0:
             return
-        filled = np.zeros((len(queries), self.dimension + _FILLING), np.float32)
+        filled = np.zeros((len(queries), self.dimension + FILLING), np.float32)
         filled[:, : self.dimension] = queries
         accept: Callable[[int], bool] | None = None
         if present is not None:
             accept = set(present.tolist()).__contains__
-        elif self._graph.num_unmarked != self._count:  # also removed vectors, or vectors of other copies
-            accept = grown(self._alive, len(self._graph.unmarked), 0).item
         try:
             # hnswlib keeps max(ef, k) candidates.  Its ef is 1, so k alone decides, and
             # a search does not change a setting that other threads read.  More than k
             # candidates also find vectors that are longer than the reach.  Among 24,576
             # real texts, k candidates missed 7 of the 100 best, twice as many missed 2.
             breadth = max(k, ef) if ef else max(_BREADTH * k, self.settings.ef)
-            # With a Python filter one thread is enough: more would wait for the
-            # interpreter lock.
-            workers = 1 if accept else thread_count(threads)
             with self._graph.calls.shared():
+                self._require_latest()
+                if accept is None and self._graph.num_unmarked != self._count:
+                    # Also removed vectors, or vectors of other copies.
+                    accept = grown(self._alive, len(self._graph.unmarked), 0).item
+                # With a Python filter one thread is enough: more would wait for the
+                # interpreter lock.
+                workers = 1 if accept else thread_count(threads)
                 labels, distances = self._graph.index.knn_query(
                     filled, k=min(breadth, available), num_threads=workers, filter=accept
                 )
+        except OutdatedError:
+            raise
         except RuntimeError:  # the graph found fewer
             among = self.labels() if present is None else present
             score_among(among, lambda a, b: self._stored(among[a:b]), queries, best, threads)
@@ -272,8 +272,14 @@ class HNSWSearch(VectorSearch):
                 "the copy that was extended last can be searched or saved."
             )
 
+    def _require_latest(self) -> None:
+        """Raise OutdatedError if another copy was settled after this one."""
+        if self._settled < self._graph.settled:
+            raise OutdatedError("This copy of a graph is outdated. Search the copy that was settled last.")
+
     def _stored(self, labels: Labels) -> Floats:
         with self._graph.calls.shared():
+            self._require_latest()
             items = self._graph.index.get_items(labels.tolist(), return_type="numpy")
         rows = np.asarray(items, np.float32)
         return rows[:, : self.dimension] * self._norms[labels, np.newaxis]
@@ -285,7 +291,7 @@ class HNSWSearch(VectorSearch):
         return {
             **super().info(),
             "removed": self._graph.index.get_current_count() - len(self),
-            "bytes_per_vector": _vector_type(self.dimension, self.settings.m).itemsize,
+            "bytes_per_vector": vector_type(self.dimension, self.settings.m).itemsize,
             **self.settings.to_dict(),
         }
 
@@ -326,7 +332,7 @@ class HNSWSearch(VectorSearch):
     def read(self, folder: Path, saved: SavedState) -> None:
         """Read the graph, the norms, and the vectors added since it was written."""
         (path,) = saved.kept or [folder / GRAPH]
-        labels, marked = _check(path, self.dimension, self.settings.m)
+        labels, marked = check_file(path, self.dimension, self.settings.m)
         added = np.empty(0, np.int64)
         vectors = np.empty((0, self.dimension), np.float32)
         if (folder / ADDED).exists():
@@ -375,29 +381,11 @@ class HNSWSearch(VectorSearch):
         self._reach, self._norms = reach, norms.copy()
 
 
-# -- the file of a graph ------------------------------------------------------
-
-
-def _list_type(most: int) -> np.dtype[Any]:
-    """Return the type of a vector's links on one level.
-
-    The lowest bit of `mark` marks a removed vector.
-    """
-    return np.dtype([("count", "u2"), ("mark", "u1"), ("unused", "u1"), ("targets", "u4", (most,))])
-
-
-def _vector_type(dimension: int, m: int) -> np.dtype[Any]:
-    """Return the type of a vector at the bottom level."""
-    return np.dtype(
-        [("links", _list_type(2 * m)), ("floats", "f4", (dimension + _FILLING,)), ("label", "u8")]
-    )
-
-
 def _new_index(dimension: int) -> Any:
     """Return an object of hnswlib that has no graph yet."""
     library = _hnswlib()
     _require_hnswlib(library)
-    return library.Index(space="ip", dim=dimension + _FILLING)
+    return library.Index(space="ip", dim=dimension + FILLING)
 
 
 def _hnswlib() -> Any:
@@ -440,123 +428,3 @@ def _require_hnswlib(library: ModuleType) -> None:
             f"{getattr(library, '__file__', None)} has no {' and no '.join(missing)}; if chroma-hnswlib "
             "is installed, uninstall it, then run: pip install --force-reinstall hnswlib"
         )
-
-
-def _check(path: Path, dimension: int, m: int) -> tuple[Labels, NDArray[np.bool_]]:
-    """Return the labels of a file's vectors.
-
-    Also return True for each vector that is marked as removed.  Raises ValueError if
-    the file is damaged, or if it has another `dimension` (without the padding) or `m`.
-    """
-    with path.open("rb") as stream:
-        head = stream.read(_HEADER.size)
-        if len(head) < _HEADER.size:
-            raise ValueError(f"{path} is truncated: it has {len(head)} bytes.")
-        header = _Header(*_HEADER.unpack(head))
-        columns = (header.label_at - header.floats_at) // 4 - _FILLING
-        links = header.m
-        consistent = (
-            header.start == 0
-            and header.floats_at == 4 * (header.bottom_links + 1)
-            and (header.bottom_links, header.upper_links) == (2 * links, links)
-            and header.label_at == header.floats_at + 4 * (columns + _FILLING)
-            and header.vector_bytes == header.label_at + 8
-            and header.room >= header.vectors
-            # hnswlib multiplies random levels of new vectors by this factor.
-            and links > 1
-            and math.isclose(header.level_factor, 1 / math.log(links), rel_tol=1e-9)
-            and header.ef_construction < 2**31
-        )
-        if not consistent:
-            raise ValueError(f"{path} is damaged, or not a file of hnswlib: its header contradicts itself.")
-        if columns != dimension:
-            raise ValueError(f"{path} contains vectors of {columns} floats, but {dimension} are expected.")
-        if links != m:
-            raise ValueError(f"{path} has m={links}, but m={m} is expected.")
-        count = header.vectors
-        if _HEADER.size + count * (header.vector_bytes + 4) > path.stat().st_size:
-            raise ValueError(f"{path} is truncated: it is too short for its {count} vectors.")
-        if count == 0:
-            return np.empty(0, np.int64), np.empty(0, bool)
-        stream.seek(_HEADER.size + count * header.vector_bytes)
-        upper = stream.read()
-    vectors = np.memmap(path, _vector_type(dimension, m), "r", _HEADER.size, (count,))
-    labels = np.array(vectors["label"])
-    if has_repeats(labels) or labels.max() >= 2**63:
-        raise ValueError(f"{path} is damaged: it has a label twice, or a label that is too large.")
-    for start, stop in split_by_count(count, _BLOCK):
-        _require_targets(path, vectors["links"][start:stop], np.ones(count, bool))
-    _check_upper_levels(path, header, upper)
-    return labels.astype(np.int64), vectors["links"]["mark"] & 1 == 1
-
-
-def _check_upper_levels(path: Path, header: _Header, upper: bytes) -> None:
-    """Check the links above the bottom level.
-
-    They are in the bytes after the vectors.
-    """
-    width = header.upper_links + 1
-    levels = np.zeros(header.vectors, np.int64)
-    starts = np.zeros(header.vectors, np.int64)
-    numbers = np.frombuffer(upper, np.uint32, len(upper) // 4)
-    node, position = find_lists(numbers, len(upper), width, levels, starts)
-    if node < header.vectors:
-        raise ValueError(f"{path} is damaged or truncated within the links of vector {node}.")
-    if 4 * position != len(upper):
-        raise ValueError(f"{path} is damaged: {len(upper) - 4 * position} bytes follow its end.")
-    entry = header.entry_point
-    top = header.top_level
-    if entry >= header.vectors or levels[entry] != top or levels.max() != top:
-        raise ValueError(f"{path} is damaged: its entry point {entry} is not at the highest level.")
-    for level in range(1, top + 1):
-        at = starts[levels >= level] + (level - 1) * width
-        lists = numbers[np.add.outer(at, np.arange(width))].view(_list_type(header.upper_links))
-        _require_targets(path, lists[:, 0], levels >= level)
-
-
-@kernel
-def find_lists(
-    numbers: NDArray[np.uint32], size: int, width: int, levels: NDArray[np.int64], starts: NDArray[np.int64]
-) -> tuple[int, int]:
-    """Find the lists of each vector above the bottom level.
-
-    Parameters
-    ----------
-    numbers : uint32
-        For each vector the bytes of its lists, and then the lists.
-    size : int
-        Number of bytes before the file's end, also if not a multiple of 4.
-    width : int
-        Numbers of a list.
-    levels : int64 (n,)
-        Receives the number of lists of each vector.
-    starts : int64 (n,)
-        Receives the position of its first list.
-
-    Returns
-    -------
-    tuple of int
-        The first vector whose lists are incomplete, or n, and the position at which
-        reading stopped.
-    """
-    position = 0
-    for node in range(levels.shape[0]):
-        if position >= numbers.shape[0]:
-            return node, position
-        length = int(numbers[position])
-        position += 1
-        if length % (4 * width) != 0 or 4 * position + length > size:
-            return node, position
-        levels[node] = length // (4 * width)
-        starts[node] = position
-        position += length // 4
-    return levels.shape[0], position
-
-
-def _require_targets(path: Path, lists: NDArray[np.void], present: NDArray[np.bool_]) -> None:
-    """Raise ValueError if a list is too long, or a link has no target in `present`."""
-    counts = lists["count"]
-    links = lists["targets"]
-    targets = links[np.arange(links.shape[1]) < counts[:, np.newaxis]]
-    if (counts > links.shape[1]).any() or (targets >= len(present)).any() or not present[targets].all():
-        raise ValueError(f"{path} is damaged: a link's target does not exist.")

@@ -31,7 +31,6 @@ from ..utils.parallel import SMALL, run_in_ranges, split_by_count, thread_count
 from .base import (
     Floats,
     Found,
-    Guard,
     Keep,
     Labels,
     Saved,
@@ -161,7 +160,7 @@ class ScanSearch(VectorSearch):
 
     # -- changing -------------------------------------------------------------
 
-    def _add(self, labels: Labels, rows: Floats, threads: int | None, guard: Guard) -> None:
+    def _add(self, labels: Labels, rows: Floats, threads: int | None) -> None:
         first = len(self._labels)
         count = len(rows)
         total = first + count

@@ -22,7 +22,7 @@ _held: list[Any] = []
 # Seconds that a fork waits for a lock.
 _PATIENCE = 10
 
-# Maximum number of readers at a time.
+# Maximum number of readers at a time, a multiple of 8.
 _SLOTS = 32
 
 # The slot of each thread: threads get the numbers in turn.
@@ -95,13 +95,16 @@ class ReadersWriterLock:
             slot: threading.Lock = self._slots[_thread.slot]
         return slot
 
-    def alone(self, work: Callable[[], object], held: int = 0) -> None:
-        """Call `work` while no other thread holds the lock.
+    def alone(self, work: Callable[[], object]) -> None:
+        """Call `work` while no other thread holds the lock."""
+        with self._entrance:
+            self._hold(self._slots, work)
 
-        This thread may hold the first `held` plain locks already.
-        """
-        if held == len(self._locks):
+    def _hold(self, slots: list[threading.Lock], work: Callable[[], object]) -> None:
+        """Call `work` while this thread holds all slots, eight by eight."""
+        if not slots:
             work()
             return
-        with self._locks[held]:
-            self.alone(work, held + 1)
+        a, b, c, d, e, f, g, h, *others = slots
+        with a, b, c, d, e, f, g, h:
+            self._hold(others, work)

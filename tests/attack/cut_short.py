@@ -7,6 +7,7 @@ call.
 """
 
 import ast
+import dis
 import itertools
 import math
 import os
@@ -248,6 +249,14 @@ def _leaves_with(frame: FrameType) -> bool:
     return frame.f_lasti > min(start for start, _, line in frame.f_code.co_lines() if line == frame.f_lineno)
 
 
+def _begins_try(frame: FrameType) -> bool:
+    """Return True at the line ``try:``.
+
+    It is an instruction without effect, at which Python delivers no signal.
+    """
+    return frame.f_code.co_code[frame.f_lasti] == dis.opmap["NOP"]
+
+
 class Interrupt:
     """Count the lines of a call, or raise an error at one of them."""
 
@@ -270,7 +279,7 @@ class Interrupt:
         return self._stepped if traced else None
 
     def _stepped(self, frame: FrameType, event: str, _: Any) -> Any:
-        if event == "line" and not _leaves_with(frame):
+        if event == "line" and not _leaves_with(frame) and not _begins_try(frame):
             if self.count == self.line:
                 self.place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
                 raise self.error

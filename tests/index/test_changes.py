@@ -289,3 +289,20 @@ def test_eight_threads_answer_as_one(way: dict[str, Any], loaded: bool, tmp_path
     with ThreadPoolExecutor(8) as pool:  # first, before anything is cached
         together = list(pool.map(search, range(60)))
     assert together == [search(number) for number in range(60)]
+
+
+def test_a_search_that_meets_a_newer_graph_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = built()
+    [first] = answers(index)[:1]
+    gone = first[0][0]
+    find, calls = candidates.CandidateSearch.find, list[int]()
+
+    def delete_first(self: Any, *arguments: Any, **options: Any) -> Any:
+        calls.append(len(calls))
+        if len(calls) == 1:
+            index.delete([gone])
+        return find(self, *arguments, **options)
+
+    monkeypatch.setattr(candidates.CandidateSearch, "find", delete_first)
+    assert answers(index)[0][0][0] != gone
+    assert len(calls) == 2

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ pytest.importorskip("hnswlib", reason="hnswlib is not installed")
 
 from builders.vectors import clustered, filled, recall
 
-from muvera.mips.base import SavedState
+from muvera.mips.base import OutdatedError, SavedState
 from muvera.mips.hnsw import GRAPH, NORMS, HNSWSearch
 from muvera.mips.settings import HNSWSettings
 
@@ -351,3 +352,15 @@ for i in range(30):
 def test_an_interrupt_of_the_import_leaves_the_backend_usable() -> None:
     done = subprocess.run([sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_an_earlier_copy_is_refused_after_a_later_one_is_settled() -> None:
+    vectors = clustered(3, 200, 8)
+    search = graph(vectors)
+    later = copy(search)
+    later.remove(np.arange(100))
+    search.search(vectors[:1], 5)  # until then, both can be searched
+    later.settle()
+    with pytest.raises(OutdatedError):
+        search.search(vectors[:1], 5)
+    assert later.search(vectors[:1], 100)[0].min() == 100
