@@ -11,12 +11,13 @@ import numpy as np
 import typer
 
 from muvera import MultiVectors, MuveraIndex, top_k
+from muvera.index.searching import Proposal
 from muvera.texts.database import DocumentDatabase
 from muvera.texts.encoders.base import ModelEncoder, ScoreWeights, passage_length
 from muvera.texts.encoders.registry import load_text_encoder
 from muvera.texts.encoders.windows import Window, join_windows, windows_of
 from muvera.texts.hit import WORDS
-from muvera.texts.passages import best_passages
+from muvera.texts.passages import Similarities
 from muvera.texts.ranking import add_parts
 
 from ..datasets.discovery import CACHE
@@ -102,12 +103,9 @@ def _joined(
 def _best_passage(asked: MultiVectors, whole: MultiVectors, union: Found, passage: int | None) -> Found:
     assert passage is not None
     contents = MuveraIndex.build(whole, exact_tokens=whole.num_tokens).contents
-    best: Found = []
-    for query, found in zip(asked, union, strict=True):
-        rows, scores = contents.ids.rows(list(found)), np.array(list(found.values()), np.float32)
-        rows, scores = best_passages(query, rows, scores, contents, passage)
-        best.append(dict(zip(contents.ids.of(rows).tolist(), scores.tolist(), strict=True)))
-    return best
+    proposal = Proposal([contents.ids.rows(list(found)) for found in union], max(map(len, union)))
+    best = Similarities(contents, asked, passage, None).best(proposal, coded=False)
+    return [dict(zip(contents.ids.of(rows).tolist(), scores.tolist(), strict=True)) for rows, scores in best]
 
 
 def _best_window(

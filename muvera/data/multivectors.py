@@ -558,6 +558,11 @@ def _no_tokens(dimension: int, floats: bool) -> NDArray[Any]:
     return read_only_view(np.empty((0, dimension), np.float32 if floats else np.uint16))
 
 
+def regroup(texts: MultiVectors, offsets: NDArray[np.int64]) -> MultiVectors:
+    """Return the same tokens as other texts, without ids; offsets are not checked."""
+    return MultiVectors._of(texts.tokens, offsets, None, texts._finite)
+
+
 def as_multivectors(value: object, name: str = "documents") -> MultiVectors:
     """Return `value` as MultiVectors; messages call it `name`.
 

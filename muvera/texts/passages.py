@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
+from ..data.ranking import best_first
 from ..data.validation import TokenArray
 from ..index.contents import IndexContents
 from ..index.searching import Proposal, best_rows, estimate
 from ..index.token_store import Ranked, Rows
 from ..reranking.chamfer import score_spans
+from ..reranking.passages import passage_scores
 from ..reranking.pruning import ranked
 from ..reranking.table_search import NO_LOOKUPS, Lookups, best_texts, mean_similarities, score_all
 from ..utils.parallel import run_in_ranges, split_by_count, threads_for_short_work
@@ -58,18 +60,36 @@ class Similarities:
         They are computed from codes if `coded` is True, which is faster, and otherwise
         from floats.  The best text of each query comes first.
         """
+        if self.passage is not None and not proposal.stops:
+            return self._best_passages(proposal.rows, proposal.k, coded)
         if coded:
-            found = estimate(self.contents, self.queries, proposal.rows, proposal.k, self.threads)
-        else:
-            found = best_rows(
-                self.contents, self.queries, proposal.rows, proposal.k, self.threads, stops=proposal.stops
-            )
+            return estimate(self.contents, self.queries, proposal.rows, proposal.k, self.threads)
+        found = best_rows(
+            self.contents, self.queries, proposal.rows, proposal.k, self.threads, stops=proposal.stops
+        )
         if self.passage is None:
             return found
-        return [
-            best_passages(tokens, rows, scores, self.contents, self.passage)
-            for tokens, (rows, scores) in zip(self.queries, found, strict=True)
-        ]
+        return self._best_passages([rows for rows, _ in found], proposal.k, coded)
+
+    def _best_passages(self, rows: Sequence[Rows], k: int, coded: bool) -> list[Ranked]:
+        """Return the `k` best of each query's rows by their best passages."""
+        tokens, passage = self.contents.tokens, self.passage
+        assert passage is not None
+        best: list[Ranked] = [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(rows)
+
+        def work(start: int, stop: int) -> None:
+            for q in range(start, stop):
+                query = np.asarray(self.queries[q], np.float32)
+                if not len(query):
+                    continue
+                floats = [] if tokens.floats is None else tokens.floats.runs(rows[q])
+                codes = [] if tokens.codes is None else tokens.codes.runs(rows[q])
+                scores = passage_scores(query, floats, codes, passage, not coded)
+                order = best_first(scores, k)
+                best[q] = rows[q][order], scores[order]
+
+        run_in_ranges(work, split_by_count(len(rows), 1), self.threads)
+        return best
 
     def of(self, rows: Sequence[Rows], coded: bool) -> list[Ranked]:
         """Return the similarities of rows, best first.
@@ -159,23 +179,6 @@ class LookedUp(Similarities):
         at = np.minimum(np.searchsorted(own, rows), len(own) - 1)
         scored = own[at] == rows
         return rows[scored], at[scored]
-
-
-def best_passages(
-    query: TokenArray, rows: Rows, scores: NDArray[np.float32], contents: IndexContents, passage: int
-) -> Ranked:
-    """Return rows and scores, best first; long texts by their best passage.
-
-    `query` is float32 or float16 (query tokens, dimension), and `scores` are the
-    Chamfer similarities of `rows`.  A passage has `passage` tokens.  Passages overlap
-    by half, so that one of them has most of the context of an answer.
-    """
-    scores = scores.copy()
-    for i in np.flatnonzero(contents.lengths[rows] > passage):  # one at a time: they may be large
-        [matrix] = contents.tokens.rows(rows[i : i + 1])
-        scores[i] = best_passage(query, matrix, passage)[0]
-    order = np.argsort(-scores, kind="stable")
-    return rows[order], scores[order]
 
 
 def best_passage(query: TokenArray, matrix: TokenArray, passage: int) -> tuple[float, TokenArray]:
