@@ -198,7 +198,8 @@ class EngineIndex:
         Parameters
         ----------
         documents : MultiVectors, or an iterable of MultiVectors
-            With ids.
+            With ids.  Documents without ids are numbered from 0, if the collection is
+            empty.
         metadata : iterable of dict, optional
             As for :meth:`add`.  Documents without metadata lose their stored metadata.
         texts : iterable of str, optional
@@ -216,7 +217,8 @@ class EngineIndex:
         Raises
         ------
         TypeError, ValueError
-            For documents without ids, or as for :meth:`add`.
+            For documents without ids if the collection is not empty, or as for
+            :meth:`add`.
         EngineError
             If the engine fails.
         """
@@ -238,12 +240,10 @@ class EngineIndex:
         position = 0
         for batch in as_batches(documents):
             if not batch.has_ids:
-                if used == "replace":
-                    raise ValueError("The documents have no ids, which an update needs. Give them ids.")
-                if used == "refuse" and position == 0 and len(self):
+                if used != "skip" and position == 0 and len(self):
+                    way_out = ", or resume=True to continue an addition" if used == "refuse" else ""
                     raise ValueError(
-                        "The documents have no ids, and the collection is not empty. Give them ids, or "
-                        "resume=True to continue an addition."
+                        f"The documents have no ids, and the collection is not empty. Give them ids{way_out}."
                     )
                 batch = batch.with_ids(np.arange(position, position + len(batch)))
             values = list(islice(values_of_all, len(batch)))

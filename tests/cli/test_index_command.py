@@ -453,6 +453,18 @@ def test_loaded_documents_are_found(many: Path, folder: Path) -> None:
         assert loaded.encoder.config == index.config
 
 
+def test_a_load_with_replace_writes_documents_again(many: Path) -> None:
+    given = ["--to", f"lancedb:{many.parent / 'engine'}#replaced", "--encoder", "mean", "--replace"]
+    for _ in range(2):
+        facts = answer("load", many, *given)
+        assert (facts["added"], facts["skipped"], facts["documents"]) == (299, 0, 299)
+    numbered = many.parent / "vectors.npy"
+    np.save(numbered, np.ones((3, 4, 16), np.float32))
+    given[1] = f"lancedb:{many.parent / 'engine'}#numbered"
+    assert answer("load", numbered, *given)["added"] == 3
+    assert "no ids, and the collection is not empty. Give them ids." in fails("load", numbered, *given)
+
+
 KILLED = """
 import sys, time
 import muvera.engines.lancedb as module

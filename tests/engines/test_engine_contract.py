@@ -243,7 +243,7 @@ def test_an_update_replaces_documents(lifecycle: Lifecycle) -> None:
     report = index.update(texts, VALUES)
     assert (report.added, report.without_tokens) == (lifecycle.count, 60 - lifecycle.count)
     assert len(index) == lifecycle.count
-    with pytest.raises(ValueError, match="no ids, which an update needs"):
+    with pytest.raises(ValueError, match="no ids, and the collection is not empty"):
         index.update([texts[0]])
     index.update(texts[[5]].with_ids(texts.ids[[3]]), [{"year": 1}])
     assert index.documents([lifecycle.name])[0].metadata == {"year": 1}
