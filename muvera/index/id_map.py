@@ -112,6 +112,11 @@ class IdMap:
         ids = self._ids.values[rows]
         return string_array(ids.tolist()) if ids.dtype == object else ids
 
+    def names(self, rows: NDArray[np.int64]) -> list[Any]:
+        """Return the ids of `rows` as a list, which takes less time than an array."""
+        names: list[Any] = self._ids.values[rows].tolist()
+        return names
+
     def rows(self, ids: list[Any], missing: Missing = "raise") -> NDArray[np.int64]:
         """Return the distinct rows of `ids`, in order.
 

@@ -8,8 +8,6 @@ Sizes: ``size`` rows have similarities, in panels of LANES query tokens: ``(pane
 size, LANES)``, flat.  Columns after the last token of a query are zero.
 """
 
-from typing import Any
-
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -149,11 +147,11 @@ def _larger(builder: ir.IRBuilder, left: ir.Value, right: ir.Value) -> ir.Value:
 
 
 def _emit_sum(builder: ir.IRBuilder, vector: ir.Value) -> ir.Value:
-    """Emit the sum of lanes: of integers, or of floats in float64 and in order."""
+    """Emit the sum of lanes, as float64 and in order; integers are exact."""
     if vector.type.element != FLOAT:
         wide = builder.sext(vector, ir.VectorType(INT32, LANES))
         total = call(builder, f"llvm.vector.reduce.add.v{LANES}i32", INT32, wide)
-        return builder.sext(total, ir.IntType(64))
+        return builder.sitofp(total, ir.DoubleType())
     total = ir.Constant(ir.DoubleType(), 0)
     for i in range(LANES):
         entry = builder.extract_element(vector, ir.Constant(INT32, i))
@@ -169,11 +167,12 @@ def _write_maxima(builder, numbers, start, stop, rows, first, out, position):
     )
 
 
-def _sum_of_maxima(builder, numbers, start, stop, rows, first):
+def _emit_sum_of_maxima(builder, numbers, start, stop, rows, first):
+    """Emit the sum of the maxima over the rows ``numbers[start:stop]`` of a panel."""
     return _emit_sum(builder, _emit_maxima(builder, numbers, start, stop, rows, first))
 
 
-def _sum_of_larger(builder, maxima):
+def _emit_sum_of_larger(builder, maxima):
     """Emit the sum of the larger entries of the first and the second LANES entries."""
     kind = ir.VectorType(maxima.type.pointee, LANES)
     left = load_vector(builder, maxima, kind)
@@ -182,57 +181,19 @@ def _sum_of_larger(builder, maxima):
 
 
 def _emit_sum_of_lanes(builder, rows, first):
-    """Emit the sum of LANES integers."""
+    """Emit the sum of LANES entries."""
     kind = ir.VectorType(rows.type.pointee, LANES)
     return _emit_sum(builder, load_vector(builder, builder.gep(rows, [first]), kind))
 
 
-_sum_of_lanes = emitted(_emit_sum_of_lanes, types.int64)
+_sum_of_maxima = emitted(_emit_sum_of_maxima, types.float64)
+_sum_of_larger = emitted(_emit_sum_of_larger, types.float64)
+_sum_of_lanes = emitted(_emit_sum_of_lanes, types.float64)
 
 
-def _scoring(total: Any) -> Any:
-    """Return the kernel of :func:`score_looked_up` for one type of sums."""
-    sum_of_maxima = emitted(_sum_of_maxima, total)
-    sum_of_larger = emitted(_sum_of_larger, total)
-
-    @kernel
-    def score(numbers, offsets, documents, similarities, size, half, unit, out, places):
-        stride = max(1, size) * LANES
-        maxima = np.empty(2 * LANES, similarities.dtype)
-        sums = np.empty(64, total)
-        for i in range(documents.shape[0]):
-            start, stop = offsets[documents[i]], offsets[documents[i] + 1]
-            places[i] = 0
-            if stop - start <= 2 * half:
-                most = total(0)
-                for first in range(0, similarities.shape[0], stride):
-                    most += sum_of_maxima(numbers, start, stop, similarities, first)
-                out[i] = unit * most if stop > start else -np.inf
-                continue
-            passages = (stop - start + half - 1) // half - 1
-            if passages > sums.shape[0]:
-                sums = np.empty(2 * passages, total)
-            sums[:passages] = 0
-            for first in range(0, similarities.shape[0], stride):
-                _write_maxima(numbers, start, start + half, similarities, first, maxima, 0)
-                for j in range(passages):
-                    begin = start + (j + 1) * half
-                    side = (j + 1) % 2 * LANES
-                    _write_maxima(numbers, begin, min(begin + half, stop), similarities, first, maxima, side)
-                    sums[j] += sum_of_larger(maxima)
-            for j in range(1, passages):
-                if sums[j] > sums[places[i]]:
-                    places[i] = j
-            out[i] = unit * sums[places[i]]
-
-    return score
-
-
-_score_rounded = _scoring(types.int64)
-_score_exact = _scoring(types.float64)
-
-
-def score_looked_up(numbers: Any, offsets: Any, documents: Any, similarities: Any, *arguments: Any) -> None:
+# numba cannot keep the machine code of a kernel that is made by another function.
+@kernel
+def score_looked_up(numbers, offsets, documents, similarities, size, half, unit, out, places):
     """Write the Chamfer similarities of `documents` (c,) with one query to `out` (c,).
 
     ``numbers[offsets[i] : offsets[i + 1]]`` are the places of the tokens of document i
@@ -242,8 +203,33 @@ def score_looked_up(numbers: Any, offsets: Any, documents: Any, similarities: An
     blocks of `half` tokens, and begin with each block but the last.  `out` is -inf for
     a document without tokens.
     """
-    score = _score_exact if similarities.dtype == np.float32 else _score_rounded
-    score(numbers, offsets, documents, similarities, *arguments)
+    stride = max(1, size) * LANES
+    maxima = np.empty(2 * LANES, similarities.dtype)
+    sums = np.empty(64)
+    for i in range(documents.shape[0]):
+        start, stop = offsets[documents[i]], offsets[documents[i] + 1]
+        places[i] = 0
+        if stop - start <= 2 * half:
+            total = 0.0
+            for first in range(0, similarities.shape[0], stride):
+                total += _sum_of_maxima(numbers, start, stop, similarities, first)
+            out[i] = unit * total if stop > start else -np.inf
+            continue
+        passages = (stop - start + half - 1) // half - 1
+        if passages > sums.shape[0]:
+            sums = np.empty(2 * passages)
+        sums[:passages] = 0
+        for first in range(0, similarities.shape[0], stride):
+            _write_maxima(numbers, start, start + half, similarities, first, maxima, 0)
+            for j in range(passages):
+                begin = start + (j + 1) * half
+                side = (j + 1) % 2 * LANES
+                _write_maxima(numbers, begin, min(begin + half, stop), similarities, first, maxima, side)
+                sums[j] += _sum_of_larger(maxima)
+        for j in range(1, passages):
+            if sums[j] > sums[places[i]]:
+                places[i] = j
+        out[i] = unit * sums[places[i]]
 
 
 @kernel
@@ -259,7 +245,7 @@ def mean_products(numbers, offsets, documents, places, similarities, size, half,
         if stop - start > 2 * half:
             start += places[i] * half
             stop = min(start + 2 * half, stop)
-        total = 0
+        total = 0.0
         for first in range(0, similarities.shape[0], stride):
             for token in range(start, stop):
                 total += _sum_of_lanes(similarities, first + np.int64(numbers[token]) * LANES)

@@ -221,9 +221,7 @@ class TextStore:
             best = [one.promising(options.weights, count) for one in candidates]
             exact = scorer.of(best, coded=False)
             candidates = [one.rescored(*scored) for one, scored in zip(candidates, exact, strict=True)]
-        return [
-            one.parts(contents.ids.of(one.rows).tolist(), options.weights, options.k) for one in candidates
-        ]
+        return [one.parts(contents.ids.names(one.rows), options.weights, options.k) for one in candidates]
 
     def _plan(self, options: SearchOptions, contents: IndexContents, reorders: bool) -> SearchPlan:
         """Return how to search the vectors.
@@ -260,7 +258,7 @@ class TextStore:
         """Return the cosine of mean vectors by candidate, for each query."""
         similarities = []
         for query, (rows, _) in zip(mean_vectors(encoded), candidates, strict=True):
-            found, means = self.database.means(contents.ids.of(rows).tolist(), encoded.dimension)
+            found, means = self.database.means(contents.ids.names(rows), encoded.dimension)
             products = np.einsum("ij,j->i", means.astype(np.float32), query)
             similarities.append(aligned(rows, contents.ids.rows_of(found), _wide(products), np.nan))
         return similarities
@@ -456,7 +454,7 @@ def _write_texts(database: DocumentDatabase, ids: IdMap, path: Path) -> None:
 
 
 def _require_same_ids(ids: IdMap, database: DocumentDatabase, name: str) -> None:
-    if len(database) != len(ids) or set(database.select({})) != set(ids.of(ids.live).tolist()):
+    if len(database) != len(ids) or set(database.select({})) != set(ids.names(ids.live)):
         sizes = f"{counted(len(database), 'text')} and {counted(len(ids), 'set')} of token vectors"
         raise ValueError(
             f"{name} has {sizes}, and their ids must be the same: the vectors were changed without the "
