@@ -118,6 +118,11 @@ WhereOption = Annotated[
     ),
 ]
 
+WordsOption = Annotated[
+    float | None,
+    Option(help="Weight of shared words (BM25), from 0 to below 1 (default: by encoder; pages: 0.2)."),
+]
+
 RecallOption = Annotated[
     float | None, Option(help="Target mean recall, such as 0.95, instead of --candidates.")
 ]

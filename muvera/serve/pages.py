@@ -81,13 +81,17 @@ class Pictures:
     def __init__(self, index: PageIndex) -> None:
         self._index = index
         self._root = None if index.served_root is None else index.served_root.resolve()
-        #: Returns the picture of a page of this id and width as JPEG.
-        self.read = lru_cache(_PICTURES)(self._read)
+        self._jpeg = lru_cache(_PICTURES)(self._read)
 
-    def _read(self, id: str, width: int) -> bytes:
+    def read(self, id: str, width: int) -> bytes:
+        """Return the picture of a page as JPEG; HTTPException if there is none."""
+        return self._jpeg(
+            self._index.page(int(id) if id not in self._index and id.isdecimal() else id), width
+        )
+
+    def _read(self, page: tuple[str, int], width: int) -> bytes:
         if self._root is None:
             raise HTTPException(404, "Pictures are shown only from a folder that --root or root= names.")
-        page = self._index.page(int(id) if id not in self._index and id.isdecimal() else id)
         path = locate(page[0], self._root).resolve()
         if not path.is_relative_to(self._root):
             raise HTTPException(404, "The document of this page is outside the folder of documents.")

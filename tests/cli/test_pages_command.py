@@ -110,6 +110,20 @@ def test_an_unknown_document_deletes_nothing(index: Path) -> None:
     assert len(PageIndex.load(index)) == 2
 
 
+def test_documents_are_added_with_the_encoder_of_the_index(index: Path, tmp_path: Path) -> None:
+    new = write_pdf(tmp_path / "reports" / "2025.pdf", ["new"])
+    assert answer("pages", "add", index, new, "--encoder", "grey")["pages"] == 3
+    code, _, err = muvera("pages", "add", tmp_path / "none", new)
+    assert code == 2 and "contains no page index" in " ".join(err.split())
+    code, _, err = muvera("pages", "add", index, new)  # "grey" is not built in
+    assert code == 2 and "'grey', which made its vectors, is not loaded" in " ".join(err.split())
+
+
+def test_a_search_ranks_as_many_pages_as_wanted(index: Path) -> None:
+    found = answer("pages", "search", index, "annual", "--encoder", "grey", "-k", 2, "--candidates", 1)
+    assert len(found["hits"]) == 2
+
+
 def test_wrong_arguments_are_named(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for arguments, words in (
         (("search", index, " "), "The query is blank"),

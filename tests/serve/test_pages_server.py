@@ -179,6 +179,16 @@ def test_what_needs_texts_is_refused(address: str, index: PageIndex) -> None:
         make_app(index, ServerSettings("x" * 20, writable=True))
 
 
+def test_a_picture_of_a_deleted_page_is_not_kept(index: PageIndex, tmp_path: Path) -> None:
+    index.save(tmp_path / "index")
+    changed = PageIndex.load(tmp_path / "index", root=index.root)
+    with running(changed) as port:
+        url = f"http://127.0.0.1:{port}/picture?id=report.pdf:1"
+        assert ask(url)[0] == 200
+        changed.delete(["report.pdf:1"])
+        assert ask(url)[0] == 404
+
+
 def test_a_read_token_is_required_for_pictures(index: PageIndex) -> None:
     with running(index, ServerSettings(read_token="x" * 20)) as port:
         url = f"http://127.0.0.1:{port}/picture?id=report.pdf:1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from .. import serve
-from . import delete, index, search
+from . import add, delete, index, search
 
 __all__ = ["pages"]
 
@@ -25,6 +25,7 @@ def start() -> None:
 
 
 pages.command("index")(index.index)
+pages.command("add")(add.add)
 pages.command("search")(search.search)
 pages.command("delete")(delete.delete)
 pages.command("serve", hidden=True)(serve.serve)  # the same as muvera serve

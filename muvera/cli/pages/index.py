@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Argument, Option
 
 from ..options import JsonOption, ThreadsOption, new_encoder, only_given
 from ..printing import clock, megabytes, note, seconds, show, warn, wrapped
 
+if TYPE_CHECKING:
+    from ...texts.encoders.pages import PageEncoder
+
 # Seconds between two lines about the progress.
 _NOTE_SECONDS = 15.0
 
 
+DocumentsArgument = Annotated[
+    Path, Argument(metavar="SOURCE", help="A PDF, a picture, or a folder of them and of folders.")
+]
+
+
 def index(
-    source: Annotated[
-        Path, Argument(metavar="SOURCE", help="A PDF, a picture, or a folder of them and of folders.")
-    ],
+    source: DocumentsArgument,
     out: Annotated[Path, Argument(metavar="OUT", help="Folder of the index: a new one, or one to continue.")],
     encoder: Annotated[str, new_encoder("page")] = "colmodernvbert",
     factor: Annotated[
@@ -43,14 +49,25 @@ def index(
       muvera pages index REPORTS my-pages
       muvera pages search my-pages "revenue by region"
     """
+    from ...texts.encoders.registry import as_page_encoder
+
+    options = only_given(factor=factor, patches=patches)
+    encode_documents(source, out, as_page_encoder(encoder), threads, json_, **options)
+
+
+def encode_documents(
+    source: Path, out: Path, model: PageEncoder, threads: int | None, json_: bool, **options: float | str
+) -> None:
+    """Encode documents into a new index or an existing one, and report.
+
+    `options` are those of :func:`muvera.pages.indexing.index_documents`.
+    """
     from ...pages.indexing import Progress, index_documents
     from ...texts.encoders.pages import FastembedPageEncoder
-    from ...texts.encoders.registry import as_page_encoder
     from ...utils.checks import as_path, counted
 
     as_path(source, "source")  # both refuse a URL
     as_path(out, "out")
-    model = as_page_encoder(encoder)
     if isinstance(model, FastembedPageEncoder) and model.download_gigabytes:
         note(
             f"muvera: the model {model.name} is not on this machine yet. Its first use downloads "
@@ -74,7 +91,6 @@ def index(
                 f"hour{left}"
             )
 
-    options = only_given(factor=factor, patches=patches)
     try:
         built = index_documents(
             source, out, model, progress=tell, skipped=skip, threads=threads, **options

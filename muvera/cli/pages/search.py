@@ -8,7 +8,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from ..options import IndexEncoderOption, JsonOption, WhereOption
+from ..options import IndexEncoderOption, JsonOption, WhereOption, WordsOption
 from ..printing import seconds, show, warn, wrapped
 
 IndexArgument = Annotated[Path, Argument(metavar="INDEX", help="Folder of a page index.")]
@@ -21,9 +21,8 @@ def search(
     query: Annotated[str, Argument(metavar="QUERY", help="Words.")],
     k: Annotated[int, Option("--k", "-k", min=1, help="Number of pages.")] = 5,
     where: WhereOption = None,
-    words: Annotated[
-        float | None, Option(help="Weight of words in the text layer, from 0 to below 1 (default: 0.2).")
-    ] = None,
+    words: WordsOption = None,
+    candidates: Annotated[int | None, Option(min=1, help="Pages to rank (default: 5,000).")] = None,
     pictures: Annotated[
         Path | None, Option(help="Folder for a picture of each page, with a map of what matched.")
     ] = None,
@@ -46,7 +45,10 @@ def search(
         as_path(pictures, "--pictures")  # refuses a URL
     loaded = PageIndex.load(index, encoder, root=root)
     begun = time.perf_counter()
-    hits = loaded.search(query, k, where=where, words=words)
+    hits = loaded.search(
+        query, k, where=where, words=words,
+        candidates=None if candidates is None else max(candidates, k),
+    )  # fmt: skip
     duration = time.perf_counter() - begun
     lines, found = [], []
     for rank, hit in enumerate(hits, 1):

@@ -12,7 +12,7 @@ from typer import Argument, Option
 
 from ..conditions import warn_of_unmatched
 from ..hits import hits_text
-from ..options import IndexEncoderOption, JsonOption, RecallOption, WhereOption
+from ..options import IndexEncoderOption, JsonOption, RecallOption, WhereOption, WordsOption
 from ..printing import seconds, show
 from .changes import IndexArgument, open_texts
 
@@ -28,10 +28,7 @@ def search(
     k: Annotated[int, Option("--k", "-k", min=1, help="Number of answers.")] = 10,
     where: WhereOption = None,
     unit: Annotated[Literal["document", "sentence"], Option(help="What to search.")] = "document",
-    words: Annotated[
-        float | None,
-        Option(help="Weight of shared words (BM25), from 0 to below 1 (default: by encoder)."),
-    ] = None,
+    words: WordsOption = None,
     candidates: Annotated[int | None, Option(min=1, help="Texts to rank (default: 200; URL: 100).")] = None,
     recall: RecallOption = None,
     explain: Annotated[bool, Option("--explain", help="Print which words matched, and how well.")] = False,

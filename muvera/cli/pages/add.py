@@ -1,0 +1,29 @@
+"""``muvera pages add``: pages of new documents, with the encoder of the index."""
+
+from __future__ import annotations
+
+from ..options import IndexEncoderOption, JsonOption, ThreadsOption
+from .index import DocumentsArgument, encode_documents
+from .search import IndexArgument
+
+
+def add(
+    index: IndexArgument,
+    source: DocumentsArgument,
+    encoder: IndexEncoderOption = None,
+    threads: ThreadsOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Add the pages of new documents to a page index.
+
+    Documents must be in the folder that was indexed. Pages that the index has are not
+    encoded again, also if their document changed: use muvera pages delete first.
+
+    \b
+    Example:
+      muvera pages add my-pages REPORTS/2025.pdf
+    """
+    from ...pages.page_index import PageIndex
+
+    model = PageIndex.load(index, encoder).encoder
+    encode_documents(source, index, model, threads, json_)
