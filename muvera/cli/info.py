@@ -35,10 +35,10 @@ def info(
     from ..pages.folder import is_page_index
     from .sources import is_index
 
-    if format is None and is_index(path):
-        described = _index(path, full)
-    elif format is None and is_page_index(path):
+    if format is None and is_page_index(path):
         described = _Described("page index", muvera.PageIndex.load(path).info())
+    elif format is None and is_index(path):
+        described = _index(path, full)
     elif format is None and is_encoder_folder(path):
         config = muvera.load_encoder(path).config
         values = {**config.to_dict(), "vector_dimension": config.vector_dimension}

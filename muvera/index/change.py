@@ -168,7 +168,14 @@ class Change:
 
     # -- documents ------------------------------------------------------------
 
-    def add(self, documents: Any, *, ids: Any = None, threads: int | None = None) -> Ids:
+    def add(
+        self,
+        documents: Any,
+        *,
+        ids: Any = None,
+        threads: int | None = None,
+        means: MultiVectors | None = None,
+    ) -> Ids:
         """Add documents and return their ids.
 
         Parameters
@@ -179,6 +186,9 @@ class Change:
             As for :meth:`muvera.MuveraIndex.add`.
         threads : int, optional
             As for :meth:`muvera.MuveraIndex.add`.
+        means : MultiVectors, optional
+            The means of each document's tokens that an index with `pool` stores.
+            Default: they are made here.
 
         Returns
         -------
@@ -191,10 +201,17 @@ class Change:
         """
         checked = self._checked(documents, ids, threads)
         names = self.contents.ids.new_ids(checked)
-        self._append_and_measure(names, checked, threads)
+        self._append_and_measure(names, checked, threads, means)
         return names
 
-    def update(self, documents: Any, *, ids: Any = None, threads: int | None = None) -> Ids:
+    def update(
+        self,
+        documents: Any,
+        *,
+        ids: Any = None,
+        threads: int | None = None,
+        means: MultiVectors | None = None,
+    ) -> Ids:
         """Add or replace documents and return their ids.
 
         Parameters
@@ -205,6 +222,8 @@ class Change:
             As for :meth:`muvera.MuveraIndex.update`.
         threads : int, optional
             As for :meth:`muvera.MuveraIndex.update`.
+        means : MultiVectors, optional
+            As for :meth:`add`.
 
         Returns
         -------
@@ -220,7 +239,7 @@ class Change:
             raise ValueError(
                 "update replaces documents by id, but these documents have no ids. Give ids=, or use add."
             )
-        self._append_and_measure(checked.ids, checked, threads)
+        self._append_and_measure(checked.ids, checked, threads, means)
         return checked.ids
 
     def delete(self, ids: Iterable[Any], missing: Missing = "raise") -> None:
@@ -454,10 +473,14 @@ class Change:
         return checked_texts(named, "documents", self.contents.config.dimension, "this index")
 
     def _append_and_measure(
-        self, ids: Ids, documents: MultiVectors | CodedVectors, threads: int | None
+        self,
+        ids: Ids,
+        documents: MultiVectors | CodedVectors,
+        threads: int | None,
+        means: MultiVectors | None,
     ) -> None:
         """Add or replace documents, fit once there are enough of them, and measure."""
-        self._append(ids, documents, None, threads)
+        self._append(ids, documents, None, threads, None if means is None else Means(means))
         self._make_vectors(self.contents.has_sample, threads)
         self._fit_codec(threads)
         self._calibrate(self._measure(threads), threads)
@@ -485,6 +508,7 @@ class Change:
         if tokens.means is not None and means is None:
             assert isinstance(documents, MultiVectors)
             means = tokens.pooled(documents)
+        means = None if tokens.means is None else means
         tokens.append(documents, codes, threads, self.staging, means)
         candidates = contents.candidates
         growing: VectorSearch | None = None

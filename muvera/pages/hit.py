@@ -38,6 +38,24 @@ class Source(NamedTuple):
     root: Path | None
 
 
+class PatchMatch(NamedTuple):
+    """The best match of a query vector on a page.
+
+    Parameters
+    ----------
+    word : str
+        Its word; "" if the words are not known.
+    place : tuple of int, optional
+        Row and column of the patch; None for a vector without a place on the page.
+    similarity : float
+        Inner product of both vectors.
+    """
+
+    word: str
+    place: tuple[int, int] | None
+    similarity: float
+
+
 @dataclass(frozen=True)
 class PageHit:
     """A found page.
@@ -73,6 +91,25 @@ class PageHit:
     def words(self) -> list[str]:
         """Words of the query that have a map; none if vectors were searched."""
         return [word for word, _ in self.source.words]
+
+    def matches(self) -> list[PatchMatch]:
+        """Return the best match of each query vector.
+
+        Returns
+        -------
+        list of PatchMatch
+            In the order of the query's vectors.  The similarities add up to the
+            Chamfer similarity of query and page.
+        """
+        products = self.source.query @ self.source.read().T
+        names = {token: word for word, tokens in self.source.words for token in tokens}
+        grid = self.source.facts.grid
+        found = []
+        for token, best in enumerate(products.argmax(axis=1).tolist()):
+            placed = grid is not None and best < grid[0] * grid[1]
+            place = divmod(best, grid[1]) if grid is not None and placed else None
+            found.append(PatchMatch(names.get(token, ""), place, float(products[token, best])))
+        return found
 
     def token_maps(self) -> NDArray[np.float32]:
         """Return where each query vector matched.

@@ -85,9 +85,7 @@ class Page:
             raise ValueError(f"{name} has no vectors. Leave it out.")
         if self.grid is not None and np.shape(self.grid) != (2,):
             raise TypeError(f"The grid of {name} must be (rows, columns), got {self.grid!r}.")
-        for reserved in (DOCUMENT, NUMBER, FACTS):
-            if reserved in self.metadata:
-                raise ValueError(f"The metadata of {name} may not have the field {reserved!r}. Rename it.")
+        require_own_fields(self.metadata, name)
         _require_facts(name, self.size, self.lines)
         for field_name, value in (("document", self.document), ("text", self.text), ("id", self.id)):
             if isinstance(value, str) and not is_utf8(value):
@@ -137,17 +135,10 @@ class Page:
         -------
         float32 (n, dimension)
         """
-        patches = len(self.vectors) - _count(self.special)
-        placed = MultiVectors.from_arrays([self.vectors[:patches]])
-        return np.concatenate([pool_tokens(placed, factor, _RULE)[0], self.vectors[patches:]])
+        return pool_page(self.vectors, _count(self.special), factor)
 
-    def stored_metadata(self, patches_id: int) -> dict[str, Any]:
+    def stored_metadata(self) -> dict[str, Any]:
         """Return the metadata of the database, with the facts of :class:`PageFacts`.
-
-        Parameters
-        ----------
-        patches_id : int
-            Id of its unpooled vectors.
 
         Returns
         -------
@@ -156,16 +147,22 @@ class Page:
         grid = [0, 0] if self.grid is None else list(self.grid)
         lines = [[round(float(edge), _DECIMALS) for edge in line] for line in self.lines]
         # Lists in a list cannot be compared, so the database makes no index of them.
-        facts = [[patches_id, _count(self.special), *grid], list(map(float, self.size or ())), *lines]
+        facts = [[_count(self.special), *grid], list(map(float, self.size or ())), *lines]
         return {**self.metadata, DOCUMENT: self.document, NUMBER: self.number, FACTS: facts}
 
 
+def pool_page(vectors: NDArray[np.float32], special: int, factor: float) -> NDArray[np.float32]:
+    """Return the means of similar patches, and then the last `special` vectors."""
+    patches = len(vectors) - special
+    placed = MultiVectors.from_arrays([vectors[:patches]])
+    return np.concatenate([pool_tokens(placed, factor, _RULE)[0], vectors[patches:]])
+
+
 class PageFacts(NamedTuple):
-    """Where the vectors of a page are, and where its text is."""
+    """What is known about a page besides its vectors and its text."""
 
     document: str
     number: int
-    patches_id: int
     special: int
     grid: tuple[int, int] | None
     size: tuple[float, float] | None
@@ -178,9 +175,9 @@ class PageFacts(NamedTuple):
         Raise ValueError if they are damaged, in words that follow "page 'a.pdf:1'".
         """
         try:
-            (patches_id, special, rows, columns), size, *lines = metadata[FACTS]
+            (special, rows, columns), size, *lines = metadata[FACTS]
             number = metadata[NUMBER]
-            for value in (patches_id, special, rows, columns, number):
+            for value in (special, rows, columns, number):
                 require_int("a number", value, 0)
             _require_facts("the page", size or None, lines)
             document = metadata[DOCUMENT]
@@ -189,10 +186,18 @@ class PageFacts(NamedTuple):
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"has damaged facts ({error})") from error
         return cls(
-            document, number, patches_id, special,
+            document, number, special,
             (rows, columns) if rows else None, (size[0], size[1]) if size else None,
             [(line[0], line[1], line[2], line[3]) for line in lines],
         )  # fmt: skip
+
+    def require_vectors(self, count: int) -> None:
+        """Raise ValueError if a page with these facts cannot have `count` vectors."""
+        placed = 0 if self.grid is None else self.grid[0] * self.grid[1]
+        fits = placed + self.special == count if self.grid else self.special < count
+        if not fits:
+            grid = "no grid" if self.grid is None else f"a grid of {self.grid[0]} x {self.grid[1]}"
+            raise ValueError(f"has {count} vectors, {grid} and {self.special} other vectors")
 
 
 def _require_facts(name: str, size: Any, lines: Any) -> None:
@@ -210,6 +215,18 @@ def _are_finite(values: Any, count: int) -> bool:
     return all(
         isinstance(value, (int, float, np.integer, np.floating)) and math.isfinite(value) for value in values
     )
+
+
+def require_own_fields(metadata: Mapping[str, Any], name: str = "a page") -> None:
+    """Raise ValueError if metadata has a field that describes the page."""
+    for reserved in (DOCUMENT, NUMBER, FACTS):
+        if reserved in metadata:
+            raise ValueError(f"The metadata of {name} may not have the field {reserved!r}. Rename it.")
+
+
+def visible_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return stored metadata with the fields that conditions can have."""
+    return {name: value for name, value in metadata.items() if name != FACTS}
 
 
 def own_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from threading import RLock
-from typing import Any
+from threading import TIMEOUT_MAX
+from typing import TYPE_CHECKING, Any, TypedDict, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,27 +15,38 @@ from numpy.typing import NDArray
 from ..convert import open_source
 from ..convert.parsing import read_json_object
 from ..data.multivectors import MultiVectors, as_multivectors, checked_texts
-from ..fde.config import FDEConfig
 from ..index.contents import IndexContents
+from ..index.generations import IndexFolderError, read_manifest
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
-from ..index.settings import IndexInfo, IndexSettings
+from ..index.token_store import CodeStore, Level
 from ..metadata import Filter, TextDocument
 from ..reranking.codecs import CODECS
-from ..texts.database import DocumentDatabase, require_ids
+from ..texts.database import DocumentDatabase, merge_metadata, require_ids
 from ..texts.encoders.base import ScoreWeights
 from ..texts.encoders.pages import COLPALI_GRID, PageEncoder
 from ..texts.encoders.registry import as_page_encoder, required_page_encoder
-from ..texts.hit import require_weights
-from ..texts.ranking import Parts, add_parts
+from ..texts.hit import SearchOptions
+from ..texts.journal import DurableFolder, TextChange
 from ..texts.store import TextStore
-from ..utils.atomic_files import atomic_folder
+from ..utils.atomic_files import atomic_folder, recover_folder
 from ..utils.checks import as_id_list, as_path, counted, require_choice, require_int, require_number
-from ..utils.locks import renew_after_fork
-from .folder import PATCHES, POOLED, Facts, is_page_index, read_parts
+from .folder import KIND, PAGES, ROOT, is_former, read_pages
 from .hit import PageHit, Source
-from .page import DOCUMENT, Page, PageFacts, of_each, own_metadata
-from .query import PageQueries, Words, required
+from .page import (
+    DOCUMENT,
+    Page,
+    PageFacts,
+    of_each,
+    own_metadata,
+    pool_page,
+    require_own_fields,
+    visible_metadata,
+)
+from .query import PageQueries, PageQuery, required
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
 
 #: Patches that are replaced by one mean.  ColPali's authors keep 97.8% of the nDCG with
 #: it; `python -m experiments pages` compares it with others.
@@ -49,12 +60,22 @@ _CANDIDATES = 5000
 # all ranked.
 _EXACT_TOKENS = 3_500_000
 
-# Pages beside 2 k that the unpooled patches rank.
-_MORE = 10
-
 # Weight of shared words if a query has words: the weight for texts, not measured on
 # pages.
 _WORDS = ScoreWeights().words
+
+
+class PageSearchKeywords(TypedDict, total=False):
+    """Keyword arguments of :meth:`muvera.PageIndex.search`."""
+
+    text: str | Sequence[str] | None
+    where: Filter | None
+    ids: Iterable[int | str] | None
+    candidates: int | None
+    recall: float | None
+    rescore: int | None
+    words: float | None
+    threads: int | None
 
 
 class PageIndex:
@@ -106,25 +127,19 @@ class PageIndex:
         root: str | os.PathLike[str] | None = None,
     ) -> None:
         columns = require_int("dimension", dimension, 1)
-        self._factor = float(require_number("factor", factor, 1))
+        require_number("factor", factor, 1)
         require_choice("patches", patches, CODECS)
         self._root = None if root is None else as_path(root).resolve()
         self._served_root = self._root
         self._encoder = None if encoder is None else as_page_encoder(encoder)
         self._made_by = "" if self._encoder is None else self._encoder.name
         # "simhash" is not fitted on the first pages, which later ones may not resemble.
-        pooled = MuveraIndex("simhash", dimension=columns, tokens="int8", exact_tokens=_EXACT_TOKENS)
-        self._pages = TextStore(pooled, DocumentDatabase(self._made_by))
-        # They only rank the best pages again, so they need no single vectors.
-        settings = IndexSettings.of(tokens=patches, exact_tokens=1 << 62)
-        self._patches = MuveraIndex(FDEConfig.preset("mean", columns), settings=settings)
+        vectors = MuveraIndex(
+            "simhash", dimension=columns, tokens=patches, pool=factor, exact_tokens=_EXACT_TOKENS
+        )
+        facts = {KIND: PAGES, ROOT: None if self._root is None else str(self._root)}
+        self._pages = TextStore(vectors, DocumentDatabase(self._made_by, means=False, facts=facts))
         self._folder: Path | None = None
-        self._renew_locks()
-        renew_after_fork(self)
-
-    def _renew_locks(self) -> None:
-        # Held during a change of both.
-        self._changing = RLock()
 
     # -- building -------------------------------------------------------------
 
@@ -290,26 +305,70 @@ class PageIndex:
         ------
         TypeError, ValueError
             For an id in use, another dimension, or metadata that JSON cannot represent.
+        OSError
+            If the disk is full.  Nothing is added then.
         """
-        added = list(pages)
-        if not added:
+        return self._put(list(pages), threads, update=False)
+
+    def update(
+        self,
+        pages: Iterable[Page] | None = None,
+        *,
+        ids: Sequence[int | str] | None = None,
+        metadata: Sequence[Mapping[str, Any]] | None = None,
+        threads: int | None = None,
+    ) -> None:
+        """Replace pages by id and add pages with new ids, or change metadata.
+
+        All are changed or none.
+
+        Parameters
+        ----------
+        pages : iterable of Page, optional
+            The new pages.  Default: only metadata changes.
+        ids : sequence of int or of str, optional
+            Without `pages`: the pages whose metadata changes.
+        metadata : sequence of dict, optional
+            Without `pages`: the fields of each page to change.  None removes a field,
+            and other fields are kept.
+        threads : int, optional
+            Default: all usable cores.
+
+        Raises
+        ------
+        KeyError
+            For an unknown id, without `pages`.
+        TypeError, ValueError
+            If neither pages nor ids and metadata are given, or as for :meth:`add`.
+        OSError
+            If the disk is full.  Nothing is changed then.
+        """
+        if pages is not None:
+            if ids is not None or metadata is not None:
+                raise ValueError("Pages have their ids and metadata. Omit ids and metadata.")
+            self._put(list(pages), threads, update=True)
+            return
+        if ids is None or metadata is None:
+            raise ValueError("An update needs pages, or ids and metadata. Give them.")
+        names, fields = require_ids(as_id_list(ids)), list(metadata)
+        if len(fields) != len(names):
+            entries = counted(len(fields), "entry", "entries")
+            raise ValueError(f"metadata has {entries} for {counted(len(names), 'page')}. Give one per page.")
+        for values in fields:
+            require_own_fields(values)
+        with self._pages.changing:
+            found = self._pages.get(names)
+            self._pages.put_metadata(found, list(map(merge_metadata, found, fields)))
+
+    def _put(self, pages: list[Page], threads: int | None, update: bool) -> list[int | str]:
+        if not pages:
             return []
-        ids = require_ids([page.id for page in added])
-        whole = checked_texts([page.vectors for page in added], "pages", self.dimension, "this index")
-        pooled = MultiVectors.from_arrays([page.pooled(self._factor) for page in added]).with_ids(ids)
-        with self._changing, self._patches.change() as change:
-            # The next integers: each number is used once, so that no reader takes it
-            # for the number of another page.
-            numbers: list[int] = change.add(whole, threads=threads).tolist()
-            change.commit()  # without a page that names them, they are never read
-            facts = [page.stored_metadata(number) for page, number in zip(added, numbers, strict=True)]
-            try:
-                return self._pages.put(pooled, [page.text for page in added], facts, threads)
-            except BaseException:
-                change.delete(numbers)
-                raise
-            finally:
-                change.commit()
+        ids = require_ids([page.id for page in pages])
+        given = [page.vectors for page in pages]
+        vectors = checked_texts(given, "pages", self.dimension, "this index").with_ids(ids)
+        texts, metadata = [page.text for page in pages], [page.stored_metadata() for page in pages]
+        means = MultiVectors.from_arrays([page.pooled(self._factor) for page in pages])
+        return self._pages.put_tokens(vectors, means, texts, metadata, threads, update)
 
     def delete(self, ids: Iterable[int | str], *, missing: Missing = "raise") -> None:
         """Delete pages by id.
@@ -317,7 +376,7 @@ class PageIndex:
         Parameters
         ----------
         ids : collection of int or of str
-            The pages to delete.  Their patches stay until the next :meth:`save`.
+            The pages to delete.
         missing : {"raise", "ignore"}
             For an unknown id, raise KeyError and delete nothing, or ignore it.
 
@@ -325,24 +384,54 @@ class PageIndex:
         ------
         KeyError
             See `missing`.
+        OSError
+            If the disk is full.  Nothing is deleted then.
         """
-        with self._changing:
-            self._pages.delete(require_ids(as_id_list(ids)), missing)
+        self._pages.delete(require_ids(as_id_list(ids)), missing)
+
+    def rebuild(self, *, fit: bool = False, threads: int | None = None) -> None:
+        """Free the memory and the disk space of deleted pages.
+
+        An index from :meth:`open` is then saved.
+
+        Parameters
+        ----------
+        fit : bool
+            Fit the encoder of single vectors again in any case.
+        threads : int, optional
+            Default: all usable cores.
+        """
+        self._pages.rebuild(fit, threads)
 
     # -- searching ------------------------------------------------------------
 
+    @overload
+    def search(  # type: ignore[overload-overlap]
+        self, queries: str | NDArray[Any], k: int = ..., **options: Unpack[PageSearchKeywords]
+    ) -> list[PageHit]: ...
+
+    @overload
     def search(
         self,
-        queries: Any,
+        queries: Sequence[str] | Sequence[NDArray[Any]] | MultiVectors,
+        k: int = ...,
+        **options: Unpack[PageSearchKeywords],
+    ) -> list[list[PageHit]]: ...
+
+    def search(
+        self,
+        queries: str | NDArray[Any] | Sequence[str] | Sequence[NDArray[Any]] | MultiVectors,
         k: int = 10,
         *,
         text: str | Sequence[str] | None = None,
         where: Filter | None = None,
+        ids: Iterable[int | str] | None = None,
         candidates: int | None = None,
+        recall: float | None = None,
         rescore: int | None = None,
         words: float | None = None,
         threads: int | None = None,
-    ) -> Any:
+    ) -> list[PageHit] | list[list[PageHit]]:
         """Return the best pages for each query.
 
         Parameters
@@ -355,16 +444,20 @@ class PageIndex:
             The words of each vector query, for pages that share them.
         where : mapping, optional
             A condition on the metadata, and on ``document`` and ``number``.
+        ids : collection of int or of str, optional
+            Search only these pages.  Unknown ids are ignored.
         candidates : int, optional
             Pages that single vectors propose and the means rank, in a collection of
             more than about 10,000 pages.  Default: 5,000.  Fewer take less time, and
-            miss more of the best.
+            miss more pages.
+        recall : float, optional
+            Instead of `candidates`: the mean share of the best pages to find, see
+            :meth:`muvera.MuveraIndex.search`.
         rescore : int, optional
-            Pages that the unpooled patches rank again, at least `k`.  More raise recall
-            and read more from disk.  Default: 2 k + 10.
+            Pages that the unpooled patches rank.  Default: ``2 * k + 10``.
         words : float, optional
-            Weight of words that page and query share, from 0 to below 1.  Default: 0.2
-            if a query has words.
+            Weight of words that query and page share (BM25), from 0 to below 1.
+            Default: 0.2, if the query has words.
         threads : int, optional
             Default: all usable cores.
 
@@ -380,68 +473,105 @@ class PageIndex:
             words, or a wrong setting.
         """
         asked = PageQueries.of(queries, text, self.dimension, self._encoder, self._made_by)
-        require_int("k", k, 1)
-        count = 2 * k + _MORE if rescore is None else require_int("rescore", rescore, k)
-        proposed = _CANDIDATES if candidates is None else require_int("candidates", candidates, k)
-        require_weights(words, None)
-        found = []
-        for vectors, line, spans in asked.queries:
-            weight = (_WORDS if words is None else words) if line else 0.0
-            rank = partial(self._rank, vectors, line, count, where, proposed, weight, threads)
-            parts, documents, patches = self._pages.on_one_state(rank)
-            best = [(documents[id], scores) for id, scores in list(parts.items())[:k]]
-            found.append([self._hit(page, scores, patches, vectors, spans) for page, scores in best])
+        if candidates is None and recall is None and self._pages.vectors.contents.candidates is not None:
+            candidates = max(_CANDIDATES, require_int("k", k, 1))
+        chosen = SearchOptions(
+            k, where, ids, candidates, recall, words, 0.0, threads=threads, rescore=rescore
+        )
+        found = self._pages.on_one_state(lambda: self._find(asked.queries, chosen))
         return found[0] if asked.single else found
 
-    def _rank(
-        self,
-        query: NDArray[np.float32],
-        line: str,
-        count: int,
-        where: Filter | None,
-        candidates: int,
-        weight: float,
-        threads: int | None,
-    ) -> tuple[Parts, dict[Any, TextDocument], IndexContents]:
-        """Return the score parts of the best pages by id, their texts, and patches."""
-        store = self._pages
-        within = store.select(where) if where else None
-        ranking = store.vectors.search(
-            [query], count, ids=within, candidates=max(candidates, count),
-            threads=threads,
-        )[0]  # fmt: skip
-        ids = ranking.ids.tolist()
-        matches = dict(store.database.match_words(line, 2 * count, where)) if weight else {}
-        known = set(ids)
-        ids += [id for id in matches if id not in known][: count // 4]
-        documents = {document.id: document for document in store.get(ids)}
-        numbers: dict[Any, Any] = {
-            PageFacts.of(document.metadata).patches_id: id for id, document in documents.items()
-        }
-        contents = self._patches.contents  # has all of them that `rerank` finds
-        scores = self._patches.rerank([query], [list(numbers)], missing="ignore", threads=threads)[0]
-        exact = {numbers[number]: score for number, score in scores}
-        return add_parts(exact, matches, {}, ScoreWeights(weight, 0.0), len(exact)), documents, contents
+    def _find(self, queries: list[PageQuery], options: SearchOptions) -> list[list[PageHit]]:
+        """Return the hits of each query; those with words count shared words."""
+        contents = self._pages.vectors.contents
+        found: list[list[PageHit]] = [[] for _ in queries]
+        weight = _WORDS if options.words is None else options.words
+        for with_words in (False, True):
+            group = [q for q, query in enumerate(queries) if bool(query.text) == with_words]
+            if not group:
+                continue
+            encoded = MultiVectors.from_arrays([queries[q].vectors for q in group])
+            lines = [queries[q].text for q in group]
+            weighted = replace(options, words=weight if with_words else 0.0)
+            for q, parts in zip(group, self._pages.rank(lines, encoded, weighted), strict=True):
+                pages = self._pages.get(list(parts))
+                found[q] = [self._hit(page, parts[page.id], contents, queries[q]) for page in pages]
+        return found
 
     def _hit(
-        self,
-        page: TextDocument,
-        parts: dict[str, float],
-        patches: IndexContents,
-        query: NDArray[np.float32],
-        words: Words,
+        self, page: TextDocument, parts: dict[str, float], contents: IndexContents, query: PageQuery
     ) -> PageHit:
         facts = PageFacts.of(page.metadata)
 
         def read() -> NDArray[np.float32]:
-            return np.asarray(patches.tokens.rows(patches.ids.rows([facts.patches_id]))[0], np.float32)
+            return np.asarray(contents.tokens.rows(contents.ids.rows([page.id]))[0], np.float32)
 
         return PageHit(
             page.id, (facts.document, facts.number), sum(parts.values()), parts,
-            own_metadata(page.metadata), page.text, Source(facts, query, words, read, self._root),
+            own_metadata(page.metadata), page.text,
+            Source(facts, query.vectors, query.words, read, self._root),
         )  # fmt: skip
 
+    def explain(self, query: str | NDArray[Any], id: int | str) -> PageHit:
+        """Find where a query matches a page, whether a search finds it or not.
+
+        Parameters
+        ----------
+        query : str or array (tokens, dimension)
+            The words or the vectors of the query.
+        id : int or str
+            The page.
+
+        Returns
+        -------
+        PageHit
+            With :meth:`muvera.pages.PageHit.matches`, maps and boxes.  Its only part
+            is "maxsim".
+
+        Raises
+        ------
+        KeyError
+            For an unknown id.
+        TypeError, ValueError
+            As for :meth:`search`.
+        """
+        asked = PageQueries.of(query, None, self.dimension, self._encoder, self._made_by)
+        if not asked.single:
+            raise TypeError("explain needs one query: a string, or an array (tokens, dimension).")
+
+        def explained() -> PageHit:
+            contents = self._pages.vectors.contents
+            hit = self._hit(self._pages.get([id])[0], {}, contents, asked.queries[0])
+            score = float((hit.source.query @ hit.source.read().T).max(axis=1).sum())
+            return replace(hit, score=score, parts={"maxsim": score})
+
+        return self._pages.on_one_state(explained)
+
+    def calibrate(self, queries: Any, *, threads: int | None = None) -> None:
+        """Measure how many candidates ``search(recall=)`` needs for real queries.
+
+        See :meth:`muvera.MuveraIndex.calibrate`.
+
+        Parameters
+        ----------
+        queries : sequence of str or of arrays (tokens, dimension)
+            At least 64, typical of later ones.
+        threads : int, optional
+            Default: all usable cores.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For fewer queries, or as for :meth:`search`.
+        """
+        asked = PageQueries.of(queries, None, self.dimension, self._encoder, self._made_by)
+        self._pages.calibrate(MultiVectors.from_arrays([query.vectors for query in asked.queries]), threads)
+
     # -- reading --------------------------------------------------------------
+
+    @property
+    def _factor(self) -> float:
+        return self._pages.vectors.settings.pool
 
     @property
     def dimension(self) -> int:
@@ -482,6 +612,52 @@ class PageIndex:
     def ids(self) -> list[int | str]:
         """The ids of all pages, in insertion order."""
         return self._pages.select({})
+
+    def get(self, ids: Iterable[int | str], *, missing: Missing = "raise") -> list[TextDocument]:
+        """Return the text layers and the metadata of pages by id.
+
+        Parameters
+        ----------
+        ids : collection of int or of str
+            The pages to return.
+        missing : {"raise", "ignore"}
+            For an unknown id, raise KeyError, or skip it.
+
+        Returns
+        -------
+        list of TextDocument
+            With `id`, `text` and `metadata`, which also has the fields ``document`` and
+            ``number``, in the order of `ids`.
+
+        Raises
+        ------
+        KeyError
+            See `missing`.
+        """
+        return [
+            replace(page, metadata=visible_metadata(page.metadata))
+            for page in self._pages.get(require_ids(as_id_list(ids)), missing=missing)
+        ]
+
+    def select(self, where: Filter) -> list[int | str]:
+        """Return the ids of pages that satisfy a condition, in insertion order.
+
+        Parameters
+        ----------
+        where : mapping
+            As for :meth:`search`; ``{}`` selects all pages.
+
+        Returns
+        -------
+        list of int or of str
+            Empty if no page satisfies the condition.
+
+        Raises
+        ------
+        FilterError
+            For an invalid condition.
+        """
+        return self._pages.select(where)
 
     def pages_of(self, document: str) -> list[int | str]:
         """Return the ids of a document's pages, in insertion order.
@@ -544,8 +720,7 @@ class PageIndex:
         KeyError
             For an unknown id.
         """
-        number = PageFacts.of(self._pages.get([id])[0].metadata).patches_id
-        return np.asarray(self._patches.tokens([number])[0], np.float32)
+        return np.asarray(self._pages.tokens([id])[0], np.float32)
 
     def info(self) -> dict[str, Any]:
         """Return sizes and settings.
@@ -558,11 +733,14 @@ class PageIndex:
             ("codec", "fitted", "bytes_per_token"), and "bytes_per_page".  "search" says
             what reads the pooled vectors, as in :class:`muvera.IndexInfo`.
         """
-        pooled, patches = self._pages.vectors.info(), self._patches.info()
+        contents = self._pages.vectors.contents
+        tokens, rows = contents.tokens, contents.searchable[0]
+        pooled = _sizes(tokens.coarse, tokens.coarse_lengths[rows], self.dimension, "int8")
+        patches = _sizes(tokens.fine, tokens.lengths[rows], self.dimension, tokens.kind)
         return {
             "pages": len(self), "dimension": self.dimension, "factor": self._factor,
             "encoder": self._made_by or None, "root": None if self._root is None else str(self._root),
-            "search": pooled.search, "pooled": _sizes(pooled), "patches": _sizes(patches),
+            "search": contents.kind, "pooled": pooled, "patches": patches,
         }  # fmt: skip
 
     # -- saving ---------------------------------------------------------------
@@ -591,43 +769,96 @@ class PageIndex:
             raise ValueError("save() without a path needs a saved or loaded index. Give a path.")
         target = self._folder if path is None else as_path(path).resolve()
         assert target is not None
-        with self._changing:
-            if target == self._folder and is_page_index(target):
-                self._save_changes(target)
+        with self._pages.changing:
+            root = None if self._root is None else str(self._root)
+            if target != self._folder and root is not None and root != self._pages.database.fact(ROOT):
+                self._pages.database.change([], facts={ROOT: root})
+            if is_former(target) and (overwrite or target == self._folder):
+                with atomic_folder(target, overwrite=True) as beside:
+                    self._pages.save(beside / target.name)
+                    for path in (beside / target.name).iterdir():
+                        path.rename(beside / path.name)
+                    (beside / target.name).rmdir()
+                stored = read_pages(target)
+                self._pages = TextStore(stored.vectors, stored.database)
             else:
-                self._save_new(target, overwrite)
+                self._pages.save(target, overwrite)
+            self._folder = target
 
-    def _save_changes(self, target: Path) -> None:
-        """Write new patches before the pages that name them, and remove unused ones."""
-        self._patches.save(target / PATCHES)
-        self._pages.save(target / POOLED)
-        unused = self._unused()
-        if unused:
-            self._patches.delete(unused)
-            self._patches.save(target / PATCHES)
+    def close(self) -> None:
+        """Save the changes of an index from :meth:`open`, and release its folder.
 
-    def _unused(self) -> list[int]:
-        """Return the numbers of patches that no page names."""
-        if len(self._patches) == len(self._pages):  # each page names one
-            return []
-        used = {PageFacts.of(document.metadata).patches_id for document in self._pages}
-        contents = self._patches.contents
-        return [number for number in contents.ids.of(contents.ids.live).tolist() if number not in used]
+        Searches still work.
 
-    def _save_new(self, target: Path, overwrite: bool) -> None:
-        self._patches.delete(self._unused())
-        if overwrite and target.is_dir() and any(target.iterdir()) and not is_page_index(target):
-            raise FileExistsError(
-                f"{target} is not a page index, so it is not replaced. Give another name, or empty it "
-                "yourself."
-            )
-        with atomic_folder(target, overwrite) as beside:
-            self._patches.save(beside / PATCHES)
-            self._pages.save(beside / POOLED)
-            Facts(self._factor, None if self._root is None else str(self._root)).write(beside)
-        # From now on, they read from the new folder and save their changes to it.
-        self._pages, self._patches = read_parts(target)
-        self._folder = target
+        Raises
+        ------
+        OSError
+            If the disk is full.  The folder is released nevertheless, and its journal
+            contains all changes.
+        """
+        self._pages.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        encoder: PageEncoder | str | None = None,
+        *,
+        root: str | os.PathLike[str] | None = None,
+        save_changes: int = 1000,
+        save_seconds: float = 300.0,
+    ) -> PageIndex:
+        """Open a saved index for durable changes.
+
+        A change is durable once the method returns, as for
+        :meth:`muvera.TextIndex.open`: it is first written to a journal, with the
+        vectors of its pages.  Only one process can open a folder; others can load it.
+        Use the index as a context manager, or call :meth:`close`.
+
+        Parameters
+        ----------
+        path : path
+            The folder of the index.  The folder of a former version is first saved in
+            the format of this one.
+        encoder : PageEncoder or str, optional
+            As for :meth:`load`.
+        root : path, optional
+            As for :meth:`load`.
+        save_changes : int
+            Save the folder after about this many changed pages; a page counts as
+            several, by the size of its vectors.
+        save_seconds : float
+            Save the folder after this many seconds with changes.
+
+        Returns
+        -------
+        PageIndex
+
+        Raises
+        ------
+        FileNotFoundError, IndexFolderError, ValueError
+            As for :meth:`load`, and if another process writes the folder.
+        """
+        require_int("save_changes", save_changes, 1)
+        require_number("save_seconds", save_seconds, 0.001, TIMEOUT_MAX)
+        place = as_path(path).resolve()
+        if is_former(place):
+            cls.load(place).save()
+        recover_folder(place)
+        read_manifest(place)
+        folder = DurableFolder(place, save_changes, save_seconds)
+        try:
+            return cls._load(place, encoder, root, folder)
+        except BaseException:
+            folder.stop()
+            folder.close()
+            raise
 
     @classmethod
     def load(
@@ -665,25 +896,71 @@ class PageIndex:
         ValueError
             For an encoder that did not make the vectors.
         """
-        target = as_path(path).resolve()
-        facts = Facts.read(target)
+        return cls._load(as_path(path).resolve(), encoder, root)
+
+    @classmethod
+    def _load(
+        cls,
+        target: Path,
+        encoder: PageEncoder | str | None,
+        root: str | os.PathLike[str] | None,
+        folder: DurableFolder | None = None,
+    ) -> PageIndex:
+        """Load an index with the changes in its journal.
+
+        The open `folder` then keeps each later change.
+        """
+        stored = read_pages(target)
         loaded = cls.__new__(cls)
-        loaded._factor = facts.factor
         loaded._served_root = None if root is None else as_path(root).resolve()
-        stored = None if facts.root is None else Path(facts.root)
-        loaded._root = stored if loaded._served_root is None else loaded._served_root
+        known = stored.database.fact(ROOT)
+        loaded._root = Path(known) if known and loaded._served_root is None else loaded._served_root
         loaded._folder = target
-        loaded._pages, loaded._patches = read_parts(target)
-        loaded._made_by = loaded._pages.database.text_encoder or ""
+        loaded._pages = TextStore(stored.vectors, stored.database)
+        loaded._made_by = stored.database.text_encoder or ""
         loaded._encoder = required_page_encoder(loaded._made_by, encoder, target)
-        loaded._renew_locks()
-        renew_after_fork(loaded)
+        try:
+            for change in stored.changes:
+                loaded._repeat(change)
+        except (ValueError, TypeError, KeyError) as error:
+            raise IndexFolderError(
+                f"The journal in {target} does not fit the index: {error}. Restore the folder from a copy."
+            ) from error
+        if folder is not None:
+            folder.unsaved = sum(len(change.ids) for change in stored.changes)
+            loaded._pages.keep(folder)
         return loaded
 
+    def _repeat(self, change: TextChange) -> None:
+        """Make a change of the journal."""
+        for metadata in change.metadata or ():
+            PageFacts.of(metadata)
+        if change.metadata is None:
+            self._pages.delete(change.ids, "ignore")
+        elif change.texts is None:
+            self._pages.put_metadata(self._pages.get(change.ids), change.metadata)
+        else:
+            facts = list(map(PageFacts.of, change.metadata))
+            flat = [np.frombuffer(tokens, "<f4") for tokens in change.tokens or ()]
+            vectors = [tokens.reshape(-1, self.dimension) for tokens in flat]
+            for page, tokens in zip(facts, vectors, strict=True):
+                page.require_vectors(len(tokens))
+            means = [
+                pool_page(tokens, page.special, self._factor)
+                for page, tokens in zip(facts, vectors, strict=True)
+            ]
+            self._pages.put_tokens(
+                MultiVectors.from_arrays(vectors).with_ids(change.ids), MultiVectors.from_arrays(means),
+                change.texts, change.metadata, None, update=True,
+            )  # fmt: skip
 
-def _sizes(info: IndexInfo) -> dict[str, Any]:
-    codec = {name: info.token_codec[name] for name in ("codec", "fitted", "bytes_per_token")}
-    return {"tokens": info.tokens, **codec, "bytes_per_page": info.bytes_per_document}
+
+def _sizes(level: Level, lengths: NDArray[np.int64], dimension: int, codec: str) -> dict[str, Any]:
+    count, size = int(lengths.sum()), level.bytes_per_token or 4 * dimension
+    return {
+        "tokens": count, "codec": codec, "fitted": isinstance(level, CodeStore), "bytes_per_token": size,
+        "bytes_per_page": round(count * size / max(1, len(lengths))),
+    }  # fmt: skip
 
 
 def _read(source: Any) -> MultiVectors:

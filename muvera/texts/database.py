@@ -76,6 +76,9 @@ class Row(NamedTuple):
     text: str
     metadata: str
     mean: bytes | None = None  #: The bytes of the mean token vector, if there is one.
+    #: The token vectors as bytes, if the text does not suffice to make them again: for
+    #: the journal.
+    tokens: bytes | None = None
 
 
 # The number of characters that a block may read, and the number that it has read.
@@ -112,6 +115,8 @@ class DocumentDatabase:
         The number to store in a new database, see :attr:`passage`.
     means : bool
         False: a new database stores no mean token vectors.
+    facts : mapping of str to str, optional
+        What a new database also stores, see :meth:`fact`.
     path : Path, optional
         A file to read, see :meth:`open`.  Default: a new database without documents.
     """
@@ -122,13 +127,14 @@ class DocumentDatabase:
         passage: int | None = None,
         *,
         means: bool = True,
+        facts: Mapping[str, Any] | None = None,
         path: Path | None = None,
     ) -> None:
         self._renew_locks()
         # The version that a change commits, and its function `also`.
         self._pending: tuple[int, Callable[[], object]] | None = None
         if path is None:
-            self._connection = _new_connection(text_encoder, passage, means)
+            self._connection = _new_connection(text_encoder, {**(facts or {}), "passage": passage}, means)
         else:
             self._connection = _opened_connection(path)
         self._writable = path is None
@@ -198,14 +204,14 @@ class DocumentDatabase:
         deleted: Sequence[int | str],
         rows: Sequence[Row] = (),
         also: Callable[[], object] = lambda: None,
-        passage: int | None = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         """Delete documents, and then store others, in one transaction.
 
         Unknown ids in `deleted` are ignored.  If the id of a row is still in use, only
         its metadata changes.  `also` is called after the commit.  If it is interrupted,
-        the next use of the database calls it again.  With `passage`, also store this
-        :attr:`passage`, and no mean vectors.
+        the next use of the database calls it again.  With `facts`, also store these
+        values by name, see :meth:`fact`, and no mean vectors.
 
         Raise OSError if the disk is full; nothing is changed then.
         """
@@ -232,9 +238,9 @@ class DocumentDatabase:
                 self._words.forget_rows((last or 0) + 1)
                 for document in rows:
                     _store(connection, document, self.has_means)
-                if passage is not None:
+                if facts:
                     connection.execute("DROP TABLE IF EXISTS means")
-                    connection.execute("INSERT OR REPLACE INTO properties VALUES ('passage', ?)", (passage,))
+                    connection.executemany("INSERT OR REPLACE INTO properties VALUES (?, ?)", facts.items())
                 connection.execute(f"PRAGMA user_version = {version}")
                 connection.execute("COMMIT")
             except sqlite3.OperationalError as error:
@@ -254,7 +260,14 @@ class DocumentDatabase:
     @property
     def text_encoder(self) -> str | None:
         """Name of the encoder of the texts, or None if the database has none."""
-        rows = self._read("SELECT value FROM properties WHERE name = 'text_encoder'")
+        return self.fact("text_encoder")
+
+    def fact(self, name: str) -> str | None:
+        """Return what the database says about all documents, or None.
+
+        The kind of an index of pages is "pages", and its root is their folder.
+        """
+        rows = self._read("SELECT value FROM properties WHERE name = ?", (name,))
         return str(rows[0][0]) if rows else None
 
     @property
@@ -263,8 +276,8 @@ class DocumentDatabase:
 
         None if the encoder does not state how much of a text it reads.
         """
-        rows = self._read("SELECT value FROM properties WHERE name = 'passage'")
-        return int(rows[0][0]) if rows else None
+        passage = self.fact("passage")
+        return None if passage is None else int(passage)
 
     def __len__(self) -> int:
         return int(self._read("SELECT count(*) FROM documents")[0][0])
@@ -431,25 +444,40 @@ def shared_words(query: str, ids: Sequence[int | str], texts: Sequence[str]) -> 
         return dict(database.match_words(query, max(1, len(texts))))
 
 
+def read_fact(path: Path, name: str) -> str | None:
+    """Return a :meth:`DocumentDatabase.fact` of an unchecked file.
+
+    None if the file has no such fact, or is not a database of texts.
+    """
+    try:
+        with closing(_connect(f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1")) as connection:
+            rows = connection.execute("SELECT value FROM properties WHERE name = ?", (name,)).fetchall()
+    except sqlite3.Error:
+        return None
+    return str(rows[0][0]) if rows else None
+
+
 def checked_rows(
     ids: Sequence[int | str],
     texts: Sequence[str],
     metadata: Sequence[Mapping[str, Any]],
     means: Sequence[bytes | None] | None = None,
+    tokens: Sequence[bytes | None] | None = None,
 ) -> list[Row]:
     """Return documents with their metadata as JSON.
 
     There is one text and one `metadata` for each id; `means` are the bytes of the mean
-    token vector of each new text.
+    token vector of each new text, and `tokens` those of its token vectors.
 
     Raise TypeError or ValueError for an id that :func:`require_ids` refuses, a text
     that UTF-8 cannot encode, or metadata that JSON cannot represent.
     """
     rows = []
     means = [None] * len(ids) if means is None else means
-    for identity, text, values, mean in zip(ids, texts, metadata, means, strict=True):
+    tokens = [None] * len(ids) if tokens is None else tokens
+    for identity, text, values, mean, own in zip(ids, texts, metadata, means, tokens, strict=True):
         _require_utf8(text, f"The text of document {identity!r}")
-        rows.append(Row(identity, text, encode_metadata(values, identity), mean))
+        rows.append(Row(identity, text, encode_metadata(values, identity), mean, own))
     return rows
 
 
@@ -571,15 +599,17 @@ def _schema(connection: sqlite3.Connection) -> list[Any]:
     return sorted(connection.execute(query), key=str)
 
 
-def _new_connection(text_encoder: str, passage: int | None = None, means: bool = True) -> sqlite3.Connection:
-    """Return a connection to an empty database."""
+def _new_connection(
+    text_encoder: str, facts: Mapping[str, Any] | None = None, means: bool = True
+) -> sqlite3.Connection:
+    """Return a connection to an empty database, with the facts that are not None."""
     connection = _connect("")  # in memory while small, in a temporary file when large
     connection.executescript(_SCHEMA)
     if means:
         connection.execute(_MEANS)
-    connection.execute("INSERT INTO properties VALUES ('text_encoder', ?)", (text_encoder,))
-    if passage is not None:
-        connection.execute("INSERT INTO properties VALUES ('passage', ?)", (passage,))
+    facts = {"text_encoder": text_encoder, **(facts or {})}
+    known = [(name, value) for name, value in facts.items() if value is not None]
+    connection.executemany("INSERT INTO properties VALUES (?, ?)", known)
     return connection
 
 

@@ -89,9 +89,17 @@ class SearchOptions:
     explain: bool = False
     threads: int | None = None
     passage: int | None = None
+    #: Number of the best texts by codes or means that all tokens rank.
+    rescore: int | None = None
 
     def __post_init__(self) -> None:
-        SearchPlan(self.k, candidates=self.candidates, recall=self.recall, threads=self.threads)
+        SearchPlan(
+            self.k,
+            candidates=self.candidates,
+            recall=self.recall,
+            rescore=self.rescore,
+            threads=self.threads,
+        )
         require_weights(self.words, self.mean)
         if self.ids is not None:
             object.__setattr__(self, "ids", require_ids(as_id_list(self.ids)))

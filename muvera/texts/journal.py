@@ -5,6 +5,8 @@ docs/index-format.md describes the journal.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import json
 import logging
@@ -24,7 +26,12 @@ from .database import Row, require_ids
 _LOG = logging.getLogger("muvera")
 
 # A change's method and the names of its arguments.
-_FORMS = (("update", "ids", "texts", "metadata"), ("update", "ids", "metadata"), ("delete", "ids"))
+_FORMS = (
+    ("update", "ids", "texts", "metadata", "tokens"),
+    ("update", "ids", "texts", "metadata"),
+    ("update", "ids", "metadata"),
+    ("delete", "ids"),
+)
 
 # Digits of a checksum.
 _DIGITS = 16
@@ -41,12 +48,13 @@ class TextChange(NamedTuple):
     """One journal entry.
 
     With texts and metadata: store both.  With metadata only: update metadata.  With
-    neither: delete.
+    neither: delete.  With `tokens`, the texts have these token vectors, as bytes.
     """
 
     ids: list[int | str]
     texts: list[str] | None = None
     metadata: list[dict[str, Any]] | None = None
+    tokens: list[bytes] | None = None
 
 
 class DurableFolder:
@@ -116,9 +124,7 @@ class DurableFolder:
             If the journal cannot be written, or the folder was replaced.
         """
         if not self.is_open:
-            raise ValueError(
-                "This index is closed, or was opened before a fork. Open it again with TextIndex.open."
-            )
+            raise ValueError("This index is closed, or was opened before a fork. Open its folder again.")
         self.undo()
         try:
             journal = self._opened(find_generation())
@@ -250,6 +256,8 @@ def _journal_line(rows: Sequence[Row], deleted: Sequence[int | str], last: bytes
         lists["texts"] = (json.dumps(row.text) for row in rows)
     if rows:
         lists["metadata"] = (row.metadata for row in rows)
+    if rows and deleted and rows[0].tokens is not None:
+        lists["tokens"] = (f'"{base64.b64encode(row.tokens or b"").decode("ascii")}"' for row in rows)
     arguments = ", ".join(f'"{name}": [{", ".join(values)}]' for name, values in lists.items())
     content = f'["{"update" if rows else "delete"}", {{{arguments}}}]'.encode("ascii")
     return b"%s %s\n" % (_checksum(content, last), content)
@@ -307,7 +315,9 @@ def read_journal(content: bytes, path: Path) -> Iterator[TextChange]:
             if (method, *arguments) not in _FORMS or len(lengths) > 1:
                 raise ValueError("it is not a change")
             require_ids(arguments["ids"])
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            if "tokens" in arguments:
+                arguments["tokens"] = [base64.b64decode(each, validate=True) for each in arguments["tokens"]]
+        except (binascii.Error, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise IndexFolderError(
                 f"{path} is damaged in line {number}: {error}. Restore the folder from a copy."
             ) from error
@@ -323,8 +333,9 @@ def join_updates(changes: Iterable[TextChange]) -> list[TextChange]:
     for change in changes:
         last = joined[-1]
         few = len(last.ids) + len(change.ids) <= _MOST_JOINED
-        if last.texts and change.texts and few and set(last.ids).isdisjoint(change.ids):
-            joined[-1] = TextChange(*map(add, last, change))
+        encoded = change.texts and change.tokens is None and last.tokens is None
+        if last.texts and encoded and few and set(last.ids).isdisjoint(change.ids):
+            joined[-1] = TextChange(*map(add, last[:3], change[:3]))
         else:
             joined.append(change)
     return joined[1:]

@@ -217,7 +217,7 @@ class TextStore:
             for (rows, scores), shared, similarities in zip(found, words, means, strict=True)
         ]
         if coded:
-            count = contents.tokens.num_rescored(options.k)
+            count = options.rescore or contents.tokens.num_rescored(options.k)
             best = [one.promising(options.weights, count) for one in candidates]
             exact = scorer.of(best, coded=False)
             candidates = [one.rescored(*scored) for one, scored in zip(candidates, exact, strict=True)]
@@ -238,6 +238,9 @@ class TextStore:
         count = options.num_candidates if options.recall is None else None
         if count is not None and options.candidates is None and contents.candidates is not None:
             count = max(count, contents.candidates.enough(options.k))
+        if count is not None and options.rescore is not None:
+            count = max(count, options.rescore)
+            reorders = True
         ranked = (count or _RANKED * options.k) if reorders else options.k
         return SearchPlan(ranked, within, count, options.recall, threads=options.threads)
 
@@ -277,6 +280,26 @@ class TextStore:
             names: list[int | str] = ids.tolist()
             means = stored_means(encoded) if isinstance(encoded, MultiVectors) else None
             self._commit(change, checked_rows(names, texts, metadata, means), names)
+        return names
+
+    def put_tokens(
+        self,
+        encoded: MultiVectors,
+        means: MultiVectors,
+        texts: list[str],
+        metadata: Sequence[Mapping[str, Any]],
+        threads: int | None,
+        update: bool = False,
+    ) -> list[int | str]:
+        """Add texts whose tokens no encoder can make again, and return their ids.
+
+        The journal keeps the tokens.  `means` are those of groups of tokens.
+        """
+        with self.changing, self.vectors.change() as change:
+            ids = (change.update if update else change.add)(encoded, threads=threads, means=means)
+            names: list[int | str] = ids.tolist()
+            tokens = [np.asarray(each, "<f4").tobytes() for each in encoded] if self.folder else None
+            self._commit(change, checked_rows(names, texts, metadata, tokens=tokens), names)
         return names
 
     def put_metadata(self, documents: list[TextDocument], metadata: list[dict[str, Any]]) -> None:
@@ -354,7 +377,8 @@ class TextStore:
         with self.changing:
             with self.vectors.change() as change:
                 change.replace_by_rows(batches(), encoder.codec)
-                self.database.change([], also=change.publication(), passage=encoder.passage)
+                facts = {} if encoder.passage is None else {"passage": encoder.passage}
+                self.database.change([], also=change.publication(), facts=facts)
             if self.folder is not None:
                 self.save(None)
 
@@ -373,7 +397,7 @@ class TextStore:
             folder = self.folder
             if path is None:
                 if folder is None:
-                    raise ValueError("save() without a path needs an index from TextIndex.open. Give a path.")
+                    raise ValueError("save() without a path needs an index from open(). Give a path.")
                 path = folder.path
             if folder is None or folder.path != as_path(path).resolve():
                 self._vectors.save(path, overwrite=overwrite)

@@ -492,6 +492,8 @@ class TextIndex:
         The open `folder` then keeps each later change.
         """
         index, database, changes = read_folder(place)
+        if database.fact("kind") is not None:
+            raise ValueError(f"{place} is an index of pages. Use PageIndex.load or PageIndex.open.")
         name = str(database.text_encoder)
         unsaved = any(change.texts is not None for change in changes)
         texts = TextStore(index, database)

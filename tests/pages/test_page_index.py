@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -11,15 +12,17 @@ import numpy as np
 import pytest
 from builders.foreign_indexes import write_byaldi
 from builders.pages import DIMENSION, GRID, page_vectors, unit
+from builders.text_encoders import HashEncoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from muvera import MultiVectors, MuveraIndex, PageIndex, chamfer
+from muvera import MultiVectors, PageIndex, TextIndex, chamfer
 from muvera.index.generations import IndexFolderError
-from muvera.pages import Page, folder
-from muvera.texts.store import read_folder
+from muvera.pages import Page
+from muvera.pages.folder import is_page_index
 
 PATCHES = GRID[0] * GRID[1]
+GOLDEN = Path(__file__).parent.parent / "golden" / "pages"
 
 
 def small_index(count: int = 5) -> PageIndex:
@@ -146,7 +149,6 @@ def test_an_id_in_use_adds_nothing() -> None:
     with pytest.raises(ValueError, match=r"report\.pdf:2"):
         index.add([Page(page_vectors(1)[0], "new.pdf"), Page(page_vectors(1)[0], "report.pdf", 2)])
     assert len(index) == 3
-    assert len(index._patches) == 3
 
 
 def test_changes_survive_save_and_load(tmp_path: Path) -> None:
@@ -160,7 +162,8 @@ def test_changes_survive_save_and_load(tmp_path: Path) -> None:
     assert loaded.ids == [f"report.pdf:{n}" for n in (1, 3, 4, 5)] + ["new.pdf:3"]
     assert np.allclose(loaded.vectors("new.pdf:3"), new, atol=0.02)
     assert loaded.search(new[3:5], 1)[0].page == ("new.pdf", 3)
-    assert len(loaded._patches) == 5  # those of the deleted page are gone
+    loaded.rebuild()
+    assert len(loaded._pages.vectors.contents.tokens) == 5  # those of the deleted page are gone
 
 
 @settings(max_examples=15)
@@ -180,21 +183,6 @@ def test_pages_and_patches_stay_together(changes: list[int]) -> None:
     assert index.ids == [f"d:{number + 1}" for number in present]
     for number in present:
         assert np.allclose(index.vectors(f"d:{number + 1}"), vectors[number], atol=0.02)
-
-
-def test_a_save_cut_short_before_the_pages_loads_the_old_state(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    index = small_index(3)
-    index.save(tmp_path / "index")
-    index.delete(["report.pdf:1"])
-    index.add([Page(page_vectors(1, seed=9)[0], "new.pdf")])
-    monkeypatch.setattr(index._pages, "save", lambda path: (_ for _ in ()).throw(OSError("full")))
-    with pytest.raises(OSError, match="full"):
-        index.save()
-    loaded = PageIndex.load(tmp_path / "index")
-    assert loaded.ids == [f"report.pdf:{n}" for n in (1, 2, 3)]
-    assert loaded.search(page_vectors(3)[0, 4:6], 1)[0].page == ("report.pdf", 1)
 
 
 def test_a_hit_keeps_its_map_after_its_page_is_deleted(tmp_path: Path) -> None:
@@ -233,75 +221,79 @@ def test_searches_during_changes_find_whole_pages(tmp_path: Path) -> None:
     assert failures == [] and len(index) == 3
 
 
-def test_a_reader_between_two_saves_takes_no_page_for_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    vectors = page_vectors(2, seed=5)
-    writer = small_index(2)
-    writer.save(tmp_path / "index")
-    load = read_folder
-
-    def save_before(path: Path) -> Any:
-        if len(writer) == 2:  # after the reader has loaded the patches
-            writer.delete(["report.pdf:2"])
-            writer.save()
-            writer.add([Page(vectors[0], "new.pdf", grid=GRID)])
-            writer.save()
-            writer.add([Page(vectors[1], "newer.pdf", grid=GRID)])
-        return load(path)
-
-    monkeypatch.setattr(folder, "read_folder", save_before)
-    reader = PageIndex.load(tmp_path / "index")
-    assert reader.ids == ["report.pdf:1", "new.pdf:1"]
-    assert np.allclose(reader.vectors("new.pdf:1"), vectors[0], atol=0.02)
-
-
-def test_a_number_of_patches_is_used_once(tmp_path: Path) -> None:
-    index = small_index(2)
-    index.save(tmp_path / "index")
-    index.delete(["report.pdf:2"])
-    index.save()
-    index = PageIndex.load(tmp_path / "index")
-    index.add([Page(page_vectors(1)[0], "new.pdf")])
-    assert index._patches.ids.tolist() == [0, 2]
-
-
 def test_damaged_facts_of_a_page_are_named(tmp_path: Path) -> None:
     index = small_index(2)
     index.save(tmp_path / "index")
     stored = index._pages.get(["report.pdf:2"])
-    for facts in ([[1, 2, 6, 4], [1]], [[1, 2, 6], []], [], [["1", 2, 6, 4], []], [[1, 2, 6, 4], [], [1, 2]]):
+    wrong: list[Any] = [[[2, 6, 4], [1]], [[2, 6], []], [], [["2", 6, 4], []], [[2, 6, 4], [], [1, 2]]]
+    for facts in wrong:
         index._pages.put_metadata(stored, [{**stored[0].metadata, "_page": facts}])
         index.save()
         with pytest.raises(IndexFolderError, match=r"page 'report\.pdf:2' has damaged facts"):
             PageIndex.load(tmp_path / "index")
 
 
+def test_facts_that_do_not_fit_the_stored_vectors_are_named(tmp_path: Path) -> None:
+    index = small_index(2)
+    stored = index._pages.get(["report.pdf:2"])
+    index._pages.put_metadata(stored, [{**stored[0].metadata, "_page": [[2, 6, 5], []]}])
+    index.save(tmp_path / "index")
+    with pytest.raises(IndexFolderError, match="26 vectors, a grid of 6 x 5 and 2 other vectors"):
+        PageIndex.load(tmp_path / "index")
+
+
 def test_another_folder_is_not_replaced(tmp_path: Path) -> None:
-    MuveraIndex.build(MultiVectors.from_arrays(list(page_vectors(2))), path=tmp_path / "vectors")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").write_text("x")
-    for name in ("vectors", "mine"):
-        with pytest.raises(FileExistsError):
-            small_index().save(tmp_path / name)
-    with pytest.raises(FileExistsError, match="not a page index"):
+    with pytest.raises(FileExistsError):
+        small_index().save(tmp_path / "mine")
+    with pytest.raises(FileExistsError, match="not a muvera index"):
         small_index().save(tmp_path / "mine", overwrite=True)
     small_index(2).save(tmp_path / "new")
+    with pytest.raises(IndexFolderError, match="not loaded from there"):
+        small_index(4).save(tmp_path / "new")
     small_index(4).save(tmp_path / "new", overwrite=True)
     assert len(PageIndex.load(tmp_path / "new")) == 4
 
 
-def test_damaged_folders_are_named_in_a_sentence(tmp_path: Path) -> None:
+def test_folders_of_other_kinds_are_named_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="contains no page index"):
         PageIndex.load(tmp_path)
+    TextIndex.build(["a text"], HashEncoder(), path=tmp_path / "texts")
+    with pytest.raises(FileNotFoundError, match="contains no page index"):
+        PageIndex.load(tmp_path / "texts")
     small_index(3).save(tmp_path / "index")
-    facts = tmp_path / "index" / "pages.json"
-    facts.write_text(json.dumps({"version": 99, "factor": 3, "root": None}))
+    assert is_page_index(tmp_path / "index") and not is_page_index(tmp_path / "texts")
+    with pytest.raises(ValueError, match=r"is an index of pages. Use PageIndex\.load"):
+        TextIndex.load(tmp_path / "index", HashEncoder())
+
+
+@pytest.mark.parametrize("name", ["floats", "codes"])
+def test_folders_of_a_former_version_are_read_and_saved_in_this_one(name: str, tmp_path: Path) -> None:
+    """The pages of "codes" have other rows than their patches."""
+    expected = json.loads((GOLDEN / f"{name}.json").read_text())
+    copied = shutil.copytree(GOLDEN / name, tmp_path / name)
+    assert is_page_index(copied)
+    query = page_vectors(9)[4, 4:8]
+    for way in (PageIndex.load, PageIndex.load, PageIndex.open):
+        with way(copied) as index:
+            hits = index.search(query, 4)
+            assert index.ids == expected["all"] and [hit.id for hit in hits] == expected["ids"]
+            assert [hit.score for hit in hits] == expected["scores"]
+            assert hits[0].heatmap().ravel().tolist() == expected["heat"]
+            assert (index.root, index.served_root) == (Path("/documents"), None)
+            index.save()
+    assert not (copied / "pages.json").exists() and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_former_folder_of_an_unknown_version_is_refused(tmp_path: Path) -> None:
+    copied = shutil.copytree(GOLDEN / "floats", tmp_path / "index")
+    (copied / "pages.json").write_text(json.dumps({"version": 99, "factor": 3, "root": None}))
     with pytest.raises(IndexFolderError, match="version 99"):
-        PageIndex.load(tmp_path / "index")
-    facts.write_text("{")
+        PageIndex.load(copied)
+    (copied / "pages.json").write_text("{")
     with pytest.raises(IndexFolderError, match="damaged"):
-        PageIndex.load(tmp_path / "index")
+        PageIndex.load(copied)
 
 
 def test_from_byaldi_keeps_ids_and_names(tmp_path: Path) -> None:
