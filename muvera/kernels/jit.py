@@ -10,6 +10,7 @@ vector width of the machine.  A *lane* is one entry of a vector.
 """
 
 import gc
+import hashlib
 import inspect
 import os
 import platform
@@ -105,7 +106,7 @@ def _compiled(function: Callable[..., object]) -> Any:
     """
     if CACHE:
         try:
-            return _prepared(_njit(cache=True, **_FLAGS)(function))
+            return _prepared(_named_by_content(_njit(cache=True, **_FLAGS)(function)))
         except RuntimeError as error:
             if "cannot cache" not in str(error):
                 raise
@@ -113,6 +114,27 @@ def _compiled(function: Callable[..., object]) -> Any:
             _settings.CACHE_DIR = folder
             return _compiled(function)
     return _prepared(_njit(cache=False, **_FLAGS)(function))
+
+
+def _named_by_content(dispatcher: Any) -> Any:
+    """Name each cached file after its content.
+
+    numba numbers the files of a kernel.  Two processes that compile it for different
+    arguments at the same time choose the same number, and the cache then has the code
+    of other arguments.
+    """
+    file = dispatcher._cache._cache_file
+
+    def save(key: Any, data: Any) -> None:
+        content = file._dump((key, file._version, file._source_stamp))
+        name = f"{file._index_name.removesuffix('.nbi')}.{hashlib.sha256(content).hexdigest()[:16]}.nbc"
+        file._save_data(name, data)
+        overloads = file._load_index()
+        overloads[key] = name
+        file._save_index(overloads)
+
+    vars(file)["save"] = save
+    return dispatcher
 
 
 def _private_folder() -> str | None:

@@ -23,15 +23,12 @@ def kernel_cache() -> str:
     Every process that the run starts uses it, too.
 
     numba finds a compiled kernel by the kernel's own file.  It sees neither edits in
-    another module that the kernel calls nor other settings.  Each worker of
-    pytest-xdist has a folder of its own: two processes that write different overloads
-    of one kernel at the same time may leave an index that names the wrong one.
+    another module that the kernel calls nor other settings.
     """
-    if "NUMBA_CACHE_DIR" in os.environ and "PYTEST_XDIST_WORKER" not in os.environ:
+    if "NUMBA_CACHE_DIR" in os.environ:
         return os.environ["NUMBA_CACHE_DIR"]
     names = sorted(name for name in os.environ if name.startswith("NUMBA_") and name != "NUMBA_CACHE_DIR")
     digest = hashlib.sha256(repr([(name, os.environ[name]) for name in names]).encode())
     for path in sorted((ROOT / "muvera" / "kernels").glob("*.py")):
         digest.update(path.read_bytes())
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
-    return str(ROOT / ".pytest_cache" / "d" / "kernels" / digest.hexdigest()[:16] / worker)
+    return str(ROOT / ".pytest_cache" / "d" / "kernels" / digest.hexdigest()[:16])

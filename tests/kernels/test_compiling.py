@@ -1,13 +1,15 @@
 """Compiling: folders for the cache of kernels, and Ctrl-C during a first call."""
 
+import importlib.util
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -170,3 +172,40 @@ def test_a_first_call_postpones_interrupts(monkeypatch: pytest.MonkeyPatch) -> N
         kernel(1.0)
     assert len(seen) == 1
     assert kernel(1.0) == 2.0
+
+
+@pytest.fixture
+def double(tmp_path: Path) -> Callable[[], Any]:
+    """Return a function that loads a module's kernel, which doubles, once more."""
+    file = tmp_path / "doubling.py"
+    file.write_text("from muvera.kernels.jit import kernel\n\n@kernel\ndef double(x):\n    return x + x\n")
+
+    def load() -> Any:
+        spec = importlib.util.spec_from_file_location("doubling", file)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.double
+
+    return load
+
+
+def test_processes_that_compile_at_once_use_different_files(
+    double: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both see an index without the other's kernel; the files may not be mixed up."""
+    kernel = double()
+    file = kernel._cache._cache_file
+    saved: list[str] = []
+    monkeypatch.setattr(file, "_load_index", dict)
+    monkeypatch.setattr(file, "_save_data", lambda name, data: saved.append(name))
+    monkeypatch.setattr(file, "_save_index", lambda overloads: None)
+    assert (kernel(2), kernel(0.5)) == (4, 1.0)
+    assert len(set(saved)) == 2
+
+
+def test_a_later_process_loads_what_an_earlier_compiled(double: Callable[[], Any]) -> None:
+    first, later = double(), double()
+    assert (first(2), first(0.5), later(2), later(0.5)) == (4, 1.0, 4, 1.0)
+    hits = [sum(kernel.stats.cache_hits.values()) for kernel in (first, later)]
+    assert hits == [0, 2]
