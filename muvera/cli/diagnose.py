@@ -31,10 +31,11 @@ def diagnose(
     Example:
       muvera diagnose docs --queries docs
     """
+    from ..diagnostics.diagnose import DIAGNOSIS_STEPS
     from .sources import read_documents_and_queries
 
-    with progress_bar(None, "steps", "measuring") as advance:
-        documents, query_vectors = read_documents_and_queries(source, queries, format, option)
+    documents, query_vectors = read_documents_and_queries(source, queries, format, option)
+    with progress_bar(DIAGNOSIS_STEPS, "steps", "measuring") as advance:
         diagnosis = muvera.diagnose(
             documents, query_vectors, sample=sample, threads=threads, progress=advance
         )

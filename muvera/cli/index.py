@@ -58,7 +58,7 @@ def index(
     """
     from ..index.generations import Destination, require_place
     from ..utils.checks import as_path
-    from .sources import choose_encoder, fit_for_index, open_documents, stream
+    from .sources import announce_tokens, choose_encoder, fit_for_index, open_documents, stream
 
     require_place(as_path(out, "OUT"), overwrite)
     opened = open_documents(source, format, option)
@@ -67,6 +67,7 @@ def index(
         **only_given(backend=backend, exact_tokens=exact_tokens, tokens=tokens, keep_exact=keep_exact)
     )
     begun = time.perf_counter()
+    announce_tokens(opened, chosen, settings, threads)
     fitted = fit_for_index(chosen, opened, settings.exact_tokens, threads)
     with progress_bar(opened.num_documents, "documents", "indexing") as advance:
         how: dict[str, Any] = {"threads": threads, "progress": advance}

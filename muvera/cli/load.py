@@ -57,8 +57,10 @@ def load(
       muvera search postgresql://me@localhost/search#docs queries.npy
     """
     from ..engines import EngineIndex, open_engine
+    from ..index.settings import IndexSettings
     from .sources import (
         IndexSource,
+        announce_tokens,
         choose_encoder,
         fit,
         open_documents,
@@ -83,10 +85,16 @@ def load(
         chosen: FDEConfig | FDEEncoder | None = None  # the stored one
         if encoder is not None or config is not None:
             chosen = choose_encoder(encoder, config, opened.dimension)
-        if engine.describe() is None:
+        new = engine.describe() is None
+        if new:
             chosen = to_encoder(chosen or fitted or choose_encoder(None, None, opened.dimension))
             engine.require_dimension(chosen.config.vector_dimension)
-            fit(chosen, opened)
+        to_store = chosen or EngineIndex(engine).encoder
+        # Engines store tokens in half precision, and vectors as floats.
+        settings = IndexSettings(tokens="float16", backend="exact", exact_tokens=0)
+        announce_tokens(opened, to_store, settings, threads, tokens and engine.keeps_tokens)
+        if new:
+            fit(to_encoder(to_store), opened)
         index = EngineIndex(engine, chosen, tokens="engine" if tokens else None, text_encoder=text_encoder)
         with progress_bar(opened.num_documents, "documents", "loading") as advance:
             write = index.update if replace else partial(index.add, resume=True)

@@ -18,6 +18,9 @@ import typer
 #: Start of a warning.
 WARNING = "muvera: warning: "
 
+# Expected seconds from which on a command says what a job takes.
+_LONG_JOB = 10.0
+
 # Seconds between two drawings of a bar without progress.
 _REDRAW_SECONDS = 0.5
 
@@ -33,6 +36,16 @@ def note(text: str) -> None:
 def warn(text: str) -> None:
     """Print a warning to standard error."""
     note(WARNING + text)
+
+
+def announce(what: str, duration: float, size: Callable[[], float]) -> None:
+    """Say before a long job how many bytes and about how many seconds it takes.
+
+    `what` is how much will be done, such as "3,000 texts".  `size` is called only if
+    the job is long.
+    """
+    if duration >= _LONG_JOB:
+        note(f"{what}: this will take about {megabytes(size())} on disk, and about {clock(duration)}.")
 
 
 def show(json_: bool, facts: Mapping[str, Any], text: str, *remarks: str) -> None:
@@ -90,22 +103,18 @@ class _State:
     @property
     def stage(self) -> str:
         """What is done now."""
-        return (
-            "compiling"
-            if self.compiling
-            else self.stages[-1] or ("finishing" if self.complete else self.title)
-        )
+        name = self.stages[-1] or ("finishing" if self.complete else self.title)
+        return f"{name}, compiling" if self.compiling else name
 
     def line(self) -> str:
         """Return a line for a log."""
         elapsed = time.monotonic() - self._begun
-        if not self.total or self.complete or not self.done:
+        if not self.total or self.complete or self.stages[-1]:
             return f"{self.stage}, after {clock(elapsed)}"
-        left = clock(elapsed * (self.total - self.done) / self.done)
-        return (
-            f"{self.stage}: {self.done:,} of {self.total:,} {self.unit} ({self.done / self.total:.0%}), about "
-            f"{left} left"
-        )
+        line = f"{self.stage}: {self.done:,} of {self.total:,} {self.unit} ({self.done / self.total:.0%})"
+        if not self.done:
+            return f"{line}, after {clock(elapsed)}"
+        return f"{line}, about {clock(elapsed * (self.total - self.done) / self.done)} left"
 
 
 @contextmanager

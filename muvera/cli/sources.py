@@ -17,14 +17,17 @@ from ..fde.config import DEFAULT_PRESET, PRESETS, FDEConfig
 from ..fde.encoder import FDEEncoder
 from ..fde.files import is_encoder_folder, load_encoder
 from ..index.contents import MIN_FIT_DOCUMENTS
+from ..index.estimate import expected_bytes, expected_seconds
 from ..index.generations import MANIFEST, texts_file
 from ..index.muvera_index import MuveraIndex
+from ..index.settings import IndexSettings
 from ..reranking.codecs import ResidualCodec
 from ..texts.database import TextDocument
 from ..texts.encoders.base import NoEncoder
 from ..texts.text_index import TextIndex
 from ..utils.atomic_files import read_json
-from .printing import progress_bar
+from ..utils.checks import counted
+from .printing import announce, progress_bar
 
 #: Options of a reader: names and values.
 Options = Sequence[tuple[str, Any]] | None
@@ -205,15 +208,43 @@ def fit_for_index(
     return fit(FDEEncoder(chosen), source, threads)
 
 
+def announce_tokens(
+    source: Source,
+    chosen: FDEConfig | FDEEncoder,
+    settings: IndexSettings,
+    threads: int | None,
+    keeps_tokens: bool = True,
+) -> None:
+    """Say what a long job of encoding and storing token vectors takes.
+
+    Nothing if the source does not know how many it has.
+    """
+    documents, tokens = source.num_documents, source.num_tokens
+    if documents is None or tokens is None:
+        return
+    config = chosen.sized(documents, tokens) if isinstance(chosen, FDEConfig) else chosen.config
+    announce(
+        f"{counted(documents, 'document')} of {counted(tokens, 'token')}",
+        expected_seconds(config, documents, tokens, threads),
+        lambda: expected_bytes(config, settings, documents, tokens, _dtype(source), keeps_tokens),
+    )
+
+
+def _dtype(source: Source) -> str:
+    """Return the dtype of the token vectors of a source."""
+    first = next(iter(source.batches(1)), None)
+    return "float32" if first is None else str(first.tokens.dtype)
+
+
 def fit(encoder: FDEEncoder, source: Source, threads: int | None = None) -> FDEEncoder:
     """Return an encoder, fitted to all documents of a source if it needs a fit."""
     if not encoder.needs_fit:
         return encoder
-    return encoder.fit(_fitting(source, stream(source)), threads=threads)
+    with progress_bar(source.num_documents, "documents", "reading a sample") as advance:
 
+        def batches() -> Iterator[MultiVectors]:
+            for batch in stream(source):
+                yield batch
+                advance(len(batch))
 
-def _fitting(source: Source, batches: Iterator[MultiVectors]) -> Iterator[MultiVectors]:
-    with progress_bar(source.num_documents, "documents", "fitting") as advance:
-        for batch in batches:
-            yield batch
-            advance(len(batch))
+        return encoder.fit(batches(), threads=threads)

@@ -46,13 +46,15 @@ def tune(
       muvera tune docs --queries queries --max-bytes 1024 --out tuned.json
       muvera index docs docs.index --config tuned.json
     """
+    from ..tuning.tune import encoder_configs
     from ..utils.checks import as_path
     from .sources import read_documents_and_queries
 
     if out is not None and not as_path(out, "--out", "file").parent.is_dir():  # before the work
         raise FileNotFoundError(f"The folder {out.parent} of {out.name} does not exist. Create it first.")
-    with progress_bar(None, "steps", "measuring") as advance:
-        documents, query_vectors = read_documents_and_queries(source, queries, format, option)
+    documents, query_vectors = read_documents_and_queries(source, queries, format, option)
+    steps = 1 + len(encoder_configs(documents.dimension))  # fewer with --max-bytes
+    with progress_bar(steps, "steps", "measuring") as advance:
         tuning = muvera.tune(
             documents, query_vectors, target_recall=target_recall, max_bytes=max_bytes, candidates=candidates,
             sample=sample, threads=threads, progress=advance,

@@ -26,6 +26,7 @@ from ..reranking.chamfer import chamfer_matrix, top_k
 from ..utils.checks import as_path, counted, given, require_int
 from ..utils.hints import Argument, Message
 from ..utils.intervals import share_interval
+from ..utils.parallel import share_done, stage
 
 #: A recall from here on needs no fix.
 ENOUGH = 0.95
@@ -295,10 +296,12 @@ def _audit_collection(
 
     def answers(depth: int, changes: Mapping[str, Any]) -> tuple[list[list[Any]], list[float]]:
         found, seconds = [], []
-        for query in asked:
-            start = time.perf_counter()
-            found.append(collection.find(query, depth, {**chosen, **changes}))
-            seconds.append(time.perf_counter() - start)
+        with stage("searching"):
+            for done, query in enumerate(asked, 1):
+                start = time.perf_counter()
+                found.append(collection.find(query, depth, {**chosen, **changes}))
+                seconds.append(time.perf_counter() - start)
+                share_done(done / len(asked))
         advance(1)
         return found, seconds
 

@@ -63,6 +63,9 @@ _PERCENTILES = {"min": 0, "median": 50, "p95": 95, "max": 100}
 # Presets that are measured; the last one is never recommended.
 _MEASURED = ("mean", "moments", "fde", "simhash", "paper")
 
+#: How often `diagnose` reports progress: after the sample and after each encoder.
+DIAGNOSIS_STEPS = 1 + len(_MEASURED)
+
 
 @dataclass(frozen=True)
 class TokenGeometry:

@@ -28,7 +28,7 @@ from ..data.multivectors import MultiVectors, checked_texts
 from ..data.validation import validated_out
 from ..kernels.byte_product import multiply_by_bytes
 from ..utils.atomic_files import atomic_folder, content_checksum, described_file, write_json
-from ..utils.parallel import stage
+from ..utils.parallel import share_done, stage
 from .arrays import EncoderArrays, write_encoder_arrays
 from .config import FDEConfig
 from .count_sketch import FinalSketch, SketchedCells, draw_final_sketch
@@ -242,8 +242,9 @@ class FDEEncoder:
         if config.moments is None:
             return
         if isinstance(config.projection, LearnedProjection):
-            self.blocks = fit_blocks(sample, queries, config, threads, units="rounded")
-            self._fit_projection(sample, queries, threads)
+            with stage("learning the projection"):
+                self.blocks = fit_blocks(sample, queries, config, threads, units="rounded")
+                self._fit_projection(sample, queries, threads)
             return
 
         def cells(texts: MultiVectors, side: Side) -> NDArray[np.float32]:
@@ -260,27 +261,28 @@ class FDEEncoder:
         config, blocks = self.config, cast(MomentBlocks, self.blocks)
         cells, columns = self._cell_columns, self._cell_columns + config.moment_dimension
         windows = sample_windows(documents, queries, columns, config.seed)
-        with stage("learning the projection, 1 of 2"):
-            similarities = window_similarities(windows, documents, threads)
-        with stage("learning the projection, 2 of 2"):
+        share_done(0.1)
+        similarities = window_similarities(windows, documents, threads)
+        share_done(0.2)
 
-            def long(side: Side, texts: MultiVectors) -> NDArray[np.float32]:
-                write = partial(self._write_long, side, 1.0)
-                return new_rows(write, texts, columns, threads, _LANDMARK_TOKENS, _PROJECTED_TEXTS)
+        def long(side: Side, texts: MultiVectors) -> NDArray[np.float32]:
+            write = partial(self._write_long, side, 1.0)
+            return new_rows(write, texts, columns, threads, _LANDMARK_TOKENS, _PROJECTED_TEXTS)
 
-            long_documents, long_windows = long("documents", documents), long("queries", windows)
-            unit = _cell_unit(long_documents, cells)
-            long_documents[:, :cells] *= np.float32(unit)
-            long_windows[:, :cells] /= np.float32(unit)
-            size, means = config.vector_dimension, config.dimension + 1
-            maps = fit_maps(long_windows, long_documents, similarities, size, means, config.seed, threads)
-            units = blocks.units.copy()
-            units[0] *= np.float32(unit)
-            coefficients = blocks.coefficients.copy()
-            # The projection weighs the cells.
-            coefficients[0] = 1
-            self.blocks = replace(blocks, units=units, coefficients=coefficients)
-            self.learned = ProjectionMaps.rounded(long_windows, maps, cells, means, float(units[0]), threads)
+        long_documents, long_windows = long("documents", documents), long("queries", windows)
+        share_done(0.3)
+        unit = _cell_unit(long_documents, cells)
+        long_documents[:, :cells] *= np.float32(unit)
+        long_windows[:, :cells] /= np.float32(unit)
+        size, means = config.vector_dimension, config.dimension + 1
+        maps = fit_maps(long_windows, long_documents, similarities, size, means, config.seed, threads)
+        units = blocks.units.copy()
+        units[0] *= np.float32(unit)
+        coefficients = blocks.coefficients.copy()
+        # The projection weighs the cells.
+        coefficients[0] = 1
+        self.blocks = replace(blocks, units=units, coefficients=coefficients)
+        self.learned = ProjectionMaps.rounded(long_windows, maps, cells, means, float(units[0]), threads)
 
     # -- encoding ----------------------------------------------------------------------
 

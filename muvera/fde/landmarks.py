@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
+from ..utils.parallel import share_done
 from ..utils.random_streams import random_stream
 from .arrays import EncoderArrays, Shapes, array
 from .config import FDEConfig
@@ -139,8 +140,9 @@ def learn_landmarks(
     rows = stream.permutation(filled)[: _TOKENS * count]
     directions = documents.tokens[rows].astype(np.float32) / lengths[rows, np.newaxis]
     landmarks = directions[:count]
-    for _ in range(_ROUNDS):
+    for done in range(1, _ROUNDS + 1):
         landmarks = cluster_means(directions, landmarks, threads)
+        share_done(done / (_ROUNDS + 1))
     center = np.zeros(documents.dimension)
     for start in range(0, len(lengths), _BLOCK):
         some = documents.tokens[start : start + _BLOCK].astype(np.float32)

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..kernels.byte_product import multiply_by_bytes
+from ..utils.parallel import share_done
 from ..utils.random_streams import random_stream
 from .arrays import EncoderArrays, Shapes, array
 from .config import FDEConfig
@@ -314,9 +315,12 @@ def fit_maps(
     documents -= mean
     similarities -= similarities.mean(axis=0)
     form = _bilinear_form(windows, documents, similarities, threads)
+    share_done(0.6)
     spread = _Spread.of(documents, mean_columns)
     leading = _leading_combinations(form, spread, windows, documents, size, seed, threads)
+    share_done(0.8)
     queries, factor, weighted = _factors(form, spread, leading, windows, documents, threads)
+    share_done(0.9)
     return Maps(*_balanced(queries, factor, weighted, size), mean)
 
 

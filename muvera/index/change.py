@@ -21,7 +21,7 @@ from ..mips.base import VectorSearch
 from ..reranking.coded_vectors import CodedVectors
 from ..reranking.table_codec import TableCodec
 from ..utils.checks import as_id_list
-from ..utils.parallel import stage, thread_count
+from ..utils.parallel import share_done, stage, thread_count
 from .calibration import with_enough_tokens
 from .candidates import CandidateSearch
 from .contents import IndexContents
@@ -579,9 +579,13 @@ class Change:
         """Return the vectors of all documents."""
         contents = self.contents
         candidates = CandidateSearch.empty(encoder, contents.settings)
+        live = contents.ids.live
+        done = 0
         with stage("making vectors"):
-            for rows, documents in contents.tokens.coarse_batches(contents.ids.live):
+            for rows, documents in contents.tokens.coarse_batches(live):
                 candidates = candidates.added(rows, documents, threads)
+                done += len(rows)
+                share_done(done / len(live))
         return replace(candidates, fitted_rows=len(contents.tokens))
 
     def _set_candidates(self, candidates: CandidateSearch) -> None:

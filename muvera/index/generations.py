@@ -35,12 +35,16 @@ from ..utils.atomic_files import (
 )
 from ..utils.checks import as_path
 from ..utils.hints import Argument, Message
+from ..utils.parallel import share_done
 
 FORMAT = "muvera-index"
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 LOCK = ".lock"
 TEXTS = "texts.sqlite"
+
+# Share of a save after which the files are written, but not yet on the disk.
+_WRITTEN = 0.5
 
 # Maximum number of characters in the name of a file.
 _LONGEST = 200
@@ -288,10 +292,15 @@ class Save:
         try:
             self.folder.mkdir()
             content = write(self)
+            share_done(_WRITTEN)
             files = {kept: self._old[kept] for kept in self.kept}
-            for path in sorted(self.folder.iterdir()):
+            written = sorted(self.folder.iterdir())
+            size, done = max(1, sum(path.stat().st_size for path in written)), 0
+            for path in written:
                 sync(path)
                 files[f"{name}/{path.name}"] = described_file(path)
+                done += path.stat().st_size
+                share_done(_WRITTEN + (1 - _WRITTEN) * done / size)
             sync(self.folder)
             self.folder.replace(self._place / name)
             sync(self._place)

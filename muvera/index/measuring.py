@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..data.batches import pseudo_queries
 from ..data.multivectors import MultiVectors
-from ..utils.parallel import run_in_ranges, split_by_count, stage
+from ..utils.parallel import run_in_ranges, share_done, split_by_count, stage
 from .calibration import (
     BEST,
     CANDIDATES,
@@ -261,10 +261,10 @@ def _measured(
             own = sources[block]
             proposed = nearest(contents, windows[block], CANDIDATES, own, among, threads)
             shares.append(shares_found(contents, windows[block], proposed, BEST, own, among, threads))
-            tell((start + len(block)) / len(part))
+            share_done((start + len(block)) / len(part))
         return np.concatenate(shares)
 
-    with stage("measuring recall") as tell:
+    with stage("measuring recall"):
         shares = shares_of(parts[0])
         more = np.sort(order[affordable : _MORE * _PRODUCTS // cost])
         if len(more) and _Z * shares.std() / math.sqrt(len(shares)) > _INTERVAL:
@@ -355,6 +355,17 @@ def calibrate(
     The contents must have vectors.  :func:`nearest` describes `sources`, and
     :meth:`Calibration.fit` describes `depth`.
     """
+    with stage("calibrating"):
+        return _calibrate(contents, queries, sources, threads, depth)
+
+
+def _calibrate(
+    contents: IndexContents,
+    queries: MultiVectors,
+    sources: Rows | None,
+    threads: int | None,
+    depth: int | None,
+) -> Calibration:
     assert contents.candidates is not None
     documents, tokens = contents.searchable
     others = len(documents) if sources is None else len(documents) - 1
@@ -363,12 +374,14 @@ def calibrate(
     proposed = _first_others(proposed, None, width)
     products = np.stack([products for _, products in proposed])
     scores = np.empty_like(products)
+    share_done(0.2)
 
     def work(start: int, stop: int) -> None:
         for q in range(start, stop):
             scores[q] = contents.tokens.scores(queries[q], proposed[q][0])
 
     run_in_ranges(work, split_by_count(len(queries), _SCORED), threads)
+    share_done(0.5)
     within = 1.0  # the share of the exact best among all candidates
     deep: tuple[tuple[int, int], ...] = ()
     many = len(documents) > 4 * MAX_RANKED and tokens <= MAX_TOKENS
@@ -378,6 +391,7 @@ def calibrate(
         reached = _ranks_of_best(contents, queries[some], own, threads)
         within = float((reached.ranks[:, :BEST] < MAX_RANKED).mean()) if many else 1.0
         deep = reached.numbers(_DEEP)
+    share_done(0.8)
     added = contents.candidates.newer(np.stack([rows for rows, _ in proposed]))
     proposed = []  # freed before the fit, which needs the most memory
     return Calibration.fit(

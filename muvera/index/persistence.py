@@ -25,6 +25,7 @@ from ..reranking.codec_files import read_codec, write_codec
 from ..utils.arrays import load_npy, save_array
 from ..utils.atomic_files import named_errors, recover_folder
 from ..utils.checks import counted
+from ..utils.parallel import share_done
 from .candidates import CandidateSearch
 from .contents import IndexContents
 from .generations import (
@@ -96,6 +97,7 @@ def _write_files(contents: IndexContents, staging: Path | None, save: Save) -> d
     """
     tokens = contents.tokens
     segments = {store.prefix: _write_store(store, save, staging) for store in tokens.stores}
+    share_done(0.2)
     codes = None
     if tokens.codec is not None:
         codes = {"codec": write_codec(tokens.codec, save.folder), "segments": segments["codes"]}
@@ -104,6 +106,7 @@ def _write_files(contents: IndexContents, staging: Path | None, save: Save) -> d
     contents.ids.save(save.folder)
     if contents.write_texts is not None:
         contents.write_texts(contents.ids, save.folder / TEXTS)
+    share_done(0.4)
     encoder = contents.encoder
     fitted = encoder is not None and not encoder.needs_fit
     if encoder is not None and fitted:

@@ -33,6 +33,7 @@ from ..reranking.table_codec import TableCodec
 from ..reranking.table_search import NO_LOOKUPS, Lookups, best_texts, look_up, score_all, score_exact
 from ..utils.arrays import load_npy
 from ..utils.hints import Argument, Message
+from ..utils.parallel import share_done, stage
 from .page_cache import MappedTokens, PageCache
 from .settings import IndexSettings
 
@@ -789,8 +790,10 @@ def _coded(
     """Fit a codec on a sample of the tokens, and return the codes of all texts."""
     codec = CODECS[kind](_sample(floats), threads=threads)
     codes = CodeStore(codec, prefix)
-    for _, texts in floats.batches(np.arange(len(floats))):
-        codes.append_coded(texts, None, threads, staging)
+    with stage("making codes of tokens"):
+        for rows, texts in floats.batches(np.arange(len(floats))):
+            codes.append_coded(texts, None, threads, staging)
+            share_done((int(rows[-1]) + 1) / len(floats))
     return codes
 
 

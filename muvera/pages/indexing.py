@@ -42,12 +42,15 @@ class Progress(NamedTuple):
         Pages that were encoded since the start.
     seconds : float
         Seconds since the start.
+    floats : int
+        Floats of the vectors of these pages.
     """
 
     done: int
     total: int
     encoded: int
     seconds: float
+    floats: int
 
     @property
     def pages_per_hour(self) -> float:
@@ -126,7 +129,7 @@ def index_documents(
     begun = time.monotonic()
     waiting: list[Page] = []
     total = sum(counts.values())
-    done, encoded, saved, duration = total - len(left), 0, begun, 0.0
+    done, encoded, floats, saved, duration = total - len(left), 0, 0, begun, 0.0
     failed: tuple[Path | None, int] = None, 0
     try:
         for path, number in left:
@@ -147,9 +150,9 @@ def index_documents(
             if index is None:
                 index = PageIndex(page.vectors.shape[1], model, root=root, **options)  # type: ignore[arg-type]
             waiting.append(page)
-            done, encoded = done + 1, encoded + 1
+            done, encoded, floats = done + 1, encoded + 1, floats + page.vectors.size
             now = time.monotonic()
-            progress(Progress(done, total, encoded, now - begun))
+            progress(Progress(done, total, encoded, now - begun, floats))
             if now - saved > max(_SAVE_SECONDS, _SAVE_SHARE * duration):
                 _save(index, waiting, target, threads)
                 saved = time.monotonic()

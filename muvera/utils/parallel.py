@@ -207,6 +207,9 @@ def _end(left: deque[tuple[int, int]], helpers: list[Future[None]]) -> None:
 
 _LISTENER: ContextVar[Callable[[str], object]] = ContextVar("listener", default=lambda name: None)
 
+# Reports the share of the stage that is done.
+_TELL: ContextVar[Callable[[float], object]] = ContextVar("tell", default=lambda share: None)
+
 
 @contextmanager
 def listening(listener: Callable[[str], object]) -> Iterator[None]:
@@ -222,14 +225,21 @@ def listening(listener: Callable[[str], object]) -> Iterator[None]:
 
 
 @contextmanager
-def stage(name: str) -> Iterator[Callable[[float], object]]:
+def stage(name: str) -> Iterator[None]:
     """Report to the listener, if one is set, that a block is the stage `name`.
 
-    Yield a function that also reports the share of the stage that is done.
+    The work calls :func:`share_done` within the block.
     """
     listener = _LISTENER.get()
-    listener(name)
+    token = _TELL.set(lambda share: listener(f"{name} {share:.0%}"))
     try:
-        yield lambda share: listener(f"{name} {share:.0%}")
+        share_done(0)
+        yield
     finally:
+        _TELL.reset(token)
         listener("")
+
+
+def share_done(share: float) -> None:
+    """Report the share of the current :func:`stage` that is done, if there is one."""
+    _TELL.get()(share)

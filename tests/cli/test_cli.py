@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -130,24 +131,39 @@ def test_errors_name_options(error: Exception, line: str) -> None:
     assert one_line(error, {"max_bytes": "--max-bytes", "k": "--k", "option": "--option"}) == line
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
-def test_output_fits_the_terminal_and_is_whole_in_a_pipe() -> None:
+def without_width() -> dict[str, str]:
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    return {**environment, "PYTHONPATH": str(ROOT)}
+
+
+def on_terminal(program: str, columns: int) -> str:
+    """Return what a program writes to a terminal of this width."""
     import fcntl
     import pty
     import termios
 
-    program = "from muvera.cli.printing import wrapped; print(wrapped('word ' * 40))"
     reader, writer = pty.openpty()
-    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
-    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-    environment["PYTHONPATH"] = str(ROOT)
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     command = [sys.executable, "-c", program]
-    subprocess.run(command, check=True, stdout=writer, stderr=writer, env=environment)
-    shown = os.read(reader, 4096).decode().split("\r\n")
+    shown = b""
+    with subprocess.Popen(command, stdout=writer, stderr=writer, env=without_width()) as process:
+        os.close(writer)
+        with suppress(OSError):  # at the end
+            while part := os.read(reader, 4096):
+                shown += part
     os.close(reader)
-    os.close(writer)
+    assert process.returncode == 0, shown
+    return shown.decode()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_output_fits_the_terminal_and_is_whole_in_a_pipe() -> None:
+    program = "from muvera.cli.printing import wrapped; print(wrapped('word ' * 40))"
+    shown = on_terminal(program, 60).split("\r\n")
     assert len(shown) > 3 and max(map(len, shown)) <= 60
-    piped = subprocess.run(command, check=True, stdout=subprocess.PIPE, env={**environment, "COLUMNS": "60"})
+    command = [sys.executable, "-c", program]
+    environment = {**without_width(), "COLUMNS": "60"}
+    piped = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment)
     assert piped.stdout.decode().count("\n") == 1
 
 
@@ -189,7 +205,7 @@ def test_a_log_gets_a_line_each_interval(
         return found is not None
 
     with progress_bar(4000, "texts", "encoding") as advance:
-        assert logged(r"^encoding, after \d+ s$")
+        assert logged(r"^encoding: 0 of 4,000 texts \(0%\), after \d+ s$")
         advance(1000)
         assert logged(r"^encoding: 1,000 of 4,000 texts \(25%\), about \d+ s left$")
         advance(3000)
@@ -202,7 +218,7 @@ def test_compiling_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     monkeypatch.setattr(printing, "_NOTE_SECONDS", 0.001)
     with progress_bar(None, "texts", "encoding"):
         numba.njit(lambda number: number + 1)(1)
-        while "compiling, after" not in capsys.readouterr().err:
+        while "encoding, compiling, after" not in capsys.readouterr().err:
             numba.njit(lambda number: number + 1)(1)
         capsys.readouterr()
         time.sleep(0.05)
@@ -217,6 +233,39 @@ def test_a_step_of_unknown_length_shows_its_clock_alone(
         pass
     drawn = capsys.readouterr().err
     assert "fitting: [00:00]" in drawn and "texts/s" not in drawn
+
+
+def test_a_long_job_is_announced(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    printing.announce("3,000 texts", 400, lambda: 57.3e6)
+    expected = "3,000 texts: this will take about 57.3 MB on disk, and about 7 min.\n"
+    assert capsys.readouterr().err == expected
+    printing.announce("3 texts", 9, lambda: pytest.fail("the size of a short job was computed"))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+@pytest.mark.parametrize("columns", [80, 40])
+def test_progress_fits_the_terminal(columns: int) -> None:
+    program = """
+import time
+from muvera.cli import printing
+from muvera.utils.parallel import share_done, stage
+printing._REDRAW_SECONDS = 0.02
+with printing.progress_bar(200_000, "documents", "indexing") as advance:
+    advance(70_000)
+    time.sleep(0.3)
+    with stage("learning the projection"):
+        share_done(0.3)
+        time.sleep(0.3)
+    advance(130_000)
+    with stage("measuring recall"):
+        share_done(0.45)
+        time.sleep(0.3)
+"""
+    drawn = re.split(r"[\r\n]+", on_terminal(program, columns))
+    assert max(map(len, drawn)) <= columns
+    for shown in ("indexing:  35%", "learning the projection 30%", "measuring recall 45%"):
+        assert any(line.startswith(shown) for line in drawn), (shown, drawn)
 
 
 def test_shells_complete_commands() -> None:

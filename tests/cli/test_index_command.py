@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from builders.paths import ROOT
 from builders.text_encoders import HashEncoder
 
 from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex, TextIndex, top_k
-from muvera.cli import sources
+from muvera.cli import printing, sources
 from muvera.cli.sources import open_index
 from muvera.convert import read
 from muvera.engines import EngineIndex
@@ -43,6 +44,15 @@ def config(tmp_path: Path, **values: Any) -> Path:
 def assert_same(index: MuveraIndex, expected: MultiVectors) -> None:
     assert index.ids.tolist() == expected.ids.tolist()
     np.testing.assert_array_equal(index.tokens(index.ids).tokens, expected.tokens)
+
+
+def test_a_long_index_is_announced(docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "about" not in muvera("index", docs, tmp_path / "short")[2]
+    monkeypatch.setattr(printing, "_LONG_JOB", 0.0)
+    for options in ([], ["--encoder", "mean", "--tokens", "2bit", "--exact-tokens", 0]):
+        code, _, err = muvera("index", docs, tmp_path / "out", *options, "--overwrite")
+        assert code == 0, err
+        assert re.match(r"30 documents of \d+ tokens: this will take about \d+\.\d kB on disk", err), err
 
 
 def test_options_and_a_file_of_parameters(docs: Path, tmp_path: Path) -> None:
@@ -434,8 +444,12 @@ def many(tmp_path: Path) -> Path:
     return tmp_path / "many"
 
 
-def test_loaded_documents_are_found(many: Path, folder: Path) -> None:
+def test_loaded_documents_are_found(many: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     where, queries = f"lancedb:{many.parent / 'engine'}#loaded", folder / "queries"
+    monkeypatch.setattr(printing, "_LONG_JOB", 0.0)
+    code, _, err = muvera("load", many, "--to", where, "--encoder", "mean")
+    assert code == 0 and "this will take about" in err
+    monkeypatch.undo()
     facts = answer("load", many, "--to", where, "--encoder", "mean", "--drop")
     assert (facts["added"], facts["without_tokens"], facts["documents"]) == (299, 1, 299)
     again = answer("load", many, "--to", where)

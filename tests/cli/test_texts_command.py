@@ -12,8 +12,9 @@ from builders.text_encoders import LIMIT, HashEncoder, ShortModel
 from typer.testing import CliRunner
 
 from muvera import FDEConfig, TextIndex
-from muvera.cli import app
+from muvera.cli import app, printing
 from muvera.cli.hits import hits_text
+from muvera.cli.texts import changes
 from muvera.texts.encoders import registry
 from muvera.texts.hit import Hit, TextExplanation, WordMatch
 
@@ -265,6 +266,18 @@ def test_integers_are_ids_on_the_command_line(tmp_path: Path) -> None:
     assert answer("texts", "get", tmp_path / "index", 1)["documents"][0]["text"] == "three"
     assert answer("texts", "delete", tmp_path / "index", 0)["texts"] == 1
     assert "not in the index" in fails("texts", "delete", tmp_path / "index", "99")
+
+
+def test_long_jobs_are_announced(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(printing, "_LONG_JOB", 0.0)
+    monkeypatch.setattr(changes, "_FEW_TEXTS", 1)
+    (tmp_path / "new.csv").write_text("id,text\n" + "".join(f"{i},A new text {i}.\n" for i in range(40)))
+    expected = re.compile(r"^40 texts: this will take about \d+\.\d kB on disk, and about \d+ s\.$", re.M)
+    for command in ("add", "update"):
+        code, _, err = muvera("texts", command, index, tmp_path / "new.csv", *HASH)
+        assert code == 0, err
+        assert bool(expected.search(err)) == (command == "add"), err  # all texts are unchanged
+    assert expected.search(muvera("texts", "index", tmp_path / "new.csv", tmp_path / "other", *HASH)[2])
 
 
 def test_an_interrupted_index_continues(tmp_path: Path) -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Argument, Option
 
 from ..options import JsonOption, ThreadsOption, new_encoder, only_given
-from ..printing import clock, megabytes, note, seconds, show, warn, wrapped
+from ..printing import announce, megabytes, note, progress_bar, seconds, show, warn, wrapped
 
 if TYPE_CHECKING:
     from ...texts.encoders.pages import PageEncoder
 
-# Seconds between two lines about the progress.
-_NOTE_SECONDS = 15.0
+# Bytes on disk of a float of a page's vectors: codes of a byte, and of their means.
+_BYTES = 1.4
 
 
 DocumentsArgument = Annotated[
@@ -73,28 +75,31 @@ def encode_documents(
             f"muvera: the model {model.name} is not on this machine yet. Its first use downloads "
             f"{model.download_gigabytes:g} GB from Hugging Face."
         )
-    begun = told = time.monotonic()
+    begun = time.monotonic()
     skipped: list[str] = []
 
     def skip(reason: str) -> None:
         skipped.append(reason)
         warn(reason)
 
+    bar = ExitStack()
+    advance: Callable[[int], object] | None = None
+
     def tell(state: Progress) -> None:
-        nonlocal told
-        now = time.monotonic()
-        if now - told >= _NOTE_SECONDS or state.done == state.total:
-            told = now
-            left = "" if not state.seconds_left else f", {clock(state.seconds_left)} left"
-            note(
-                f"{state.done:,} of {counted(state.total, 'page')}, {state.pages_per_hour:,.0f} pages an "
-                f"hour{left}"
-            )
+        nonlocal advance
+        if advance is None:
+            pages = state.total - state.done + state.encoded
+            duration = state.seconds + (state.seconds_left or 0)
+            announce(counted(pages, "page"), duration, lambda: _BYTES * state.floats * pages)
+            advance = bar.enter_context(progress_bar(state.total, "pages", "encoding"))
+            advance(state.done - 1)
+        advance(1)
 
     try:
-        built = index_documents(
-            source, out, model, progress=tell, skipped=skip, threads=threads, **options
-        )  # fmt: skip
+        with bar:
+            built = index_documents(
+                source, out, model, progress=tell, skipped=skip, threads=threads, **options
+            )  # fmt: skip
     except KeyboardInterrupt:
         note(f"muvera: {out} keeps the encoded pages. Run the command again to continue.")
         raise

@@ -43,6 +43,6 @@ def add(
     with open_texts(index, encoder, change=True) as opened:
         for used in opened.get(content.ids or [], missing="ignore"):
             raise ValueError(f"{index} contains the id {used.id!r}. Use muvera texts update to replace it.")
-        in_batches(opened.add, content.texts or [], content.ids, content.metadata)
+        in_batches(opened, opened.add, content.texts or [], content.ids, content.metadata)
         long = in_windows(opened, content.texts or [])
         report(json_, index, opened, added=len(content.metadata), **long)

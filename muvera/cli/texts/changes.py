@@ -10,10 +10,14 @@ from typer import Argument, Option
 
 import muvera
 
-from ..printing import note, progress_bar, show, warn, wrapped
+from ..printing import announce, note, progress_bar, show, warn, wrapped
 
 if TYPE_CHECKING:
+    from ...texts.encoders.base import TextEncoder
     from ...texts.text_files import TextFile
+
+# An estimate for fewer texts would encode most of them.
+_FEW_TEXTS = 256
 
 # Number of texts per change: a killed command loses the encoding of fewer texts.
 _BATCH = 64
@@ -115,10 +119,34 @@ def stored_ids(index: muvera.TextIndex, ids: list[Any]) -> list[int | str]:
     return [numbers[id] if numbers.get(id) in known and id not in known else id for id in ids]
 
 
+def announce_texts(
+    texts: Sequence[str], encoder: TextEncoder, vectors: str | None = None, **settings: Any
+) -> None:
+    """Say what a long job of encoding and storing texts takes."""
+    from ...texts.estimate import expected_bytes, expected_seconds
+    from ...utils.checks import counted
+
+    if len(texts) <= _FEW_TEXTS:
+        return
+    with progress_bar(None, "texts", "estimating"):
+        expected = expected_seconds(texts, encoder)
+    announce(
+        counted(len(texts), "text"),
+        expected.seconds,
+        lambda: expected_bytes(texts, expected.sample, encoder, vectors, **settings),
+    )
+
+
 def in_batches(
-    change: Callable[..., object], texts: Sequence[str], ids: list[Any] | None, metadata: Sequence[Any]
+    index: muvera.TextIndex,
+    change: Callable[..., object],
+    texts: Sequence[str],
+    ids: list[Any] | None,
+    metadata: Sequence[Any],
 ) -> None:
     """Call `change` with a few texts at a time; an error undoes no earlier call."""
+    settings = index.index.settings if isinstance(index.index, muvera.MuveraIndex) else None
+    announce_texts(texts, index.encoder, tokens=None if settings is None else settings.tokens)
     with progress_bar(len(texts), "texts", "encoding") as advance:
         for start in range(0, len(texts), _BATCH):
             rows = slice(start, start + _BATCH)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from typer import Option
 
@@ -19,7 +19,7 @@ from ..options import (
     new_encoder,
     only_given,
 )
-from ..printing import clock, megabytes, note, progress_bar, seconds, show, wrapped
+from ..printing import megabytes, note, progress_bar, seconds, show, wrapped
 from .changes import (
     DuplicatesOption,
     IdColumnOption,
@@ -27,17 +27,9 @@ from .changes import (
     TextColumnsOption,
     TextsArgument,
     TitleColumnOption,
+    announce_texts,
     read_file,
 )
-
-if TYPE_CHECKING:
-    from ...texts.encoders.base import TextEncoder
-
-# An estimate for fewer texts would encode most of them.
-_FEW_TEXTS = 256
-
-# Seconds from which on the expected time and size are printed.
-_LONG_JOB = 10.0
 
 
 def index(
@@ -93,8 +85,7 @@ def index(
         )
     settings = only_given(tokens=tokens, backend=backend)
     try:
-        if len(texts) > _FEW_TEXTS:
-            _announce(texts, model, vectors, settings)
+        announce_texts(texts, model, vectors, **settings)
         with progress_bar(len(content.metadata), "texts", "encoding") as advance:
             built = muvera.TextIndex.build(
                 texts, model, ids=content.ids, metadata=content.metadata, path=out,
@@ -122,19 +113,3 @@ def index(
         verb = "is" if long == 1 else "are"
         line += f". {counted(long, 'text')} {verb} longer than the model reads and encoded in windows."
     show(json_, {**facts, "seconds": round(duration, 3)}, wrapped(line))
-
-
-def _announce(texts: list[str], model: TextEncoder, vectors: str | None, settings: dict[str, Any]) -> None:
-    """Say how large the index will be, and how long a long build takes."""
-    from ...texts.estimate import expected_bytes, expected_seconds
-    from ...utils.checks import counted
-
-    with progress_bar(None, "texts", "estimating"):
-        expected = expected_seconds(texts, model)
-        if expected.seconds < _LONG_JOB:
-            return
-        size = expected_bytes(texts, expected.sample, model, vectors, **settings)
-    note(
-        f"{counted(len(texts), 'text')}: the index will take about {megabytes(size)} on disk, and "
-        f"{clock(expected.seconds)} to build."
-    )

@@ -74,7 +74,7 @@ def _update(index: muvera.TextIndex, content: TextFile) -> dict[str, int]:
     if change:
         index.update(ids=list(change), metadata=list(change.values()))
     texts, metadata = zip(*encode.values(), strict=True) if encode else ((), ())
-    in_batches(index.update, texts, list(encode), metadata)
+    in_batches(index, index.update, texts, list(encode), metadata)
     added = len(encode.keys() - stored.keys())
     return {
         "added": added,
