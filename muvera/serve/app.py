@@ -153,6 +153,7 @@ async def _as_problem(request: Request, error: Exception) -> Response:
 _INSTEAD = {
     "calibrate": "Give candidates.",
     "check_id": "",
+    "resume": "",
     "update": "Replace it with PUT /documents.",
 }
 
