@@ -16,6 +16,9 @@ from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex, top_k
 from muvera.engines import EngineError, EngineIndex
 from muvera.metadata import FilterError
 
+# The client's local mode warns once that it searches without a graph.
+pytestmark = pytest.mark.filterwarnings("ignore:Local mode performs exact")
+
 COUNT = 280
 DOCUMENTS = documents_like_real(COUNT, ids=[f"text {i}" for i in range(COUNT)], dtype=np.float16)
 FILLED = DOCUMENTS[np.flatnonzero(DOCUMENTS.lengths > 0)]
