@@ -41,6 +41,9 @@ _DOCUMENTS = "documents"
 # Seconds that canceled tasks have to remove their unfinished files.
 _CANCELED = 10
 
+# Parts of a Parquet file whose bytes show that it was replaced, and bytes of a part.
+_PARTS, _PART_BYTES = 16, 1 << 16
+
 # Tokens that a shard reads at a time: 64 MiB of 128 columns.
 _BATCH_TOKENS = 131_072
 
@@ -146,7 +149,8 @@ def build_shards(
     FileNotFoundError
         If there is no encoder or no Parquet file.
     FileExistsError
-        If `path` contains shards that were built otherwise, or anything else.
+        If `path` contains shards that were built otherwise or of files that were
+        replaced since, or anything else.
     TypeError, ValueError
         For wrong documents, a wrong encoder or a wrong setting.
     """
@@ -196,6 +200,8 @@ def prepare(dataset: Any, encoder: FDEEncoder, root: Path, count: int, settings:
         documents = int(earlier.plan["bounds"][-1])
         rows: list[FileRows] = []
     else:
+        if earlier is None:  # documents of a call that failed before it had a plan
+            remove_folder(root / _DOCUMENTS)
         rows = parquet_rows(_parquet(dataset, root))
         documents = sum(part.stop for part in rows)
     if not 1 <= count <= documents:
@@ -207,11 +213,13 @@ def prepare(dataset: Any, encoder: FDEEncoder, root: Path, count: int, settings:
         **_FORMAT,
         "bounds": [documents * number // count for number in range(count + 1)],
         "files": [[str(part.file.absolute()), part.stop] for part in rows] if from_path else None,
+        "contents": [_file_checksum(part.file) for part in rows] if from_path else None,
         "encoder": _encoder_checksum(encoder),
         "settings": settings.to_dict(),
     }
     if earlier is not None:
-        changed = sorted(key for key in plan if plan[key] != earlier.plan.get(key))
+        # Older plans have no "contents".
+        changed = sorted(key for key in plan if plan[key] != earlier.plan.get(key, plan[key]))
         if changed:
             raise FileExistsError(
                 f"{root} contains shards that were built otherwise: {', '.join(changed)} differ. Give the "
@@ -244,6 +252,12 @@ def write_shard(root: str, name: str, threads: int) -> None:
         rows = parquet_rows(shards.root / _DOCUMENTS)
     else:
         rows = [FileRows(Path(file), 0, length) for file, length in files]
+        for part, content in zip(rows, plan.get("contents", ()), strict=False):
+            if _file_checksum(part.file) != content:
+                raise ValueError(
+                    f"{part.file} has changed since the first shard was built. Restore it, or build all "
+                    "shards in another folder."
+                )
     target = shards.root / name
     with staging_beside(target) as staging, MuveraIndex.of(contents).change() as change:
         change.staging = staging
@@ -304,6 +318,20 @@ def _read_plan(root: Path) -> dict[str, Any]:
             f"{file} does not match its checksum: it was changed or damaged. Restore the folder from a copy."
         )
     return plan
+
+
+def _file_checksum(file: Path) -> str:
+    """Return a checksum of a file's size, its end, and parts that are spread over it.
+
+    A file of up to 1 MiB is read as a whole; more would read terabytes once more.
+    """
+    size = file.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with file.open("rb") as stream:
+        for start in np.linspace(0, max(0, size - _PART_BYTES), _PARTS, dtype=np.int64).tolist():
+            stream.seek(start)
+            digest.update(stream.read(_PART_BYTES))
+    return digest.hexdigest()
 
 
 def _encoder_checksum(encoder: FDEEncoder) -> str:

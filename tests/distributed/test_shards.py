@@ -18,6 +18,7 @@ from muvera.convert.readers.arrow import FileRows, parquet_rows, parquet_source
 from muvera.distributed import ShardError
 from muvera.distributed.ray_index import merge
 from muvera.distributed.shards import Shards, open_shards, prepare, write_shard
+from muvera.utils.atomic_files import content_checksum
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
@@ -115,6 +116,56 @@ def test_shards_that_were_built_otherwise_are_not_mixed(
     prepare(parquet, root=tmp_path, **how)  # type: ignore[arg-type]
     with pytest.raises(FileExistsError, match=f"otherwise: {differs} differ"):
         prepare(parquet, root=tmp_path, **(how | other))  # type: ignore[arg-type]
+
+
+def test_shards_of_replaced_files_are_not_mixed(tmp_path: Path) -> None:
+    """A file with as many other documents, between two calls or during one."""
+    file, root = tmp_path / "a.parquet", tmp_path / "shards"
+    names = [f"text {i}" for i in range(100)]
+    pq.write_table(pa.table({"id": names, "tokens": DOCUMENTS[:100].to_arrow()}), file)
+    prepare(file, ENCODER, root, 2, SETTINGS)
+    write_shard(str(root), "shard-0000", 1)
+    whole = file.read_bytes()
+    pq.write_table(pa.table({"id": names, "tokens": DOCUMENTS[100:200].to_arrow()}), file)
+    with pytest.raises(FileExistsError, match="otherwise: contents differ"):
+        prepare(file, ENCODER, root, 2, SETTINGS)
+    with pytest.raises(ValueError, match=r"a\.parquet has changed since the first shard"):
+        write_shard(str(root), "shard-0001", 1)
+    file.write_bytes(whole)
+    write_shard(str(root), prepare(file, ENCODER, root, 2, SETTINGS).missing[0], 1)
+    assert open_shards(root).missing == []
+
+
+def test_a_plan_without_contents_is_continued(parquet: Path, tmp_path: Path) -> None:
+    """Earlier versions wrote no checksums of the files."""
+    shards = prepare(parquet, ENCODER, tmp_path, 2, SETTINGS)
+    plan = {key: shards.plan[key] for key in shards.plan if key not in ("contents", "sha256")}
+    (tmp_path / "shards.json").write_text(json.dumps({**plan, "sha256": content_checksum(plan)}))
+    assert prepare(parquet, ENCODER, tmp_path, 2, SETTINGS).missing == ["shard-0000", "shard-0001"]
+    for name in shards.names:
+        write_shard(str(tmp_path), name, 1)
+    assert sum(len(MuveraIndex.load(tmp_path / name)) for name in open_shards(tmp_path).names) == 300
+
+
+class Dataset:
+    """Writes its documents as a dataset of Ray does."""
+
+    def __init__(self, documents: MultiVectors) -> None:
+        self.documents = documents
+
+    def write_parquet(self, path: str) -> None:
+        Path(path).mkdir(exist_ok=True)
+        columns = {"id": self.documents.ids.tolist(), "tokens": self.documents.to_arrow()}
+        pq.write_table(pa.table(columns), Path(path) / "part.parquet")
+
+
+def test_documents_of_a_refused_dataset_are_not_built(tmp_path: Path) -> None:
+    """A call that fails before it has a plan leaves the documents of its dataset."""
+    with pytest.raises(ValueError, match="60 for 50 documents"):
+        prepare(Dataset(DOCUMENTS[:50]), ENCODER, tmp_path, 60, SETTINGS)
+    shards = prepare(Dataset(DOCUMENTS[50:130]), ENCODER, tmp_path, 1, SETTINGS)
+    write_shard(str(tmp_path), "shard-0000", 1)
+    assert MuveraIndex.load(tmp_path / shards.names[0]).ids.tolist() == DOCUMENTS.ids.tolist()[50:130]
 
 
 def test_documents_without_ids_have_the_numbers_of_their_rows(tmp_path: Path) -> None:
