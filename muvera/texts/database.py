@@ -619,7 +619,13 @@ def _opened_connection(path: Path) -> sqlite3.Connection:
         raise FileNotFoundError(f"{path} is missing. It contains the texts: restore it from a copy.")
     with closing(_new_connection("")) as empty:
         expected = _schema(empty)
-    connection = _connect(f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1")
+    try:
+        connection = _connect(f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1")
+    except sqlite3.OperationalError as error:
+        if path.is_file():
+            raise
+        # A writer removed it after the check: the caller reads the new one.
+        raise FileNotFoundError(f"{path} was removed while it was opened. Load the index again.") from error
     try:
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute(f"PRAGMA cache_size = -{_CACHE >> 10}")

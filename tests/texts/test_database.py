@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import CONDITIONS, METADATA
 
+import muvera.texts.database as database_module
 from muvera.metadata import FilterError
 from muvera.texts.database import DocumentDatabase, checked_rows, to_sql
 from muvera.texts.words import mostly_latin
@@ -337,3 +338,20 @@ def test_operators(where: dict[str, Any], selected: str) -> None:
 def test_invalid_conditions_are_refused(where: Any, part: str) -> None:
     with pytest.raises(FilterError, match=part):
         to_sql(where)
+
+
+def test_a_file_that_a_writer_removes_while_it_is_opened_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readers of a folder try again after FileNotFoundError alone."""
+    path, connect = tmp_path / "texts.sqlite", database_module._connect
+    path.touch()
+
+    def overtaken(name: str) -> Any:
+        if name:
+            path.unlink()
+        return connect(name)
+
+    monkeypatch.setattr(database_module, "_connect", overtaken)
+    with pytest.raises(FileNotFoundError, match="removed while it was opened"):
+        DocumentDatabase.open(path)
