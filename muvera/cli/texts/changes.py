@@ -145,8 +145,11 @@ def in_batches(
     metadata: Sequence[Any],
 ) -> None:
     """Call `change` with a few texts at a time; an error undoes no earlier call."""
-    settings = index.index.settings if isinstance(index.index, muvera.MuveraIndex) else None
-    announce_texts(texts, index.encoder, tokens=None if settings is None else settings.tokens)
+    from ...texts.store import TextStore
+
+    stored = index.texts
+    tokens = stored.vectors.settings.tokens if isinstance(stored, TextStore) else None
+    announce_texts(texts, index.encoder, tokens=tokens)
     with progress_bar(len(texts), "texts", "encoding") as advance:
         for start in range(0, len(texts), _BATCH):
             rows = slice(start, start + _BATCH)
@@ -154,8 +157,8 @@ def in_batches(
                 change(texts[rows], ids=None if ids is None else ids[rows], metadata=metadata[rows])
             except BaseException:
                 if start:
-                    stored = f"The first {start:,} of {len(texts):,} texts to encode are stored."
-                    note(f"muvera: {stored} muvera texts update stores the rest of a file with ids.")
+                    done = f"The first {start:,} of {len(texts):,} texts to encode are stored."
+                    note(f"muvera: {done} muvera texts update stores the rest of a file with ids.")
                 raise
             advance(len(texts[rows]))
 
