@@ -54,6 +54,7 @@ ADDED = "vector_added.npy"
 ADDED_LABELS = "vector_added_labels.npy"
 
 _ROOM = 1024  # capacity of an empty graph
+_NO_VECTOR = np.finfo(np.float32).max  # in the file of norms
 _BREADTH = 2  # candidates per result, unless a search gives `ef`
 _WITHIN_REACH = 0.95  # quantile of the first vectors' lengths that becomes the reach
 _ADDED_PER_THREAD = 32  # vectors that each thread adds at a time; searches run in between
@@ -303,7 +304,10 @@ class HNSWSearch(VectorSearch):
         self._require_current()
         index = self._graph.index
         saved = self._saved
-        norms = grown(self._norms, len(self._graph.unmarked), 1)  # also for vectors of failed additions
+        count = max(len(self._graph.unmarked), len(self._norms), len(self._alive))
+        # For vectors that this copy lacks, such as those of failed additions: their
+        # labels can be the labels of documents without tokens.
+        norms = np.where(grown(self._alive, count, 0), grown(self._norms, count, 1), _NO_VECTOR)
         save_array(folder / NORMS, np.concatenate([np.array([self._reach], np.float32), norms]))
         if saved is not None and (kept := keep(saved.path)) is not None:
             added = self._exist(saved.labels)
@@ -343,7 +347,7 @@ class HNSWSearch(VectorSearch):
         live = np.setdiff1d(live, added)
         # Or with the label of a document that has no tokens, and so no vector.
         live = np.setdiff1d(live, labels[marked])
-        self._load_norms(folder, path, labels, live)
+        live = self._load_norms(folder, path, labels, live)
         if not len(labels):
             return
         index = _new_index(self.dimension)
@@ -359,8 +363,8 @@ class HNSWSearch(VectorSearch):
             raise ValueError(f"{folder / NORMS} has no norm for vector {added.max()} that was added.")
         self.add(added, vectors)
 
-    def _load_norms(self, folder: Path, graph: Path, labels: Labels, live: Labels) -> None:
-        """Load the norms.
+    def _load_norms(self, folder: Path, graph: Path, labels: Labels, live: Labels) -> Labels:
+        """Load the norms, and return which of `live` have a vector.
 
         Raise ValueError if one of `labels` has none, or one of `live` less than the
         reach.
@@ -376,9 +380,11 @@ class HNSWSearch(VectorSearch):
             raise ValueError(f"{folder / NORMS} is damaged: a norm is not a positive number.")
         if labels.max(initial=-1) >= len(norms):
             raise ValueError(f"{folder / NORMS} has no norm for vector {labels.max()} of {graph}.")
+        live = live[norms[live] < _NO_VECTOR]
         if len(live) and (reach == 0 or norms[live].min() < reach):
             raise ValueError(f"{folder / NORMS} is damaged: a norm is less than the graph's reach {reach:g}.")
-        self._reach, self._norms = reach, norms.copy()
+        self._reach, self._norms = reach, np.where(norms < _NO_VECTOR, norms, np.float32(1))
+        return live
 
 
 def _new_index(dimension: int) -> Any:

@@ -257,6 +257,17 @@ def test_a_marked_vector_is_not_found(saved: tuple[Path, HNSWSearch]) -> None:
     assert 7 not in loaded.labels() and len(loaded) == len(search)  # an index compares them with its rows
 
 
+def test_a_label_of_a_failed_addition_is_not_loaded(tmp_path: Path) -> None:
+    """Its label can be that of a document without tokens, which has no vector."""
+    search = graph(clustered(23, 300, 16))
+    failed = copy(search)
+    failed.add(np.arange(300, 310), clustered(24, 10, 16))
+    search.save(tmp_path, lambda path: None)
+    live = np.append(np.arange(300), 305)
+    loaded = HNSWSearch.load(tmp_path, 16, SavedState({}, [], search.settings, live))
+    assert loaded.labels().tolist() == list(range(300))
+
+
 #: Places in a graph's file of 300 vectors, from the size of a vector's entry and the
 #: start of the upper lists, and the numbers to write there.
 DAMAGES: dict[str, Callable[[int, int], list[tuple[int, int]]]] = {
