@@ -48,8 +48,7 @@ def serve(
     (for Prometheus) and /openapi.json; the page is at /. A change is on disk before the
     server answers. Ctrl-C, SIGTERM or SIGHUP saves the index and stops the server; if
     the save fails, the exit status is 1. Set MUVERA_READ_TOKEN to require a token for
-    reading. A page index is read-only, and pictures of its pages are shown from --root
-    only.
+    reading. Pictures of pages are shown from --root only.
 
     \b
     Example:
@@ -77,7 +76,7 @@ def serve(
         )  # fmt: skip
     finally:
         try:
-            if isinstance(loaded, muvera.TextIndex):
+            if not isinstance(loaded, muvera.MuveraIndex):
                 loaded.close()
         except (OSError, ValueError) as error:
             warn(f"The index was not saved, but its journal keeps all changes: {error}")
@@ -92,7 +91,7 @@ def _load(
     from ..pages.folder import is_page_index
 
     if is_page_index(path):
-        pages = muvera.PageIndex.load(path, encoder, root=root)
+        pages = (muvera.PageIndex.open if writable else muvera.PageIndex.load)(path, encoder, root=root)
         if root is None:
             warn(
                 "Pictures of pages are not shown, as only the index names their folder. To show them, run: "

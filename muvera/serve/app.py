@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import __version__
 from ..index.generations import IndexFolderError
+from ..pages.page_index import PageIndex
 from ..texts.database import TextDocument, limited_reading
 from ..texts.encoders.base import score_weights
 from ..texts.reranking import rerank_texts
@@ -299,10 +300,10 @@ def make_app(
     Parameters
     ----------
     index : TextIndex, PageIndex or MuveraIndex
-        A MuveraIndex answers only searches by vectors.  A PageIndex is read-only, and
-        pictures of its pages are read from :attr:`muvera.PageIndex.served_root` and
-        from nowhere else.  An answered change is durable if the index is from
-        :meth:`muvera.TextIndex.open`; close the index after the server.
+        A MuveraIndex answers only searches by vectors.  Pictures of pages are read from
+        :attr:`muvera.PageIndex.served_root` and from nowhere else.  An answered change
+        is durable if the index is from :meth:`muvera.TextIndex.open` or
+        :meth:`muvera.PageIndex.open`; close the index after the server.
     settings : ServerSettings, optional
         Limits and rights.  By default, the server is read-only and needs no token.
     hosts : list of str, optional
@@ -315,11 +316,6 @@ def make_app(
     Returns
     -------
     FastAPI
-
-    Raises
-    ------
-    ValueError
-        For a writable server of a PageIndex.
     """
     server = _Server(index, settings or ServerSettings(), name)
     app = FastAPI(
@@ -389,8 +385,6 @@ class _Server:
 
     def __init__(self, index: Index, settings: ServerSettings, name: str | None) -> None:
         self.served = served(index)
-        if settings.writable:
-            self.served.require_writable()
         self.name = name
         self.settings = settings
         self.metrics = Metrics()
@@ -552,17 +546,17 @@ class _Server:
         return await self.run(work)
 
     async def document(self, identity: str) -> TextDocument:
-        texts, name = self.texts, _as_id(self.texts, identity)
-        return (await self.run(lambda: texts.get([name])))[0]
+        stored = self.served.documents
+        name = _as_id(stored, identity)
+        return (await self.run(lambda: stored.get([name])))[0]
 
     async def documents(self, parameters: Annotated[ListParameters, Query()]) -> DocumentList:
-        texts, offset = self.texts, parameters.offset
+        stored, offset = self.served.documents, parameters.offset
         self.require("k", parameters.k, self.settings.max_k)
 
         def work() -> DocumentList:
-            ids = texts.index.contents.ids  # both are in insertion order; the database would read all ids
-            chosen = ids.of(ids.live[offset : offset + parameters.k]).tolist()
-            return DocumentList(found=len(ids.live), documents=texts.get(chosen, missing="ignore"))
+            found, chosen = self.served.listed(offset, offset + parameters.k)
+            return DocumentList(found=found, documents=stored.get(chosen, missing="ignore"))
 
         return await self.run(work)
 
@@ -598,30 +592,30 @@ class _Server:
         return {"ids": ids}
 
     async def describe(self, body: MetadataChange) -> dict[str, Any]:
-        texts = self.texts
+        stored = self.served.documents
         self.require("The number of documents", len(body.ids), self.settings.max_documents)
-        await self.change(lambda: texts.update(ids=body.ids, metadata=body.metadata))
+        await self.change(lambda: stored.update(ids=body.ids, metadata=body.metadata))
         return {"ids": body.ids}
 
     async def delete(self, body: Annotated[Deletion, Body()]) -> dict[str, Any]:
-        texts = self.texts
+        stored = self.served.documents
         self.require("The number of documents", len(body.ids), self.settings.max_documents)
-        await self.change(lambda: texts.delete(body.ids, missing=body.missing))
+        await self.change(lambda: stored.delete(body.ids, missing=body.missing))
         return {"ids": body.ids}
 
     async def save(self) -> dict[str, Any]:
-        texts = self.texts
-        await self.change(texts.save)
-        return {"documents": len(texts)}
+        stored = self.served.documents
+        await self.change(stored.save)
+        return {"documents": len(stored)}
 
 
-def _as_id(texts: TextIndex, text: str) -> int | str:
+def _as_id(stored: TextIndex | PageIndex, text: str) -> int | str:
     """Return the id in a path.
 
     It is an integer if Python prints one as `text`, unless a document has the id
     `text`.
     """
-    if text in texts or not text.isascii() or not text.removeprefix("-").isdigit() or len(text) > _ID_DIGITS:
+    if text in stored or not text.isascii() or not text.removeprefix("-").isdigit() or len(text) > _ID_DIGITS:
         return text
     return int(text) if str(int(text)) == text else text
 

@@ -12,7 +12,6 @@ from ..index.muvera_index import MuveraIndex
 from ..metadata import is_utf8
 from ..pages.page_index import PageIndex
 from ..texts.text_index import TextIndex
-from ..utils.hints import Argument, Message
 from .bodies import HitModel, Search
 from .pages import MAX_MAPPED, Pictures, page_hits
 
@@ -40,6 +39,16 @@ class Vectors:
         raise HTTPException(422, "This index has no texts. Search it by vectors.")
 
     @property
+    def documents(self) -> TextIndex | PageIndex:
+        """The index of texts or pages; HTTPException if there is none."""
+        return self.texts
+
+    def listed(self, start: int, stop: int) -> tuple[int, list[int | str]]:
+        """Return the number of documents, and the ids of some in insertion order."""
+        ids = self.vectors.contents.ids  # has their order, too; the database would read all ids
+        return len(ids.live), ids.of(ids.live[start:stop]).tolist()
+
+    @property
     def dimension(self) -> int:
         """Columns of a vector."""
         return self.vectors.config.dimension
@@ -48,9 +57,6 @@ class Vectors:
     def encoder(self) -> str | None:
         """Name of the encoder of text queries; None if only vectors can be searched."""
         return None
-
-    def require_writable(self) -> None:
-        """Raise ValueError if a server cannot change this kind of index."""
 
     def warm_up(self) -> None:
         """Compile the kernels of a search."""
@@ -118,10 +124,7 @@ class Texts(Vectors):
         """Return the hits of each query."""
         if body.vectors is not None:
             return super().search(body, deadline)
-        options: dict[str, Any] = {
-            "candidates": _candidates(body), "recall": body.recall, "where": body.where, "words": body.words,
-            "threads": 1,
-        }  # fmt: skip
+        options = _options(body)
         if body.unit == "document":
             found = self.texts.search(body.texts, body.k, **options)
         else:
@@ -142,7 +145,17 @@ class Pages(Vectors):
     @property
     def texts(self) -> TextIndex:
         """HTTPException: there is no index of texts."""
-        raise HTTPException(422, "This index has pages, not texts. Search it with /search.")
+        raise HTTPException(422, "This index has pages, not texts. Pages can be searched, read and deleted.")
+
+    @property
+    def documents(self) -> PageIndex:
+        """The index."""
+        return self._pages
+
+    def listed(self, start: int, stop: int) -> tuple[int, list[int | str]]:
+        """Return the number of pages, and the ids of some in insertion order."""
+        ids = self._pages.ids
+        return len(ids), ids[start:stop]
 
     @property
     def dimension(self) -> int:
@@ -160,7 +173,7 @@ class Pages(Vectors):
 
     def check(self, body: Search) -> None:
         """Raise HTTPException for a wrong query, or a field that pages do not have."""
-        foreign = next((name for name in ("recall", "unit", "alpha") if name in body.model_fields_set), None)
+        foreign = next((name for name in ("unit", "alpha") if name in body.model_fields_set), None)
         if foreign is not None:
             raise HTTPException(422, f"A page index has no {foreign}. Omit it.")
         if body.maps and body.k * body.count > MAX_MAPPED:
@@ -174,25 +187,23 @@ class Pages(Vectors):
     def search(self, body: Search, deadline: float) -> list[list[HitModel]]:
         """Return the hits of each query, with maps."""
         queries = self.queries(body) if body.vectors is not None else body.texts
-        options: dict[str, Any] = {"where": body.where, "words": body.words, "threads": 1}
-        found = (
-            self._pages.search(queries, body.k, candidates=_candidates(body), **options) if queries else []
-        )
+        found: Any = self._pages.search(queries, body.k, **_options(body)) if queries else []
         return page_hits(found, body.maps, deadline)
 
     def picture(self, id: str, width: int) -> bytes:
         """Return the picture of a page as JPEG."""
         return self._pictures.read(id, width)
 
-    def require_writable(self) -> None:
-        """Raise ValueError."""
-        raise ValueError(
-            Message("A page index is served read-only. Omit ", Argument("writable", "True"), ".")
-        )
-
     def facts(self) -> dict[str, Any]:
         """Return sizes and settings, but no folder of the server."""
         return {name: value for name, value in self._pages.info().items() if name != "root"}
+
+
+def _options(body: Search) -> dict[str, Any]:
+    return {
+        "candidates": _candidates(body), "recall": body.recall, "where": body.where, "words": body.words,
+        "threads": 1,
+    }  # fmt: skip
 
 
 def _candidates(body: Search) -> int | None:

@@ -108,11 +108,32 @@ def test_a_deleted_document_is_encoded_again(index: Path, tmp_path: Path) -> Non
 
 def test_an_unknown_document_deletes_nothing(index: Path) -> None:
     code, _, err = muvera("pages", "delete", index, "2024.pdf", "2023.pdf")
-    assert code == 2 and "has no document or page named '2023.pdf'" in " ".join(err.split())
+    assert code == 2 and "'2023.pdf' is not in the index" in " ".join(err.split())
     assert len(PageIndex.load(index)) == 2
 
 
-def test_documents_are_added_with_the_encoder_of_the_index(index: Path, tmp_path: Path) -> None:
+def test_pages_are_listed_and_read_by_id_or_document(index: Path) -> None:
+    listed = answer("pages", "list", index, "--where", '{"number": {"$gte": 2}}')
+    assert (listed["found"], [page["id"] for page in listed["documents"]]) == (1, ["2024.pdf:2"])
+    assert "1 to 1 of 2 pages" in muvera("pages", "list", index, "-k", 1)[2]
+    assert "names the field 'year'" in muvera("pages", "list", index, "--where", '{"year": 1}')[2]
+    for name, texts in (
+        ("2024.pdf", ["annual report", "revenue by region"]),
+        ("2024.pdf:1", ["annual report"]),
+    ):
+        documents = answer("pages", "get", index, name)["documents"]
+        assert [document["text"].strip() for document in documents] == texts
+    assert documents[0]["metadata"]["document"] == "2024.pdf"
+
+
+def test_pages_are_deleted_by_a_condition(index: Path) -> None:
+    assert answer("pages", "delete", index, "--where", '{"number": 2}')["deleted"] == 1
+    assert PageIndex.load(index).ids == ["2024.pdf:1"]
+
+
+def test_documents_are_added_with_the_encoder_of_the_index(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     new = write_pdf(tmp_path / "reports" / "2025.pdf", ["new"])
     assert answer("pages", "add", index, new, "--encoder", "grey")["pages"] == 3
     code, _, err = muvera("pages", "add", tmp_path / "none", new)
@@ -121,12 +142,17 @@ def test_documents_are_added_with_the_encoder_of_the_index(index: Path, tmp_path
     assert code == 2 and "'grey', which made its vectors, is not loaded" in " ".join(err.split())
 
 
+def test_a_command_for_texts_refuses_pages(index: Path) -> None:
+    code, _, err = muvera("texts", "search", index, "annual", "--encoder", "grey")
+    assert code == 2 and "is a page index, but this command needs texts" in " ".join(err.split())
+
+
 def test_a_search_ranks_as_many_pages_as_wanted(index: Path) -> None:
     found = answer("pages", "search", index, "annual", "--encoder", "grey", "-k", 2, "--candidates", 1)
     assert len(found["hits"]) == 2
 
 
-def test_wrong_arguments_are_named(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_arguments_are_named(index: Path, tmp_path: Path) -> None:
     for arguments, words in (
         (("search", index, " "), "The query is blank"),
         (("search", index, "a"), "no encoder for words"),
@@ -135,9 +161,6 @@ def test_wrong_arguments_are_named(index: Path, tmp_path: Path, monkeypatch: pyt
     ):
         code, _, err = muvera("pages", *arguments)
         assert code == 2 and words in " ".join(err.split()), err
-    monkeypatch.setenv("MUVERA_TOKEN", "x" * 20)
-    code, _, err = muvera("serve", index, "--writable")
-    assert code == 2 and "A page index is served read-only" in err
 
 
 def test_an_interrupt_keeps_pages(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

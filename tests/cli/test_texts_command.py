@@ -198,7 +198,7 @@ def test_delete(index: Path) -> None:
     assert list(documents(index)) == ["c"]
     assert "'a'" in fails("texts", "delete", index, "a", "c")
     assert "--where" in fails("texts", "delete", index)
-    assert "would delete all texts" in fails("texts", "delete", index, "--where", "{}")
+    assert "would delete all documents" in fails("texts", "delete", index, "--where", "{}")
 
 
 @pytest.fixture

@@ -27,8 +27,6 @@ for module in ("fastapi", "uvicorn", "pypdfium2", "PIL"):
 
 from builders.servers import running  # noqa: E402
 
-from muvera.serve.app import make_app  # noqa: E402
-
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> PageIndex:
@@ -45,9 +43,11 @@ def address(index: PageIndex) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
-def ask(url: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+def ask(url: str, body: Any = None, method: str | None = None, **headers: str) -> tuple[int, Any]:
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **headers})
+    request = urllib.request.Request(
+        url, data, {"Content-Type": "application/json", **headers}, method=method
+    )
     try:
         with urllib.request.urlopen(request) as answer:
             content = answer.read()
@@ -171,12 +171,34 @@ def test_limits_and_wrong_bodies_are_answered(address: str) -> None:
 
 
 def test_what_needs_texts_is_refused(address: str, index: PageIndex) -> None:
-    for path, body in (("explain", {"query": "a", "ids": ["a"]}), ("documents", None)):
-        status, detail = ask(f"{address}/{path}", body)
-        assert status == 422 and "This index has pages, not texts" in detail
+    status, detail = ask(f"{address}/explain", {"query": "a", "ids": ["a"]})
+    assert status == 422 and "This index has pages, not texts" in detail
     assert ask(f"{address}/documents", {"texts": ["a"]})[0] == 403
-    with pytest.raises(ValueError, match="A page index is served read-only"):
-        make_app(index, ServerSettings("x" * 20, writable=True))
+
+
+def test_pages_are_listed_and_read(address: str, index: PageIndex) -> None:
+    listed = ask(f"{address}/documents?k=2&offset=1")[1]
+    assert (listed["found"], [page["id"] for page in listed["documents"]]) == (4, index.ids[1:3])
+    status, page = ask(f"{address}/documents/report.pdf:1")
+    assert status == 200 and page["metadata"] == {"document": "report.pdf", "number": 1}
+    assert page["text"].split() == ["first", "page", "about", "apples"]
+
+
+def test_changed_pages_are_on_disk(index: PageIndex, tmp_path: Path) -> None:
+    token = {"Authorization": f"Bearer {'x' * 20}"}
+    index.save(tmp_path / "index")
+    with PageIndex.open(tmp_path / "index", GreyEncoder(), root=index.root) as opened:
+        with running(opened, ServerSettings("x" * 20, writable=True)) as port:
+            url = f"http://127.0.0.1:{port}"
+            change = {"ids": ["report.pdf:1"], "metadata": [{"year": 2026}]}
+            assert ask(f"{url}/documents", change, "PATCH", **token)[0] == 200
+            assert ask(f"{url}/picture?id=report.pdf:2")[0] == 200
+            assert ask(f"{url}/documents", {"ids": ["report.pdf:2"]}, "DELETE", **token)[0] == 200
+            assert ask(f"{url}/picture?id=report.pdf:2")[0] == 404
+            status, detail = ask(f"{url}/documents", {"texts": ["a"]}, "POST", **token)
+            assert status == 422 and "pages, not texts" in detail
+        stored = PageIndex.load(tmp_path / "index")  # before the close, from the journal
+        assert len(stored) == 3 and stored.get(["report.pdf:1"])[0].metadata["year"] == 2026
 
 
 def test_a_picture_of_a_deleted_page_is_not_kept(index: PageIndex, tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import typer
 
 from .. import serve
-from . import add, delete, index, search
+from ..verbs import register
+from . import add, index, search
 
 __all__ = ["pages"]
 
@@ -27,5 +28,5 @@ def start() -> None:
 pages.command("index")(index.index)
 pages.command("add")(add.add)
 pages.command("search")(search.search)
-pages.command("delete")(delete.delete)
+register(pages)
 pages.command("serve", hidden=True)(serve.serve)  # the same as muvera serve

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from ..options import IndexEncoderOption, JsonOption, WhereOption, WordsOption
+from ..options import IndexEncoderOption, JsonOption, RecallOption, WhereOption, WordsOption
 from ..printing import seconds, show, warn, wrapped
 
 IndexArgument = Annotated[Path, Argument(metavar="INDEX", help="Folder of a page index.")]
@@ -23,6 +23,7 @@ def search(
     where: WhereOption = None,
     words: WordsOption = None,
     candidates: Annotated[int | None, Option(min=1, help="Pages to rank (default: 5,000).")] = None,
+    recall: RecallOption = None,
     pictures: Annotated[
         Path | None, Option(help="Folder for a picture of each page, with a map of what matched.")
     ] = None,
@@ -46,7 +47,7 @@ def search(
     loaded = PageIndex.load(index, encoder, root=root)
     begun = time.perf_counter()
     hits = loaded.search(
-        query, k, where=where, words=words,
+        query, k, where=where, words=words, recall=recall,
         candidates=None if candidates is None else max(candidates, k),
     )  # fmt: skip
     duration = time.perf_counter() - begun

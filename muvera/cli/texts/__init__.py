@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from . import add, delete, get, index, list, search, update
+from ..verbs import register
+from . import add, index, search, update
 
 __all__ = ["texts"]
 
@@ -25,7 +26,5 @@ def start() -> None:
 texts.command("index")(index.index)
 texts.command("add")(add.add)
 texts.command("update")(update.update)
-texts.command("delete")(delete.delete)
-texts.command("get")(get.get)
-texts.command("list")(list.list_)
 texts.command("search")(search.search)
+register(texts)

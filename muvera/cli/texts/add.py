@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ..options import IndexEncoderOption, JsonOption
+from ..verbs import IndexArgument
 from .changes import (
     DuplicatesOption,
     IdColumnOption,
-    IndexArgument,
     MetadataColumnsOption,
     TextColumnsOption,
     TextsArgument,

@@ -11,6 +11,7 @@ from typer import Argument, Option
 import muvera
 
 from ..printing import announce, note, progress_bar, show, warn, wrapped
+from ..verbs import open_index
 
 if TYPE_CHECKING:
     from ...texts.encoders.base import TextEncoder
@@ -21,8 +22,6 @@ _FEW_TEXTS = 256
 
 # Number of texts per change: a killed command loses the encoding of fewer texts.
 _BATCH = 64
-
-IndexArgument = Annotated[str, Argument(metavar="INDEX", help="Folder of a text index, or an engine's URL.")]
 
 TextsArgument = Annotated[
     Path,
@@ -66,17 +65,11 @@ DuplicatesOption = Annotated[
 def open_texts(
     index: str, encoder: str | None, *, change: bool = False, encodes: bool = True
 ) -> muvera.TextIndex:
-    """Open a text index: a folder, or the URL of an engine.
-
-    With `change`, changes are durable.  Without `encodes`, the command encodes no text,
-    so that it needs no encoder.  Default encoder: the stored one.
-    """
-    from ...texts.encoders.base import NoEncoder
-    from ...utils.checks import url_scheme
-
-    model = NoEncoder() if encoder is None and not encodes else encoder
-    opens = muvera.TextIndex.open if change or url_scheme(index) else muvera.TextIndex.load
-    return opens(index, model)
+    """Open a text index as :func:`muvera.cli.verbs.open_index`; refuse pages."""
+    opened = open_index(index, encoder, change=change, encodes=encodes)
+    if isinstance(opened, muvera.PageIndex):
+        raise ValueError(f"{index} is a page index, but this command needs texts. Use muvera pages.")
+    return opened
 
 
 def read_file(
@@ -109,14 +102,6 @@ def read_file(
     for remark in content.remarks:
         warn(remark)
     return content
-
-
-def stored_ids(index: muvera.TextIndex, ids: list[Any]) -> list[int | str]:
-    """Convert ids from CSV or the command line to integers if the index has them."""
-    numbers = {id: int(id) for id in ids if isinstance(id, str) and id.isdecimal() and len(id) < 19}
-    documents = index.get([*numbers, *numbers.values()], missing="ignore") if numbers else []
-    known = {document.id for document in documents}
-    return [numbers[id] if numbers.get(id) in known and id not in known else id for id in ids]
 
 
 def announce_texts(

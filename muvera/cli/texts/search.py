@@ -14,7 +14,8 @@ from ..conditions import warn_of_unmatched
 from ..hits import hits_text
 from ..options import IndexEncoderOption, JsonOption, RecallOption, WhereOption, WordsOption
 from ..printing import seconds, show
-from .changes import IndexArgument, open_texts
+from ..verbs import IndexArgument
+from .changes import open_texts
 
 _NOT_UTF8 = "The question must be UTF-8, got {}. Set the terminal to UTF-8, or convert the text with iconv."
 

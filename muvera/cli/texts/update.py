@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import muvera
 
 from ..options import IndexEncoderOption, JsonOption
+from ..verbs import IndexArgument, stored_ids
 from .changes import (
     DuplicatesOption,
     IdColumnOption,
-    IndexArgument,
     MetadataColumnsOption,
     TextColumnsOption,
     TextsArgument,
@@ -20,7 +20,6 @@ from .changes import (
     open_texts,
     read_file,
     report,
-    stored_ids,
 )
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""``muvera texts list``: texts in the order in which they were added."""
+"""``list``: texts or pages in the order in which they were added."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from ..conditions import warn_of_unmatched
 from ..hits import document_line
 from ..options import IndexEncoderOption, JsonOption, WhereOption
 from ..printing import show
-from .changes import open_texts
+from . import noun, open_index
 
 
 def list_(
-    index: Annotated[str, Argument(metavar="INDEX", help="Folder of a text index.")],
+    index: Annotated[str, Argument(metavar="INDEX", help="Folder of an index.")],
     where: WhereOption = None,
-    limit: Annotated[int, Option("--limit", "-k", min=1, help="Number of texts to print.")] = 20,
-    offset: Annotated[int, Option(min=0, help="Number of texts to skip.")] = 0,
+    limit: Annotated[int, Option("--limit", "-k", min=1, help="Number of documents to print.")] = 20,
+    offset: Annotated[int, Option(min=0, help="Number of documents to skip.")] = 0,
     encoder: IndexEncoderOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """List texts in the order in which they were added.
+    """List texts or pages in the order of their addition.
 
     \b
     Example:
       muvera texts list my-index --where '{"year": {"$gte": 2000}}'
+      muvera pages list my-pages --where '{"document": "2024.pdf"}'
     """
     from ...utils.checks import counted
 
-    with open_texts(index, encoder, encodes=False) as opened:
+    with open_index(index, encoder, encodes=False) as opened:
         ids = opened.select(where or {})
         documents = opened.get(ids[offset : offset + limit])
         if not ids:
@@ -37,4 +38,4 @@ def list_(
     facts = {"index": index, "found": len(ids), "documents": [vars(document) for document in documents]}
     shown = f"{offset + 1:,} to {offset + len(documents):,}" if documents else "0"
     lines = "\n".join(map(document_line, documents))
-    show(json_, facts, lines, f"{shown} of {counted(len(ids), 'text')}")
+    show(json_, facts, lines, f"{shown} of {counted(len(ids), noun(opened))}")
