@@ -48,8 +48,9 @@ _GROWTH = {"MB": 30, "handles": 2, "threads": 2}
 # Connections that never finish a request, and how often they come.
 _CROWD, _ROUNDS = 600, 40
 
-# Clients that do not read their answers, and MB of memory that a server may need.
-_SLOW_READERS, _MEMORY = 100, 500
+# Clients that do not read their answers, and MB by which they may raise the peak of a
+# server's memory.
+_SLOW_READERS, _MEMORY = 100, 200
 
 # MB that one request may need, and the milliseconds that another client may wait on a
 # busy machine.
@@ -104,10 +105,10 @@ def _crowded(found: Any) -> Outcome:
 
 def _read_slowly(found: Any) -> Outcome:
     status, memory = found
-    faults = [f"status {status} and {memory:.0f} MB beside slow readers"] * (
+    faults = [f"status {status} and {memory:.0f} MB more beside slow readers"] * (
         status != 200 or memory >= _MEMORY
     )
-    return {"MB of a server with slow readers": memory}, faults
+    return {"more MB of a server with slow readers": memory}, faults
 
 
 def _grown(found: dict[str, list[float]]) -> Outcome:

@@ -140,4 +140,4 @@ def test_a_client_is_served_beside_a_crowd() -> None:
 def test_slow_readers_do_not_fill_the_memory() -> None:
     pytest.importorskip("uvicorn", reason="the serve extra is not installed")
     status, memory = run_alone("server_limits", "slow_readers", 100 if LONG else 50)
-    assert status == 200 and memory < 500
+    assert status == 200 and memory < 200
