@@ -17,7 +17,7 @@ def demo() -> tuple[str, str]:
     """Output on a terminal of 80 columns, and remarks, of the demo."""
     with pytest.MonkeyPatch.context() as patch:
         set_terminal(patch, 80)
-        code, out, err = muvera("demo")
+        code, out, err = muvera("demo", "--fdes")
     assert code == 0
     return out, err
 
@@ -51,6 +51,16 @@ def test_the_demo_says_what_it_does_before_the_imports(monkeypatch: pytest.Monke
     assert muvera("demo")[2].startswith("Indexing docstrings")
 
 
+def test_the_demo_fits_no_fde_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any) -> None:
+        raise AssertionError("an FDE was fitted")
+
+    monkeypatch.setattr("muvera.fde.encoder.FDEEncoder._fit_to", refused)
+    code, out, _ = muvera("demo")
+    assert code == 0 and "16 of 24 questions" in out and "MUVERA:" not in out
+    assert out.rstrip().splitlines()[-1].startswith("muvera demo --fdes")
+
+
 @pytest.mark.parametrize(("ready", "rows"), [("exact Chamfer", 0), ("FDE, the default", 2)])
 def test_the_demo_prints_what_it_has_before_the_next_step(
     monkeypatch: pytest.MonkeyPatch, ready: str, rows: int
@@ -63,7 +73,7 @@ def test_the_demo_prints_what_it_has_before_the_next_step(
         return searched(name, *others)
 
     monkeypatch.setattr(command, "_searched", interrupted)
-    code, out, err = muvera("demo")
+    code, out, err = muvera("demo", "--fdes")
     assert code != 0 and "\n 3  str.rstrip" in out and "677 texts" in out
     assert len(re.findall("^(?:exact|FDE).*ms$", out, re.MULTILINE)) == rows
     assert "Comparing exact search with two FDEs" in err
