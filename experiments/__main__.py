@@ -27,6 +27,7 @@ from .bench.speed import speed
 from .bench.static_texts import static
 from .bench.tokens import tokens
 from .bench.vectors import vectors
+from .bench.versions import versions
 from .bench.words import words
 from .commands import check, encode, get, machines, page, passages, quick, results, run
 
@@ -66,6 +67,7 @@ for bench in (
     adapt,
     cold,
     server,
+    versions,
 ):
     app.command()(bench)
 

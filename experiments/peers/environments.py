@@ -35,12 +35,14 @@ _MOST_CHARACTERS = 300
 class Library:
     """A library, its worker file, and its pip requirement.
 
-    This checkout has no requirement (None).
+    A checkout of muvera has no requirement (None).
     """
 
     name: str
     worker: str
     requirement: str | None = None
+    #: The checkout, if there is no requirement.
+    checkout: Path = CHECKOUT
 
 
 MUVERA = Library("muvera", "muvera_jobs")
@@ -111,7 +113,7 @@ def process_environment(library: Library) -> dict[str, str]:
     }
     variables |= dict.fromkeys(THREAD_VARIABLES, "1")
     if library.requirement is None:
-        variables["PYTHONPATH"] = str(CHECKOUT)
+        variables["PYTHONPATH"] = str(library.checkout)
     return variables
 
 

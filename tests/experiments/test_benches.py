@@ -28,6 +28,7 @@ from experiments.bench import (
     static_texts,
     tokens,
     vectors,
+    versions,
     words,
 )
 from experiments.bench.grown_documents import BLOCK, LONGEST, SHORTEST, GrownDocuments
@@ -475,6 +476,16 @@ def test_speed_refuses_scores_that_differ(tmp_path: Path, monkeypatch: pytest.Mo
     line = speed.Line("float32 / int8", "candidates_float32", MUVERA.name, "candidates_int8")
     with pytest.raises(ValueError, match=r"candidates_int8 differs by .* but at most 1e-09 is allowed"):
         speed.run([line], tmp_path, 3, 1, tmp_path / "unused")
+
+
+def test_versions_take_turns_in_their_own_processes(real: MultiVectors, tmp_path: Path) -> None:
+    jobs = versions.search_jobs(tmp_path, [(20, 4)])[:1] + versions.add_jobs(tmp_path, (60, 4), 5)
+    jobs += versions.collection_jobs(tmp_path, [numbered("tiny", real[:30], real[:5])])[:2]
+    table = versions.compare(jobs, Path.cwd(), tmp_path, 2, tmp_path / "unused")
+    assert column(table, "job") == [name for name, *_ in jobs] and len(jobs) == 4
+    assert column(table, "threads") == ["one", "all", "one", "one"]
+    for low, middle, high in zip(*(column(table, name) for name in ("min", "ratio", "max")), strict=True):
+        assert 0 < low <= middle <= high
 
 
 def texts_of(folder: Path, texts: dict[str, str], questions: dict[str, str]) -> Path:
