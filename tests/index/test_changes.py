@@ -291,7 +291,7 @@ def test_eight_threads_answer_as_one(way: dict[str, Any], loaded: bool, tmp_path
     assert together == [search(number) for number in range(60)]
 
 
-def test_a_search_that_meets_a_newer_graph_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_that_meets_a_newer_hnsw_graph_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     index = built()
     [first] = answers(index)[:1]
     gone = first[0][0]
