@@ -18,7 +18,7 @@ import typer
 #: Start of a warning.
 WARNING = "muvera: warning: "
 
-# Expected seconds from which on a command says what a job takes.
+# A command announces the cost of jobs of at least this many seconds.
 _LONG_JOB = 10.0
 
 # Seconds between two drawings of a bar without progress.

@@ -215,9 +215,9 @@ def announce_tokens(
     threads: int | None,
     keeps_tokens: bool = True,
 ) -> None:
-    """Say what a long job of encoding and storing token vectors takes.
+    """Announce the time and the size of a long job with token vectors.
 
-    Nothing if the source does not know how many it has.
+    Announce nothing if the source does not know its number of tokens.
     """
     documents, tokens = source.num_documents, source.num_tokens
     if documents is None or tokens is None:

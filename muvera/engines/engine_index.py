@@ -233,7 +233,7 @@ class EngineIndex:
         threads: int | None,
         progress: Callable[[int], object] | None,
     ) -> AddReport:
-        """Write documents; `used` says what to do about an id in use."""
+        """Write documents; `used` decides about ids in use: refuse, replace or skip."""
         values_of_all = iter(repeat({}) if metadata is None else metadata)
         texts_of_all = iter(repeat(None) if texts is None else texts)
         report = AddReport()

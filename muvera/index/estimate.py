@@ -33,7 +33,7 @@ def expected_bytes(
 ) -> float:
     """Return about how many bytes an index takes on disk.
 
-    `dtype` is that of the tokens, and `config` is for so many documents.
+    `dtype` is the type of the tokens, and `config` is sized for the documents.
     """
     stored = [settings.tokens or dtype, *([dtype] if settings.tokens and settings.keep_exact else [])]
     token = sum(_COORDINATES[kind] * config.dimension + _FACTOR for kind in stored)

@@ -107,7 +107,7 @@ def read_file(
 def announce_texts(
     texts: Sequence[str], encoder: TextEncoder, vectors: str | None = None, **settings: Any
 ) -> None:
-    """Say what a long job of encoding and storing texts takes."""
+    """Announce the time and the size of a long job with texts."""
     from ...texts.estimate import expected_bytes, expected_seconds
     from ...utils.checks import counted
 
