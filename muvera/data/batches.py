@@ -176,22 +176,30 @@ def fit_share(documents: int) -> float:
     return min(0.75, max(0.5, MAX_FIT_DOCUMENTS / documents))
 
 
-def mean_token(batches: Iterable[MultiVectors], dimension: int) -> NDArray[np.float32]:
-    """Return the mean of all tokens of all batches, with the shape (dimension,).
+def valid_batches(batches: Iterable[MultiVectors], dimension: int) -> Iterator[MultiVectors]:
+    """Yield batches of documents to fit an encoder on.
 
     Raise ValueError if there are no tokens, or a batch has another dimension or a
     number that is not finite.
     """
-    total = np.zeros(dimension)
     count = 0
     for batch in batches:
         batch.require_dimension(dimension, "documents", "this encoder")
         batch.require_finite("documents")
+        count += batch.num_tokens
+        yield batch
+    if count == 0:
+        raise ValueError("fit needs documents with at least one token, got 0 tokens.")
+
+
+def mean_token(batches: Iterable[MultiVectors], dimension: int) -> NDArray[np.float32]:
+    """Return the mean of all tokens of valid batches, with the shape (dimension,)."""
+    total = np.zeros(dimension)
+    count = 0
+    for batch in batches:
         for start in range(0, batch.num_tokens, _BLOCK):
             total += batch.tokens[start : start + _BLOCK].astype(np.float64).sum(axis=0)
         count += batch.num_tokens
-    if count == 0:
-        raise ValueError("fit needs documents with at least one token, got 0 tokens.")
     return np.asarray(total / count, np.float32)
 
 

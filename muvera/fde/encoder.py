@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections import deque
+from collections.abc import Iterable
 from copy import copy
 from dataclasses import replace
 from functools import cached_property, partial
@@ -23,7 +25,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.batches import MAX_FIT_DOCUMENTS, DocumentSample, as_batches, mean_token
+from ..data.batches import MAX_FIT_DOCUMENTS, DocumentSample, as_batches, mean_token, valid_batches
 from ..data.multivectors import MultiVectors, checked_texts
 from ..data.validation import validated_out
 from ..kernels.byte_product import multiply_by_bytes
@@ -210,16 +212,33 @@ class FDEEncoder:
                 "encoder."
             )
         texts = checked_texts([] if queries is None else queries, "queries", config.dimension, "this encoder")
+        self._fit_to(as_batches(documents), texts, texts[:0], threads)
+        return self
+
+    def _fit_to(
+        self,
+        batches: Iterable[MultiVectors],
+        queries: MultiVectors,
+        others: MultiVectors,
+        threads: int | None,
+    ) -> None:
+        """Fit; see :func:`fitted_without_queries_from` for `others`."""
+        config = self.config
         sampling = DocumentSample(self._sampled_floats, config.seed, self._sampled_documents)
-        mean = mean_token(sampling.sample_while_yielding(as_batches(documents)), config.dimension)
-        sample = sampling.documents(config.dimension)
-        scale = _scale_of(sample)
+        valid = valid_batches(sampling.sample_while_yielding(batches), config.dimension)
         # After an exception, this encoder is as before.
         fitted = copy(self)
-        fitted._fit(_divided(sample, scale), _divided(texts, scale), mean / np.float32(scale), threads)
+        center: NDArray[np.float32] | None = None
+        if isinstance(config.cells, SimHash) and config.cells.center:
+            center = mean_token(valid, config.dimension)
+        deque(valid, maxlen=0)
+        sample = sampling.documents(config.dimension)
+        scale = _scale_of(sample)
+        if center is not None:
+            fitted.mean_token = CenterToken(center / np.float32(scale))
+        fitted._fit(_divided(sample, scale), _divided(queries, scale), _divided(others, scale), threads)
         fitted.scale = scale
         vars(self).update(vars(fitted))
-        return self
 
     @property
     def _sampled_floats(self) -> int:
@@ -231,11 +250,13 @@ class FDEEncoder:
         return MAX_FIT_DOCUMENTS if self.config.needs_fit_sample else SAMPLE_DOCUMENTS
 
     def _fit(
-        self, sample: MultiVectors, queries: MultiVectors, mean: NDArray[np.float32], threads: int | None
+        self,
+        sample: MultiVectors,
+        queries: MultiVectors,
+        others: MultiVectors,
+        threads: int | None,
     ) -> None:
         config = self.config
-        if isinstance(config.cells, SimHash) and config.cells.center:
-            self.mean_token = CenterToken(mean)
         if isinstance(config.cells, Landmarks):
             with stage("learning the landmarks"):
                 self.landmarks = learn_landmarks(sample, config.cells.num_landmarks, config.seed, threads)
@@ -244,7 +265,7 @@ class FDEEncoder:
         if isinstance(config.projection, LearnedProjection):
             with stage("learning the projection"):
                 self.blocks = fit_blocks(sample, queries, config, threads, units="rounded")
-                self._fit_projection(sample, queries, threads)
+                self._fit_projection(sample, queries, others, threads)
             return
 
         def cells(texts: MultiVectors, side: Side) -> NDArray[np.float32]:
@@ -256,11 +277,14 @@ class FDEEncoder:
             sample, queries, config, threads, cells=None if config.cells is None else cells
         )
 
-    def _fit_projection(self, documents: MultiVectors, queries: MultiVectors, threads: int | None) -> None:
+    def _fit_projection(
+        self, sample: MultiVectors, queries: MultiVectors, others: MultiVectors, threads: int | None
+    ) -> None:
         """Fit the learned projection, and the units of the blocks that it reads."""
         config, blocks = self.config, cast(MomentBlocks, self.blocks)
         cells, columns = self._cell_columns, self._cell_columns + config.moment_dimension
-        windows = sample_windows(documents, queries, columns, config.seed)
+        windows = sample_windows(sample, queries, columns, config.seed)
+        documents = MultiVectors.concatenate([sample, others]) if len(others) else sample
         share_done(0.1)
         similarities = window_similarities(windows, documents, threads)
         share_done(0.2)
@@ -499,6 +523,19 @@ class FDEEncoder:
             if self.needs_fit:
                 raise ValueError("This encoder is not fitted. Call fit(documents) first.")
             self._is_ready = True
+
+
+def fitted_without_queries_from(
+    config: FDEConfig, batches: Iterable[MultiVectors], others: MultiVectors, threads: int | None
+) -> FDEEncoder:
+    """Return an encoder fitted on documents, and to windows of all but `others`.
+
+    Real queries look for documents that were fitted on, but no query was.  Nor was any
+    window of `others`, which are only documents of the learned projection.
+    """
+    encoder = FDEEncoder(config)
+    encoder._fit_to(batches, others[:0], others, threads)
+    return encoder
 
 
 def array_classes(config: FDEConfig) -> dict[str, type[EncoderArrays]]:

@@ -319,9 +319,9 @@ def fit_maps(
     spread = _Spread.of(documents, mean_columns)
     leading = _leading_combinations(form, spread, windows, documents, size, seed, threads)
     share_done(0.8)
-    queries, factor, weighted = _factors(form, spread, leading, windows, documents, threads)
+    factors = _factors(form, spread, leading, windows, documents, threads)
     share_done(0.9)
-    return Maps(*_balanced(queries, factor, weighted, size), mean)
+    return Maps(*_balanced(*factors, size, threads), mean)
 
 
 class _Form(NamedTuple):
@@ -451,7 +451,11 @@ def _factors(
 
 
 def _balanced(
-    queries: NDArray[np.float32], factor: NDArray[np.float32], weighted: NDArray[np.float32], size: int
+    queries: NDArray[np.float32],
+    factor: NDArray[np.float32],
+    weighted: NDArray[np.float32],
+    size: int,
+    threads: int | None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Turn both factors into principal axes, about equally long (step 5).
 
@@ -462,6 +466,6 @@ def _balanced(
     good = values > _LEAST_SPREAD * max(values[0], 1e-30)
     axes, values = axes[:, good], values[good]
     maps = np.zeros((2, len(factor), size), np.float32)
-    maps[0, :, : len(values)] = queries @ (axes * values**-0.75)
-    maps[1, :, : len(values)] = factor @ (axes * values**-0.25)
+    for side, power, out in ((queries, -0.75, maps[0]), (factor, -0.25, maps[1])):
+        out[:, : len(values)] = product(side, (axes * values**power).astype(np.float32), threads)
     return maps[0], maps[1]

@@ -5,10 +5,11 @@ queries are windows of documents, or real queries.  It controls their mean recal
 conformal risk control (Angelopoulos et al. 2022, arXiv 2208.02814): later queries of
 the same distribution reach it, too.
 
-An encoder finds the documents that it was fitted on better than others, so windows of
-these promise too much.  The first fit leaves some documents out, and windows of these
-calibrate.  Added documents may be of another kind, so windows of these make a second
-calibration, and a search takes the one that ranks more.
+An encoder finds more of the best documents of windows that it was fitted to, so these
+promise too much.  A fit leaves out the windows of some documents, and they calibrate.
+A real query resembles them: the documents that it looks for were fitted on.  Added
+documents may be of another kind, so windows of these make a second calibration, and a
+search takes the one that ranks more.
 
 Everything here is computed from arrays; measuring.py makes the arrays.
 """

@@ -16,7 +16,7 @@ from ..data.batches import MAX_FIT_DOCUMENTS
 from ..data.multivectors import MultiVectors, as_multivectors, checked_texts
 from ..data.validation import Ids
 from ..fde.config import FDEConfig
-from ..fde.encoder import FDEEncoder
+from ..fde.encoder import FDEEncoder, fitted_without_queries_from
 from ..mips.base import VectorSearch
 from ..reranking.coded_vectors import CodedVectors
 from ..reranking.table_codec import TableCodec
@@ -28,7 +28,6 @@ from .contents import IndexContents
 from .generations import Destination, FolderLock, Generation, require_known
 from .id_map import IdMap, Missing
 from .measuring import (
-    KEPT_SHARE,
     added_rows,
     calibrate,
     calibrate_on_windows,
@@ -99,10 +98,9 @@ class Change:
         candidates = self.contents.candidates
         self._growing = None if candidates is None else candidates.search
         self._removed: Rows = np.empty(0, np.int64)
-        #: Rows left out of the encoder's first fit, until a calibration has used them.
+        #: Rows whose windows the encoder was not fitted to, until a calibration has
+        #: used them.
         self._left_out: Rows | None = None
-        #: The vectors of that fit, if the encoder was fitted again on all documents.
-        self._first_fit: CandidateSearch | None = None
         #: Number of documents at the end of a build, if it is known before.
         self._expected = 0
         # A text index warns before the end of the block, which would warn again.
@@ -554,26 +552,24 @@ class Change:
         """Fit an encoder unless a fitted one is given, and encode all documents."""
         contents = self.contents
         encoder = FDEEncoder(contents.config) if given is None else given
-        rows = contents.searchable[0]
         fits = encoder.needs_fit
-        self._left_out = self._first_fit = None
-        if fits and contents.config.needs_fit_sample:
-            self._left_out = left_out(contents)
-            encoder = self._fitted_encoder(np.setdiff1d(rows, self._left_out), threads)
-            if len(rows) < KEPT_SHARE * len(self._left_out):
-                self._first_fit = self._vectors_of(encoder, threads)
-                encoder = self._fitted_encoder(rows, threads)
-        elif fits:
-            encoder = self._fitted_encoder(rows, threads)
+        self._left_out = left_out(contents) if fits and contents.config.needs_fit_sample else None
+        if fits:
+            encoder = self._fitted_encoder(threads)
         candidates = self._vectors_of(encoder, threads)
         self._set_candidates(replace(candidates, fitted_on=len(candidates.search) if fits else 0))
         self._growing = candidates.search
 
-    def _fitted_encoder(self, rows: Rows, threads: int | None) -> FDEEncoder:
-        """Return a new encoder, fitted on the documents at `rows`."""
-        sample = self.contents.tokens.coarse_batches(rows)
-        encoder = FDEEncoder(self.contents.config)
-        return encoder.fit((documents for _, documents in sample), threads=threads)
+    def _fitted_encoder(self, threads: int | None) -> FDEEncoder:
+        """Return a new encoder, fitted on all documents."""
+        config, tokens, rows = self.contents.config, self.contents.tokens, self.contents.searchable[0]
+        left_out = rows[:0] if self._left_out is None else self._left_out
+        sample = (documents for _, documents in tokens.coarse_batches(np.setdiff1d(rows, left_out)))
+        others = [documents for _, documents in tokens.coarse_batches(left_out)]
+        joined = MultiVectors.concatenate(
+            others or [MultiVectors.from_arrays([], dimension=config.dimension)]
+        )
+        return fitted_without_queries_from(config, sample, joined, threads)
 
     def _vectors_of(self, encoder: FDEEncoder, threads: int | None) -> CandidateSearch:
         """Return the vectors of all documents."""
@@ -628,11 +624,10 @@ class Change:
             return
         outdated = not calibration_is_current(self.contents)
         if outdated:
-            vectors = candidates if self._first_fit is None else self._first_fit
-            contents = replace(self.contents, candidates=vectors)
             rows = self.contents.searchable[0]
             unseen = rows if self._left_out is None else np.intersect1d(rows, self._left_out)
-            candidates = replace(candidates, calibration=calibrate_on_windows(contents, unseen, threads))
+            calibration = calibrate_on_windows(self.contents, unseen, threads)
+            candidates = replace(candidates, calibration=calibration)
         if measured or outdated:
             rows = added_rows(self.contents)
             depth = None if candidates.calibration is None else candidates.calibration.depth
@@ -640,7 +635,6 @@ class Change:
             candidates = replace(candidates, added_calibration=added)
         self._set_candidates(candidates)
         self._left_out = None
-        self._first_fit = None
 
     def _finish(
         self, threads: int | None, kept: CandidateSearch | None = None, fitted_on_these: bool = False
@@ -699,12 +693,12 @@ class Change:
             config = self.contents.config.larger(self.contents.searchable[1])
             if config is None:
                 break
-            smaller = self.contents, self._growing, self._left_out, self._first_fit
+            smaller = self.contents, self._growing, self._left_out
             self._set_config(config)
             self._fit_and_encode(None, threads)
             self._measure(threads)
             if _recall(self.contents) < _recall(smaller[0]) + _GAIN:
-                self.contents, self._growing, self._left_out, self._first_fit = smaller
+                self.contents, self._growing, self._left_out = smaller
                 break
             changed = True
         return changed

@@ -65,15 +65,9 @@ _INTERVAL = 0.02
 # Standard errors in half of a 95% interval.
 _Z = 1.96
 
-# Number of documents that a first fit leaves out, if the collection is large enough.
-_LEFT_OUT = 64
-
-# A first fit leaves out at most one document in this many.
-_LEFT_SHARE = 8
-
-#: If at most one document in this many was left out, the fit is kept: the few others
-#: would hardly change it.  Larger collections leave out one document in this many.
-KEPT_SHARE = 32
+# Number of documents to whose windows an encoder is not fitted, if the collection is
+# large enough: one in the second number, but at most one in the third.
+_LEFT_OUT, _KEPT_SHARE, _LEFT_SHARE = 64, 32, 8
 
 # Maximum number of documents whose windows calibrate.
 _CALIBRATION_DOCUMENTS = 128
@@ -279,13 +273,13 @@ def _measured(
 
 
 def left_out(contents: IndexContents) -> Rows:
-    """Return the rows that an encoder's first fit leaves out, ascending.
+    """Return the rows to whose windows an encoder should not be fitted, ascending.
 
-    Windows of these documents calibrate.  Empty if there would be too few of them.
+    These windows calibrate.  Empty if there would be too few of them.
     """
     rows = contents.searchable[0]
     most = min(_CALIBRATION_DOCUMENTS, len(rows) // _LEFT_SHARE)
-    count = min(most, max(_LEFT_OUT, len(rows) // KEPT_SHARE))
+    count = min(most, max(_LEFT_OUT, len(rows) // _KEPT_SHARE))
     if len(_LENGTHS) * count < MIN_QUERIES:
         count = 0
     return np.sort(np.random.default_rng(0).choice(rows, count, replace=False))
@@ -305,8 +299,9 @@ def calibrate_on_windows(
     """Calibrate with windows of documents.
 
     The contents must have vectors.  The windows' documents are the rows `unseen`, int64
-    (n,), on which the encoder should not have been fitted.  :meth:`Calibration.fit`
-    describes `depth`.  Return None with fewer than MIN_QUERIES documents or windows.
+    (n,), to whose windows the encoder should not have been fitted.
+    :meth:`Calibration.fit` describes `depth`.  Return None with fewer than MIN_QUERIES
+    documents or windows.
     """
     windows, sources = _calibration_windows(contents, unseen)
     if min(len(windows), len(contents.searchable[0])) < MIN_QUERIES:

@@ -11,7 +11,8 @@ from builders.indexes import recall
 from builders.kinds import CONFIG, DIMENSION, kind
 from builders.text_encoders import HashEncoder
 
-from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex, TextIndex, top_k
+from muvera import FDEConfig, MultiVectors, MuveraIndex, TextIndex, top_k
+from muvera.fde.learned_projection import sample_windows, window_similarities
 from muvera.index import change as steps
 from muvera.index import measuring
 from muvera.index.calibration import Calibration, Level
@@ -52,18 +53,31 @@ def calibrated_with(documents: MultiVectors, monkeypatch: pytest.MonkeyPatch) ->
     return *calls[0], index
 
 
-def test_windows_of_documents_that_the_fit_left_out_calibrate(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_that_the_fit_left_out_calibrate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build fits once, on all documents, but to no windows that calibrate."""
+    cut: list[MultiVectors] = []
+    fitted: list[MultiVectors] = []
+
+    def sample(documents: MultiVectors, *rest: Any) -> MultiVectors:
+        cut.append(documents)
+        return sample_windows(documents, *rest)
+
+    def similarities(windows: MultiVectors, documents: MultiVectors, *rest: Any) -> Any:
+        fitted.append(documents)
+        return window_similarities(windows, documents, *rest)
+
+    monkeypatch.setattr("muvera.fde.encoder.sample_windows", sample)
+    monkeypatch.setattr("muvera.fde.encoder.window_similarities", similarities)
     encoder, left_out, index = calibrated_with(OLD, monkeypatch)
-    seen = np.setdiff1d(np.arange(len(OLD)), left_out)
-    expected = FDEEncoder(CONFIG).fit(MultiVectors.from_arrays([OLD[int(i)] for i in seen]))
-    assert len(left_out) == 50  # an eighth
-    np.testing.assert_array_equal(encoder.encode_queries(OLD[:9]), expected.encode_queries(OLD[:9]))
-    # The index's encoder is fitted on all documents.
-    every = FDEEncoder(CONFIG).fit(OLD).encode_queries(OLD[:9])
-    np.testing.assert_array_equal(searched(index).encoder.encode_queries(OLD[:9]), every)
+    assert len(left_out) == 50 and encoder is index.encoder  # an eighth
+    (sampled,), (documents,) = cut, fitted
+    assert len(sampled) == 350 and len(documents) == 400
+    others = {OLD[int(row)].tobytes() for row in left_out}
+    assert others.isdisjoint(text.tobytes() for text in sampled)
+    assert {text.tobytes() for text in documents} == {text.tobytes() for text in OLD}
 
 
-def test_a_large_index_keeps_the_fit_that_left_documents_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_index_leaves_out_fewer_documents(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, left_out, index = calibrated_with(kind(0, 2048), monkeypatch)
     assert len(left_out) == 64 and encoder is index.encoder  # one document in 32
     assert searched(index).fitted_on == 2048
