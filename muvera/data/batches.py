@@ -182,13 +182,13 @@ def valid_batches(batches: Iterable[MultiVectors], dimension: int) -> Iterator[M
     Raise ValueError if there are no tokens, or a batch has another dimension or a
     number that is not finite.
     """
-    count = 0
+    tokens = 0
     for batch in batches:
         batch.require_dimension(dimension, "documents", "this encoder")
         batch.require_finite("documents")
-        count += batch.num_tokens
+        tokens += batch.num_tokens
         yield batch
-    if count == 0:
+    if tokens == 0:
         raise ValueError("fit needs documents with at least one token, got 0 tokens.")
 
 
