@@ -42,7 +42,7 @@ from .encoders.registry import as_text_encoder
 from .encoders.windows import Spans
 from .hit import SearchOptions
 from .protocol import Texts
-from .ranking import Parts
+from .ranking import Parts, best_parts
 from .reranking import rerank_texts
 from .store import TextStore
 from .text_index import TextIndex
@@ -212,6 +212,7 @@ class AdaptedTexts:
         self._candidates = candidates
         self.get = old.get
         self.select = old.select
+        self.groups = old.groups
         self.on_one_state = old.on_one_state
         self.put_metadata = old.put_metadata
         self.delete = old.delete
@@ -268,16 +269,19 @@ class AdaptedTexts:
             candidates=None if options.candidates is None else max(options.candidates, count),
             mean=options.mean if self._old.has_means else 0.0,
             passage=passage_length(self._index.encoder),
+            group_by=None,
         )
-        ranked = []
+        field, most = options.group_by, options.k if options.group_by is None else count
+        ranked: list[Parts] = []
         for query, found in zip(queries, self._old.rank(queries, self.mapped(encoded), wide), strict=True):
             documents = self._old.get(list(found), missing="ignore")
             contents = [document.text for document in documents]
-            best = rerank_texts(
-                self._encoder, query, contents, options.k, options.weights, options.threads
-            ).hits
+            best = rerank_texts(self._encoder, query, contents, most, options.weights, options.threads).hits
             ranked.append({documents[int(hit.id)].id: hit.parts for hit in best})
-        return ranked
+        if field is None:
+            return ranked
+        groups = self.groups(field, list({id: None for parts in ranked for id in parts}))
+        return [best_parts(parts, groups, options.k) for parts in ranked]
 
     def calibrate(self, queries: MultiVectors, threads: int | None) -> None:
         """Calibrate the old index with mapped queries."""

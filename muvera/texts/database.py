@@ -28,6 +28,7 @@ from ..metadata import (
     kind_of,
 )
 from ..metadata import TextDocument as TextDocument
+from ..metadata.groups import MOST_FIELDS, Group, unknown_field
 from ..utils.locks import hold_during_fork
 from .words import TOKENIZER, WordScores, as_match, counted_words, spaced
 
@@ -51,6 +52,35 @@ _DELETE_MEAN = "DELETE FROM means WHERE row = ?"
 
 # Not part of _SCHEMA: folders of versions without mean vectors lack this table.
 _MEANS = "CREATE TABLE means (row INTEGER PRIMARY KEY, vector BLOB NOT NULL)"
+
+# The values of a field in some documents, and whether any document has one.  CROSS JOIN
+# keeps the order: from the ids to their values.
+_GROUPS = """
+SELECT documents.id, kind, metadata_values.value FROM json_each(?) AS given
+CROSS JOIN documents ON documents.id = given.value
+CROSS JOIN metadata_values ON metadata_values.row = documents.row
+WHERE field = ? AND kind <> 'present'
+"""
+_HAS_VALUES = "SELECT 1 FROM metadata_values WHERE field = ? AND kind IN ('number', 'text') LIMIT 1"
+
+# The fields that have values: each step seeks the next one in the index.
+_FIELDS = f"""
+WITH RECURSIVE names (name) AS (
+    SELECT min(field) FROM metadata_values
+    UNION ALL
+    SELECT (SELECT min(field) FROM metadata_values WHERE field > name) FROM names WHERE name IS NOT NULL
+)
+SELECT name FROM names WHERE name IS NOT NULL
+AND EXISTS (SELECT 1 FROM metadata_values WHERE field = name AND kind IN ('number', 'text'))
+LIMIT {MOST_FIELDS}
+"""
+
+# A bound of the number of groups: values, and documents with none or several.
+_MOST_GROUPS = """
+WITH known AS (SELECT row, kind, value FROM metadata_values WHERE field = ? AND kind <> 'present')
+SELECT (SELECT count(*) FROM (SELECT DISTINCT kind, value FROM known)) + (SELECT count(*) FROM documents)
+- (SELECT count(*) FROM (SELECT row FROM known GROUP BY row HAVING count(*) = 1))
+"""
 
 # Documents or pages that are copied per step.
 _STEP = 500
@@ -141,6 +171,7 @@ class DocumentDatabase:
         # What queries read again and again.  A change drops what it makes outdated.
         self._words = WordScores()
         self._means: dict[int | str, bytes] = {}
+        self._most_groups: dict[str, int] = {}
         #: True if documents have mean vectors; False for a file of an older version.
         self.has_means = _has_means(self._connection)
         hold_during_fork(self)
@@ -218,6 +249,7 @@ class DocumentDatabase:
         with self._copying, self._lock, _damage_as_value_error():
             # First, so that an interrupt cannot leave what no longer holds.
             self._words.clear()
+            self._most_groups.clear()
             for identity in (*deleted, *(document.id for document in rows)):
                 self._means.pop(identity, None)
             try:
@@ -326,6 +358,25 @@ class DocumentDatabase:
         condition = to_sql(where)
         query = f"SELECT id FROM documents WHERE {condition.sql} ORDER BY row"
         return [identity for (identity,) in self._read(query, condition.values)]
+
+    def groups(self, field: str, ids: Sequence[int | str]) -> dict[int | str, Group]:
+        """Return the values of a metadata field by id, without ids that have none.
+
+        Raise ValueError if no document has a value in the field.
+        """
+        found: dict[int | str, list[tuple[str, Any]]] = {}
+        for identity, *value in self._read(_GROUPS, (json.dumps(ids), field)):
+            found.setdefault(identity, []).append((value[0], value[1]))
+        if not found and len(self) and not self._read(_HAS_VALUES, (field,)):
+            raise unknown_field(field, [name for (name,) in self._read(_FIELDS)])
+        return {identity: frozenset(values) for identity, values in found.items()}
+
+    def most_groups(self, field: str) -> int:
+        """Return a bound of the number of groups by a metadata field."""
+        with self._lock:
+            if field not in self._most_groups:
+                self._most_groups[field] = int(self._read(_MOST_GROUPS, (field,))[0][0])
+            return self._most_groups[field]
 
     def match_words(
         self, text: str, k: int, where: Filter | None = None, ids: Sequence[int | str] | None = None

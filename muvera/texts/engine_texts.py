@@ -11,17 +11,18 @@ import numpy as np
 
 from ..data.multivectors import MultiVectors
 from ..engines.base import Engine, EngineError
-from ..engines.engine_index import EngineIndex
+from ..engines.engine_index import EngineIndex, read_groups
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
 from ..metadata import Filter, TextDocument
+from ..metadata.groups import Group
 from ..reranking.coded_vectors import CodedVectors
 from ..utils.hints import Hint, Message
 from .database import shared_words
 from .encoders.base import NoEncoder, TextEncoder
 from .encoders.registry import as_text_encoder, required_encoder
 from .hit import SearchOptions
-from .ranking import Parts, add_parts
+from .ranking import Parts, add_parts, best_parts
 
 Result = TypeVar("Result")
 
@@ -82,6 +83,10 @@ class EngineTexts:
         """Raise EngineError: databases answer conditions only in a search."""
         self._refuse(_NO_LIST)
 
+    def groups(self, field: str, ids: Sequence[int | str]) -> dict[int | str, Group]:
+        """Return the values of a metadata field by id, without ids that have none."""
+        return read_groups(self.index, field, ids)
+
     def tokens(self, ids: list[int | str]) -> MultiVectors:
         """Return the token vectors of texts, in half precision."""
         return self.index.engine.tokens(ids)
@@ -98,22 +103,27 @@ class EngineTexts:
         if self.index.engine.description is None:
             return [{} for _ in queries]
         count = self.index.num_candidates(options.k, options.candidates, options.recall)
+        field, most = options.group_by, options.k if options.group_by is None else count
         rankings = self.index.search(
             encoded,
-            count if options.words else options.k,
+            count if options.words else most,
             where=options.where,
             ids=options.ids,
             candidates=count,
             threads=options.threads,
         )
-        if not options.words:
-            return [{id: {"maxsim": score} for id, score in ranking} for ranking in rankings]
-        ranked = []
+        ranked: list[Parts] = []
         for query, ranking in zip(queries, rankings, strict=True):
             maxsim = dict(ranking)
-            shared = self._shared_words(query, list(maxsim))
-            ranked.append(add_parts(maxsim, shared, {}, options.weights, options.k))
-        return ranked
+            if options.words:
+                shared = self._shared_words(query, list(maxsim))
+                ranked.append(add_parts(maxsim, shared, {}, options.weights, most))
+            else:
+                ranked.append({id: {"maxsim": score} for id, score in maxsim.items()})
+        if field is None:
+            return ranked
+        groups = self.groups(field, list({id: None for parts in ranked for id in parts}))
+        return [best_parts(parts, groups, options.k) for parts in ranked]
 
     def _shared_words(self, query: str, candidates: list[Any]) -> dict[Any, float]:
         """Return BM25 scores of candidates, computed over the candidates only."""

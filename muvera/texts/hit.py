@@ -20,6 +20,7 @@ from ..data.validation import TokenArray
 from ..index.searching import SearchPlan
 from ..index.settings import num_candidates
 from ..metadata import Filter, TextDocument
+from ..metadata.groups import require_field
 from ..reranking.chamfer import explain, rank_spans, score_spans, spans_from_characters
 from ..utils.checks import as_id_list, require_number
 from ..utils.hints import Argument, Message
@@ -53,6 +54,9 @@ _ABBREVIATION = re.compile(r"\b(?:(?i:e\.g|i\.e|cf|vs|etc|dr|mr|mrs|ms|prof|fig|
 #: older version built it.
 WORDS = 0.1
 
+#: Default number of texts in which groups are looked for, if ranking all takes long.
+GROUPED = 1000
+
 # Default number of texts to rank exactly.  On CoSQA, 100 lost .004 of nDCG@10, and
 # encoding a query takes longer than ranking another 100 texts.
 _CANDIDATES = 200
@@ -67,6 +71,7 @@ class SearchKeywords(TypedDict, total=False):
     recall: float | None
     words: float | None
     mean: float | None
+    group_by: str | None
     explain: bool
     threads: int | None
 
@@ -91,8 +96,14 @@ class SearchOptions:
     passage: int | None = None
     #: Number of the best texts by codes or means that all tokens rank.
     rescore: int | None = None
+    #: A metadata field: only the best text of each value is returned.
+    group_by: str | None = None
+    #: Number of the best texts in which groups are looked for, see :data:`GROUPED`.
+    grouped: int | None = None
 
     def __post_init__(self) -> None:
+        if self.group_by is not None:
+            require_field(self.group_by)
         SearchPlan(
             self.k,
             candidates=self.candidates,
@@ -366,10 +377,10 @@ def sentence_hits(
     documents: list[TextDocument],
     tokens: MultiVectors,
     scores: list[float],
-    k: int,
+    k: int | None,
     alpha: float,
 ) -> list[Hit]:
-    """Return the `k` best sentences of documents.
+    """Return the `k` best sentences of documents, or all with None.
 
     `encoder` maps tokens to characters.  `query`, float32 or float16 (query tokens,
     dimension), are the token vectors of the query, `tokens` the token vectors of each
@@ -383,6 +394,7 @@ def sentence_hits(
         for document, bounds, matrix in zip(documents, sentences, tokens, strict=True)
     ]
     hits = []
+    k = max(1, sum(map(len, spans))) if k is None else k
     for best in rank_spans(query, tokens, spans, k, alpha=alpha, document_scores=scores):
         document = documents[best.document]
         number = spans[best.document].tolist().index([best.start, best.stop])

@@ -11,6 +11,7 @@ from ..data.multivectors import MultiVectors
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
 from ..metadata import Filter, TextDocument
+from ..metadata.groups import Group
 from ..reranking.coded_vectors import CodedVectors
 from ..reranking.table_codec import TableCodec
 from .hit import SearchOptions
@@ -52,6 +53,12 @@ class Texts(Protocol):
         """Return the ids of texts that satisfy a condition, in insertion order.
 
         The condition ``{}`` selects all texts.
+        """
+
+    def groups(self, field: str, ids: Sequence[int | str]) -> dict[int | str, Group]:
+        """Return the values of a metadata field by id, without ids that have none.
+
+        Raise ValueError if no text has a value in the field.
         """
 
     def tokens(self, ids: list[int | str]) -> MultiVectors:

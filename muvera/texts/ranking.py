@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..metadata.groups import Group, best_of_groups
 from .encoders.base import ScoreWeights
 
 #: Parts of each text's score by id, best text first.
@@ -138,6 +139,15 @@ def aligned(rows: NDArray[np.int64], known: NDArray[np.int64], scores: Scores, d
     order = np.argsort(known)
     at = order[np.minimum(np.searchsorted(known, rows, sorter=order), len(known) - 1)]
     return np.where(known[at] == rows, scores[at], default)
+
+
+def best_parts(parts: Parts, groups: Mapping[Any, Group], k: int) -> Parts:
+    """Return the parts of the best text of each group, at most `k`.
+
+    A text that is not in `groups` is a group alone.
+    """
+    ids = list(parts)
+    return {ids[i]: parts[ids[i]] for i in best_of_groups(ids, groups, k)}
 
 
 def add_parts(

@@ -45,15 +45,18 @@ from ..utils.hints import Hint, Message
 from ..utils.locks import renew_after_fork
 from .database import MEAN, DocumentDatabase, Row, TextDocument, checked_rows
 from .encoders.base import ROWS_BATCH, TableEncoder, encode_rows
-from .hit import SearchOptions, mean_vectors
+from .hit import GROUPED, SearchOptions, mean_vectors
 from .journal import DurableFolder, TextChange, join_updates, read_journal
 from .passages import LookedUp, Similarities, has_long_texts
-from .ranking import Candidates, Parts, Scores, aligned
+from .ranking import Candidates, Parts, Scores, aligned, best_parts
 
 _Read = TypeVar("_Read")
 
 # With ``recall=``, words, mean vectors and passages reorder the best _RANKED * k texts.
 _RANKED = 3
+
+# Texts in which groups are looked for, if all texts are ranked anyway.
+_GROUPED_OF_ALL = 10_000
 
 # Queries whose scores of all texts are in memory together.
 _SCORED = 16
@@ -74,6 +77,7 @@ class TextStore:
         self.database = database
         self.get = database.get
         self.select = database.select
+        self.groups = database.groups
         self._folder: DurableFolder | None = None
         self._renew_locks()
         renew_after_fork(self)
@@ -182,6 +186,8 @@ class TextStore:
         are for the words that query and text share, and `encoded` are their token
         vectors.
         """
+        if options.group_by is not None:
+            return self._rank_groups(queries, encoded, options, options.group_by)
         contents = self.vectors.contents
         table = contents.tokens.table
         if table is not None and len(queries) > _SCORED:
@@ -222,6 +228,31 @@ class TextStore:
             exact = scorer.of(best, coded=False)
             candidates = [one.rescored(*scored) for one, scored in zip(candidates, exact, strict=True)]
         return [one.parts(contents.ids.names(one.rows), options.weights, options.k) for one in candidates]
+
+    def _rank_groups(
+        self, queries: list[str], encoded: MultiVectors, options: SearchOptions, field: str
+    ) -> list[Parts]:
+        """Return the score parts of the best text of each group, for each query.
+
+        Rank twice as many texts until there are k groups, or no more texts or groups.
+        """
+        contents = self.vectors.contents
+        ranks_all = contents.candidates is None and contents.tokens.means is None
+        most = options.grouped or (_GROUPED_OF_ALL if ranks_all else GROUPED)
+        found: list[Parts] = [{} for _ in queries]
+        left, depth = list(range(len(queries))), options.k
+        while left:
+            depth = max(options.k, min(2 * depth, most))
+            deep = replace(options, k=depth, group_by=None)
+            ranked = self.rank([queries[q] for q in left], encoded[left], deep)
+            groups = self.groups(field, list({id: None for parts in ranked for id in parts}))
+            for q, parts in zip(left, ranked, strict=True):
+                found[q] = best_parts(parts, groups, options.k)
+            left = [q for q, parts in zip(left, ranked, strict=True) if len(parts) == depth < most]
+            left = [q for q in left if len(found[q]) < options.k]
+            enough = self.database.most_groups(field) if left else 0
+            left = [q for q in left if len(found[q]) < enough]
+        return found
 
     def _plan(self, options: SearchOptions, contents: IndexContents, reorders: bool) -> SearchPlan:
         """Return how to search the vectors.

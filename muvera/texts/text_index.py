@@ -21,6 +21,7 @@ from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
 from ..index.settings import IndexInfo, IndexSettings
 from ..metadata import Filter, TextDocument
+from ..metadata.groups import Group, best_of_groups
 from ..reranking.coded_vectors import CodedVectors
 from ..reranking.table_codec import TableCodec
 from ..utils.atomic_files import recover_folder
@@ -538,6 +539,7 @@ class TextIndex:
         recall: float | None = None,
         words: float | None = None,
         mean: float | None = None,
+        group_by: str | None = None,
         explain: bool = False,
         threads: int | None = None,
     ) -> list[Hit] | list[list[Hit]]:
@@ -575,6 +577,13 @@ class TextIndex:
             encoder "static", 0.4 for `words` and 0.2 for `mean`.  An index without mean
             vectors (in a database, or built by an older version) has the default 0.1
             for `words` and 0 for `mean`.
+        group_by : str, optional
+            A metadata field, such as "brand": return only the best text of each value.
+            The others are left out of the ranking; scores stay as they are.  A text
+            without a value is a group alone.  Lists with the same elements are one
+            value.  Groups are looked for in as many texts as needed, but in at most
+            `candidates`.  Default: 10,000 if all texts are ranked, 1,000 if vectors
+            propose candidates, and 100 in a database.
         explain : bool
             Add word matches to each hit.  This reads the tokens of each hit and splits
             its text into tokens again.  Default: False.
@@ -591,11 +600,15 @@ class TextIndex:
         ------
         TypeError, ValueError
             For an invalid condition (FilterError), a wrong setting, `recall` without a
-            calibration, or `mean` for an index without mean vectors.
+            calibration, `mean` for an index without mean vectors, or a `group_by` field
+            in which no text has a value.
         """
         options = self._weighted(
-            SearchOptions(k, where, ids, candidates, recall, words, mean, explain, threads, self._passage)
-        )
+            SearchOptions(
+                k, where, ids, candidates, recall, words, mean, explain, threads, self._passage,
+                group_by=group_by, grouped=candidates,
+            )
+        )  # fmt: skip
         texts = as_texts(queries, "queries")
         encoded = encode_texts(self._encoder.encode_queries, texts)
 
@@ -697,14 +710,18 @@ class TextIndex:
         if unknown:
             raise TypeError(f"search_sentences() has no argument {unknown[0]!r}. See TextIndex.search.")
         chosen = self._weighted(SearchOptions(k, **options, passage=self._passage))
-        more_texts = replace(chosen, k=min(chosen.num_candidates, _TEXTS_PER_SENTENCE * k))
+        most = min(chosen.num_candidates, _TEXTS_PER_SENTENCE * k)
+        more_texts = replace(chosen, k=most, group_by=None)
         texts = as_texts(queries, "queries")
         encoded = encode_texts(self._encoder.encode_queries, texts)
 
         def find() -> list[list[Hit]]:
             ranked = self._texts.rank(texts, encoded, more_texts)
+            groups = None
+            if chosen.group_by is not None:
+                groups = self._texts.groups(chosen.group_by, list({id: None for one in ranked for id in one}))
             found = [
-                self._sentences(tokens, parts, k, alpha)
+                self._sentences(tokens, parts, k, alpha, groups)
                 for tokens, parts in zip(encoded, ranked, strict=True)
             ]
             return self._explained(texts, encoded, found) if chosen.explain else found
@@ -796,14 +813,22 @@ class TextIndex:
             for stored in documents
         ]
 
-    def _sentences(self, query: TokenArray, parts: Parts, k: int, alpha: float) -> list[Hit]:
-        """Return the best sentences for one query, given the score parts of texts."""
+    def _sentences(
+        self, query: TokenArray, parts: Parts, k: int, alpha: float, groups: Mapping[Any, Group] | None
+    ) -> list[Hit]:
+        """Return the best sentences for one query, given the score parts of texts.
+
+        With `groups` of texts, return only the best sentence of each group.
+        """
         documents = self._texts.get(list(parts), missing="ignore")
         if not documents:
             return []
         tokens = self._texts.tokens([document.id for document in documents])
         scores = [sum(parts[document.id].values()) for document in documents]
-        return sentence_hits(self._encoder, query, documents, tokens, scores, k, alpha)
+        if groups is None:
+            return sentence_hits(self._encoder, query, documents, tokens, scores, k, alpha)
+        hits = sentence_hits(self._encoder, query, documents, tokens, scores, None, alpha)
+        return [hits[i] for i in best_of_groups([hit.id for hit in hits], groups, k)]
 
     def _explained(
         self, queries: list[str], encoded: MultiVectors, found: list[list[Hit]]
