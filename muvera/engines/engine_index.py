@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice, repeat
 from typing import Any, Literal, get_args
 
@@ -21,7 +22,8 @@ from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
 from ..index.searching import DEFAULT_K, SearchPlan
 from ..index.settings import DEFAULT_CANDIDATES, FirstStageRecall, num_candidates
-from ..metadata import TEXT, Filter, TextDocument, encode_metadata
+from ..metadata import TEXT, Filter, TextDocument, comparable_values, encode_metadata
+from ..metadata.groups import MOST_FIELDS, Group, best_of_groups, group_of, require_field, unknown_field
 from ..reranking.chamfer import rerank
 from ..utils.checks import as_id_list, given, require_choice
 from ..utils.hints import Argument, Hint, Message
@@ -389,6 +391,7 @@ class EngineIndex:
         candidates: int | None = None,
         recall: float | None = None,
         rerank: Rerank | None = "auto",
+        group_by: str | None = None,
         threads: int | None = None,
     ) -> list[Ranking]:
         """Return the `k` best documents for each query.
@@ -414,6 +417,9 @@ class EngineIndex:
             Where to rank the candidates.  "here": in this process.  "auto": in the
             engine if it can rank its half-precision tokens, because sending tokens
             would dominate the latency.  None: keep the order and scores of the vectors.
+        group_by : str, optional
+            A metadata field: return only the best document of each value, see
+            :meth:`muvera.TextIndex.search`.  All candidates are ranked.
         threads : int, optional
             As for :meth:`muvera.MuveraIndex.search`.
 
@@ -425,15 +431,23 @@ class EngineIndex:
         Raises
         ------
         TypeError, ValueError
-            For queries of another dimension, a wrong setting, or `recall` without a
-            calibration.  FilterError for a condition that is invalid, or that this
-            engine cannot answer.
+            For queries of another dimension, a wrong setting, `recall` without a
+            calibration, or a `group_by` field in which no document has a value.
+            FilterError for a condition that is invalid, or that this engine cannot
+            answer.
         EngineError
             If the engine fails, or stores no tokens to rank by.
         """
         SearchPlan(k, candidates=candidates, recall=recall, threads=threads)  # checks them
         count = self.num_candidates(k, candidates, recall)
         texts = self._checked(queries)
+        if group_by is not None:
+            require_field(group_by)
+            ranked = self.search(
+                texts, count, where=where, ids=ids, candidates=count, rerank=rerank, threads=threads
+            )
+            groups = read_groups(self, group_by, list({id: None for one in ranked for id, _ in one}))
+            return [_best_of(ranking, groups, k) for ranking in ranked]
         if rerank is not None:
             require_choice("rerank", rerank, ("auto", "here"))
             if self._tokens is None:
@@ -645,6 +659,30 @@ class EngineIndex:
         EngineInfo
         """
         return EngineInfo(self.engine.kind, self.engine.location, len(self), self.engine.description)
+
+
+def read_groups(index: EngineIndex, field: str, ids: Sequence[Any]) -> dict[Any, Group]:
+    """Return the values of a metadata field by id, without ids that have none.
+
+    Raise ValueError if no document has the field.
+    """
+    documents = index.documents(ids, missing="ignore")
+    groups = {one.id: group for one in documents if (group := group_of(one.metadata, field))}
+    if not groups and len(index):
+        find = partial(
+            index.search, [np.ones((1, index.engine.stored.token_dimension), np.float32)], rerank=None
+        )
+        if field.startswith("$") or not len(find(1, where={field: {"$exists": True}})[0]):
+            some = index.documents(find(MOST_FIELDS)[0].ids.tolist(), missing="ignore")
+            fields = {name for one in (*documents, *some) for name, _, _ in comparable_values(one.metadata)}
+            raise unknown_field(field, sorted(fields)[:MOST_FIELDS])
+    return groups
+
+
+def _best_of(ranking: Ranking, groups: Mapping[Any, Group], k: int) -> Ranking:
+    """Return the best document of each group, at most `k`."""
+    at = best_of_groups(ranking.ids.tolist(), groups, k)
+    return replace(ranking, ids=ranking.ids[at], scores=ranking.scores[at])
 
 
 def _row(id: int | str, metadata: Mapping[str, Any], text: str | None) -> Mapping[str, Any]:

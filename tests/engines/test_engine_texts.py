@@ -164,3 +164,31 @@ def test_another_model_searches_texts_in_a_database(texts: TextIndex) -> None:
     assert set(hit.parts) == {"maxsim", "words", "mean"}
     with pytest.raises(EngineError, match="does not list its texts"):
         adapt(texts, HashEncoder(16, "same vectors"))
+
+
+@pytest.mark.parametrize("words", [0, 0.5])
+def test_a_group_has_its_best_text(texts: TextIndex, words: float) -> None:
+    whole = texts.search("a red cherry", 5, words=words)
+    kinds = [hit.metadata.get("kind", hit.id) for hit in whole]
+    wanted = [hit for i, hit in enumerate(whole) if kinds[i] not in kinds[:i]]
+    assert len(wanted) == len(whole) - 1
+    assert texts.search("a red cherry", 5, words=words, group_by="kind") == wanted
+    assert texts.search(["a red cherry", " "], 2, words=words, group_by="kind") == [wanted[:2], []]
+
+
+def test_rankings_of_an_engine_are_grouped_in_their_order(texts: TextIndex) -> None:
+    index, query = texts.texts.index, ENCODER.encode_queries(["a red cherry"])  # type: ignore[attr-defined]
+    for rerank in ("auto", "here", None):
+        [whole] = index.search(query, 5, rerank=rerank)
+        [best] = index.search(query, 5, rerank=rerank, group_by="kind")
+        wanted = [(id, score) for id, score in whole if id != "apple"]
+        assert list(best) == wanted and best.exact == whole.exact
+
+
+def test_a_field_that_no_text_of_an_engine_has_is_named(texts: TextIndex) -> None:
+    for field in ("brand", "$text", "$or"):
+        for query in ("fox", " "):
+            with pytest.raises(ValueError, match=r"in which no document has a value\. .*: kind, year\.$"):
+                texts.search(query, group_by=field)
+    alone = texts.search("sushi", group_by="year", ids=["sushi", "fox"])
+    assert sorted(found(alone)) == ["fox", "sushi"]
