@@ -75,6 +75,7 @@ class PageSearchKeywords(TypedDict, total=False):
     recall: float | None
     rescore: int | None
     words: float | None
+    group_by: str | None
     threads: int | None
 
 
@@ -430,6 +431,7 @@ class PageIndex:
         recall: float | None = None,
         rescore: int | None = None,
         words: float | None = None,
+        group_by: str | None = None,
         threads: int | None = None,
     ) -> list[PageHit] | list[list[PageHit]]:
         """Return the best pages for each query.
@@ -458,6 +460,11 @@ class PageIndex:
         words : float, optional
             Weight of words that query and page share (BM25), from 0 to below 1.
             Default: 0.2, if the query has words.
+        group_by : str, optional
+            A metadata field: return only the best page of each value.  "document"
+            returns documents by their best page.  See :meth:`muvera.TextIndex.search`.
+            Groups are looked for in at most `rescore` or `candidates` pages.  Default:
+            1,000.
         threads : int, optional
             Default: all usable cores.
 
@@ -470,14 +477,16 @@ class PageIndex:
         ------
         TypeError, ValueError
             For queries of another dimension, an index without an encoder if queries are
-            words, or a wrong setting.
+            words, a wrong setting, or a `group_by` field in which no page has a value.
         """
         asked = PageQueries.of(queries, text, self.dimension, self._encoder, self._made_by)
+        grouped = rescore or candidates
         if candidates is None and recall is None and self._pages.vectors.contents.candidates is not None:
             candidates = max(_CANDIDATES, require_int("k", k, 1))
         chosen = SearchOptions(
-            k, where, ids, candidates, recall, words, 0.0, threads=threads, rescore=rescore
-        )
+            k, where, ids, candidates, recall, words, 0.0,
+            threads=threads, rescore=rescore, group_by=group_by, grouped=grouped,
+        )  # fmt: skip
         found = self._pages.on_one_state(lambda: self._find(asked.queries, chosen))
         return found[0] if asked.single else found
 

@@ -144,6 +144,30 @@ def test_metadata_filters_documents_and_numbers() -> None:
     assert [(hit.id, hit.metadata) for hit in found] == [("b:2", {"year": 2})]
 
 
+@given(st.data())
+@settings(max_examples=30)
+def test_documents_are_found_by_their_best_pages(data: st.DataObject) -> None:
+    names = data.draw(st.lists(st.sampled_from("abcd"), min_size=1, max_size=24))
+    pages = [(name, number) for number, name in enumerate(names, 1)]
+    k, words = data.draw(st.integers(1, 5)), data.draw(st.sampled_from([0, 0.4]))
+    texts = data.draw(st.lists(st.sampled_from(["red", "blue"]), min_size=len(names), max_size=len(names)))
+    index = PageIndex.from_arrays(page_vectors(len(names)), pages=pages, texts=texts)
+    query = page_vectors(1, seed=1)[0, :3]
+    hits = index.search(query, 100, text="red", words=words)
+    best = {hit.page[0]: hit for hit in reversed(hits)}
+    wanted = sorted(best.values(), key=hits.index)[:k]
+    assert index.search(query, k, text="red", words=words, group_by="document") == wanted
+
+
+def test_a_field_that_no_page_has_is_named() -> None:
+    index, query = small_index(3), page_vectors(1)[0, :2]
+    assert len(index.search(query, group_by="number")) == 3
+    assert len(index.search(query, 1, group_by="document", rescore=2)) == 1
+    for field in ("_page", "brand"):
+        with pytest.raises(ValueError, match=r"Fields of the metadata: document, number\.$"):
+            index.search(query, group_by=field)
+
+
 def test_an_id_in_use_adds_nothing() -> None:
     index = small_index(3)
     with pytest.raises(ValueError, match=r"report\.pdf:2"):
