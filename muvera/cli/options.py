@@ -123,6 +123,13 @@ WordsOption = Annotated[
     Option(help="Weight of shared words (BM25), from 0 to below 1 (default: by encoder; pages: 0.2)."),
 ]
 
+GroupByOption = Annotated[
+    str | None,
+    Option(
+        metavar="FIELD", help="Only the best of each value of this metadata field; of pages also document."
+    ),
+]
+
 RecallOption = Annotated[
     float | None, Option(help="Target mean recall, such as 0.95, instead of --candidates.")
 ]

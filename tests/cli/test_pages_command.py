@@ -126,6 +126,13 @@ def test_pages_are_listed_and_read_by_id_or_document(index: Path) -> None:
     assert documents[0]["metadata"]["document"] == "2024.pdf"
 
 
+def test_documents_are_found_by_their_best_pages(index: Path) -> None:
+    search = ("pages", "search", index, "annual", "--encoder", "grey", "--group-by")
+    assert [hit["document"] for hit in answer(*search, "document")["hits"]] == ["2024.pdf"]
+    code, _, err = muvera(*search, "brand")
+    assert code == 2 and "--group-by names the field 'brand'" in err and "document, number" in err
+
+
 def test_pages_are_deleted_by_a_condition(index: Path) -> None:
     assert answer("pages", "delete", index, "--where", '{"number": 2}')["deleted"] == 1
     assert PageIndex.load(index).ids == ["2024.pdf:1"]

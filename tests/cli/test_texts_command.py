@@ -70,6 +70,17 @@ def test_search_prints_metadata_and_obeys_a_condition(index: Path) -> None:
     assert "it must be JSON, such as" in fails("texts", "search", index, "pear", *HASH, "--where", "{")
 
 
+def test_search_finds_the_best_text_of_each_value(index: Path, tmp_path: Path) -> None:
+    (tmp_path / "new.jsonl").write_text('{"id": "d", "text": "A sour pear.", "title": "Colors"}\n')
+    answer("texts", "add", index, tmp_path / "new.jsonl", *HASH)
+    search = ("texts", "search", index, "pear", *HASH, "--group-by")
+    whole = answer(*search[:-1])["hits"]
+    titles = [hit["metadata"].get("title", hit["id"]) for hit in whole]
+    wanted = [hit for i, hit in enumerate(whole) if titles[i] not in titles[:i]]
+    assert answer(*search, "title")["hits"] == wanted and len(wanted) < len(whole)
+    assert "--group-by names the field 'brand'" in fails(*search, "brand")
+
+
 def test_search_of_sentences(index: Path) -> None:
     sentence = ("--unit", "sentence", "-k", 1, "--words", 0.3)
     (hit,) = answer("texts", "search", index, "pear", *HASH, *sentence)["hits"]

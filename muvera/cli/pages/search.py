@@ -8,7 +8,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from ..options import IndexEncoderOption, JsonOption, RecallOption, WhereOption, WordsOption
+from ..options import GroupByOption, IndexEncoderOption, JsonOption, RecallOption, WhereOption, WordsOption
 from ..printing import seconds, show, warn, wrapped
 
 IndexArgument = Annotated[Path, Argument(metavar="INDEX", help="Folder of a page index.")]
@@ -24,6 +24,7 @@ def search(
     words: WordsOption = None,
     candidates: Annotated[int | None, Option(min=1, help="Pages to rank (default: 5,000).")] = None,
     recall: RecallOption = None,
+    group_by: GroupByOption = None,
     pictures: Annotated[
         Path | None, Option(help="Folder for a picture of each page, with a map of what matched.")
     ] = None,
@@ -47,7 +48,7 @@ def search(
     loaded = PageIndex.load(index, encoder, root=root)
     begun = time.perf_counter()
     hits = loaded.search(
-        query, k, where=where, words=words, recall=recall,
+        query, k, where=where, words=words, recall=recall, group_by=group_by,
         candidates=None if candidates is None else max(candidates, k),
     )  # fmt: skip
     duration = time.perf_counter() - begun

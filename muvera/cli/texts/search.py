@@ -12,7 +12,7 @@ from typer import Argument, Option
 
 from ..conditions import warn_of_unmatched
 from ..hits import hits_text
-from ..options import IndexEncoderOption, JsonOption, RecallOption, WhereOption, WordsOption
+from ..options import GroupByOption, IndexEncoderOption, JsonOption, RecallOption, WhereOption, WordsOption
 from ..printing import seconds, show
 from ..verbs import IndexArgument
 from .changes import open_texts
@@ -32,6 +32,7 @@ def search(
     words: WordsOption = None,
     candidates: Annotated[int | None, Option(min=1, help="Texts to rank (default: 200; URL: 100).")] = None,
     recall: RecallOption = None,
+    group_by: GroupByOption = None,
     explain: Annotated[bool, Option("--explain", help="Print which words matched, and how well.")] = False,
     encoder: IndexEncoderOption = None,
     json_: JsonOption = False,
@@ -60,7 +61,7 @@ def search(
             explained = explain or (not json_ and loaded.encoder.token_spans(question, "query") is not None)
             begun = time.perf_counter()
             hits = find(
-                question, k, where=where, words=words, recall=recall, explain=explained,
+                question, k, where=where, words=words, recall=recall, group_by=group_by, explain=explained,
                 candidates=None if candidates is None else max(candidates, k),
             )  # fmt: skip
             duration = time.perf_counter() - begun
