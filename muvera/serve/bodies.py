@@ -53,6 +53,9 @@ class Search(Strict):
     words: FiniteFloat | None = Field(
         None, ge=0, lt=1, description="Weight of shared words. Default: by encoder."
     )
+    group_by: str | None = Field(
+        None, description="Return only the best of each value of this metadata field."
+    )
     unit: Literal["document", "sentence"] = Field("document", description="What to find in texts.")
     alpha: FiniteFloat = Field(1.0, description="Weight of a document's score for its sentences.")
     maps: bool = Field(True, description="Add maps and boxes to pages.")

@@ -68,8 +68,8 @@ class Vectors:
             raise HTTPException(422, "maps need a page index. Omit maps.")
         if body.vectors is None:
             self.texts  # noqa: B018 - it raises
-        elif body.where is not None or body.words or body.unit != "document":
-            raise HTTPException(422, "where, words and unit need texts as queries.")
+        elif body.where is not None or body.words or body.group_by is not None or body.unit != "document":
+            raise HTTPException(422, "where, words, group_by and unit need texts as queries.")
 
     def search(self, body: Search, deadline: float) -> list[list[HitModel]]:
         """Return the hits of each query; raise TimeoutError after `deadline`."""
@@ -202,7 +202,7 @@ class Pages(Vectors):
 def _options(body: Search) -> dict[str, Any]:
     return {
         "candidates": _candidates(body), "recall": body.recall, "where": body.where, "words": body.words,
-        "threads": 1,
+        "group_by": body.group_by, "threads": 1,
     }  # fmt: skip
 
 

@@ -80,6 +80,7 @@ def test_search_by_texts(client: TestClient) -> None:
     assert search(query="red apple", k=2, recall=0.9) == search(query="red apple", k=2)
     assert [hits[0]["id"] for hits in search(queries=["pear", "whale"], k=1)] == ["a/pear", "whale"]
     assert [hit["id"] for hit in search(query="red", where={"kind": "animal"})[0]] == ["whale"]
+    assert [hit["id"] for hit in search(query="red apple", group_by="kind")[0]] == ["apple", "whale"]
     weighted = search(query="sings", words=0.9)[0][0]
     assert weighted["id"] == "whale" and weighted["score"] == sum(weighted["parts"].values())
     sentence = search(query="sings", unit="sentence", alpha=0)[0][0]
@@ -129,8 +130,9 @@ def test_search_by_vectors(client: TestClient) -> None:
     assert answer["results"][0][0]["id"] == "a/pear" and answer["seconds"] >= 0
     for wrong in ([[[1.0, 2.0]]], [query, [[1.0] * len(query[0]), [1.0]]]):
         assert "vectors" in problem(client.post("/search", json={"vectors": wrong}), 422)
-    body = {"vectors": [query], "where": {"kind": "fruit"}}
-    assert "where" in problem(client.post("/search", json=body), 422)
+    for needs_texts in ({"where": {"kind": "fruit"}}, {"group_by": "kind"}):
+        body = {"vectors": [query], **needs_texts}
+        assert next(iter(needs_texts)) in problem(client.post("/search", json=body), 422)
     assert "maps need a page index" in problem(client.post("/search", json={"query": "a", "maps": True}), 422)
     problem(client.get("/picture?id=apple"), 404)
     with TestClient(make_app(vectors())) as without_texts:
@@ -264,6 +266,7 @@ def test_wrong_requests_are_problems(client: TestClient) -> None:
         ({"query": "a" * 101}, "100 in one request, got 101"),
         ({"q": "a"}, "'q'"),
         ({"query": "a", "where": {"x": {"$near": 1}}}, "'$near'"),
+        ({"query": "a", "group_by": "brand"}, "group_by names the field 'brand'"),
         ({"queries": [[[1, 2]]]}, "vectors"),
         ({"query": "a", "recall": 0.9, "candidates": 10}, "not both"),
     ]

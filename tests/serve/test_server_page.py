@@ -117,6 +117,10 @@ def test_words_are_selected_by_keyboard_and_filters_by_a_click(visit: Any) -> No
     page.locator(".meta button").first.click()
     playwright.expect(page.locator(".hit")).to_have_count(1)
     assert page.locator("#where").input_value() == '{"kind":"fruit"}'
+    page.fill("#where", "")
+    page.fill("#group", "kind")
+    page.locator("#go").click()
+    playwright.expect(page.locator(".hit", has_text="kind: fruit")).to_have_count(1)
     page.fill("#where", "kind = fruit")
     page.locator("#go").click()
     page.wait_for_selector("#status.error")

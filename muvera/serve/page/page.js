@@ -7,9 +7,11 @@ let latest = 0;
 // The body of a search.
 function body(query) {
   const where = $("where").value.trim();
-  if (!where) return { query, ...view.options() };
+  const group = $("group").value.trim();
+  const asked = { query, ...view.options(), ...(group && { group_by: group }) };
+  if (!where) return asked;
   try {
-    return { query, ...view.options(), where: JSON.parse(where) };
+    return { ...asked, where: JSON.parse(where) };
   } catch {
     throw new Error("The filter must be JSON, such as {\"year\": {\"$gte\": 2000}}.");
   }

@@ -102,6 +102,7 @@ async function open(one) {
 $("hits").classList.add("pages");
 $("unit").parentElement.hidden = true;
 $("query").placeholder = "What do you look for?";
+$("group").placeholder = "document";
 $("where").placeholder = '{"document": "2024.pdf"}';
 $("close").addEventListener("click", () => $("large").close());
 $("large").addEventListener("close", () => { large = null; });
