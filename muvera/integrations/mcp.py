@@ -165,7 +165,7 @@ def _about_fields(index: TextIndex) -> str:
         return ""
     listed = [f"{field} ({' or '.join(sorted(kinds[field])) or 'object'})" for field in sorted(kinds)]
     more = f" and {len(listed) - _FIELDS} more" if len(listed) > _FIELDS else ""
-    return f"Fields of the metadata, for where: {', '.join(listed[:_FIELDS])}{more}."
+    return f"Fields of the metadata, for where and group_by: {', '.join(listed[:_FIELDS])}{more}."
 
 
 class _Tools:
@@ -175,7 +175,9 @@ class _Tools:
         self._index = index
         self._explains = index.encoder.token_spans("a", "query") is not None
 
-    def search(self, query: str, k: int = 5, where: dict[str, Any] | None = None) -> _Results:
+    def search(
+        self, query: str, k: int = 5, where: dict[str, Any] | None = None, group_by: str | None = None
+    ) -> _Results:
         """Find the texts that answer a question best.
 
         Each result has an id, a title, a score, a snippet and metadata.  "span" is the
@@ -190,8 +192,12 @@ class _Tools:
             Maximum number of texts, at most 50.
         where : dict, optional
             A condition on the metadata, such as {"year": {"$gte": 2000}}.
+        group_by : str, optional
+            A field of the metadata: find only the best text of each value.
         """
-        hits = self._index.search(query, min(k, _MOST), where=where, explain=self._explains)
+        hits = self._index.search(
+            query, min(k, _MOST), where=where, group_by=group_by, explain=self._explains
+        )
         warnings = [f"k was {k:,}: an answer has at most {_MOST} texts."] if k > _MOST else []
         if not hits and where:
             warnings += map(str, unmatched_fields(where, self._matches))

@@ -103,6 +103,16 @@ def test_search_returns_a_snippet_with_its_place_and_matches(server: Any) -> Non
     converse(server, talk)
 
 
+def test_search_finds_the_best_text_of_each_value(server: Any) -> None:
+    async def talk(client: Any) -> None:
+        every = await call(client, "search", query="ripe red apple")
+        kinds = [one["metadata"].get("kind", one["id"]) for one in every]
+        wanted = [one for i, one in enumerate(every) if kinds[i] not in kinds[:i]]
+        assert await call(client, "search", query="ripe red apple", group_by="kind") == wanted != every
+
+    converse(server, talk)
+
+
 def test_get_returns_a_part_of_a_text_with_its_place(server: Any) -> None:
     async def talk(client: Any) -> None:
         [pear] = await call(client, "get", ids=["p"], start=2, characters=5)
@@ -186,7 +196,10 @@ def test_search_returns_metadata_to_cite(server: Any) -> None:
 
 def test_the_instructions_list_the_fields_of_the_metadata(server: Any) -> None:
     async def talk(client: Any) -> None:
-        assert "Fields of the metadata, for where: kind (text), title (text)." in client.instructions
+        assert (
+            "Fields of the metadata, for where and group_by: kind (text), title (text)."
+            in client.instructions
+        )
 
     converse(server, talk)
 
@@ -251,13 +264,14 @@ def test_explain_limits_sentences_and_their_characters() -> None:
         ("get", {"ids": ["p"], "start": -5}, "start must be at least 0, got -5."),
         ("get", {"ids": ["p"], "characters": 0}, "characters must be at least 1, got 0."),
         ("search", {"query": "apple", "k": 0}, "k must be at least 1, got 0."),
+        ("search", {"query": "a", "group_by": "brand"}, "Fields of the metadata: kind, title."),
         ("get", {"ids": ["z"]}, "id 'z' is not in the index."),
         ("add", {"texts": ["x"], "ids": ["p"]}, "id 'p' is in the index already. Use another id."),
         ("add", {"texts": ["x"]}, "would get 0, 1, ... Give strings as ids, one for each text."),
         (
             "search",
             {"query": "a", "limit": 3},
-            "search has no argument 'limit'. Its arguments: query, k, where.",
+            "search has no argument 'limit'. Its arguments: query, k, where, group_by.",
         ),
     ],
 )
