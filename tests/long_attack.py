@@ -56,6 +56,9 @@ _SLOW_READERS, _MEMORY = 100, 200
 # busy machine.
 _REQUEST_MEMORY, _REQUEST_WAIT = 256, 2_000
 
+# Kills of processes that write or read one folder.
+_SHARED_KILLS = 300
+
 # Kinds of indexes whose calls are killed before file operations: every operation.
 _KILLED_CALLS = ("hnsw", "texts exact", "durable exact")
 
@@ -84,6 +87,15 @@ def _writers(count: int) -> Callable[[Any], Outcome]:
     def outcome(found: dict[str, int]) -> Outcome:
         faults = [f"{found[name]} changes {name}" for name in ("lost", "half applied") if found[name]]
         return {"kills of writers": count, "acknowledged changes": found["acknowledged"]}, faults
+
+    return outcome
+
+
+def _shared(kills: int) -> Callable[[Any], Outcome]:
+    def outcome(found: Any) -> Outcome:
+        counts, faults = found
+        totals = {f"{name} in a shared folder": number for name, number in counts.items()}
+        return {"kills of processes with one folder": kills, **totals}, faults
 
     return outcome
 
@@ -159,6 +171,11 @@ def attacks(scale: float) -> Iterator[Attack]:
             f"kills, texts index of {kind}", "continued", "kill_texts_index", (every, overwrite),
             _counted("kills of muvera texts index"),
         )  # fmt: skip
+    every = max(1, round(1 / scale))
+    yield Attack("kills, shards", "shards", "kill_shards", (every,), _counted("kills of builds of shards"))
+    for kind in ("texts", "vectors"):
+        kills = scaled(_SHARED_KILLS)
+        yield Attack(f"shared folder, {kind}", "shared_folder", "share", (kind, kills), _shared(kills))
     yield Attack("requests", "many_requests", "send", (scaled(_REQUESTS), False), _grown)
     for name in SAMPLES:
         count = scaled(_DAMAGES / len(SAMPLES))

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,11 @@ def _run(place: Path, encoder: CountedEncoder, overwrite: bool) -> None:
         command.index(place / "texts.csv", place / "index", encoder="hash", threads=1, overwrite=overwrite)
 
 
-def _killed(place: Path, number: int, overwrite: bool) -> bool:
-    """Run the command until its file operation or batch of texts of this number.
+def killed(number: int, work: Callable[[Callable[..., None]], object]) -> bool:
+    """Call `work` in a child process until its file operation of this number.
 
-    Return False if it ended before.
+    `work` gets a function that counts one operation more.  Return False if it ended
+    before.
     """
 
     def run() -> None:
@@ -62,14 +64,13 @@ def _killed(place: Path, number: int, overwrite: bool) -> bool:
             if writes or event in CHANGES or event == "sqlite3.connect":
                 count()
 
-        encoder = CountedEncoder(count)
         os.fsync = count  # type: ignore[assignment]
         sys.addaudithook(hook)
-        _run(place, encoder, overwrite)
+        work(count)
 
     status = os.waitpid(forked(run), 0)[1]
     if status not in (0, signal.SIGKILL):
-        raise RuntimeError(f"the command itself failed: its process ended with status {status}")
+        raise RuntimeError(f"the work itself failed: its process ended with status {status}")
     return status == signal.SIGKILL
 
 
@@ -100,7 +101,8 @@ def kill_texts_index(every: int, overwrite: bool) -> tuple[int, list[str]]:
             (place / "texts.csv").write_text("\n".join(lines))
             if overwrite:
                 TextIndex.build(["an old text"], HashEncoder(8), path=place / "index", threads=1)
-            if not _killed(place, number, overwrite):
+            work = partial(_run, place, overwrite=overwrite)
+            if not killed(number, lambda count, work=work: work(CountedEncoder(count))):  # type: ignore[misc]
                 break
             try:
                 if overwrite:  # until the new one is complete, the old one is there

@@ -52,6 +52,21 @@ def test_no_acknowledged_change_is_lost_or_half_applied(way: str) -> None:
     assert counts["lost"] == counts["half applied"] == 0, counts
 
 
+@linux
+def test_killed_shards_are_built_again() -> None:
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    kills, faults = run_alone("shards", "kill_shards", 1 if LONG else 29)
+    assert kills > 2 and faults == []
+
+
+@linux
+@pytest.mark.parametrize("kind", ["texts", "vectors"])
+def test_processes_with_one_folder_see_whole_states(kind: str) -> None:
+    counts, faults = run_alone("shared_folder", "share", kind, 300 if LONG else 4)
+    assert faults == []
+    assert counts["changes"] > 0 and counts["loads"] > 0, counts
+
+
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path | None]:
     """Yield a small disk, or None if it cannot be mounted."""

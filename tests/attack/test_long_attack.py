@@ -21,6 +21,7 @@ def test_the_long_attack_has_its_size() -> None:
     assert total("damage_alone", 1) >= 50_000
     assert {count for _, count in arguments("operate")} == {2_000}
     assert [name for name, _ in arguments("operate")] == list(MODELS)
+    assert arguments("share") == [("texts", 300), ("vectors", 300)]
     assert arguments("send") == [(20_000, False)]
     assert [name for name, _ in arguments("damage_alone")] == list(SAMPLES)
     assert [each[0] for each in arguments("crowd")] == [600]
