@@ -185,14 +185,15 @@ def share(kind: str, kills: int) -> tuple[dict[str, int], list[str]]:
     and the faults.
     """
     stream, board = random.Random(f"{kind} {kills}"), Board()
-    build, write, load = {
+    kinds: dict[str, tuple[Any, Any, Any]] = {
         "texts": (
             _build_texts,
             _write_texts,
             lambda path: _text_version(TextIndex.load(path, HashEncoder(8))),
         ),
         "vectors": (_build_vectors, _write_vectors, lambda path: _vector_version(MuveraIndex.load(path))),
-    }[kind]
+    }
+    build, write, load = kinds[kind]
     with tempfile.TemporaryDirectory() as parent, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         folder, notes = Path(parent, "index"), Path(parent, "notes")
