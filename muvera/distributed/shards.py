@@ -26,7 +26,14 @@ from ..index.settings import IndexSettings
 from ..index.token_store import FIT_TOKENS
 from ..reranking.codec_files import read_codec, write_codec
 from ..reranking.codecs import CODECS, TokenCodec
-from ..utils.atomic_files import atomic_folder, content_checksum, read_json, remove_folder, write_json
+from ..utils.atomic_files import (
+    atomic_folder,
+    content_checksum,
+    read_json,
+    remove_folder,
+    remove_stale_siblings,
+    write_json,
+)
 from ..utils.checks import as_path, counted, given, import_extra, require_int, require_number
 
 MANIFEST = "shards.json"
@@ -225,14 +232,26 @@ def prepare(dataset: Any, encoder: FDEEncoder, root: Path, count: int, settings:
                 f"{root} contains shards that were built otherwise: {', '.join(changed)} differ. Give the "
                 "same arguments as then, or another folder."
             )
+        _remove_leftovers(earlier)
         return earlier
     encoder.save(root / _ENCODER, overwrite=True)
     if settings.tokens in CODECS:
         with atomic_folder(root / _CODEC, overwrite=True) as folder:
             codec = write_codec(_codec(rows, str(settings.tokens)), folder)
         plan["codec"] = codec
+    for partial in root.glob(f".{MANIFEST}.partial-*"):  # of a killed call
+        partial.unlink(missing_ok=True)
     write_json(root / MANIFEST, {**plan, "sha256": content_checksum(plan)})
     return Shards(root, plan)
+
+
+def _remove_leftovers(shards: Shards) -> None:
+    """Remove what killed tasks left beside complete shards.
+
+    Tasks that build the other shards remove the rest.
+    """
+    for name in set(shards.names).difference(shards.missing):
+        remove_stale_siblings(shards.root / name)
 
 
 def write_shard(root: str, name: str, threads: int) -> None:
