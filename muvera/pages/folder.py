@@ -69,7 +69,9 @@ def read_pages(folder: Path) -> StoredPages:
     for document in stored.database.documents():
         try:
             [row] = contents.ids.rows([document.id])
-            PageFacts.of(document.metadata).require_vectors(int(contents.lengths[row]))
+            facts = PageFacts.of(document.metadata)
+            if contents.tokens.table is None:
+                facts.require_vectors(int(contents.lengths[row]))
         except ValueError as error:
             raise _damaged(folder, document.id, error) from error
     return stored

@@ -70,7 +70,8 @@ class PageHit:
         The sum of `parts`; higher is better.
     parts : dict of float
         "maxsim" (Chamfer similarity of the unpooled patches), and "words" if shared
-        words count.
+        words count.  With an encoder of text layers, also "mean", as in
+        :class:`muvera.texts.hit.Hit`.
     metadata : dict
         The page's own metadata.
     text : str
@@ -264,6 +265,8 @@ class PageHit:
     def save(self, path: str | os.PathLike[str], *, word: int | None = None, width: int = 1000) -> None:
         """Write the picture of the page with the map and the best boxes on it.
 
+        Without a grid of patches, write the picture alone.
+
         Parameters
         ----------
         path : path
@@ -280,6 +283,9 @@ class PageHit:
         """
         from .pictures import draw_map
 
+        if self.source.facts.grid is None and word is None:
+            self.picture(width).save(Path(path))
+            return
         boxes = [box[:4] for box in self.boxes(_SHOWN_BOXES, word=word)]
         draw_map(self.picture(width), self.heatmap(word), boxes).save(Path(path))
 

@@ -9,19 +9,25 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..metadata import is_utf8
-from ..texts.encoders.pages import PageEncoder
+from ..texts.encoders.base import TableEncoder
+from ..texts.encoders.pages import PageEncoder, TextLayerEncoder
 from ..texts.encoders.registry import as_page_encoder
 from ..utils.checks import as_path
+from ..utils.hints import Argument, Message
 from .folder import is_page_index
 from .page import Page
 from .page_index import PageIndex
-from .pictures import ENDINGS, count_pages, read_page
+from .pictures import ENDINGS, count_pages, read_page, read_text
 
 # Seconds between two saves, if saves are fast: the work that a kill can lose.
 _SAVE_SECONDS = 10.0
 
 # More pages of one PDF are not read: a file of 600 bytes can say that it has a million.
 _MOST_PAGES = 100_000
+
+# Bytes on disk of a float of a page's vectors, as codes and codes of means, and of a
+# character of a text layer, as rows of a table and lists of words.
+_BYTES_OF_FLOAT, _BYTES_OF_CHARACTER = 1.4, 3
 
 # After this many pages in a row that cannot be read, the others of a document are
 # skipped.
@@ -42,15 +48,15 @@ class Progress(NamedTuple):
         Pages that were encoded since the start.
     seconds : float
         Seconds since the start.
-    floats : int
-        Floats of the vectors of these pages.
+    num_bytes : int
+        About how many bytes these pages take on disk.
     """
 
     done: int
     total: int
     encoded: int
     seconds: float
-    floats: int
+    num_bytes: int
 
     @property
     def pages_per_hour(self) -> float:
@@ -67,7 +73,7 @@ class Progress(NamedTuple):
 def index_documents(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    encoder: PageEncoder | str,
+    encoder: PageEncoder | TableEncoder | str = "static",
     *,
     progress: Callable[[Progress], object] = lambda state: None,
     skipped: Callable[[str], object] = lambda reason: None,
@@ -86,8 +92,10 @@ def index_documents(
         A PDF, a picture, or a folder of them and of folders.
     out : path
         The folder of the index: a new one, or a page index of the same encoder.
-    encoder : PageEncoder or str
-        The model, or its name.
+    encoder : PageEncoder, TableEncoder or str
+        The model, or its name.  Default: "static", which needs no model: it encodes the
+        text layers of PDFs.  A page without a text layer is stored, but no search
+        returns it.
     progress : callable
         Called after each page.
     skipped : callable
@@ -95,7 +103,8 @@ def index_documents(
     threads : int, optional
         Threads of everything except the encoder.  Default: all usable cores.
     **options
-        ``factor=`` and ``patches=`` of a new index; see :class:`muvera.PageIndex`.
+        ``factor=`` and ``patches=`` of a new index, except for text layers; see
+        :class:`muvera.PageIndex`.
 
     Returns
     -------
@@ -106,11 +115,21 @@ def index_documents(
     FileNotFoundError
         If `source` does not exist, or has no PDFs and pictures.
     ValueError
-        If `out` is an index of another encoder or folder, or no page can be read.
+        If `out` is an index of another encoder or folder, or no page can be read, or
+        none has a text layer that `encoder` needs.
     """
     place, target = as_path(source, "source").resolve(), as_path(out, "out").resolve()
     root, documents = _documents(place)
     model = as_page_encoder(encoder)
+    reads_text = isinstance(model, TextLayerEncoder)
+    if reads_text and options:
+        raise ValueError(
+            Message(
+                f"The encoder {model.name!r} reads text layers, which have no patches. Omit ",
+                Argument(next(iter(options)), ""),
+                ".",
+            )
+        )
     index = PageIndex.load(target, model) if is_page_index(target) else None
     if index is not None and index.root != root:
         raise ValueError(
@@ -129,7 +148,7 @@ def index_documents(
     begun = time.monotonic()
     waiting: list[Page] = []
     total = sum(counts.values())
-    done, encoded, floats, saved, duration = total - len(left), 0, 0, begun, 0.0
+    done, encoded, num_bytes, saved, duration = total - len(left), 0, 0.0, begun, 0.0
     failed: tuple[Path | None, int] = None, 0
     try:
         for path, number in left:
@@ -147,12 +166,19 @@ def index_documents(
                     )
                 continue
             failed = None, 0
-            if index is None:
-                index = PageIndex(page.vectors.shape[1], model, root=root, **options)  # type: ignore[arg-type]
             waiting.append(page)
-            done, encoded, floats = done + 1, encoded + 1, floats + page.vectors.size
+            if index is None and (page.vectors is not None or page.text):
+                index = PageIndex(_dimension(model, page), model, root=root, **options)  # type: ignore[arg-type]
+            num_bytes += (
+                _BYTES_OF_CHARACTER * len(page.text)
+                if page.vectors is None
+                else _BYTES_OF_FLOAT * page.vectors.size
+            )
+            done, encoded = done + 1, encoded + 1
             now = time.monotonic()
-            progress(Progress(done, total, encoded, now - begun, floats))
+            progress(Progress(done, total, encoded, now - begun, int(num_bytes)))
+            if index is None:
+                continue
             if now - saved > max(_SAVE_SECONDS, _SAVE_SHARE * duration):
                 _save(index, waiting, target, threads)
                 saved = time.monotonic()
@@ -161,8 +187,22 @@ def index_documents(
         if index is not None and waiting:
             _save(index, waiting, target, threads)
     if index is None:
+        if waiting:
+            raise ValueError(
+                Message(
+                    f"No page of {place} has a text layer, which the encoder {model.name!r} reads. Give ",
+                    Argument("encoder", "'colmodernvbert'"),
+                    ", which reads pictures of pages.",
+                )
+            )
         raise ValueError(f"No page of {place} could be read. Give a folder of PDFs or pictures.")
     return index
+
+
+def _dimension(model: PageEncoder, page: Page) -> int:
+    if isinstance(model, TextLayerEncoder):
+        return model.text.codec.dimension
+    return int(page.vectors.shape[1])
 
 
 def _documents_of(index: PageIndex) -> str:
@@ -204,8 +244,14 @@ def _count(path: Path, skipped: Callable[[str], object]) -> int:
 def _encoded(
     path: Path, number: int, name: str, encoder: PageEncoder, skipped: Callable[[str], object]
 ) -> Page | None:
-    """Return a page with its vectors, or None if it cannot be read."""
+    """Return a page with its vectors, or None if it cannot be read.
+
+    The index encodes the text layer of a page without vectors.
+    """
     try:
+        if isinstance(encoder, TextLayerEncoder):
+            text, size = read_text(path, number)
+            return Page(None, name, number, text=text, size=size)
         content = read_page(path, number)
     except (ValueError, OSError) as error:
         skipped(str(error))

@@ -34,8 +34,9 @@ class Page:
 
     Parameters
     ----------
-    vectors : array_like (tokens, dimension)
-        Vectors of length 1, as ColPali and similar models return.
+    vectors : array_like (tokens, dimension), or None
+        Vectors of length 1, as ColPali and similar models return.  None: the encoder of
+        the index encodes `text`.
     document : str
         Name of the document, such as the path of a PDF or of a picture.
     number : int
@@ -77,12 +78,13 @@ class Page:
     id: int | str | None = None
 
     def __post_init__(self) -> None:
-        texts = checked_text(self.vectors, "vectors")
+        texts = None if self.vectors is None else checked_text(self.vectors, "vectors")
         name = f"page {self.number} of {self.document}"
         require_int("number", self.number, 1)
-        count = texts.num_tokens
-        if not count:
+        if texts is not None and not texts.num_tokens:
             raise ValueError(f"{name} has no vectors. Leave it out.")
+        if texts is None and (self.grid is not None or self.special is not None):
+            raise ValueError(f"{name} has a grid or special vectors, but no vectors. Give them.")
         if self.grid is not None and np.shape(self.grid) != (2,):
             raise TypeError(f"The grid of {name} must be (rows, columns), got {self.grid!r}.")
         require_own_fields(self.metadata, name)
@@ -90,6 +92,16 @@ class Page:
         for field_name, value in (("document", self.document), ("text", self.text), ("id", self.id)):
             if isinstance(value, str) and not is_utf8(value):
                 raise ValueError(f"The {field_name} of {name!a} has a lone surrogate. Decode it again.")
+        if texts is None:
+            object.__setattr__(self, "special", 0)
+        else:
+            self._order(texts, name)
+        if self.id is None:
+            object.__setattr__(self, "id", f"{self.document}:{self.number}")
+
+    def _order(self, texts: MultiVectors, name: str) -> None:
+        """Put the patches first, and count the other vectors."""
+        count = texts.num_tokens
         patches = self._patches(count, name)
         before = self.special[0] if isinstance(self.special, tuple) else 0
         tokens = np.asarray(texts.tokens, np.float32)
@@ -99,8 +111,6 @@ class Page:
         object.__setattr__(self, "special", count - patches)
         if self.grid is not None:
             object.__setattr__(self, "grid", (int(self.grid[0]), int(self.grid[1])))
-        if self.id is None:
-            object.__setattr__(self, "id", f"{self.document}:{self.number}")
 
     def _patches(self, count: int, name: str) -> int:
         """Return the number of patches, if the grid and the special vectors add up."""

@@ -15,20 +15,23 @@ from numpy.typing import NDArray
 from ..convert import open_source
 from ..convert.parsing import read_json_object
 from ..data.multivectors import MultiVectors, as_multivectors, checked_texts
+from ..fde.files import as_encoder
 from ..index.contents import IndexContents
 from ..index.generations import IndexFolderError, read_manifest
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
+from ..index.settings import IndexSettings
 from ..index.token_store import CodeStore, Level
 from ..metadata import Filter, TextDocument
 from ..reranking.codecs import CODECS
 from ..texts.database import DocumentDatabase, merge_metadata, require_ids
-from ..texts.encoders.base import ScoreWeights
-from ..texts.encoders.pages import COLPALI_GRID, PageEncoder
+from ..texts.encoders.base import ScoreWeights, TableEncoder, encode_rows, score_weights
+from ..texts.encoders.pages import COLPALI_GRID, PageEncoder, TextLayerEncoder
 from ..texts.encoders.registry import as_page_encoder, required_page_encoder
-from ..texts.hit import SearchOptions
+from ..texts.hit import SearchOptions, chosen_weights
 from ..texts.journal import DurableFolder, TextChange
 from ..texts.store import TextStore
+from ..texts.text_index import attach_table
 from ..utils.atomic_files import atomic_folder, recover_folder
 from ..utils.checks import as_id_list, as_path, counted, require_choice, require_int, require_number
 from .folder import KIND, PAGES, ROOT, is_former, read_pages
@@ -60,10 +63,6 @@ _CANDIDATES = 5000
 # all ranked.
 _EXACT_TOKENS = 3_500_000
 
-# Weight of shared words if a query has words: the weight for texts, not measured on
-# pages.
-_WORDS = ScoreWeights().words
-
 
 class PageSearchKeywords(TypedDict, total=False):
     """Keyword arguments of :meth:`muvera.PageIndex.search`."""
@@ -93,12 +92,14 @@ class PageIndex:
     ----------
     dimension : int
         Columns of a vector.
-    encoder : PageEncoder or str, optional
+    encoder : PageEncoder, TableEncoder or str, optional
         The model that encodes pages and queries, or its name.  Needed for text
-        queries; not for vector queries.
+        queries; not for vector queries.  With "static" or another encoder with a table,
+        the index encodes the text of pages, which then have no vectors: two bytes for a
+        token, and every page is ranked exactly, as in :class:`muvera.TextIndex`.
     factor : float
         Patches that one mean replaces.  Divides the memory and the time of the ranking;
-        the best pages are ranked again by all patches.
+        the best pages are ranked again by all patches.  Not for text, like `patches`.
     patches : {"int8", "4bit", "2bit", "1bit"}
         Codes of the unpooled patches: 130, 67, 35 and 19 bytes for 128 columns.  An
         index of fewer than 50,000 vectors stores floats, 512 bytes.
@@ -121,7 +122,7 @@ class PageIndex:
     def __init__(
         self,
         dimension: int,
-        encoder: PageEncoder | str | None = None,
+        encoder: PageEncoder | TableEncoder | str | None = None,
         *,
         factor: float = FACTOR,
         patches: str = "int8",
@@ -134,12 +135,24 @@ class PageIndex:
         self._served_root = self._root
         self._encoder = None if encoder is None else as_page_encoder(encoder)
         self._made_by = "" if self._encoder is None else self._encoder.name
-        # "simhash" is not fitted on the first pages, which later ones may not resemble.
-        vectors = MuveraIndex(
-            "simhash", dimension=columns, tokens=patches, pool=factor, exact_tokens=_EXACT_TOKENS
-        )
+        reader = self._reader
+        if reader is None:
+            # "simhash" is not fitted on the first pages, which later ones may not
+            # resemble.
+            vectors = MuveraIndex(
+                "simhash", dimension=columns, tokens=patches, pool=factor, exact_tokens=_EXACT_TOKENS
+            )
+        else:
+            if columns != reader.codec.dimension:
+                raise ValueError(
+                    f"The vectors of {reader.name!r} have {reader.codec.dimension} columns, got "
+                    f"dimension={columns}."
+                )
+            config, fitted = as_encoder(reader.first_stage, columns)
+            vectors = MuveraIndex.of(IndexContents.empty(config, IndexSettings(), fitted, reader.codec))
         facts = {KIND: PAGES, ROOT: None if self._root is None else str(self._root)}
-        self._pages = TextStore(vectors, DocumentDatabase(self._made_by, means=False, facts=facts))
+        passage = None if reader is None else reader.passage
+        self._pages = TextStore(vectors, DocumentDatabase(self._made_by, passage, means=False, facts=facts))
         self._folder: Path | None = None
 
     # -- building -------------------------------------------------------------
@@ -365,11 +378,37 @@ class PageIndex:
         if not pages:
             return []
         ids = require_ids([page.id for page in pages])
+        texts, metadata = [page.text for page in pages], [page.stored_metadata() for page in pages]
+        reads_text = self._pages.table is not None
+        wrong = next((page for page in pages if (page.vectors is None) != reads_text), None)
+        if wrong is not None:
+            place = f"page {wrong.number} of {wrong.document}"
+            raise ValueError(
+                f"This index encodes the text of pages, but {place} has vectors. Omit them."
+                if reads_text
+                else f"{place} has no vectors, which this index needs. Give them, or make an index with the "
+                "encoder 'static', which encodes text."
+            )
+        if reads_text:
+            return self._put_texts(ids, texts, metadata, threads, update)
         given = [page.vectors for page in pages]
         vectors = checked_texts(given, "pages", self.dimension, "this index").with_ids(ids)
-        texts, metadata = [page.text for page in pages], [page.stored_metadata() for page in pages]
         means = MultiVectors.from_arrays([page.pooled(self._factor) for page in pages])
         return self._pages.put_tokens(vectors, means, texts, metadata, threads, update)
+
+    def _put_texts(
+        self,
+        ids: list[int | str],
+        texts: list[str],
+        metadata: Sequence[Mapping[str, Any]],
+        threads: int | None,
+        update: bool,
+    ) -> list[int | str]:
+        """Store pages whose text the encoder encodes."""
+        encoder, table = required(self._encoder, self._made_by), self._pages.table
+        assert isinstance(encoder, TextLayerEncoder) and table is not None
+        rows = encode_rows(encoder.text, texts, table).with_ids(ids)
+        return self._pages.put(rows, texts, metadata, threads, update)
 
     def delete(self, ids: Iterable[int | str], *, missing: Missing = "raise") -> None:
         """Delete pages by id.
@@ -459,7 +498,8 @@ class PageIndex:
             Pages that the unpooled patches rank.  Default: ``2 * k + 10``.
         words : float, optional
             Weight of words that query and page share (BM25), from 0 to below 1.
-            Default: 0.2, if the query has words.
+            Default: 0.2, if the query has words.  With an encoder of text layers, the
+            default weights of :meth:`muvera.TextIndex.search`.
         group_by : str, optional
             A metadata field: return only the best page of each value.  "document"
             returns documents by their best page.  See :meth:`muvera.TextIndex.search`.
@@ -479,29 +519,38 @@ class PageIndex:
             For queries of another dimension, an index without an encoder if queries are
             words, a wrong setting, or a `group_by` field in which no page has a value.
         """
-        asked = PageQueries.of(queries, text, self.dimension, self._encoder, self._made_by)
+        asked = self._asked(queries, text)
         grouped = rescore or candidates
         if candidates is None and recall is None and self._pages.vectors.contents.candidates is not None:
             candidates = max(_CANDIDATES, require_int("k", k, 1))
+        passage = None if self._reader is None else self._reader.passage
         chosen = SearchOptions(
-            k, where, ids, candidates, recall, words, 0.0,
-            threads=threads, rescore=rescore, group_by=group_by, grouped=grouped,
+            k, where, ids, candidates, recall, words, threads=threads, passage=passage,
+            rescore=rescore, group_by=group_by, grouped=grouped,
         )  # fmt: skip
         found = self._pages.on_one_state(lambda: self._find(asked.queries, chosen))
         return found[0] if asked.single else found
+
+    def _asked(self, queries: Any, text: Any = None) -> PageQueries:
+        if self._pages.table is not None:  # without its table, the index cannot be searched
+            required(self._encoder, self._made_by)
+        return PageQueries.of(queries, text, self.dimension, self._encoder, self._made_by)
 
     def _find(self, queries: list[PageQuery], options: SearchOptions) -> list[list[PageHit]]:
         """Return the hits of each query; those with words count shared words."""
         contents = self._pages.vectors.contents
         found: list[list[PageHit]] = [[] for _ in queries]
-        weight = _WORDS if options.words is None else options.words
+        default = ScoreWeights(ScoreWeights().words, 0.0)  # not measured on pages
+        weights = chosen_weights(
+            options.words, None, default if self._reader is None else score_weights(self._reader)
+        )
         for with_words in (False, True):
             group = [q for q, query in enumerate(queries) if bool(query.text) == with_words]
             if not group:
                 continue
             encoded = MultiVectors.from_arrays([queries[q].vectors for q in group])
             lines = [queries[q].text for q in group]
-            weighted = replace(options, words=weight if with_words else 0.0)
+            weighted = replace(options, words=weights.words if with_words else 0.0, mean=weights.mean)
             for q, parts in zip(group, self._pages.rank(lines, encoded, weighted), strict=True):
                 pages = self._pages.get(list(parts))
                 found[q] = [self._hit(page, parts[page.id], contents, queries[q]) for page in pages]
@@ -544,13 +593,15 @@ class PageIndex:
         TypeError, ValueError
             As for :meth:`search`.
         """
-        asked = PageQueries.of(query, None, self.dimension, self._encoder, self._made_by)
+        asked = self._asked(query)
         if not asked.single:
             raise TypeError("explain needs one query: a string, or an array (tokens, dimension).")
 
         def explained() -> PageHit:
             contents = self._pages.vectors.contents
             hit = self._hit(self._pages.get([id])[0], {}, contents, asked.queries[0])
+            if not len(hit.source.read()):
+                raise ValueError(f"Page {hit.page[1]} of {hit.page[0]} has no text to explain. Give another.")
             score = float((hit.source.query @ hit.source.read().T).max(axis=1).sum())
             return replace(hit, score=score, parts={"maxsim": score})
 
@@ -573,10 +624,15 @@ class PageIndex:
         TypeError, ValueError
             For fewer queries, or as for :meth:`search`.
         """
-        asked = PageQueries.of(queries, None, self.dimension, self._encoder, self._made_by)
+        asked = self._asked(queries)
         self._pages.calibrate(MultiVectors.from_arrays([query.vectors for query in asked.queries]), threads)
 
     # -- reading --------------------------------------------------------------
+
+    @property
+    def _reader(self) -> TableEncoder | None:
+        """The encoder of the text of pages, if this is what the index encodes."""
+        return self._encoder.text if isinstance(self._encoder, TextLayerEncoder) else None
 
     @property
     def _factor(self) -> float:
@@ -740,16 +796,20 @@ class PageIndex:
             "pages", "dimension", "factor", "encoder", "root", and for the "pooled"
             vectors and the "patches": their number "tokens", how they are stored
             ("codec", "fitted", "bytes_per_token"), and "bytes_per_page".  "search" says
-            what reads the pooled vectors, as in :class:`muvera.IndexInfo`.
+            what reads the pooled vectors, as in :class:`muvera.IndexInfo`.  If the
+            index encodes text, both are the tokens of the text, and "without_text" is
+            the number of pages that have none.
         """
         contents = self._pages.vectors.contents
         tokens, rows = contents.tokens, contents.searchable[0]
-        pooled = _sizes(tokens.coarse, tokens.coarse_lengths[rows], self.dimension, "int8")
+        codec = "int8" if tokens.table is None else tokens.kind
+        pooled = _sizes(tokens.coarse, tokens.coarse_lengths[rows], self.dimension, codec)
         patches = _sizes(tokens.fine, tokens.lengths[rows], self.dimension, tokens.kind)
+        textless = {} if tokens.table is None else {"without_text": len(self) - len(rows)}
         return {
             "pages": len(self), "dimension": self.dimension, "factor": self._factor,
             "encoder": self._made_by or None, "root": None if self._root is None else str(self._root),
-            "search": contents.kind, "pooled": pooled, "patches": patches,
+            "search": contents.kind, "pooled": pooled, "patches": patches, **textless,
         }  # fmt: skip
 
     # -- saving ---------------------------------------------------------------
@@ -817,7 +877,7 @@ class PageIndex:
     def open(
         cls,
         path: str | os.PathLike[str],
-        encoder: PageEncoder | str | None = None,
+        encoder: PageEncoder | TableEncoder | str | None = None,
         *,
         root: str | os.PathLike[str] | None = None,
         save_changes: int = 1000,
@@ -835,7 +895,7 @@ class PageIndex:
         path : path
             The folder of the index.  The folder of a former version is first saved in
             the format of this one.
-        encoder : PageEncoder or str, optional
+        encoder : PageEncoder, TableEncoder or str, optional
             As for :meth:`load`.
         root : path, optional
             As for :meth:`load`.
@@ -873,7 +933,7 @@ class PageIndex:
     def load(
         cls,
         path: str | os.PathLike[str],
-        encoder: PageEncoder | str | None = None,
+        encoder: PageEncoder | TableEncoder | str | None = None,
         *,
         root: str | os.PathLike[str] | None = None,
     ) -> PageIndex:
@@ -885,10 +945,10 @@ class PageIndex:
         ----------
         path : path
             The folder of the index.
-        encoder : PageEncoder or str, optional
+        encoder : PageEncoder, TableEncoder or str, optional
             Must have the name of the encoder that made the vectors.  Default: that
-            encoder, if it is "colpali" or "colmodernvbert", loaded at the first query
-            of words; none otherwise.
+            encoder, if it is "static", "colpali" or "colmodernvbert", loaded at the
+            first query of words; none otherwise.
         root : path, optional
             Folder of the documents with relative names, if they were moved, or to serve
             their pictures.  Default: the folder that was indexed.
@@ -911,7 +971,7 @@ class PageIndex:
     def _load(
         cls,
         target: Path,
-        encoder: PageEncoder | str | None,
+        encoder: PageEncoder | TableEncoder | str | None,
         root: str | os.PathLike[str] | None,
         folder: DurableFolder | None = None,
     ) -> PageIndex:
@@ -928,6 +988,8 @@ class PageIndex:
         loaded._pages = TextStore(stored.vectors, stored.database)
         loaded._made_by = stored.database.text_encoder or ""
         loaded._encoder = required_page_encoder(loaded._made_by, encoder, target)
+        if loaded._encoder is not None:
+            attach_table(loaded._pages.table, loaded._reader or loaded._encoder, target)
         try:
             for change in stored.changes:
                 loaded._repeat(change)
@@ -948,6 +1010,8 @@ class PageIndex:
             self._pages.delete(change.ids, "ignore")
         elif change.texts is None:
             self._pages.put_metadata(self._pages.get(change.ids), change.metadata)
+        elif self._pages.table is not None:
+            self._put_texts(change.ids, change.texts, change.metadata, None, update=True)
         else:
             facts = list(map(PageFacts.of, change.metadata))
             flat = [np.frombuffer(tokens, "<f4") for tokens in change.tokens or ()]

@@ -88,8 +88,24 @@ def read_page(path: Path, number: int) -> PageContent:
         width, height = page.get_size()
         picture = _drawn(page, ENCODED_PIXELS / max(width, height))
         layer = page.get_textpage()
-        text = layer.get_text_range(errors="ignore").replace("\r\n", "\n").strip()
-        return PageContent(picture, text, _lines(page, layer), (width, height))
+        return PageContent(picture, _text(layer), _lines(page, layer), (width, height))
+
+
+def read_text(path: Path, number: int) -> tuple[str, tuple[float, float] | None]:
+    """Return the text layer of a page, and its size in points; a picture has neither.
+
+    `number` begins at 1.  It raises the errors of :func:`count_pages`.
+    """
+    if path.suffix.lower() != ".pdf":
+        return "", None
+    with _opened_pdf(path) as pdf, _readable(path, number):
+        page = pdf[_require_page(path, number, len(pdf))]
+        return _text(page.get_textpage()), page.get_size()
+
+
+def _text(layer: Any) -> str:
+    text: str = layer.get_text_range(errors="ignore")
+    return text.replace("\r\n", "\n").strip()
 
 
 def read_picture(document: str, number: int, root: Path | None, width: int) -> Image:

@@ -499,7 +499,7 @@ class TextIndex:
         unsaved = any(change.texts is not None for change in changes)
         texts = TextStore(index, database)
         model = required_encoder(name, encoder, place, encodes=unsaved)
-        _attach_table(texts.table, model, place)
+        attach_table(texts.table, model, place)
         loaded = cls(texts, model)
         try:
             for change in changes:
@@ -1017,15 +1017,15 @@ class TextIndex:
         return self._encoder
 
 
-def _attach_table(table: TableCodec | None, encoder: TextEncoder, place: Path) -> None:
+def attach_table(table: TableCodec | None, encoder: object, place: Path) -> None:
     """Give the codec of a loaded index the table of the text encoder."""
     if table is None or isinstance(encoder, NoEncoder):
         return
     rows = table_encoder(encoder)
     if rows is None:
         raise ValueError(
-            f"{place} stores tokens as rows of a table, but the encoder {encoder.name!r} has none. Give the "
-            "TableEncoder that built the index."
+            f"{place} stores tokens as rows of a table, but the encoder {getattr(encoder, 'name', '')!r} has "
+            "none. Give the TableEncoder that built the index."
         )
     table.attach(rows.codec)
 

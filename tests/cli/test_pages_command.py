@@ -72,7 +72,8 @@ def test_the_size_of_a_model_is_named_before_its_download(
         (model / "refs").mkdir()
         (model / "refs" / "main").write_text("0")
     (tmp_path / "bad.pdf").write_bytes(b"%PDF")  # no page, so the model is not loaded
-    code, _, err = muvera("pages", "index", tmp_path / "bad.pdf", tmp_path / "index")
+    command = ("pages", "index", tmp_path / "bad.pdf", tmp_path / "index", "--encoder", "colmodernvbert")
+    code, _, err = muvera(*command)
     assert code == 2 and "bad.pdf" in err
     assert ("colmodernvbert is not on this machine yet. Its first use downloads 1 GB" in err) == (not cached)
 

@@ -405,8 +405,8 @@ def test_a_name_loads_an_encoder_of_either_kind(monkeypatch: pytest.MonkeyPatch)
 def test_a_name_of_the_other_kind_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'colpali' is a page encoder, but a text encoder.*static"):
         load_text_encoder("colpali")
-    with pytest.raises(ValueError, match=r"'static' is a text encoder, but a page encoder.*colmodernvbert"):
-        load_page_encoder("static")
+    with pytest.raises(ValueError, match=r"'minilm' is a text encoder, but a page encoder.*colmodernvbert"):
+        load_page_encoder("minilm")
     with pytest.raises(TypeError, match="page encoder with name, encode_page"):
         as_page_encoder(HashEncoder())
 

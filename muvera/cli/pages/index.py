@@ -16,10 +16,6 @@ from ..printing import announce, megabytes, note, progress_bar, seconds, show, w
 if TYPE_CHECKING:
     from ...texts.encoders.pages import PageEncoder
 
-# Bytes on disk of a float of a page's vectors: codes of a byte, and of their means.
-_BYTES = 1.4
-
-
 DocumentsArgument = Annotated[
     Path, Argument(metavar="SOURCE", help="A PDF, a picture, or a folder of them and of folders.")
 ]
@@ -28,7 +24,7 @@ DocumentsArgument = Annotated[
 def index(
     source: DocumentsArgument,
     out: Annotated[Path, Argument(metavar="OUT", help="Folder of the index: a new one, or one to continue.")],
-    encoder: Annotated[str, new_encoder("page")] = "colmodernvbert",
+    encoder: Annotated[str, new_encoder("page")] = "static",
     factor: Annotated[
         float | None, Option(min=1, help="Patches that one mean replaces in the ranking (default: 3).")
     ] = None,
@@ -40,6 +36,9 @@ def index(
     json_: JsonOption = False,
 ) -> None:
     """Encode the pages of PDFs and pictures, and index them.
+
+    The default encoder, static, needs no model: it encodes the text layers of PDFs.
+    Scans and figures need an encoder of pictures, such as colmodernvbert.
 
     Each document or page that cannot be read gets a warning. The index is saved about
     every ten seconds. Run an interrupted command again to continue, and run it again to
@@ -90,7 +89,7 @@ def encode_documents(
         if advance is None:
             pages = state.total - state.done + state.encoded
             duration = state.seconds + (state.seconds_left or 0)
-            announce(counted(pages, "page"), duration, lambda: _BYTES * state.floats * pages)
+            announce(counted(pages, "page"), duration, lambda: state.num_bytes * pages)
             advance = bar.enter_context(progress_bar(state.total, "pages", "encoding"))
             advance(state.done - 1)
         advance(1)
@@ -105,7 +104,16 @@ def encode_documents(
         raise
     duration = time.monotonic() - begun
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    facts = {"index": str(out), "pages": len(built), "skipped": skipped, "bytes": size}
+    without = built.info().get("without_text", 0)
+    facts = {
+        "index": str(out), "pages": len(built), "without_text": without, "skipped": skipped, "bytes": size
+    }  # fmt: skip
     encoded = f"encoded by {built.encoder_name}"
     line = f"{out}: {counted(len(built), 'page')}, {encoded}, {megabytes(size)}, in {seconds(duration)}"
+    if without:
+        line += (
+            f". {counted(without, 'page')} {'has' if without == 1 else 'have'} no text layer, so no search finds "
+            f"{'it' if without == 1 else 'them'}. For pictures of pages, build another index with --encoder "
+            "colmodernvbert."
+        )
     show(json_, {**facts, "encoder": built.encoder_name, "seconds": round(duration, 3)}, wrapped(line))

@@ -32,7 +32,9 @@ class Known(NamedTuple):
 
 #: All encoders, the default of each kind first.
 KNOWN = (
-    Known("static", ("text",), "a table of token vectors; extra static", True),
+    Known(
+        "static", ("text", "page"), "a table of token vectors; of pages, for the text layer; extra static", True,
+    ),
     Known(
         "colbert-small", ("text",), "a small ColBERT model, better than static; extra fastembed", True,
         "answerdotai/answerai-colbert-small-v1",
@@ -42,7 +44,10 @@ KNOWN = (
         "colmodernvbert", ("page",), "1 GB, for CPUs; extra fastembed", True, "Qdrant/colmodernvbert",
     ),
     Known("colpali", ("page",), "6.5 GB; extra fastembed", True, "Qdrant/colpali-v1.3-fp16"),
-    Known("model2vec:FOLDER", ("text",), "a table of a model2vec or potion model"),
+    Known(
+        "model2vec:FOLDER", ("text", "page"),
+        "a table of a model2vec or potion model; of pages, for the text layer",
+    ),
     Known("sentence-transformers:CHECKPOINT[@REVISION]", ("text",), "a MultiVectorEncoder, run by torch"),
     Known("pylate:CHECKPOINT[@REVISION]", ("text",), "a ColBERT model, run by PyLate"),
     Known("fastembed:MODEL", ("text", "page"), "another model of fastembed, without torch"),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
 from ...utils.checks import import_extra
-from .base import Encoder
+from .base import Encoder, TableEncoder
 from .libraries import fastembed_model
 
 if TYPE_CHECKING:
@@ -83,6 +83,32 @@ class PageEncoder(Encoder, Protocol):  # numpydoc ignore=PR01
             the model does not return them.
         """
         return None
+
+
+class TextLayerEncoder(PageEncoder):
+    """Rows of a text encoder's table for the text layers of pages.
+
+    Pictures are not read, so a page without a text layer has no tokens, and no page has
+    maps.  The name is the text encoder's.
+    """
+
+    def __init__(self, text: TableEncoder) -> None:
+        self.text = text
+        self.name = text.name
+
+    def encode_page(self, picture: Image) -> EncodedPage:
+        """Raise ValueError: only the index encodes text layers."""
+        raise ValueError(
+            f"The encoder {self.name!r} reads the text layer of a page, not its picture. Use it with PageIndex."
+        )
+
+    def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
+        """Encode queries."""
+        return self.text.encode_queries(texts)
+
+    def query_spans(self, text: str) -> list[tuple[int, int]] | None:
+        """Return the characters of each vector of a query."""
+        return self.text.token_spans(text, "query")
 
 
 class FastembedPageEncoder(PageEncoder):

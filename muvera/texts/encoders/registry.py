@@ -7,11 +7,11 @@ from pathlib import Path
 from ...index.generations import IndexFolderError
 from ...utils.checks import given, import_extra
 from ...utils.hints import Argument, Hint, Message
-from .base import Encoder, NoEncoder, TextEncoder
+from .base import Encoder, NoEncoder, TableEncoder, TextEncoder
 from .http import HTTPEncoder
 from .libraries import FastembedEncoder, PyLateEncoder, SentenceTransformersEncoder
 from .names import Kind, built_in, described, find
-from .pages import ColPaliEngineEncoder, FastembedPageEncoder, PageEncoder
+from .pages import ColPaliEngineEncoder, FastembedPageEncoder, PageEncoder, TextLayerEncoder
 
 _METHODS = {
     "text": "name, encode_documents, encode_queries and token_spans",
@@ -56,8 +56,10 @@ def load_page_encoder(name: str) -> PageEncoder:
     Parameters
     ----------
     name : str
-        ``"colmodernvbert"``, ``"colpali"``, ``"fastembed:MODEL"``,
-        ``"colpali-engine:CHECKPOINT"`` or ``"http://HOST/PATH#MODEL"``.
+        ``"static"``, ``"colmodernvbert"``, ``"colpali"``, ``"model2vec:FOLDER"``,
+        ``"fastembed:MODEL"``, ``"colpali-engine:CHECKPOINT"`` or
+        ``"http://HOST/PATH#MODEL"``.  "static" and "model2vec:FOLDER" encode the text
+        layer of a page instead of its picture.
 
     Returns
     -------
@@ -70,9 +72,7 @@ def load_page_encoder(name: str) -> PageEncoder:
     ImportError
         If the model's library is missing; the message names the extra.
     """
-    encoder = load_model(name, "page")
-    assert isinstance(encoder, PageEncoder)
-    return encoder
+    return as_page_encoder(load_model(name, "page"))
 
 
 def load_model(name: str, kind: Kind | None = None) -> Encoder:
@@ -144,9 +144,12 @@ def as_text_encoder(encoder: object) -> TextEncoder:
 def as_page_encoder(encoder: object) -> PageEncoder:
     """Return the page encoder of a name, or `encoder` itself.
 
-    Raise TypeError for an object without the methods of a page encoder.
+    A text encoder with a table encodes text layers.  Raise TypeError for another object
+    without the methods of a page encoder.
     """
     model = load_page_encoder(encoder) if isinstance(encoder, str) else encoder
+    if isinstance(model, TableEncoder):
+        return TextLayerEncoder(model)
     if not isinstance(model, PageEncoder):
         raise _wrong_kind(model, "page")
     return model
@@ -206,7 +209,7 @@ def required_encoder(
 
 
 def required_page_encoder(
-    name: str, encoder: PageEncoder | str | None, folder: Path | str
+    name: str, encoder: PageEncoder | TableEncoder | str | None, folder: Path | str
 ) -> PageEncoder | None:
     """Return the encoder of a page index, or None if only vectors can be searched.
 
