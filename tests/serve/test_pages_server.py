@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from builders.browsers import CHROMIUM, launched
 from builders.pages import GRID, GreyEncoder, page_vectors, write_pdf
+from builders.text_encoders import SignTable
 
 from muvera import PageIndex
 from muvera.pages import Page
@@ -109,6 +110,20 @@ def test_pictures_are_jpeg_of_two_widths(address: str) -> None:
     for unknown in ("nothing:1", "1", "9" * 19, "9" * 4000):
         status, detail = ask(f"{address}/picture?id={unknown}")
         assert status == 404 and "is not in the index" in detail
+
+
+def test_pages_found_by_their_text_have_pictures_but_no_maps(tmp_path: Path) -> None:
+    (tmp_path / "documents").mkdir()
+    write_pdf(tmp_path / "documents" / "report.pdf", ["red apples", "", "red pears"])
+    index = index_documents(tmp_path / "documents", tmp_path / "index", SignTable())
+    with running(index) as port:
+        address = f"http://127.0.0.1:{port}"
+        body = {"query": "red pears", "group_by": "document"}
+        [[hit]] = ask(f"{address}/search", body)[1]["results"]
+        assert (hit["id"], hit["text"], hit["page"]["maps"]) == ("report.pdf:3", "red pears", None)
+        assert set(hit["parts"]) == {"maxsim", "words", "mean"}
+        assert ask(f"{address}/picture?id={hit['id']}")[1].startswith(b"\xff\xd8")
+        assert ask(f"{address}/info")[1]["without_text"] == 1
 
 
 def test_only_documents_in_the_folder_are_read(tmp_path: Path) -> None:
