@@ -147,6 +147,13 @@ def test_a_search_ends_when_it_has_found_all_groups(
     assert [hit.id for hit in chunks.search("red apple", 10, group_by="file.name")] == [0, 5]
 
 
+def test_a_list_is_a_group_besides_its_elements() -> None:
+    metadata: list[dict[str, Any]] = [{"kind": "bc"[i % 2]} for i in range(40)]
+    metadata.append({"kind": ["b", "c"]})
+    index = TextIndex.build(["red apple"] * 40 + ["red"], SignTable(), metadata=metadata)
+    assert [hit.id for hit in index.search("red apple", 9, group_by="kind")] == [0, 1, 40]
+
+
 def test_groups_are_found_in_at_most_candidates(chunks: TextIndex) -> None:
     found = [chunks.search("red apple", 3, group_by="file.name", candidates=n) for n in (3, 90, 91, 100)]
     assert [len(hits) for hits in found] == [1, 1, 2, 3]
