@@ -117,7 +117,7 @@ class IndexSource(Source):
         self.encoder = index.encoder
         info = index.info()
         self.dimension = info.dimension
-        self.num_documents = info.documents
+        self.num_documents = info.parts or info.documents
         self.num_tokens = info.tokens
         codec = index.codec if index.settings.tokens is None else None
         if isinstance(codec, ResidualCodec):

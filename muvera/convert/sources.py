@@ -244,9 +244,9 @@ class LazyRows:
 class FlatSource(Source):
     """Source over the tokens of all documents in one array (n_tokens, dimension).
 
-    `offsets` (n + 1,) are valid, and external ids unique.  `rows` (n_tokens,) has the
-    row in `tokens` of each token, if they are stored in another order.  `name` is the
-    name of the format.
+    `offsets` (n + 1,) are valid.  Equal external ids follow each other: they belong to
+    the parts of a document.  `rows` (n_tokens,) has the row in `tokens` of each token,
+    if they are stored in another order.  `name` is the name of the format.
     """
 
     def __init__(
@@ -269,7 +269,7 @@ class FlatSource(Source):
         self.offsets = offsets
         self.num_documents = len(offsets) - 1
         self.num_tokens = int(offsets[-1])
-        self.ids = None if ids is None else as_ids(ids, self.num_documents)
+        self.ids = None if ids is None else as_ids(ids, self.num_documents, parts=True)
 
     @classmethod
     def of(cls, collection: MultiVectors, name: str) -> FlatSource:
@@ -346,7 +346,7 @@ class RowSource(Source):
         dimension: int | None = None,
     ) -> None:
         if ids is not None:
-            checked = as_ids(ids, len(ids) if num_documents is None else num_documents)
+            checked = as_ids(ids, len(ids) if num_documents is None else num_documents, parts=True)
             documents = partial(_with_ids, documents, checked.tolist())
         self.documents = documents
         self.name = name

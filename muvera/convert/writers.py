@@ -129,8 +129,10 @@ class Gathered:
 
     @property
     def ids(self) -> Ids | None:
-        """All ids, checked to be unique over the batches; None without ids."""
-        return as_ids(self._ids, self.num_documents, f"{self.place}: ids") if self._has_ids else None
+        """All ids, checked over the batches; None without ids."""
+        if not self._has_ids:
+            return None
+        return as_ids(self._ids, self.num_documents, f"{self.place}: ids", parts=True)
 
 
 def _kind(dimension: int, dtype: DTypeLike, has_ids: bool) -> str:

@@ -27,6 +27,7 @@ from .validation import (
     first_unusable,
     offsets_from_lengths,
     read_only_view,
+    repeats_before,
     rows_of_texts,
     running_total,
 )
@@ -42,6 +43,10 @@ class MultiVectors:
     1]]``.  Texts without tokens are allowed: they keep their position and are never
     returned by a search.
 
+    Texts that follow each other may have the same id.  They are the parts of one
+    document, such as passages of a long text.  A search finds a document by its best
+    part.
+
     Treat the arrays as immutable: slices share memory with them.  Numbers are checked
     when texts are indexed, encoded or scored: a NaN or an infinity raises ValueError
     then.
@@ -53,7 +58,7 @@ class MultiVectors:
     offsets : int64 (n + 1,)
         First row of each text, then n_tokens.
     ids : sequence of int or of str, optional
-        External ids, unique.  Default: the positions 0..n-1.
+        External ids; equal ones must follow each other.  Default: the positions 0..n-1.
 
     Examples
     --------
@@ -67,7 +72,7 @@ class MultiVectors:
     array(['b'], dtype='<U1')
     """
 
-    __slots__ = ("_finite", "_ids", "_longest", "offsets", "tokens")
+    __slots__ = ("_finite", "_has_parts", "_ids", "_longest", "offsets", "tokens")
 
     tokens: TokenArray
     offsets: NDArray[np.int64]
@@ -80,7 +85,7 @@ class MultiVectors:
                 f"{rows.shape}."
             )
         bounds = as_offsets(offsets, len(rows))
-        self._set(rows, bounds, None if ids is None else as_ids(ids, len(bounds) - 1))
+        self._set(rows, bounds, None if ids is None else as_ids(ids, len(bounds) - 1, parts=True))
 
     def _set(
         self, tokens: TokenArray, offsets: NDArray[np.int64], ids: Ids | None, finite: bool = False
@@ -91,6 +96,7 @@ class MultiVectors:
         self._ids = ids
         self._finite = finite
         self._longest: NDArray[np.float32] | None = None
+        self._has_parts: bool | None = None if ids is not None else False
 
     @classmethod
     def from_arrays(
@@ -111,7 +117,7 @@ class MultiVectors:
         arrays : iterable of array_like (t_i, dimension)
             Tokens of each text; ``t_i`` may be 0.
         ids : sequence of int or of str, optional
-            External ids, unique.  Default: the positions.
+            External ids, as for the class.  Default: the positions.
         dimension : int, optional
             Needed only if no text has a token or has the shape (0, dimension).
         dtype : float32 or float16, optional
@@ -130,7 +136,8 @@ class MultiVectors:
             dimension is unknown.
         """
         tokens, lengths = _joined(arrays, dimension, dtype, name)
-        return cls._of(tokens, running_total(lengths), None if ids is None else as_ids(ids, len(lengths)))
+        names = None if ids is None else as_ids(ids, len(lengths), parts=True)
+        return cls._of(tokens, running_total(lengths), names)
 
     @classmethod
     def _of(
@@ -155,7 +162,7 @@ class MultiVectors:
         lengths : array_like of int (n,)
             Number of tokens of each text, at least 0.
         ids : sequence of int or of str, optional
-            External ids, unique.  Default: the positions.
+            External ids, as for the class.  Default: the positions.
 
         Returns
         -------
@@ -184,7 +191,7 @@ class MultiVectors:
             True (or non-zero) for real tokens.  Default: rows that are all zero are
             padding.
         ids : sequence of int or of str, optional
-            External ids, unique.  Default: the positions.
+            External ids, as for the class.  Default: the positions.
 
         Returns
         -------
@@ -215,7 +222,7 @@ class MultiVectors:
             Lists or fixed-size lists of vectors.  Single and half precision are not
             copied.
         ids : sequence of int or of str, optional
-            External ids, unique.  Default: the positions.
+            External ids, as for the class.  Default: the positions.
 
         Returns
         -------
@@ -259,7 +266,7 @@ class MultiVectors:
         Parameters
         ----------
         parts : sequence of MultiVectors
-            At least one.  Their ids must stay unique; positions continue if no
+            At least one.  Equal ids must follow each other; positions continue if no
             collection has ids.
 
         Returns
@@ -270,7 +277,7 @@ class MultiVectors:
         Raises
         ------
         ValueError
-            If there are no collections, dimensions differ or an id is repeated.
+            If there are no collections, dimensions differ or an id comes back.
         """
         if not parts:
             raise ValueError("There is nothing to concatenate.")
@@ -309,6 +316,13 @@ class MultiVectors:
         return np.arange(len(self)) if self._ids is None else self._ids
 
     @property
+    def has_parts(self) -> bool:
+        """True if a document has several parts: texts with the same id."""
+        if self._has_parts is None:
+            self._has_parts = bool(repeats_before(self.ids).any())
+        return self._has_parts
+
+    @property
     def longest_tokens(self) -> NDArray[np.float32]:
         """Largest token norm of each text, float32 (n,).
 
@@ -324,14 +338,33 @@ class MultiVectors:
         Parameters
         ----------
         ids : sequence of int or of str
-            One per text, unique.
+            One per text, as for the class.
 
         Returns
         -------
         MultiVectors
             Its arrays are shared with this collection.
         """
-        return self._of(self.tokens, self.offsets, as_ids(ids, len(self)), self._finite)
+        return self._of(self.tokens, self.offsets, as_ids(ids, len(self), parts=True), self._finite)
+
+    def require_single_parts(self, owner: str) -> None:
+        """Raise ValueError if a document has several parts.
+
+        Parameters
+        ----------
+        owner : str
+            What takes only documents with one part, for the message.
+
+        Raises
+        ------
+        ValueError
+            Names the first such document.
+        """
+        if self.has_parts:
+            id = self.ids[repeats_before(self.ids)][:1].tolist()[0]
+            raise ValueError(
+                f"{owner} takes documents with one part, but id {id!r} has several. Give each part its own id."
+            )
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -365,7 +398,9 @@ class MultiVectors:
             bounds = self.offsets[first : first + count + 1]
             return self._of(self.tokens[bounds[0] : bounds[-1]], bounds - bounds[0], ids, self._finite)
         if len(np.unique(positions)) != count:
-            raise ValueError("A text was selected twice, but ids must be unique.")
+            raise ValueError("A text was selected twice. Select each position once.")
+        if self.has_parts:
+            ids = as_ids(ids, count, parts=True)
         rows, offsets = rows_of_texts(self.offsets, positions)
         return self._of(self.tokens[rows], offsets, ids, self._finite)
 

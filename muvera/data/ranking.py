@@ -31,6 +31,9 @@ class Ranking:
         Expected share of the exact best documents in this ranking.  1 if every document
         was ranked.  With ``recall=``, the mean recall of the calibration's queries that
         also stopped early, or also did not.  None if unknown.
+    parts : int64 (n,), optional
+        The part of each document that has this score, counted from 0.  None if no
+        document has several parts.
 
     Examples
     --------
@@ -48,6 +51,7 @@ class Ranking:
     scores: NDArray[np.float32]
     exact: bool = True
     expected_recall: float | None = None
+    parts: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -64,7 +68,8 @@ class Ranking:
     def __getitem__(self, key: int | slice) -> tuple[int | str, float] | Ranking:
         """Return (id, score) at a rank from 0, or the ranking of a slice of ranks."""
         if isinstance(key, slice):
-            return Ranking(self.ids[key], self.scores[key], self.exact, self.expected_recall)
+            parts = None if self.parts is None else self.parts[key]
+            return Ranking(self.ids[key], self.scores[key], self.exact, self.expected_recall, parts)
         return self.ids[key : key + 1 or None].tolist()[0], float(self.scores[key])
 
     def to_dict(self) -> dict[str, list[Any]]:
@@ -73,9 +78,10 @@ class Ranking:
         Returns
         -------
         dict
-            The lists "ids" and "scores", best first.
+            The lists "ids" and "scores", best first, and "parts" if there are several.
         """
-        return {"ids": self.ids.tolist(), "scores": self.scores.tolist()}
+        parts = {} if self.parts is None else {"parts": self.parts.tolist()}
+        return {"ids": self.ids.tolist(), "scores": self.scores.tolist(), **parts}
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name!r}: {score:.4g}" for name, score in list(self)[:3])

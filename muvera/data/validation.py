@@ -166,11 +166,14 @@ def validated_out(out: NDArray[np.float32] | None, shape: tuple[int, int]) -> ND
     return out.view(np.ndarray)
 
 
-def as_ids(values: Iterable[int | str | np.integer[Any]], count: int, name: str = "ids") -> Ids:
-    """Return `values` as `count` unique int64 or string ids.
+def as_ids(
+    values: Iterable[int | str | np.integer[Any]], count: int, name: str = "ids", *, parts: bool = False
+) -> Ids:
+    """Return `values` as `count` int64 or string ids.
 
-    Raise TypeError or ValueError if they are neither all integers nor all strings, not
-    unique, too large or too long, or not as many as texts.
+    With `parts`, texts that follow each other may have the same id.  Raise TypeError or
+    ValueError if the ids are neither all integers nor all strings, repeated, too large
+    or too long, or not as many as texts.
     """
     # An array without dimensions is one id: tolist() would return a string, not a list.
     if isinstance(values, (str, bytes, dict, set, frozenset)) or getattr(values, "ndim", 1) == 0:
@@ -190,7 +193,7 @@ def as_ids(values: Iterable[int | str | np.integer[Any]], count: int, name: str 
             raise ValueError(f"{name} has an integer outside 64 bits. Use strings for such ids.") from None
     else:
         ids = _string_ids(listed, name)
-    _require_unique(ids, name)
+    _require_unique(ids, name, parts)
     return ids
 
 
@@ -224,14 +227,36 @@ def id_kind(ids: Ids) -> str:
     return "int" if ids.dtype.kind == "i" else "str"
 
 
-def _require_unique(ids: Ids, name: str) -> None:
+def _require_unique(ids: Ids, name: str, parts: bool) -> None:
     listed = ids.tolist()
     if len(set(listed)) == len(listed):
         return
-    first: dict[int | str, int] = {}
+    last: dict[int | str, int] = {}
     for i, value in enumerate(listed):
-        if first.setdefault(value, i) != i:
-            raise ValueError(f"{name} must be unique, but {value!r} is at positions {first[value]} and {i}.")
+        before = last.get(value, i)
+        last[value] = i
+        if before != i and not parts:
+            raise ValueError(f"{name} must be unique, but {value!r} is at positions {before} and {i}.")
+        if before < i - 1:
+            raise ValueError(
+                f"{name} must have the parts of a document one after another, but {value!r} is at positions "
+                f"{before} and {i}, and other ids are between. Sort the texts by id with a stable sort."
+            )
+
+
+def repeats_before(ids: Ids) -> NDArray[np.bool_]:
+    """Return which ids equal the id before them, bool (n,)."""
+    repeated = np.zeros(len(ids), bool)
+    repeated[1:] = ids[1:] == ids[:-1]
+    return repeated
+
+
+def first_parts(later: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the first part of each text's document, int64 (n,).
+
+    `later` says which texts belong to the document of the text before them.
+    """
+    return np.maximum.accumulate(np.where(later, 0, np.arange(len(later))))
 
 
 def as_integers(values: ArrayLike, name: str) -> NDArray[np.int64]:

@@ -334,6 +334,7 @@ class _Truth:
         threads: int | None,
     ) -> None:
         texts = checked_texts(documents, "documents")
+        texts.require_single_parts("audit")
         asked = as_multivectors(queries, "queries")
         asked.require_dimension(texts.dimension, "queries", "documents")
         asked.require_finite("queries")

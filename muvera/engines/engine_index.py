@@ -248,6 +248,7 @@ class EngineIndex:
                         f"The documents have no ids, and the collection is not empty. Give them ids{way_out}."
                     )
                 batch = batch.with_ids(np.arange(position, position + len(batch)))
+            batch.require_single_parts(self.engine.location)
             values = list(islice(values_of_all, len(batch)))
             contents = list(islice(texts_of_all, len(batch)))
             least = min(len(values), len(contents))

@@ -199,7 +199,7 @@ class Change:
         """
         checked = self._checked(documents, ids, threads)
         names = self.contents.ids.new_ids(checked)
-        self._append_and_measure(names, checked, threads, means)
+        self._append_and_measure(names, checked, threads, means, None)
         return names
 
     def update(
@@ -237,7 +237,8 @@ class Change:
             raise ValueError(
                 "update replaces documents by id, but these documents have no ids. Give ids=, or use add."
             )
-        self._append_and_measure(checked.ids, checked, threads, means)
+        replaced = self.contents.ids.rows(checked.ids.tolist(), "ignore")
+        self._append_and_measure(checked.ids, checked, threads, means, replaced)
         return checked.ids
 
     def delete(self, ids: Iterable[Any], missing: Missing = "raise") -> None:
@@ -282,7 +283,8 @@ class Change:
         Parameters
         ----------
         batches : iterable of tuple
-            Documents, and their codes if they are known.  "fde" and "moments" are
+            Documents, and their codes if they are known.  The parts of a document may
+            be in several batches that follow each other.  "fde" and "moments" are
             fitted on the first 4,096 documents, or on all if there are fewer; "mean"
             and "simhash", once the collection needs vectors.
         threads : int, optional
@@ -303,7 +305,8 @@ class Change:
         self._expected = expected or 0
         for documents, codes in batches:
             checked = self._checked(documents, None, threads)
-            self._append(self.contents.ids.new_ids(checked), checked, codes, threads)
+            names = self.contents.ids.new_ids(checked, continued=True)
+            self._append(names, checked, codes, threads)
             self._make_vectors(len(self.contents.searchable[0]) >= MAX_FIT_DOCUMENTS, threads)
             self._fit_codec_after_vectors(threads)
             if progress is not None:
@@ -476,9 +479,10 @@ class Change:
         documents: MultiVectors | CodedVectors,
         threads: int | None,
         means: MultiVectors | None,
+        replaced: Rows | None,
     ) -> None:
         """Add or replace documents, fit once there are enough of them, and measure."""
-        self._append(ids, documents, None, threads, None if means is None else Means(means))
+        self._append(ids, documents, None, threads, None if means is None else Means(means), replaced)
         self._make_vectors(self.contents.has_sample, threads)
         self._fit_codec(threads)
         self._calibrate(self._measure(threads), threads)
@@ -490,8 +494,9 @@ class Change:
         codes: CodedVectors | None,
         threads: int | None,
         means: Means | None = None,
+        replaced: Rows | None = None,
     ) -> None:
-        """Add documents, or replace the documents with these ids; fit nothing.
+        """Add documents, and delete the `replaced` rows; fit nothing.
 
         If the collection has vectors, the new documents are encoded here.  Give `means`
         if they are known and the index stores means.
@@ -499,8 +504,7 @@ class Change:
         if len(documents) == 0:
             return
         contents = self.contents
-        replaced = contents.ids.rows(ids.tolist(), "ignore")
-        removed = np.append(self._removed, replaced)
+        removed = self._removed if replaced is None else np.append(self._removed, replaced)
         first = len(contents.tokens)
         tokens = copy(contents.tokens)
         if tokens.means is not None and means is None:
@@ -520,8 +524,9 @@ class Change:
             if len(removed):
                 candidates = candidates.without(removed)
         names = copy(contents.ids)
+        if replaced is not None:
+            names.drop(replaced)
         names.append(ids)
-        names.drop(replaced)
         self.contents = replace(contents, ids=names, tokens=tokens, candidates=candidates)
         self._growing = growing
         self._removed = removed

@@ -162,13 +162,14 @@ class IndexContents:
         """See :meth:`muvera.MuveraIndex.info`."""
         live = len(self.ids)
         filled, tokens = self.searchable
+        rows = len(self.ids.live)
         codec = self.tokens.info()
         vectors = None if self.candidates is None else self.candidates.search.info()
         first_stage, added, _ = self.first_stage
         per_document = tokens * codec["bytes_per_token"] / max(1, live)
         return IndexInfo(
             documents=live,
-            empty_documents=live - len(filled),
+            empty_documents=live - len(np.unique(self.ids.first_rows(filled))),
             deleted_documents=self._deleted,
             tokens=int(self.lengths[filled].sum()),
             dimension=self.config.dimension,
@@ -182,11 +183,12 @@ class IndexContents:
             candidates=None if self.candidates is None else self.candidates.enough(BEST),
             bytes_per_document=round(per_document + (vectors["bytes_per_vector"] if vectors else 0)),
             warnings=tuple(self._warnings()),
+            parts=rows if rows > live else None,
         )
 
     @property
     def _deleted(self) -> int:
-        return len(self.tokens) - len(self.ids)
+        return len(self.tokens) - len(self.ids.live)
 
     def _warnings(self) -> list[str]:
         candidates = self.candidates

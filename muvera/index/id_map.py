@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
-from ..data.validation import Ids, id_kind, string_array
+from ..data.validation import Ids, first_parts, id_kind, repeats_before, running_total, string_array
 from ..reranking.coded_vectors import CodedVectors
 from ..utils.arrays import GrowingArray, load_npy, save_array
 from ..utils.atomic_files import read_json, write_bytes
@@ -35,7 +35,9 @@ _CHANGED_SHARE = 32
 
 
 class IdMap:
-    """The id of every row; an id belongs to at most one live row.
+    """The id of every row; an id belongs to at most one document.
+
+    A document has one or more rows that follow each other, its parts.
 
     Changing a copy (:func:`copy.copy`) does not change the original.
 
@@ -54,11 +56,19 @@ class IdMap:
     ) -> None:
         self._ids = GrowingArray(np.empty(0, np.int64) if ids is None else ids)
         self._alive = np.empty(0, bool) if alive is None else alive
+        # The first row of each row's document; None until a document has several rows.
+        self._first: GrowingArray | None = None
+        if ids is not None and alive is not None:
+            later = repeats_before(ids) & alive
+            later[1:] &= alive[:-1]
+            if later.any():
+                self._first = GrowingArray(first_parts(later))
         # Rows by id: a large dictionary, built by the first lookup, and a small one of
         # changes, with -1 for deleted.
         self._old_rows: dict[int | str, int] | None = {} if ids is None else None
         self._new_rows: dict[int | str, int] = {}
         self._live: NDArray[np.int64] | None = None
+        self._documents: NDArray[np.int64] | None = None
         self.next = first
 
     @property
@@ -67,16 +77,16 @@ class IdMap:
 
     def __copy__(self) -> IdMap:
         copied = IdMap.__new__(IdMap)
-        vars(copied).update(vars(self), _ids=copy(self._ids))
+        vars(copied).update(vars(self), _ids=copy(self._ids), _first=copy(self._first))
         return copied
 
     def __len__(self) -> int:
-        return len(self.live)
+        return len(self.documents)
 
     def _row(self, id: int | str) -> int:
-        """Return the live row of `id`, or -1."""
+        """Return the first row of the document `id`, or -1."""
         if self._old_rows is None:
-            rows = self.live
+            rows = self.documents
             self._old_rows = dict(zip(self._ids.values[rows].tolist(), rows.tolist(), strict=True))
         return self._new_rows.get(id, self._old_rows.get(id, -1))
 
@@ -107,6 +117,35 @@ class IdMap:
             self._live = np.flatnonzero(self._alive)
         return self._live
 
+    @property
+    def documents(self) -> NDArray[np.int64]:
+        """The first row of each document that is not deleted, ascending."""
+        if self._documents is None:
+            live = self.live
+            self._documents = live if self._first is None else live[self._first.values[live] == live]
+        return self._documents
+
+    @property
+    def has_parts(self) -> bool:
+        """True if a document that is not deleted has several rows."""
+        return self._first is not None and len(self.documents) < len(self.live)
+
+    def first_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the first row of each row's document."""
+        return rows if self._first is None else self._first.values[rows]
+
+    def parts(self, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Return the part of its document that each row is, counted from 0.
+
+        Return None if no document has several.
+        """
+        return rows - self.first_rows(rows) if self.has_parts else None
+
+    def best_parts(self, rows: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+        """Return the positions of the first row of each of the first `k` documents."""
+        at = np.unique(self.first_rows(rows), return_index=True)[1]
+        return np.sort(at)[:k]
+
     def of(self, rows: NDArray[np.int64]) -> Ids:
         """Return the ids of `rows`."""
         ids = self._ids.values[rows]
@@ -118,7 +157,7 @@ class IdMap:
         return names
 
     def rows(self, ids: list[Any], missing: Missing = "raise") -> NDArray[np.int64]:
-        """Return the distinct rows of `ids`, in order.
+        """Return the distinct rows of `ids`, in order; a document's rows ascend.
 
         Raise TypeError for an id of another type, and KeyError for an unknown one
         unless ``missing="ignore"``.
@@ -136,16 +175,21 @@ class IdMap:
             count = f" ({len(unknown)} of the {len(ids)} ids are not)" if len(ids) > 1 else ""
             check = Hint("check_id", " Check with `id in index`.")
             raise KeyError(Message(f"id {unknown[0]!r} is not in the index{count}.", check))
-        return np.array([row for row in dict.fromkeys(rows) if row >= 0], np.int64)
+        first = np.array([row for row in dict.fromkeys(rows) if row >= 0], np.int64)
+        if self._first is None:
+            return first
+        counts = np.searchsorted(self._first.values, first, side="right") - first
+        return np.repeat(first - running_total(counts)[:-1], counts) + np.arange(counts.sum())
 
     def rows_of(self, ids: list[Any]) -> NDArray[np.int64]:
-        """Return the row of each id, or -1 for an unknown one."""
+        """Return the first row of each document, or -1 for an unknown id."""
         return np.fromiter(map(self._row, ids), np.int64, len(ids))
 
-    def new_ids(self, documents: MultiVectors | CodedVectors) -> Ids:
+    def new_ids(self, documents: MultiVectors | CodedVectors, continued: bool = False) -> Ids:
         """Return the ids of `documents`, or the next integers.
 
-        Raise ValueError for an id that is in use.
+        Raise ValueError for an id that is in use.  With `continued`, the first rows may
+        be further parts of the last document.
         """
         if documents.has_ids:
             ids = documents.ids
@@ -161,7 +205,10 @@ class IdMap:
                     )
                 )
             ids = np.arange(self.next, self.next + len(documents))
-        used = self.rows(ids.tolist(), "ignore")
+        names = ids.tolist()
+        if continued and self._continues(ids):
+            names = [id for id in names if id != names[0]]
+        used = self.rows(names, "ignore")
         if len(used):
             id = self.of(used[:1]).tolist()[0]
             update = Hint("update", "Use update to replace it.")
@@ -169,28 +216,44 @@ class IdMap:
         return ids
 
     def append(self, ids: Ids) -> None:
-        """Give the next rows these ids; an id moves from its old row to the new one."""
+        """Give the next rows these ids.
+
+        Of other documents, only the last one may have one of them: the rows then become
+        further parts of it.
+        """
         first = len(self._ids)
+        later = repeats_before(ids)
+        later[:1] = self._continues(ids)
         # Store strings as objects: a fixed-width array would be as wide as its longest
         # string.
         self._ids.extend(ids if id_kind(ids) == "int" else ids.astype(object))
         self._alive = np.append(self._alive, np.ones(len(ids), bool))
-        self._change_rows(ids.tolist(), list(range(first, first + len(ids))))
+        if self._first is None and later.any():
+            self._first = GrowingArray(np.arange(first))
+        if self._first is not None:
+            rows = first + first_parts(later)
+            if later[:1].any():
+                rows[rows == first] = self._first.values[-1]
+            self._first.extend(rows)
+        self._change_rows(ids[~later].tolist(), (first + np.flatnonzero(~later)).tolist())
         if ids.dtype.kind == "i" and len(ids):
             self.next = max(self.next, int(ids.max()) + 1)
-        self._live = None
+        self._live = self._documents = None
+
+    def _continues(self, ids: Ids) -> bool:
+        """Return True if the first of `ids` is the id of the last document."""
+        if not len(ids) or not len(self._ids) or not self._alive[-1]:
+            return False
+        return bool(self._ids.values[-1] == ids[0])
 
     def drop(self, rows: NDArray[np.int64]) -> None:
-        """Delete rows.
-
-        Their ids can be used again, unless they have moved to other rows.
-        """
+        """Delete all rows of some documents; their ids can be used again."""
         dropped = zip(self.of(rows).tolist(), rows.tolist(), strict=True)
         ids = [id for id, row in dropped if self._old_rows is not None and self._row(id) == row]
         self._change_rows(ids, [-1] * len(ids))
         self._alive = self._alive.copy()
         self._alive[rows] = False
-        self._live = None
+        self._live = self._documents = None
 
     def save(self, folder: Path) -> None:
         """Write ``ids.json`` and ``alive.npy``."""
@@ -219,11 +282,11 @@ class IdMap:
         return cls(following, np.array(values, object if kinds == {str} else np.int64), alive)
 
     def require_different(self, path: Path) -> None:
-        """Raise ValueError if an id has two live rows.
+        """Raise ValueError if two documents have the same id.
 
         `path` is the file of the ids.
         """
-        ids = self._ids.values[self.live]
+        ids = self._ids.values[self.documents]
         if len(set(ids.tolist())) != len(ids) if ids.dtype == object else has_repeats(ids):
             raise ValueError(f"{path} has an id twice.")
 

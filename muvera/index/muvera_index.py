@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -35,9 +36,9 @@ from .generations import Destination, Generation, journal_bytes, staging_beside
 from .id_map import Missing
 from .measuring import recall_of_queries
 from .persistence import read_current, read_generation
-from .searching import DEFAULT_K, Proposal, SearchPlan, propose, rank
+from .searching import DEFAULT_K, Group, Proposal, SearchPlan, propose, rank, rank_documents, search
 from .settings import DEFAULT_CANDIDATES, FirstStageRecall, IndexInfo, IndexSettings
-from .token_store import PLAID_BATCH_TOKENS, plaid_codes
+from .token_store import PLAID_BATCH_TOKENS, Rows, plaid_codes
 
 _Read = TypeVar("_Read")
 
@@ -554,9 +555,12 @@ class MuveraIndex:
         recall: float | None = None,
         ef: int | None = None,
         rescore: int | None = None,
+        group: Group = "document",
         threads: int | None = None,
     ) -> list[Ranking]:
         """Return the `k` best documents for each query.
+
+        A document with several parts has the score of its best part.
 
         If tokens are floats, a query of more than 16 tokens scores more than 2 k + 10
         candidates by rounded tokens first.  Candidates that would need a five-sigma
@@ -575,7 +579,8 @@ class MuveraIndex:
             Documents that the vectors propose and exact Chamfer similarity ranks, at
             least k.  More raise recall and take longer, in proportion.  Default: 100,
             or k if that is more, or as many as contain 95% of the k best according to
-            the calibration.
+            the calibration.  Parts count one by one: with this argument, candidates can
+            belong to fewer than k documents.
         recall : float, optional
             Instead of `candidates`: the mean share of the exact best to find, such as
             0.95.  Each query ranks as many candidates as it needs.  Building calibrates
@@ -588,6 +593,9 @@ class MuveraIndex:
             exact tokens rank, at least k.  More raise recall and read more from disk.
             Default: 2 k + 10.  Ranking stops early once the next candidate would need a
             five-sigma coding error to enter the k best.
+        group : {"document", "part"}
+            "part": return the k best parts instead.  The ids of a ranking can then
+            repeat, and ``Ranking.parts`` tells the parts.
         threads : int, optional
             Default: all usable cores.
 
@@ -606,11 +614,9 @@ class MuveraIndex:
             setting.
         """
         selected = None if ids is None else as_id_list(ids)
-        plan = SearchPlan(k, selected, candidates, recall, ef, rescore, threads)
+        plan = SearchPlan(k, selected, candidates, recall, ef, rescore, threads, group)
         checked = self._checked(queries)
-        contents, proposal = self.propose(checked, plan)
-        # Rows keep their tokens and ids, so later changes do not matter.
-        return rank(contents, checked, proposal, threads, rescore)
+        return self._on_current(partial(search, queries=checked, plan=plan))[1]
 
     async def asearch(self, queries: Any, k: int = DEFAULT_K, **options: Any) -> list[Ranking]:
         """Call :meth:`search` in a thread, so that the event loop goes on.
@@ -708,7 +714,13 @@ class MuveraIndex:
         longest = max(map(len, rows), default=1) or 1
         count = longest if k is None else min(require_int("k", k, 1), longest)
         thread_count(threads)
-        return rank(contents, checked, Proposal(rows, count), threads)
+        if not contents.ids.has_parts:
+            return rank(contents, checked, Proposal(rows, count), threads)
+
+        def wider(left: Rows, k: int) -> Proposal:
+            return Proposal([rows[q] for q in left.tolist()], min(k, longest))
+
+        return rank_documents(contents, checked, wider, count, threads)
 
     def explain(self, query: Any, id: int | str) -> Explanation:
         """Find the best matching token of a document for each token of one query.
@@ -724,7 +736,7 @@ class MuveraIndex:
         -------
         Explanation
             For each query token, the position of its best document token, and their
-            inner product.
+            inner product.  For a document with several parts: of its best part.
 
         Raises
         ------
@@ -733,7 +745,10 @@ class MuveraIndex:
         TypeError, ValueError
             For another dimension, or a query or a document without tokens.
         """
-        return explain(query, self.tokens([id])[0])
+        parts = self.tokens([id])
+        filled = np.flatnonzero(parts.lengths).tolist() or [0]
+        found = [replace(explain(query, parts[part]), part=part) for part in filled]
+        return max(found, key=lambda explanation: explanation.score)
 
     def measure_recall(
         self,
@@ -868,7 +883,7 @@ class MuveraIndex:
     def ids(self) -> Ids:
         """Ids of all documents, in the order they were added."""
         ids = self._contents.ids
-        return ids.of(ids.live)
+        return ids.of(ids.documents)
 
     def tokens(self, ids: Iterable[Any]) -> MultiVectors:
         """Return the token vectors of documents, with their ids.
@@ -882,6 +897,8 @@ class MuveraIndex:
         -------
         MultiVectors
             Each document once, in the order of `ids`; decoded if only codes are stored.
+            A document with several parts has a row for each, in the order in which they
+            were added.
 
         Raises
         ------
@@ -903,7 +920,7 @@ class MuveraIndex:
         Returns
         -------
         CodedVectors
-            Each document once, in the order of `ids`.
+            Each document once, in the order of `ids`, with a row for each of its parts.
 
         Raises
         ------

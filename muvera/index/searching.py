@@ -5,12 +5,13 @@ These functions read one :class:`.contents.IndexContents` and change nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..data.ranking import Ranking, best_first
@@ -18,7 +19,7 @@ from ..data.validation import running_total
 from ..kernels.selection import STOPPED
 from ..kernels.tile import LANES
 from ..reranking.pruning import ALL, RerankOptions, Stop, rank_short
-from ..utils.checks import require_int
+from ..utils.checks import require_choice, require_int
 from ..utils.hints import Argument, Message
 from ..utils.parallel import (
     require_threads,
@@ -37,6 +38,9 @@ from .token_store import Ranked, Rows
 
 #: Documents to return by default.
 DEFAULT_K = BEST
+
+#: What a search returns: each document by its best part, or each part.
+Group = Literal["document", "part"]
 
 # Queries whose candidates are read from disk while earlier ones are ranked.
 _AHEAD = 4
@@ -66,6 +70,7 @@ class SearchPlan:
     ef: int | None = None
     rescore: int | None = None
     threads: int | None = None
+    group: Group = "document"
 
     def __post_init__(self) -> None:
         require_int("k", self.k, 1)
@@ -77,6 +82,7 @@ class SearchPlan:
             require_int("ef", self.ef, 1)
         require_recall(self.recall, self.candidates)
         require_threads(self.threads)
+        require_choice("group", self.group, get_args(Group))
 
     @property
     def num_candidates(self) -> int:
@@ -134,8 +140,24 @@ class Proposal(NamedTuple):
         return self.level.stopped if early else self.level.capped
 
 
+def search(contents: IndexContents, queries: MultiVectors, plan: SearchPlan) -> list[Ranking]:
+    """Return the best documents for each query, or the best parts.
+
+    A graph must not change before the candidates are found.
+    """
+    if plan.group == "part" or not contents.ids.has_parts:
+        return rank(contents, queries, propose(contents, queries, plan), plan.threads, plan.rescore)
+
+    def wider(left: Rows, k: int) -> Proposal:
+        k = k if plan.candidates is None else min(k, plan.candidates)
+        rescore = None if plan.rescore is None else max(k, plan.rescore)
+        return propose(contents, queries[left], replace(plan, k=k, rescore=rescore))
+
+    return rank_documents(contents, queries, wider, plan.k, plan.threads, plan.rescore)
+
+
 def propose(contents: IndexContents, queries: MultiVectors, plan: SearchPlan) -> Proposal:
-    """Return the rows to rank for each query.
+    """Return the rows to rank for each query; they are parts of documents.
 
     If few documents or tokens are searched, all rows are proposed.  Otherwise the
     vectors are searched; a graph must not change meanwhile.
@@ -197,11 +219,58 @@ def rank(
     :meth:`.token_store.DocumentTokens.rank` describes `rescore`.
     """
     best = best_rows(contents, queries, proposal.rows, proposal.k, threads, rescore, proposal.stops)
-    exact = contents.tokens.has_exact_scores  # otherwise the scores are of decoded tokens
     return [
-        Ranking(contents.ids.of(rows), scores, exact, proposal.expected_recall(q, rows))
+        _ranking(contents, rows, scores, proposal.expected_recall(q, rows))
         for q, (rows, scores) in enumerate(best)
     ]
+
+
+def rank_documents(
+    contents: IndexContents,
+    queries: MultiVectors,
+    propose_rows: Callable[[Rows, int], Proposal],
+    k: int,
+    threads: int | None,
+    rescore: int | None = None,
+) -> list[Ranking]:
+    """Rank documents by their best part.
+
+    The best rows can be parts of few documents.  So more of them are ranked until there
+    are `k` documents, or no more rows.
+
+    Parameters
+    ----------
+    propose_rows : callable
+        ``propose_rows(left, k)`` proposes rows for the queries at `left`, to find their
+        `k` best rows; fewer, if there are not so many.
+    k : int
+        Number of documents to return.
+    rescore : int, optional
+        See :meth:`.token_store.DocumentTokens.rank`.
+    """
+    rankings = [_ranking(contents, *_NOTHING, None)] * len(queries)
+    left = np.arange(len(queries))
+    count = k
+    while len(left):
+        count *= 2
+        proposal = propose_rows(left, count)
+        some = queries[left]
+        best = best_rows(contents, some, proposal.rows, proposal.k, threads, rescore, proposal.stops)
+        short = np.zeros(len(left), bool)
+        for i, (rows, scores) in enumerate(best):
+            at = contents.ids.best_parts(rows, k)
+            recall = proposal.expected_recall(i, rows[at])
+            rankings[left[i]] = _ranking(contents, rows[at], scores[at], recall)
+            short[i] = len(at) < k and proposal.k == count and len(some[i]) > 0
+        left = left[short]
+    return rankings
+
+
+def _ranking(
+    contents: IndexContents, rows: Rows, scores: NDArray[np.float32], recall: float | None
+) -> Ranking:
+    exact = contents.tokens.has_exact_scores  # otherwise the scores are of decoded tokens
+    return Ranking(contents.ids.of(rows), scores, exact, recall, contents.ids.parts(rows))
 
 
 def estimate(

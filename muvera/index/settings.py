@@ -208,7 +208,7 @@ class IndexInfo:
     empty_documents : int
         Documents without tokens, which no search returns.
     deleted_documents : int
-        Deleted and replaced documents that still take memory.
+        Deleted and replaced documents that still take memory; each part counts.
     tokens : int
         Number of tokens of these documents.
     dimension : int
@@ -242,6 +242,8 @@ class IndexInfo:
         codes.
     warnings : tuple of str
         What lowers recall, slows searches down or takes memory, and what to do.
+    parts : int or None
+        Number of parts of these documents; None if each document has one.
     """
 
     documents: int
@@ -259,6 +261,7 @@ class IndexInfo:
     candidates: int | None
     bytes_per_document: int
     warnings: tuple[str, ...]
+    parts: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values.

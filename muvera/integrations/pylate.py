@@ -54,6 +54,7 @@ class MuveraPyLateIndex:
         """
         names = [documents_ids] if isinstance(documents_ids, str) else list(documents_ids)
         documents = MultiVectors.from_arrays(documents_embeddings, names)
+        documents.require_single_parts("PyLate's interface")
         if self.index is None:
             self.index = MuveraIndex.build(documents)
         else:

@@ -28,7 +28,7 @@ from ..data.multivectors import (
     checked_texts,
 )
 from ..data.ranking import Ranking, best_first
-from ..data.validation import AnyArray, IdsLike, as_array, running_total
+from ..data.validation import AnyArray, Ids, IdsLike, as_array, first_parts, repeats_before, running_total
 from ..kernels.chamfer import score_documents
 from ..kernels.tile import pack_columns
 from ..utils.checks import counted, given, require_int, require_number
@@ -61,10 +61,13 @@ class Explanation:
         equally similar.
     similarities : float32 (n_query_tokens,)
         Inner products with these tokens; their sum is the Chamfer similarity.
+    part : int
+        The part of the document that the tokens belong to, counted from 0.
     """
 
     tokens: NDArray[np.int64]
     similarities: NDArray[np.float32]
+    part: int = 0
 
     @property
     def score(self) -> float:
@@ -177,8 +180,8 @@ def top_k(
     Returns
     -------
     list of Ranking
-        One per query; ties go to the earlier document.  A query without tokens has an
-        empty ranking.
+        One per query; ties go to the earlier document.  A document with several parts
+        has the score of its best part.  A query without tokens has an empty ranking.
 
     Raises
     ------
@@ -189,13 +192,15 @@ def top_k(
     queries, documents = _checked(queries, documents)
     require_int("k", k, 1)
     ids = documents.ids
+    owners = first_parts(repeats_before(ids)) if documents.has_parts else None
     rankings = []
     most = max(1, _HELD_SCORES // max(1, len(documents)))
     for start, stop in split_by_weight(queries.offsets, _QUERY_TOKENS, most):
         scores = _scores(queries[start:stop], documents, threads)
         for q, row in enumerate(np.ascontiguousarray(scores.T), start):
-            best = best_first(row, k) if len(queries[q]) else np.empty(0, np.int64)
-            rankings.append(Ranking(ids[best], row[best]))
+            most_rows = k if owners is None else len(row)
+            best = best_first(row, most_rows) if len(queries[q]) else np.empty(0, np.int64)
+            rankings.append(_ranking(ids, best, row[best], owners, k))
     return rankings
 
 
@@ -229,7 +234,8 @@ def rerank(
     Returns
     -------
     list of Ranking
-        Ties go to the earlier document.  A query without tokens has an empty ranking.
+        Ties go to the earlier document.  A document with several parts has the score of
+        its best part.  A query without tokens has an empty ranking.
 
     Raises
     ------
@@ -248,19 +254,42 @@ def rerank(
     if k is not None:
         require_int("k", k, 1)
     ids = documents.ids
-    position_of = {name: i for i, name in enumerate(ids.tolist())} if documents.has_ids else None
+    owners = first_parts(repeats_before(ids)) if documents.has_parts else None
+    position_of = None
+    if documents.has_ids:  # the first part of each document
+        position_of = {name: i for i, name in zip(range(len(ids))[::-1], ids.tolist()[::-1], strict=True)}
     rankings = []
     for i, values in enumerate(candidates):
         positions = _positions(values, f"candidates[{i}]", len(documents), position_of)
         first = np.unique(positions, return_index=True)[1]
         positions = positions[np.sort(first)]  # without repeats, in order
+        if owners is not None:
+            stops = np.searchsorted(owners, positions, side="right")
+            positions = np.concatenate([positions[:0], *map(np.arange, positions, stops)])
         if len(queries[i]) == 0:
             rankings.append(Ranking(ids[:0], np.empty(0, np.float32)))
             continue
-        options = RerankOptions(len(positions) if k is None else k)
+        options = RerankOptions(len(positions) if k is None or owners is not None else k)
         best, scores = rank_candidates(queries[i], positions, [(documents, positions)], options, threads)
-        rankings.append(Ranking(ids[best], scores))
+        rankings.append(_ranking(ids, best, scores, owners, k))
     return rankings
+
+
+def _ranking(
+    ids: Ids,
+    best: NDArray[np.int64],
+    scores: NDArray[np.float32],
+    owners: NDArray[np.int64] | None,
+    k: int | None,
+) -> Ranking:
+    """Return a ranking of the documents of the best texts, `k` at most.
+
+    `owners` has the first part of each text's document; None if each has one part.
+    """
+    if owners is None:
+        return Ranking(ids[best], scores)
+    at = np.sort(np.unique(owners[best], return_index=True)[1])[:k]
+    return Ranking(ids[best[at]], scores[at], parts=best[at] - owners[best[at]])
 
 
 def explain(query: AnyArray, document: AnyArray) -> Explanation:

@@ -57,7 +57,7 @@ class CodedVectors:
     offsets : int64 (n + 1,)
         First row of each text, then n_tokens.
     ids : sequence of int or of str, optional
-        External ids, unique, of texts that are added to an index.
+        External ids of texts that are added to an index; equal ids follow each other.
 
     Raises
     ------
@@ -77,7 +77,7 @@ class CodedVectors:
         self.codec = codec
         self.tokens = tokens
         self.offsets: NDArray[np.int64] = as_offsets(offsets, len(tokens))
-        self._ids = None if ids is None else as_ids(ids, len(self))
+        self._ids = None if ids is None else as_ids(ids, len(self), parts=True)
         self._used: NDArray[np.int64] | None = None
         self._asked = 0
         self._lists: RowLists | None = None
@@ -111,7 +111,7 @@ class CodedVectors:
         return np.arange(len(self)) if self._ids is None else self._ids
 
     def with_ids(self, ids: IdsLike) -> CodedVectors:
-        """Return the same texts with other ids, one per text, unique."""
+        """Return the same texts with other ids, one per text."""
         return CodedVectors(self.codec, self.tokens, self.offsets, ids)
 
     @property

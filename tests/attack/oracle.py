@@ -13,7 +13,7 @@ import numpy as np
 from builders.pages import GRID, page_vectors
 from builders.text_encoders import HashEncoder
 
-from attack.changes import CONFIG, agrees
+from attack.changes import CONFIG, agrees, joined, random_parts
 from attack.cut_short import small_limits
 from muvera import MultiVectors, MuveraIndex, PageIndex, TextIndex, chamfer
 from muvera.pages import Page
@@ -112,13 +112,13 @@ class VectorModel(Model):
         ]  # fmt: skip
 
     def tokens(self, ids: list[Any]) -> MultiVectors:
-        arrays = [self.stream.normal(size=(int(self.stream.integers(0, 5)), 12)) for _ in ids]
-        return MultiVectors.from_arrays([a.astype(np.float32) for a in arrays], ids=ids, dimension=12)
+        return joined({id: random_parts(self.stream) for id in ids})
 
     def hold(self, documents: MultiVectors) -> None:
-        for id, tokens in zip(documents.ids.tolist(), documents, strict=True):
+        for id in documents.ids.tolist():
             self.held.pop(id, None)
-            self.held[id] = np.array(tokens)
+        for id, tokens in zip(documents.ids.tolist(), documents, strict=True):
+            self.held.setdefault(id, []).append(np.array(tokens))
 
     def add(self) -> None:
         documents = self.tokens(self.new())
@@ -202,33 +202,36 @@ class VectorModel(Model):
 
     def check(self) -> None:
         assert self.index.ids.tolist() == list(self.held), "wrong ids, or in another order"
-        held = self.held
-        stored = dict(zip(held, self.index.tokens(list(held)), strict=True)) if held else {}
+        stored: dict[Any, list[Any]] = {id: [] for id in self.held}
+        rows = [(id, tokens) for id, parts in self.held.items() for tokens in parts]
+        kept = self.index.tokens(list(self.held))
+        assert kept.ids.tolist() == [id for id, _ in rows], "parts of other documents"
+        for (id, _), tokens in zip(rows, kept, strict=True):
+            stored[id].append(np.asarray(tokens, np.float32))
+        pairs = [(own, np.asarray(tokens, float)) for (_, own), tokens in zip(rows, kept, strict=True)]
         if not self.coded or self.index.codec is None:
-            assert all(np.array_equal(stored[id], held[id]) for id in held), "wrong tokens"
+            assert all(np.array_equal(*pair) for pair in pairs), "wrong tokens"
         else:
-            filled = [id for id in held if len(held[id])]
-            assert all(len(stored[id]) == len(held[id]) for id in held), "wrong numbers of tokens"
+            assert all(len(own) == len(tokens) for own, tokens in pairs), "wrong numbers of tokens"
             cosines = [
-                float((np.asarray(stored[id], float) * held[id]).sum())
-                / max(float(np.linalg.norm(stored[id]) * np.linalg.norm(held[id])), 1e-9)
-                for id in filled
+                float((own * tokens).sum()) / max(float(np.linalg.norm(own) * np.linalg.norm(tokens)), 1e-9)
+                for own, tokens in pairs
+                if len(own)
             ]
             assert not cosines or np.mean(cosines) > 0.6, f"codes of other tokens: {np.mean(cosines)}"
         query = self.stream.normal(size=(3, 12)).astype(np.float32)
-        among = set(self.some(40)) if self.stream.random() < 0.3 and held else None
-        filled = [id for id in held if len(held[id]) and (among is None or id in among)]
+        among = set(self.some(40)) if self.stream.random() < 0.3 and self.held else None
+        filled = [id for id, tokens in rows if len(tokens) and (among is None or id in among)]
         count = max(10, len(filled) - 1)
         rescore = count if self.index.settings.keep_exact and self.index.codec is not None else None
         options = {"ids": among, "candidates": count, "rescore": rescore, "threads": 1}
         ranking = self.index.search(query, 10, **options)[0]
-        visible = {id: np.asarray(stored[id], np.float32) for id in filled}
-        if rescore is not None:
-            visible = {id: held[id] for id in filled}
+        seen = stored if rescore is None else self.held
+        visible = {id: seen[id] for id in filled}
         # With all candidates but one, at most one is missing; a graph may miss another.
         missing = 2 if self.index.settings.backend == "hnsw" else 1
         assert agrees(ranking, query, visible, missing == 1, 1), f"wrong answer {list(ranking)}"
-        assert len(ranking) >= min(10, len(filled) - missing), f"only {len(ranking)} of {len(filled)}"
+        assert len(ranking) >= min(10, len(visible) - missing), f"only {len(ranking)} of {len(visible)}"
 
 
 class TextModel(Model):

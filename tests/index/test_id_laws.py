@@ -15,43 +15,48 @@ from muvera.index.id_map import IdMap
 from muvera.metadata import FilterError, comparable_values, encode_metadata, flatten, term
 from muvera.texts.database import DocumentDatabase
 
-#: Additions of some ids (which move if they exist) and deletions of some positions
-#: among the live rows.
+#: Additions of documents with one to three rows (which move if they exist), deletions
+#: of some documents, and further rows of the last one.
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["add", "drop"]), st.lists(st.integers(0, 12), max_size=4, unique=True)),
+    st.tuples(
+        st.sampled_from(["add", "drop", "continue"]),
+        st.dictionaries(st.integers(0, 12), st.integers(1, 3), max_size=4),
+    ),
     max_size=8,
 )
 
 
-@settings(max_examples=30)
+@settings(max_examples=60)
 @given(STEPS, st.sampled_from([4096, 2]), st.booleans())
-def test_an_id_map_is_a_dictionary_of_the_last_rows(steps: Any, merged: int, looked_up: bool) -> None:
-    """Model: an id has its last row until that row is deleted.
+def test_an_id_map_is_a_dictionary_of_rows(steps: Any, merged: int, looked_up: bool) -> None:
+    """Model: an id has its last rows until they are deleted.
 
     A copy taken before keeps its rows.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(id_map, "_CHANGED", merged)
-        names, model, rows = IdMap(), dict[int, int](), 0
-        for kind, numbers in steps:
-            before, kept = copy(names), dict(model)
-            if kind == "add":
-                moved = [model[id] for id in numbers if id in model]
-                names.append(np.array(numbers, np.int64))
-                names.drop(np.array(moved, np.int64))
-                model.update(zip(numbers, range(rows, rows + len(numbers)), strict=True))
-                rows += len(numbers)
-            else:
-                ids = [id for id in numbers if id in model]
-                names.drop(np.array([model.pop(id) for id in ids], np.int64))
+        names, model, rows = IdMap(), dict[int, list[int]](), 0
+        for kind, documents in steps:
+            before, kept = copy(names), sorted(row for each in model.values() for row in each)
+            added = documents if kind == "add" else {}
+            if kind == "continue":
+                added = {id: 2 for id, each in model.items() if each[-1] == rows - 1}
+            gone = [row for id in documents if kind != "continue" for row in model.pop(id, ())]
+            names.drop(np.array(gone, np.int64))
+            names.append(np.repeat(np.array([*added], np.int64), [*added.values()]))
+            for id, count in added.items():
+                model[id] = [*model.get(id, ()), *range(rows, rows + count)]
+                rows += count
             if looked_up:
                 assert [id in names for id in range(13)] == [id in model for id in range(13)]
-            assert before.live.tolist() == sorted(kept.values())
-        assert names.rows(list(range(13)), "ignore").tolist() == [
-            model[id] for id in range(13) if id in model
-        ]
-        assert names.live.tolist() == sorted(model.values()) and names.num_rows == rows
-        assert names.of(names.live).tolist() == sorted(model, key=lambda id: model[id])
+            assert before.live.tolist() == kept
+        every = [row for id in range(13) for row in model.get(id, ())]
+        assert names.rows(list(range(13)), "ignore").tolist() == every
+        assert names.live.tolist() == sorted(every) and names.num_rows == rows
+        firsts = {id: each[0] for id, each in model.items()}
+        assert names.documents.tolist() == sorted(firsts.values()) and len(names) == len(model)
+        assert names.of(names.documents).tolist() == sorted(model, key=lambda id: firsts[id])
+        assert names.has_parts == (len(every) > len(model))
 
 
 @given(st.lists(st.integers(-5, 50), unique=True, max_size=8), st.integers(0, 20), st.integers(1, 5))
