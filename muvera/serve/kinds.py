@@ -46,7 +46,7 @@ class Vectors:
     def listed(self, start: int, stop: int) -> tuple[int, list[int | str]]:
         """Return the number of documents, and the ids of some in insertion order."""
         ids = self.vectors.contents.ids  # has their order, too; the database would read all ids
-        return len(ids.live), ids.of(ids.live[start:stop]).tolist()
+        return len(ids), ids.of(ids.documents[start:stop]).tolist()
 
     @property
     def dimension(self) -> int:
