@@ -23,7 +23,7 @@ from ...data.multivectors import MultiVectors
 from ...data.validation import as_integers, as_lengths, offsets_from_lengths, read_only_view, running_total
 from ...kernels.token_codes import byte_table, decode_residuals
 from ...utils.arrays import load_npy
-from ...utils.checks import require_int
+from ...utils.checks import counted, require_int
 from ...utils.parallel import run_in_ranges, split_by_count
 from ..parsing import (
     load_npy_safely,
@@ -185,12 +185,12 @@ class _QuantizedSource(FlatSource):
 # -- PLAID ------------------------------------------------------------------------
 
 
-def _open_plaid(path: Path, *, ids: bool = True) -> FlatSource:
+def _open_plaid(path: Path, *, ids: bool = True, parents: str | None = None) -> FlatSource:
     """Open metadata.json with centroids.pt (a ColBERT or RAGatouille index).
 
     RAGatouille's ``pid_docid_map.json`` has the ids; a document of several passages
-    gets ``"id#0"``, ``"id#1"``, ...  because ids are unique.  With ``ids=False``,
-    passages are numbered.
+    gets ``"id#0"``, ``"id#1"``, ...  With ``ids=False``, passages are numbered.  With
+    `parents`, passages are parts of documents, see :func:`_parent_ids`.
     """
     metadata = read_json_object(path / "metadata.json")
     cutoffs, weights = read_torch(path / "buckets.pt")
@@ -198,7 +198,9 @@ def _open_plaid(path: Path, *, ids: bool = True) -> FlatSource:
     codec = Codec(read_array(path / "centroids.pt"), weights, nbits)
     lengths = _lengths(path, metadata)
     names = path / "pid_docid_map.json"
-    named = _ragatouille_ids(names, sum(map(len, lengths))) if ids and names.is_file() else None
+    count = sum(map(len, lengths))
+    named = _ragatouille_ids(names, count) if ids and names.is_file() else None
+    named = named if parents is None else _parent_ids(Path(parents), count)
     source = _QuantizedSource(
         codec, lengths, lambda kind, i: read_array(path / f"{i}.{kind}.pt"), named, name="plaid"
     )
@@ -229,21 +231,51 @@ def _ragatouille_ids(file: Path, count: int) -> list[str]:
     return ids
 
 
+def _parent_ids(file: Path, count: int) -> list[str]:
+    """Return the document of each of `count` passages, as its id.
+
+    The file has a line ``passage<TAB>document`` for each passage, or is a JSON object
+    such as RAGatouille's ``pid_docid_map.json``.  Passages are numbered from 0.
+    """
+    if file.suffix == ".json":
+        pairs = [(key, str(value)) for key, value in read_json_object(file).items()]
+    else:
+        lines = file.read_text(encoding="utf-8").splitlines()
+        cells = [line.split("\t") for line in lines]
+        wrong = next((i for i, row in enumerate(cells) if len(row) != 2), None)
+        if wrong is not None:
+            raise ReadError(
+                f"{file}: line {wrong + 1} must be a passage and its document with a tab between, got "
+                f"{lines[wrong]!r:.80}."
+            )
+        pairs = [(number, document) for number, document in cells]
+    documents = dict(pairs)
+    missing = next((i for i in range(count) if str(i) not in documents), None)
+    if missing is not None or not len(pairs) == len(documents) == count:
+        absent = "" if missing is None else f"; passage {missing} is missing"
+        raise ReadError(
+            f"{file} must name the document of each of the {count} passages once, but has "
+            f"{counted(len(pairs), 'entry', 'entries')}{absent}."
+        )
+    return [documents[str(i)] for i in range(count)]
+
+
 # -- fast-plaid and next-plaid ----------------------------------------------------
 
 
-def _open_fast_plaid(path: Path) -> FlatSource:
+def _open_fast_plaid(path: Path, *, parents: str | None = None) -> FlatSource:
     """Open a fast-plaid or next-plaid index.
 
     Each chunk has separate files, or since fast-plaid 1.7 a part of merged files.  A
     small index keeps exact vectors in ``embeddings.npy``, which are preferred if their
-    lengths equal the index's lengths.
+    lengths equal the index's lengths.  `parents` is as for :func:`_open_plaid`.
     """
     metadata = read_json_object(path / "metadata.json")
     lengths = _lengths(path, metadata)
+    named = None if parents is None else _parent_ids(Path(parents), sum(map(len, lengths)))
     exact = _exact_vectors(path) if (path / "embeddings.npy").is_file() else None
     if exact is not None and np.array_equal(exact.lengths, np.concatenate(lengths)):
-        return FlatSource.of(exact, "fast_plaid")
+        return FlatSource.of(exact if named is None else exact.with_ids(named), "fast_plaid")
     centroids, weights = load_npy(path / "centroids.npy"), load_npy(path / "bucket_weights.npy")
     codec = Codec(centroids, weights, metadata.get("nbits"))
     bounds = {kind: _merged_bounds(path, kind, lengths) for kind in ("codes", "residuals")}
@@ -255,7 +287,7 @@ def _open_fast_plaid(path: Path) -> FlatSource:
             return load_npy(single)
         return load_npy(merged)[slice(*bounds[kind][i : i + 2])]
 
-    return _QuantizedSource(codec, lengths, load, name="fast_plaid")
+    return _QuantizedSource(codec, lengths, load, named, name="fast_plaid")
 
 
 def _exact_vectors(path: Path) -> MultiVectors | None:

@@ -368,3 +368,38 @@ def test_byaldi_pages_in_numeric_order_with_their_ids(tmp_path: Path) -> None:
     write_pt(file, np.ones((2, 4), np.uint16))
     with pytest.raises(ValueError, match=r"embeddings_2\.pt must contain a list of tensors"):
         read(folder)
+
+
+@pytest.mark.parametrize("ending", ["tsv", "json"])
+def test_passages_are_parts_of_their_parents(ending: str, tmp_path: Path) -> None:
+    names = [f"d{i // 5}" for i in range(12)]
+    file = tmp_path / f"parents.{ending}"
+    lines = "".join(f"{i}\t{name}\n" for i, name in enumerate(names))
+    file.write_text(lines if ending == "tsv" else json.dumps(dict(enumerate(names))))
+    source = open_source(FOLDER / "colbert", parents=str(file))
+    assert everything(source, 60).ids.tolist() == names
+    index, passages = MuveraIndex.from_plaid(source), MuveraIndex.from_plaid(FOLDER / "colbert")
+    assert index.ids.tolist() == ["d0", "d1", "d2"] and index.info().parts == 12
+    [ranking] = index.search(passages.tokens([7]), 3)
+    assert ranking.ids[0] == "d1" and ranking.parts is not None and ranking.parts[0] == 2
+    fast = read(FOLDER / "fast_plaid_1.7.0_small")
+    numbers = "".join(f"{i}\tx\n" for i in range(len(fast)))
+    (tmp_path / "all.tsv").write_text(numbers)
+    assert set(read(FOLDER / "fast_plaid_1.7.0_small", parents=str(tmp_path / "all.tsv")).ids.tolist()) == {
+        "x"
+    }
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["0\ta"], "each of the 12 passages once, but has 1 entry; passage 1 is missing"),
+        ([f"{i}\ta" for i in (*range(12), 3)], "has 13 entries"),
+        (["0 a"], "line 1 must be a passage and its document with a tab between, got '0 a'"),
+        ([f"{i}\t{'ab'[i % 2]}" for i in range(12)], "'a' is at positions 0 and 2"),
+    ],
+)
+def test_wrong_parents_are_refused(lines: list[str], message: str, tmp_path: Path) -> None:
+    (tmp_path / "parents.tsv").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=message):
+        read(FOLDER / "colbert", parents=str(tmp_path / "parents.tsv"))
