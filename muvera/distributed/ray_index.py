@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors, checked_texts
 from ..data.ranking import Ranking, best_first
@@ -334,7 +335,11 @@ def merge(rankings: tuple[Ranking, ...], k: int, complete: bool = True) -> Ranki
     expected = [ranking.expected_recall for ranking in rankings]
     known = [recall for recall in expected if recall is not None]
     recall = min(known) if complete and len(known) == len(expected) else None
-    return Ranking(ids, scores[best], all(ranking.exact for ranking in filled), recall)
+    parts: NDArray[np.int64] | None = None
+    if any(ranking.parts is not None for ranking in filled):
+        first = [np.zeros(len(each), np.int64) if each.parts is None else each.parts for each in filled]
+        parts = np.concatenate(first)[best]
+    return Ranking(ids, scores[best], all(ranking.exact for ranking in filled), recall, parts)
 
 
 def _reason(error: BaseException) -> str:

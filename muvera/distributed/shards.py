@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,7 +62,7 @@ class ShardCounts(NamedTuple):
     Parameters
     ----------
     documents : int
-        Number of documents in all shards.
+        Number of documents in all shards; each part counts.
     built : int
         Number of shards that were built.
     kept : int
@@ -131,9 +132,10 @@ def build_shards(
     dataset : path or ray.data.Dataset
         A Parquet file, or a folder of Parquet files, with a column of token vectors as
         :meth:`muvera.MultiVectors.to_arrow` makes them, and perhaps a column "id".
-        Without ids, these are the numbers of the rows.  A dataset, such as one that
-        :class:`EncodeTexts` made, is first written to a folder in `path`, which is
-        removed at the end.
+        Without ids, these are the numbers of the rows.  Rows that follow each other and
+        have the same id are parts of one document, which are in one shard.  A dataset,
+        such as one that :class:`EncodeTexts` made, is first written to a folder in
+        `path`, which is removed at the end.
     encoder : path or FDEEncoder
         A fitted encoder, or the folder of one.
     path : path
@@ -216,9 +218,19 @@ def prepare(dataset: Any, encoder: FDEEncoder, root: Path, count: int, settings:
             f"shards must be from 1 to the number of documents, got {count} for "
             f"{counted(documents, 'document')}. Give fewer shards, or more documents."
         )
+    bounds = [documents * number // count for number in range(count + 1)]
+    if rows:
+        bounds[1:-1] = [_document_start(rows, row) for row in bounds[1:-1]]
+    elif earlier is not None and len(earlier.plan["bounds"]) == count + 1:
+        bounds = earlier.plan["bounds"]
+    if any(start == stop for start, stop in pairwise(bounds)):
+        raise ValueError(
+            f"shards={count} would leave a shard without documents, because one document has the parts of "
+            "several shards. Give fewer shards."
+        )
     plan = {
         **_FORMAT,
-        "bounds": [documents * number // count for number in range(count + 1)],
+        "bounds": bounds,
         "files": [[str(part.file.absolute()), part.stop] for part in rows] if from_path else None,
         "contents": [_file_checksum(part.file) for part in rows] if from_path else None,
         "encoder": _encoder_checksum(encoder),
@@ -282,6 +294,19 @@ def write_shard(root: str, name: str, threads: int) -> None:
         change.staging = staging
         change.build(((batch, None) for batch in _batches(rows, start, stop)), threads)
         change.save(Destination(target))
+
+
+def _document_start(rows: list[FileRows], row: int) -> int:
+    """Return the first row from `row` on that begins a document."""
+    last: Any = None
+    at = row - 1
+    for batch in _batches(rows, at, sum(part.stop for part in rows)):
+        for id in batch.ids.tolist():
+            if last is not None and id != last:
+                return at
+            last = id
+            at += 1
+    return at
 
 
 def _batches(rows: list[FileRows], start: int, stop: int) -> Iterator[MultiVectors]:

@@ -241,3 +241,22 @@ def test_a_shard_of_another_dimension_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"{DIM - 1} columns"):
         write_shard(str(shards.root), "shard-0000", 1)
     assert not (shards.root / "shard-0000").exists()
+
+
+def test_all_parts_of_a_document_are_in_one_shard(tmp_path: Path) -> None:
+    names = np.repeat([f"d{i}" for i in range(50)], np.arange(50) % 11 + 1)[:250]
+    documents = DOCUMENTS[:250].with_ids(names)
+    table = pa.table({"id": names.tolist(), "tokens": documents.to_arrow()})
+    pq.write_table(table, tmp_path / "parts.parquet", row_group_size=30)
+    index = MuveraIndex.build(documents, ENCODER, settings=SETTINGS)
+    shards = built(tmp_path / "parts.parquet", tmp_path / "shards", 7)
+    found_, expected = found(shards, 7, candidates=300), index.search(QUERIES, 7, candidates=300)
+    assert_equal(found_, expected)
+    for one, other in zip(found_, expected, strict=True):
+        assert one.parts is not None and other.parts is not None
+        assert one.parts.tolist() == other.parts.tolist()
+    sizes = [len(MuveraIndex.load(shards.root / name)) for name in shards.names]
+    assert sum(sizes) == len(index) and min(sizes) > 0
+    pq.write_table(table.slice(45, 11), tmp_path / "one.parquet")
+    with pytest.raises(ValueError, match="shards=9 would leave a shard without documents"):
+        prepare(tmp_path / "one.parquet", ENCODER, tmp_path / "other", 9, SETTINGS)
