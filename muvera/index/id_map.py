@@ -175,7 +175,10 @@ class IdMap:
             count = f" ({len(unknown)} of the {len(ids)} ids are not)" if len(ids) > 1 else ""
             check = Hint("check_id", " Check with `id in index`.")
             raise KeyError(Message(f"id {unknown[0]!r} is not in the index{count}.", check))
-        first = np.array([row for row in dict.fromkeys(rows) if row >= 0], np.int64)
+        return self.whole(np.array([row for row in dict.fromkeys(rows) if row >= 0], np.int64))
+
+    def whole(self, first: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return all rows of the documents with these first rows."""
         if self._first is None:
             return first
         counts = np.searchsorted(self._first.values, first, side="right") - first
@@ -248,9 +251,7 @@ class IdMap:
 
     def drop(self, rows: NDArray[np.int64]) -> None:
         """Delete all rows of some documents; their ids can be used again."""
-        dropped = zip(self.of(rows).tolist(), rows.tolist(), strict=True)
-        ids = [id for id, row in dropped if self._old_rows is not None and self._row(id) == row]
-        self._change_rows(ids, [-1] * len(ids))
+        self._change_rows(self.names(rows), [-1] * len(rows))
         self._alive = self._alive.copy()
         self._alive[rows] = False
         self._live = self._documents = None
