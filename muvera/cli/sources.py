@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..convert import Source, open_source, read
 from ..convert.registry import find_reader
 from ..data.batches import collection_batches
-from ..data.multivectors import MultiVectors
+from ..data.multivectors import MultiVectors, join_parts
 from ..fde.config import DEFAULT_PRESET, PRESETS, FDEConfig
 from ..fde.encoder import FDEEncoder
 from ..fde.files import is_encoder_folder, load_encoder
@@ -117,7 +117,7 @@ class IndexSource(Source):
         self.encoder = index.encoder
         info = index.info()
         self.dimension = info.dimension
-        self.num_documents = info.parts or info.documents
+        self.num_documents = (info.parts if texts is None else None) or info.documents
         self.num_tokens = info.tokens
         codec = index.codec if index.settings.tokens is None else None
         if isinstance(codec, ResidualCodec):
@@ -139,7 +139,9 @@ class IndexSource(Source):
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the documents with their ids, at most `max_tokens` tokens at a time."""
         for ids in self._blocks():
-            yield from collection_batches(self._index.tokens(ids), max_tokens)
+            tokens = self._index.tokens(ids)
+            # A text belongs to all parts of a document.
+            yield from collection_batches(tokens if self.texts is None else join_parts(tokens), max_tokens)
 
     def coded_batches(
         self, max_tokens: int

@@ -598,6 +598,30 @@ def regroup(texts: MultiVectors, offsets: NDArray[np.int64]) -> MultiVectors:
     return MultiVectors._of(texts.tokens, offsets, None, texts._finite)
 
 
+def cut_parts(texts: MultiVectors, most: int) -> MultiVectors:
+    """Cut texts with more than `most` tokens into parts of nearly equal lengths.
+
+    The texts have ids.  The tokens are shared.
+    """
+    counts = np.maximum(1, -(-texts.lengths // most))
+    if (counts == 1).all():
+        return texts
+    owners = np.repeat(np.arange(len(texts)), counts)
+    places = np.arange(len(owners)) - np.repeat(running_total(counts)[:-1], counts)
+    begins = texts.offsets[owners] + places * texts.lengths[owners] // counts[owners]
+    offsets = np.append(begins, texts.num_tokens)
+    return MultiVectors._of(texts.tokens, offsets, texts.ids[owners], texts._finite)
+
+
+def join_parts(texts: MultiVectors) -> MultiVectors:
+    """Return each document with the tokens of all its parts as one text."""
+    if not texts.has_parts:
+        return texts
+    first = np.flatnonzero(~repeats_before(texts.ids))
+    offsets = np.append(texts.offsets[first], texts.num_tokens)
+    return MultiVectors._of(texts.tokens, offsets, texts.ids[first], texts._finite)
+
+
 def as_multivectors(value: object, name: str = "documents") -> MultiVectors:
     """Return `value` as MultiVectors; messages call it `name`.
 

@@ -30,7 +30,7 @@ class _Passages(NamedTuple):
 
     texts: Any  #: The passages, and the tokens between them, as texts.
     positions: NDArray[np.int64]  #: The passages among them.
-    owners: NDArray[np.int64]  #: Of each passage: the number of its text.
+    owners: NDArray[np.int64]  #: Of each passage: the number of its text or document.
 
     @property
     def run(self) -> tuple[Any, NDArray[np.int64]]:
@@ -49,6 +49,7 @@ def passage_scores(
     passage: int,
     exact: bool,
     threads: int | None = 1,
+    owners: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float32]:
     """Return the score of the best passage of each text, float32 (c,).
 
@@ -56,17 +57,23 @@ def passage_scores(
     of both.  With `exact`, the scores are of floats or of decoded tokens; otherwise
     they are estimates by codes, if there are codes.  A text of at most `passage` tokens
     has the score of all its tokens, and -inf without tokens.
+
+    With `owners`, int64 (c,), texts are parts of documents with these numbers from 0
+    on, and the scores are of documents.
     """
     count = sum(len(positions) for _, positions in floats or codes)
+    if owners is None:
+        owners = np.arange(count)
+    count = int(owners.max(initial=-1)) + 1
     if floats and (exact or not codes):
-        every = RerankOptions(count, early_exit=False)
+        every = RerankOptions(max(1, count), early_exit=False)
         return _best_of(
-            _parts(floats, passage), lambda run: score_candidates(query, [run], every, threads), count
+            _parts(floats, passage, owners), lambda run: score_candidates(query, [run], every, threads), count
         )
     if not codes:
         return np.empty(0, np.float32)
     codec = codes[0][0].codec
-    parts = _parts(codes, passage)
+    parts = _parts(codes, passage, owners)
     estimates = [score_coded(query, codec, [part.run], threads) for part in parts]
     ready = iter(estimates)
     best = _best_of(parts, lambda run: next(ready), count)
@@ -82,21 +89,23 @@ def passage_scores(
 def _best_of(
     parts: list[_Passages], score: Callable[[Any], NDArray[np.float32]], count: int
 ) -> NDArray[np.float32]:
-    """Return the largest score of the passages of each of `count` texts."""
+    """Return the largest score of the passages of each of `count` owners."""
     best = np.full(count, -np.inf, np.float32)
     for part in parts:
         np.maximum.at(best, part.owners, score(part.run))
     return best
 
 
-def _parts(runs: Sequence[tuple[_Texts, NDArray[np.int64]]], passage: int) -> list[_Passages]:
+def _parts(
+    runs: Sequence[tuple[_Texts, NDArray[np.int64]]], passage: int, owners_of: NDArray[np.int64]
+) -> list[_Passages]:
     """Return the passages of all texts, as collections without overlaps."""
     half = max(1, passage // 2)
     parts = []
     first = 0
     for texts, positions in runs:
         filled = texts.offsets[positions + 1] > texts.offsets[positions]
-        owners, chosen = first + np.flatnonzero(filled), positions[filled]
+        owners, chosen = owners_of[first : first + len(positions)][filled], positions[filled]
         starts, stops = texts.offsets[chosen], texts.offsets[chosen + 1]
         parts.append(_collection(texts, owners, starts, np.maximum(starts + 1, stops - half), stops, half))
         long = stops - starts > 2 * half

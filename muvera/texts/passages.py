@@ -1,7 +1,9 @@
 """Rank long texts by their best passage.
 
 Chamfer similarity grows with the number of tokens that it may choose from.  By all
-their tokens, long texts would crowd out short ones.
+their tokens, long texts would crowd out short ones.  So a long text has several parts,
+which are rows of the index.  If tokens are rows of a table, or an older version built
+the index, it is one row, whose passages overlap by half.
 """
 
 from __future__ import annotations
@@ -24,17 +26,24 @@ from ..reranking.pruning import ranked
 from ..reranking.table_search import NO_LOOKUPS, Lookups, best_texts, mean_similarities, score_all
 from ..utils.parallel import run_in_ranges, split_by_count, threads_for_short_work
 
+# Tokens of a passage if no row is longer than one.
+_UNLIMITED = 1 << 40
+
 
 def count_long_texts(contents: IndexContents, passage: int | None) -> int:
     """Return the number of texts that have more tokens than a passage.
 
     `passage` is the number of tokens of a passage; with None, no text is long.
     """
-    return 0 if passage is None else int((contents.lengths[contents.ids.live] > passage).sum())
+    if passage is None or not len(contents.ids):
+        return 0
+    starts = np.searchsorted(contents.ids.live, contents.ids.documents)
+    lengths = np.add.reduceat(contents.lengths[contents.ids.live], starts)
+    return int((lengths > passage).sum())
 
 
 def has_long_texts(contents: IndexContents, passage: int | None) -> bool:
-    """Return True if a text has more tokens than a passage.
+    """Return True if a row of the index has more tokens than a passage.
 
     :func:`count_long_texts` describes `passage`.
     """
@@ -45,8 +54,10 @@ def has_long_texts(contents: IndexContents, passage: int | None) -> bool:
 class Similarities:
     """Chamfer similarities of texts to the queries of one search.
 
-    `contents` has the token vectors of the texts.  The similarity of a text with more
-    than `passage` tokens is the similarity of its best passage.
+    `contents` has the token vectors of the texts.  The similarity of a text with
+    several parts is the similarity of its best part, and the text is named by the row
+    of its first part.  The similarity of a row with more than `passage` tokens is the
+    similarity of its best passage.
     """
 
     contents: IndexContents
@@ -55,26 +66,34 @@ class Similarities:
     threads: int | None
 
     def best(self, proposal: Proposal, coded: bool) -> list[Ranked]:
-        """Return the `k` best rows of a proposal and their similarities.
+        """Return the `k` best texts of a proposal and their similarities.
 
         They are computed from codes if `coded` is True, which is faster, and otherwise
         from floats.  The best text of each query comes first.
         """
-        if self.passage is not None and not proposal.stops:
-            return self._best_passages(proposal.rows, proposal.k, coded)
-        if coded:
-            return estimate(self.contents, self.queries, proposal.rows, proposal.k, self.threads)
-        found = best_rows(
-            self.contents, self.queries, proposal.rows, proposal.k, self.threads, stops=proposal.stops
-        )
-        if self.passage is None:
-            return found
-        return self._best_passages([rows for rows, _ in found], proposal.k, coded)
+        contents, rows, k = self.contents, proposal.rows, proposal.k
+        in_parts = contents.ids.has_parts
+        if coded and self.passage is None:
+            every = max([1, *map(len, rows)]) if in_parts else k
+            found = estimate(contents, self.queries, rows, every, self.threads)
+            return [self._texts_of(*one, k) for one in found] if in_parts else found
+        if not in_parts and self.passage is None:
+            return best_rows(contents, self.queries, rows, k, self.threads, stops=proposal.stops)
+        if proposal.stops:
+            found = best_rows(contents, self.queries, rows, k, self.threads, stops=proposal.stops)
+            rows = [best for best, _ in found]
+        return self._best_passages(rows, k, coded)
+
+    def _texts_of(self, rows: Rows, scores: NDArray[np.float32], k: int) -> Ranked:
+        """Return the `k` best texts of rows, which have the best one first."""
+        ids = self.contents.ids
+        at = ids.best_parts(rows, k)
+        return ids.first_rows(rows[at]), scores[at]
 
     def _best_passages(self, rows: Sequence[Rows], k: int, coded: bool) -> list[Ranked]:
-        """Return the `k` best of each query's rows by their best passages."""
-        tokens, passage = self.contents.tokens, self.passage
-        assert passage is not None
+        """Return the `k` best texts of each query's rows by their best passages."""
+        tokens, ids = self.contents.tokens, self.contents.ids
+        passage = _UNLIMITED if self.passage is None else self.passage
         best: list[Ranked] = [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(rows)
 
         def work(start: int, stop: int) -> None:
@@ -84,20 +103,23 @@ class Similarities:
                     continue
                 floats = [] if tokens.floats is None else tokens.floats.runs(rows[q])
                 codes = [] if tokens.codes is None else tokens.codes.runs(rows[q])
-                scores = passage_scores(query, floats, codes, passage, not coded)
+                texts, owners = rows[q], None
+                if ids.has_parts:
+                    texts, owners = np.unique(ids.first_rows(rows[q]), return_inverse=True)
+                scores = passage_scores(query, floats, codes, passage, not coded, owners=owners)
                 order = best_first(scores, k)
-                best[q] = rows[q][order], scores[order]
+                best[q] = texts[order], scores[order]
 
         run_in_ranges(work, split_by_count(len(rows), 1), self.threads)
         return best
 
     def of(self, rows: Sequence[Rows], coded: bool) -> list[Ranked]:
-        """Return the similarities of rows, best first.
+        """Return the similarities of texts, best first.
 
         Texts without tokens are left out.  `rows` has an array for each query, and
         :meth:`best` describes `coded`.
         """
-        ascending = [np.sort(some) for some in rows]
+        ascending = [self.contents.ids.whole(np.sort(some)) for some in rows]
         return self.best(Proposal(ascending, max([1, *map(len, rows)])), coded)
 
     def means(self, rows: Sequence[Rows]) -> list[NDArray[np.float32]] | None:

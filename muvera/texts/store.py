@@ -18,9 +18,10 @@ from weakref import WeakMethod
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.multivectors import MultiVectors
+from ..data.multivectors import MultiVectors, cut_parts, join_parts
 from ..fde.config import FDEConfig
 from ..fde.encoder import FDEEncoder
+from ..index.calibration import EVERYTHING
 from ..index.change import Change
 from ..index.contents import IndexContents
 from ..index.generations import (
@@ -158,8 +159,8 @@ class TextStore:
         return self.database.documents()
 
     def tokens(self, ids: list[Any]) -> MultiVectors:
-        """Return the token vectors of texts."""
-        return self.vectors.tokens(ids)
+        """Return the token vectors of texts; the parts of a long one are joined."""
+        return join_parts(self.vectors.tokens(ids))
 
     def on_one_state(self, read: Callable[[], _Read]) -> _Read:
         """Call `read` so that it reads one state of the texts, and return its result.
@@ -194,21 +195,30 @@ class TextStore:
             groups = [slice(first, first + _SCORED) for first in range(0, len(queries), _SCORED)]
             return [parts for group in groups for parts in self.rank(queries[group], encoded[group], options)]
         passage = options.passage if has_long_texts(contents, options.passage) else None
-        plan = self._plan(options, contents, reorders=any(options.weights) or passage is not None)
+        in_parts = contents.ids.has_parts
+        reorders = any(options.weights) or passage is not None or in_parts
+        plan = self._plan(options, contents, reorders)
         contents, proposal = self.vectors.propose(encoded, plan)
-        if contents.tokens.table is not table:  # replaced by another thread meanwhile
-            return self.rank(queries, encoded, options)
+        if contents.tokens.table is not table or contents.ids.has_parts != in_parts:
+            return self.rank(queries, encoded, options)  # changed by another thread meanwhile
         scorer = (Similarities if table is None else LookedUp)(contents, encoded, passage, options.threads)
         # Decoding codes takes longer than scoring by codes, so only the best by all
         # parts are decoded.  A search for a recall stops at scores of floats.
         coded = any(options.weights)
         if table is None:
             coded = plan.k > options.k and plan.recall is None and contents.tokens.has_estimates
-        found = scorer.best(proposal, coded)
+        if in_parts and not proposal.stops:  # k parts can be of fewer texts
+            proposal = proposal._replace(k=max(map(len, proposal.rows), default=1))
+        found = [(rows[: plan.k], scores[: plan.k]) for rows, scores in scorer.best(proposal, coded)]
+        few = []
+        if in_parts and proposal.level is not EVERYTHING:
+            few = [q for q, (rows, _) in enumerate(found) if len(rows) < options.k and len(encoded[q])]
         words = [_NO_WORDS] * len(queries)
         if options.words:
             words = [self._match_words(text, contents, options) for text in queries]
             most = options.num_candidates // (4 if table is None else 1)
+            if in_parts:  # all parts of these texts are scored
+                most = max(options.k, most * len(contents.ids) // len(contents.ids.live))
             others = [
                 shared[~np.isin(shared, rows)][:most]
                 for (shared, _), (rows, _) in zip(words, found, strict=True)
@@ -224,10 +234,15 @@ class TextStore:
         ]
         if coded:
             count = options.rescore or contents.tokens.num_rescored(options.k)
-            best = [one.promising(options.weights, count) for one in candidates]
-            exact = scorer.of(best, coded=False)
+            promising = [one.promising(options.weights, count) for one in candidates]
+            exact = scorer.of(promising, coded=False)
             candidates = [one.rescored(*scored) for one, scored in zip(candidates, exact, strict=True)]
-        return [one.parts(contents.ids.names(one.rows), options.weights, options.k) for one in candidates]
+        best = [one.parts(contents.ids.names(one.rows), options.weights, options.k) for one in candidates]
+        for q in few:
+            count = 2 * max(len(proposal.rows[q]), options.num_candidates)
+            wider = replace(options, candidates=count, recall=None)
+            best[q] = self.rank(queries[q : q + 1], encoded[q : q + 1], wider)[0]
+        return best
 
     def _rank_groups(
         self, queries: list[str], encoded: MultiVectors, options: SearchOptions, field: str
@@ -307,11 +322,20 @@ class TextStore:
     ) -> list[int | str]:
         """Add texts and return their ids."""
         with self.changing, self.vectors.change() as change:
-            ids = (change.update if update else change.add)(encoded, threads=threads)
-            names: list[int | str] = ids.tolist()
+            parts = self._parts(encoded, change)
+            ids = (change.update if update else change.add)(parts, threads=threads)
+            names: list[int | str] = list(dict.fromkeys(ids.tolist()))
             means = stored_means(encoded) if isinstance(encoded, MultiVectors) else None
             self._commit(change, checked_rows(names, texts, metadata, means), names)
         return names
+
+    def _parts(self, encoded: MultiVectors | CodedVectors, change: Change) -> MultiVectors | CodedVectors:
+        """Return texts with long ones in parts; rows of a table stay whole."""
+        passage = self.database.passage
+        if passage is None or not isinstance(encoded, MultiVectors) or (encoded.lengths <= passage).all():
+            return encoded
+        named = encoded if encoded.has_ids else encoded.with_ids(change.contents.ids.new_ids(encoded))
+        return cut_parts(named, passage)
 
     def put_tokens(
         self,

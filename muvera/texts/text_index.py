@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Any, NoReturn, overload
 
-from ..data.multivectors import MultiVectors
+from ..data.multivectors import MultiVectors, cut_parts
 from ..data.validation import TokenArray, as_ids
 from ..engines.base import Engine
 from ..fde.config import FDEConfig
@@ -180,7 +180,8 @@ class TextIndex:
             batches: Iterator[MultiVectors | CodedVectors]
             if rows is None:
                 encoded = encode_in_batches(model.encode_documents, contents, names, progress)
-                batches = _storing_means(encoded, database)
+                whole = _storing_means(encoded, database)
+                batches = whole if passage is None else (cut_parts(batch, passage) for batch in whole)
             else:
                 batches = encode_rows_in_batches(rows, contents, names, progress)
             destination = None if path is None else Destination(as_path(path).resolve(), overwrite)
