@@ -6,12 +6,13 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from builders.pages import GRID, page_vectors
-from builders.text_encoders import HashEncoder
+from builders.text_encoders import ShortModel
 
 from attack.changes import CONFIG, agrees, joined, random_parts
 from attack.cut_short import small_limits
@@ -45,6 +46,16 @@ _MANY = 60
 _CODED = 0.03
 
 _WORDS = [f"{first}{last}" for first in ("ca", "do", "he", "ow") for last in ("t", "g", "n", "l", "x")]
+
+
+# Tokens of a part of a long text.
+_PASSAGE = ShortModel().reader("document").passage
+
+
+class LongTexts(ShortModel):
+    """A model that reads 16 tokens and a special one; longer texts have parts."""
+
+    dimension = 12
 
 
 class AbandonedError(Exception):
@@ -239,7 +250,7 @@ class TextModel(Model):
 
     def __init__(self, folder: Path, stream: np.random.Generator, opened: bool) -> None:
         super().__init__(folder, stream)
-        self.opened, self.encoder = opened, HashEncoder(12)
+        self.opened, self.encoder = opened, LongTexts()
         settings: dict[str, Any] = {"vectors": CONFIG, "exact_tokens": 100}
         self.index = TextIndex.build(["cat"], self.encoder, ids=[-1], path=folder, **settings)
         self.held[-1] = ("cat", {})
@@ -253,7 +264,15 @@ class TextModel(Model):
         ]  # fmt: skip
 
     def text(self) -> str:
-        return " ".join(self.stream.choice(_WORDS, int(self.stream.integers(0, 6))))
+        most = 80 if self.stream.random() < 0.2 else 6
+        return " ".join(self.stream.choice(_WORDS, int(self.stream.integers(0, most))))
+
+    def score(self, asked: np.ndarray, text: str) -> float:
+        """Return the similarity of the best part of a text."""
+        tokens = self.encoder.encode_documents([text])[0]
+        count = -(-len(tokens) // _PASSAGE)
+        bounds = [len(tokens) * i // count for i in range(count + 1)]
+        return max(float(chamfer(asked, tokens[a:b])) for a, b in pairwise(bounds))
 
     def put(self, ids: list[Any], work: Callable[..., object]) -> None:
         texts = [self.text() for _ in ids]
@@ -318,12 +337,12 @@ class TextModel(Model):
         n = int(self.stream.integers(4))
         within = [id for id, (_, fields) in self.held.items() if fields.get("n") == n]
         assert sorted(self.index.select({"n": n})) == sorted(within), "wrong selection"
-        query = self.text() or "cat"
+        query = " ".join(self.text().split()[:5]) or "cat"
         where = {"n": n} if self.stream.random() < 0.4 else None
         hits = self.index.search(query, 5, words=0, mean=0, where=where, candidates=1000, threads=1)
         asked = self.encoder.encode_queries([query])[0]
         scores = {
-            id: float(chamfer(asked, self.encoder.encode_documents([self.held[id][0]])[0]))
+            id: self.score(asked, self.held[id][0])
             for id in (self.held if where is None else within)
             if self.held[id][0].strip()
         }

@@ -73,10 +73,11 @@ class ShortModel(ModelEncoder):
     """Reads 16 tokens and a special one, and drops the rest without a word."""
 
     name = "short"
+    dimension = 16
 
     def matrices(self, texts: list[str], side: TextSide) -> Iterable[Any]:
         words = [["cls", *(text[a:b] for a, b in tokens_of(text)[:LIMIT])] for text in texts]
-        return list(HashEncoder().encode_documents([" ".join(own) for own in words]))
+        return list(HashEncoder(self.dimension).encode_documents([" ".join(own) for own in words]))
 
     def window_spans(self, text: str, side: TextSide) -> list[tuple[int, int]]:
         return [(0, 0), *tokens_of(text)[:LIMIT]]

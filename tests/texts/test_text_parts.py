@@ -100,8 +100,7 @@ def test_words_find_every_part_of_a_text() -> None:
     [hit] = index.search("zebra", 1)
     assert hit.id == 400
     exact = max(
-        oracle.chamfer(np.asarray(ShortModel().encode_queries(["zebra"])[0]), part)
-        for part in pieces(rare)
+        oracle.chamfer(np.asarray(ShortModel().encode_queries(["zebra"])[0]), part) for part in pieces(rare)
     )
     assert hit.parts["maxsim"] == pytest.approx(exact, abs=0.1)
 
