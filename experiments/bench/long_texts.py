@@ -11,6 +11,7 @@ import numpy as np
 import typer
 
 from muvera import MultiVectors, MuveraIndex, top_k
+from muvera.data.multivectors import cut_parts
 from muvera.index.searching import Proposal
 from muvera.texts.database import DocumentDatabase
 from muvera.texts.encoders.base import ModelEncoder, ScoreWeights, passage_length
@@ -54,11 +55,14 @@ def measure(folder: Path, encoder: ModelEncoder) -> list[dict[str, Any]]:
     asked = encoder.encode_queries([text for _, text in queries])
     whole = _joined(documents, windows, matrices, pieces, encoder)
     union = _ranked(asked, whole, _CANDIDATES)
+    passage = passage_length(encoder)
+    assert passage is not None
     found = {
         "beginning alone": _cut(asked, documents, windows, matrices),
         "vectors of all windows": union,
         "best window": _best_window(asked, documents, windows, matrices),
-        "best passage (TextIndex)": _best_passage(asked, whole, union, passage_length(encoder)),
+        "best overlapping passage": _best_passage(asked, whole, union, passage),
+        "best part (TextIndex)": _ranked(asked, cut_parts(whole, passage), _CANDIDATES),
     }
     judgements = [ir_measures.Qrel(*row) for row in read_judgements(folder / "qrels" / "test.tsv")]
     database = DocumentDatabase()
@@ -100,8 +104,7 @@ def _joined(
     return MultiVectors.from_arrays(arrays).with_ids([id for id, _ in documents])
 
 
-def _best_passage(asked: MultiVectors, whole: MultiVectors, union: Found, passage: int | None) -> Found:
-    assert passage is not None
+def _best_passage(asked: MultiVectors, whole: MultiVectors, union: Found, passage: int) -> Found:
     contents = MuveraIndex.build(whole, exact_tokens=whole.num_tokens).contents
     proposal = Proposal([contents.ids.rows(list(found)) for found in union], max(map(len, union)))
     best = Similarities(contents, asked, passage, None).best(proposal, coded=False)
