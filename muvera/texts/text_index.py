@@ -189,7 +189,7 @@ class TextIndex:
             store = TextStore.build(batches, database, vectors, chosen, destination, threads, table)
             return cls(store, model)
         if rows is None:
-            columns = model.encode_documents(["."]).dimension  # one text has the dimension
+            columns = model.encode_queries(["."]).dimension  # one query has the dimension
             index = MuveraIndex(vectors, dimension=columns, settings=chosen)
         else:
             config, fitted = as_encoder(vectors, rows.codec.dimension)

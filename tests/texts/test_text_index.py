@@ -99,6 +99,22 @@ def test_filters_and_ids(index: TextIndex) -> None:
             index.search("red", where=condition)
 
 
+def test_an_empty_index_encodes_no_document() -> None:
+    """Documents may be addresses of items, which an invented text is not."""
+
+    class Addresses(HashEncoder):
+        def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
+            assert all(text in TEXTS for text in texts)
+            return super().encode_documents(texts)
+
+        def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
+            return super().encode_documents(texts)
+
+    index = TextIndex.build([], Addresses())
+    index.add(TEXTS, ids=IDS)
+    assert ids(index.search("red apple"))[0] == "apple"
+
+
 def test_vectors_and_settings_reach_the_index() -> None:
     texts = [f"text number {i} of {i % 7} kinds" for i in range(260)]
     encoder = HashEncoder(24)
