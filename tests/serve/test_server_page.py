@@ -108,6 +108,7 @@ def test_scores_are_given_per_query_token(visit: Any) -> None:
 def test_words_are_selected_by_keyboard_and_filters_by_a_click(visit: Any) -> None:
     page = visit()
     assert page.locator("#hint").inner_text() == ""
+    playwright.expect(page.locator("#query")).to_be_focused()
     page.keyboard.type("ripe apple")
     page.keyboard.press("Enter")
     page.wait_for_selector(".asked button")

@@ -2,6 +2,7 @@
 import { $, ask, counted, say } from "./common.js";
 
 let view; // texts.js or pages.js
+let waiting = false; // a search before the view is there
 let latest = 0;
 
 // The body of a search.
@@ -20,6 +21,7 @@ function body(query) {
 async function search(event) {
   event?.preventDefault();
   const query = $("query").value.trim();
+  waiting = !view;
   if (!query || !view) return;
   const turn = ++latest;
   say("Searching …");
@@ -56,5 +58,5 @@ ask("info").then(async (info) => {
   if (info.name) document.title = $("name").textContent = info.name;
   $("about").textContent = counted(info.documents, noun) + (info.text_encoder ? `, encoded by ${info.text_encoder}` : "; no encoder: search by vectors through the API");
   if (!info.text_encoder) for (const part of $("form").elements) part.disabled = true;
-  else if (given) search();
+  else if (given || waiting) search();
 }).catch((error) => say(error.message, true));
