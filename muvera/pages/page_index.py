@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..convert import open_source
 from ..convert.parsing import read_json_object
 from ..data.multivectors import MultiVectors, as_multivectors, checked_texts
+from ..data.validation import as_ids
 from ..fde.files import as_encoder
 from ..index.contents import IndexContents
 from ..index.generations import IndexFolderError, read_manifest
@@ -377,7 +378,7 @@ class PageIndex:
     def _put(self, pages: list[Page], threads: int | None, update: bool) -> list[int | str]:
         if not pages:
             return []
-        ids = require_ids([page.id for page in pages])
+        ids: list[int | str] = as_ids(require_ids([page.id for page in pages]), len(pages)).tolist()
         texts, metadata = [page.text for page in pages], [page.stored_metadata() for page in pages]
         reads_text = self._pages.table is not None
         wrong = next((page for page in pages if (page.vectors is None) != reads_text), None)
