@@ -493,9 +493,9 @@ def test_windows_find_the_end_of_a_long_text_and_its_beginning_alone_does_not(tm
     texts = {"long-a": f"{'word other ' * 20} zebra noon", **fillers}
     folder = texts_of(tmp_path / "c", texts, {"long-a": "zebra noon", "short-3": "other3 thing3"})
     rows = {(row["way"], row["ranked by"]): row for row in long_texts.measure(folder, ShortModel())}
-    assert len(rows) == 8
+    assert len(rows) == 10
     assert rows["beginning alone", "similarity"]["long"] < 1
-    for way in ("vectors of all windows", "best window", "best passage (TextIndex)"):
+    for way in ("vectors of all windows", "best window", "best part (TextIndex)"):
         assert rows[way, "similarity"]["long"] == rows[way, "similarity and words"]["short"] == 1
 
 

@@ -66,7 +66,7 @@ PLAIN, NAMED, HALF = collection([2]), collection([1], ids=[4]), collection([1], 
     [
         ([PLAIN, collection([1], dimension=5)], "number 1 on have dimension=5.* dimension=4"),
         ([PLAIN, NAMED], "number 1 on have .* and ids, but .* no ids"),
-        ([NAMED, NAMED], "4 .* 0 and 1"),
+        ([NAMED, collection([1], ids=[5]), NAMED], "4 .* 0 and 2"),
         ([HALF, PLAIN], "number 1 on have .*float32.*float16"),
         ([NAMED, collection([1], ids=["a"])], "int"),
     ],
