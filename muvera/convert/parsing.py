@@ -16,7 +16,7 @@ import sqlite3
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -357,7 +357,7 @@ class _Array(StandIn):
         return np.reshape(flat, self._shape, order="F" if self._columns_first else "C")
 
 
-def _from_buffer(data: bytes, kind: _Dtype, shape: Any, order: str, axes: object = None) -> _Array:
+def _from_buffer(data: bytes, kind: _Dtype, shape: object, order: str, axes: object = None) -> _Array:
     """Return the stand-in of an array that protocol 5 wrote."""
     if axes is not None:
         raise ValueError("it has an array with its axes in another order")
@@ -411,11 +411,11 @@ def load_arrays(content: bytes, source: str) -> Any:
         return _as_arrays(stored)
 
 
-def _as_arrays(stored: Any) -> Any:
+def _as_arrays(stored: object) -> Any:
     return [_as_array(value) for value in stored] if isinstance(stored, (list, tuple)) else _as_array(stored)
 
 
-def _as_array(stored: Any) -> Any:
+def _as_array(stored: object) -> Any:
     if not isinstance(stored, _Array):
         return stored
     array = stored.array()
@@ -490,7 +490,9 @@ class _Storages:
         code = np.dtype(STORAGES[kind])
         return content[: len(content) // code.itemsize * code.itemsize].view(code)
 
-    def _tensor(self, numbers: object, first: Any, size: object, strides: object, *_: Any) -> NDArray[Any]:
+    def _tensor(
+        self, numbers: object, first: SupportsIndex, size: object, strides: object, *_: Any
+    ) -> NDArray[Any]:
         if not isinstance(numbers, np.ndarray) or numbers.ndim != 1 or not numbers.flags.c_contiguous:
             raise ValueError(f"a tensor in a {type(numbers).__name__}")
         first, shape, steps = operator.index(first), _sizes(size), _sizes(strides)

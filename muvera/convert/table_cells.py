@@ -12,6 +12,7 @@ import json
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..utils.arrays import read_npy_header
 from ..utils.checks import require_choice, require_int
@@ -55,7 +56,7 @@ def require_id(*ids: object) -> None:
             raise ReadError(f"its id is {id!r}, but an id must be an integer or a string.")
 
 
-def tokens_of_cell(cell: Any, dimension: int | None, dtype: str) -> Any:
+def tokens_of_cell(cell: object, dimension: int | None, dtype: str) -> Any:
     """Return the token vectors (t, dimension) in a cell.
 
     A cell is the bytes of a ``.npy`` file, raw floats, JSON, or a list of lists of
@@ -91,7 +92,7 @@ def tokens_of_cell(cell: Any, dimension: int | None, dtype: str) -> Any:
     return _floats(np.frombuffer(cell, code).reshape(-1, dimension))
 
 
-def _floats(array: Any) -> Any:
+def _floats(array: NDArray[Any]) -> Any:
     """Return token vectors as float32 or float16; raise ReadError for other arrays."""
     if array.ndim != 2 or array.dtype.kind not in "if":
         raise ReadError(

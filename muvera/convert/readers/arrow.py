@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from ...data.multivectors import MultiVectors
 from ...utils.checks import import_extra
 from ..parsing import starts_with
 from ..sources import IF_TEXTS, Document, Reader, ReadError, RowSource, Source, choose, naming_errors
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _TOKENS = ("tokens", "embeddings", "embedding", "vectors", "vector", "colbert_vecs", "colbert", "multivector")
 _IDS = ("id", "_id", "ids", "doc_id", "docid", "document_id", "pid", "corpus_id", "corpus-id")
@@ -36,7 +39,7 @@ _Batches = Callable[[Path, list[str]], Iterator[Any]]
 
 def _source(
     name: str,
-    schema: Any,
+    schema: pa.Schema,
     files: list[Path],
     batches: _Batches,
     column: str | None,
@@ -78,7 +81,7 @@ def _source(
     return RowSource(documents, name=name, num_documents=num_documents, dimension=dimension)
 
 
-def _columns(schema: Any, column: str | None, id_column: str | None) -> tuple[str, str | None]:
+def _columns(schema: pa.Schema, column: str | None, id_column: str | None) -> tuple[str, str | None]:
     """Return the column of token vectors, and the column of ids or None."""
     nested = [field.name for field in schema if _depth(field.type) == 2]
     if not nested:
@@ -93,14 +96,14 @@ def _columns(schema: Any, column: str | None, id_column: str | None) -> tuple[st
     return choose(column, nested, "token column", "column", _TOKENS), id_column
 
 
-def _storage(kind: Any) -> Any:
+def _storage(kind: pa.DataType) -> Any:
     """Return the type that an extension type stores."""
     while hasattr(kind, "storage_type"):
         kind = kind.storage_type
     return kind
 
 
-def _depth(kind: Any) -> int:
+def _depth(kind: pa.DataType) -> int:
     """Return the number of nested lists around floats; -1 if there are none."""
     types = import_extra("pyarrow", "parquet", "Reading Arrow tables").types
     depth = 0
@@ -180,7 +183,7 @@ def _open_arrow(path: Path, *, column: str | None = None, id_column: str | None 
     pa = import_extra("pyarrow", "parquet", "Reading Arrow files")
     files = _files(path, ".arrow")
 
-    def opened(mapped: Any, file: Path) -> Any:
+    def opened(mapped: object, file: Path) -> Any:
         is_file = starts_with(file, b"ARROW1")
         return pa.ipc.open_file(mapped) if is_file else pa.ipc.open_stream(mapped)
 

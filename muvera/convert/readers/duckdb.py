@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...utils.checks import import_extra
 from ..parsing import quoted
@@ -22,6 +22,9 @@ from ..table_cells import (
     require_raw_floats,
     tokens_of_cell,
 )
+
+if TYPE_CHECKING:
+    import duckdb
 
 # Bytes of a file's header, after a checksum of 8 bytes.
 _MAGIC = b"DUCK"
@@ -94,7 +97,7 @@ def _connected(path: Path) -> Any:
         raise ReadError(f"DuckDB cannot open it: {reason}. Copy or export it again.") from error
 
 
-def _columns(connection: Any) -> dict[str, list[str]]:
+def _columns(connection: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
     """Return the columns of each table of the schema "main"; views are not tables."""
     columns: dict[str, list[str]] = {}
     rows = connection.execute(
@@ -106,7 +109,7 @@ def _columns(connection: Any) -> dict[str, list[str]]:
     return columns
 
 
-def _candidates(connection: Any, columns: dict[str, list[str]]) -> dict[str, list[str]]:
+def _candidates(connection: duckdb.DuckDBPyConnection, columns: dict[str, list[str]]) -> dict[str, list[str]]:
     """Return the columns that may have token vectors, by table."""
     found: dict[str, list[str]] = {}
     for table, names in columns.items():

@@ -246,7 +246,7 @@ def _is_hex_matrix(value: object) -> bool:
     return len(set(map(len, value))) == 1
 
 
-def _tensor(value: Any) -> tuple[Any, str]:
+def _tensor(value: object) -> tuple[Any, str]:
     """Return the blocks of a Vespa tensor, ordered by their numbers, and its type.
 
     Other values are returned unchanged, with the type "".

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ def _open(
     return RowSource(documents, name="qdrant", num_documents=count, dimension=dimension)
 
 
-def _vector(collection: Any, wanted: str | None) -> tuple[str, int]:
+def _vector(collection: Mapping[str, Any], wanted: str | None) -> tuple[str, int]:
     """Return the name of the multi-vector and its width.
 
     The name is "" if the collection has a single vector.
@@ -59,7 +59,7 @@ def _vector(collection: Any, wanted: str | None) -> tuple[str, int]:
     return name, int(multi[name]["size"])
 
 
-def _document(content: Any, identity: int | str, name: str, id_field: str | None) -> Document:
+def _document(content: bytes, identity: int | str, name: str, id_field: str | None) -> Document:
     where = f"point {identity}"
     stored = load_pickle(content, where, _NAMES)
     fields = stored.fields if isinstance(stored, _StoredPoint) else {}
