@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from ..utils.arrays import read_npy_header
 from ..utils.checks import require_choice, require_int
 from ..utils.hints import Argument, Message
-from .sources import ReadError
+from .sources import IF_TEXTS, ReadError, choose
 
 _NPY = b"\x93NUMPY"
 
@@ -38,6 +39,29 @@ def require_raw_floats(dimension: int | None, dtype: str) -> int | None:
     """
     require_choice("dtype", dtype, DTYPES)
     return None if dimension is None else require_int("dimension", int(dimension), 1)
+
+
+def choose_columns(
+    found: Mapping[str, list[str]],
+    columns: Callable[[str], list[str]],
+    table: str | None,
+    column: str | None,
+    id_column: str | None,
+) -> tuple[str, list[str]]:
+    """Return the table to read, and its columns of token vectors and, if any, of ids.
+
+    `found` has the columns that may have token vectors, by table.  `columns` returns
+    all columns of a table.  The others are the reader's options.
+    """
+    if not found:
+        raise ReadError(f"it has no table with a column of token vectors. {IF_TEXTS}")
+    table = choose(table, list(found), "token table", "table")
+    column = choose(column, found[table], "token column", "column", TOKEN_NAMES)
+    names = columns(table)
+    if id_column is not None:
+        return table, [column, choose(id_column, names, "column", "id_column")]
+    usual = next((name for name in ID_NAMES if name in names), None)
+    return table, [column] if usual is None else [column, usual]
 
 
 def may_be_tokens(value: object) -> bool:

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...utils.checks import import_extra
 from ..parsing import quoted
-from ..sources import IF_TEXTS, Document, Reader, ReadError, RowSource, Source, choose, naming_errors
+from ..sources import Document, Reader, ReadError, RowSource, Source, naming_errors
 from ..table_cells import (
-    ID_NAMES,
-    TOKEN_NAMES,
+    choose_columns,
     may_be_tokens,
     require_id,
     require_raw_floats,
@@ -61,19 +60,11 @@ def _open(
     with closing(_connected(path)) as connection:
         columns = _columns(connection)
         found = _candidates(connection, columns)
-    if not found:
-        raise ReadError(f"it has no table with a column of token vectors. {IF_TEXTS}")
-    table = choose(table, found, "token table", "table")
-    column = choose(column, found[table], "token column", "column", TOKEN_NAMES)
-    if id_column is None:
-        id_column = next((name for name in ID_NAMES if name in columns[table]), None)
-    else:
-        id_column = choose(id_column, columns[table], "column", "id_column")
-    used = [column] if id_column is None else [column, id_column]
+    source, used = choose_columns(found, columns.__getitem__, table, column, id_column)
 
     def documents() -> Iterator[Document]:
         with closing(_connected(path)) as opened:
-            result = opened.execute(f"SELECT {', '.join(map(quoted, used))} FROM {quoted(table)}")
+            result = opened.execute(f"SELECT {', '.join(map(quoted, used))} FROM {quoted(source)}")
             number = 0
             while rows := result.fetchmany(_ROWS):
                 for cell, *ids in rows:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from ..parsing import open_sqlite, open_table, quoted, starts_with, table_columns
-from ..sources import IF_TEXTS, Document, Reader, ReadError, RowSource, Source, choose, naming_errors
+from ..sources import Document, Reader, RowSource, Source, naming_errors
 from ..table_cells import (
-    ID_NAMES,
-    TOKEN_NAMES,
+    choose_columns,
     may_be_tokens,
     require_id,
     require_raw_floats,
@@ -41,21 +41,12 @@ def _open(
     """
     dimension = require_raw_floats(dimension, dtype)
     with closing(open_sqlite(path, "the program that wrote it")) as connection:
-        found = _candidates(connection)
-        if not found:
-            raise ReadError(f"it has no table with a column of token vectors. {IF_TEXTS}")
-        table = choose(table, found, "token table", "table")
-        column = choose(column, found[table], "token column", "column", TOKEN_NAMES)
-        columns = table_columns(connection, table)
-    if id_column is None:
-        id_column = next((name for name in ID_NAMES if name in columns), None)
-    else:
-        id_column = choose(id_column, columns, "column", "id_column")
-    used = [column] if id_column is None else [column, id_column]
+        columns = partial(table_columns, connection)
+        source, used = choose_columns(_candidates(connection), columns, table, column, id_column)
 
     def documents() -> Iterator[Document]:
-        with closing(open_table(path, table, used, "the program that wrote it")) as opened:
-            query = f"SELECT {', '.join(map(quoted, used))} FROM {quoted(table)}"
+        with closing(open_table(path, source, used, "the program that wrote it")) as opened:
+            query = f"SELECT {', '.join(map(quoted, used))} FROM {quoted(source)}"
             for number, (cell, *ids) in enumerate(opened.execute(query)):
                 where = f"row {number}"
                 with naming_errors(where, "sqlite"):
