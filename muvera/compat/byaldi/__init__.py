@@ -203,17 +203,21 @@ class RAGMultiModalModel:
         facts = read_json_object(folder / (_FACTS if is_ours else _BYALDI))
         name = str(facts.get("model_name", ""))
         model = cls(_encoder_of(name if encoder is None else encoder)[0], name, folder.parent)
-        model._folder = folder
+        model._open(folder, facts, is_ours)
+        return model
+
+    def _open(self, folder: Path, facts: Mapping[str, Any], is_ours: bool) -> None:
+        """Open the index in a folder, which this class or byaldi wrote."""
+        self._folder = folder
         if is_ours:
-            model.page_index = PageIndex.load(folder / _INDEX, model._encoder)
+            self.page_index = PageIndex.load(folder / _INDEX, self._encoder)
             files = facts["files"]
         else:
-            model.page_index = PageIndex.from_byaldi(folder, encoder=model._encoder)
+            self.page_index = PageIndex.from_byaldi(folder, encoder=self._encoder)
             names = folder / "doc_ids_to_file_names.json.gz"
             files = read_json_object(names) if names.is_file() else {}
-        model._files = {int(number): str(file) for number, file in files.items()}
-        model._stores_pictures = bool(facts.get("full_document_collection"))
-        return model
+        self._files = {int(number): str(file) for number, file in files.items()}
+        self._stores_pictures = bool(facts.get("full_document_collection"))
 
     def index(
         self,
