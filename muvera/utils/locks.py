@@ -102,9 +102,9 @@ class ReadersWriterLock:
 
     def _hold(self, slots: list[threading.Lock], work: Callable[[], object]) -> None:
         """Call `work` while this thread holds all slots, eight by eight."""
-        if not slots:
-            work()
-            return
         a, b, c, d, e, f, g, h, *others = slots
         with a, b, c, d, e, f, g, h:
-            self._hold(others, work)
+            if others:
+                self._hold(others, work)
+            else:
+                work()
