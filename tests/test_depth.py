@@ -1,4 +1,4 @@
-"""How many functions deep an addition goes: a reader has to follow all of them."""
+"""How many functions deep a call goes: a reader has to follow all of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from muvera.engines import EngineIndex
 from muvera.pages import Page
 
 FOLDER = str(Path(muvera.__file__).parent)
-DEEPEST = 15
+
+Add = Callable[[int], object]
+Search = Callable[[], object]
+Opened = Callable[[Path, str, ExitStack], tuple[Add, Search]]
 
 RNG = np.random.default_rng(0)
 DOCUMENTS = MultiVectors.from_arrays([RNG.normal(size=(8, 32)).astype(np.float32) for _ in range(320)])
@@ -52,40 +55,43 @@ def deepest(call: Callable[[], object]) -> list[str]:
     return longest
 
 
-def vectors(tmp_path: Path, backend: str, stack: ExitStack) -> Callable[[int], object]:
+def vectors(tmp_path: Path, backend: str, stack: ExitStack) -> tuple[Add, Search]:
     index = MuveraIndex("fde", dimension=32, exact_tokens=0, backend=backend)
     index.add(DOCUMENTS[:300])
-    return lambda i: index.add(DOCUMENTS[i : i + 1])
+    return lambda i: index.add(DOCUMENTS[i : i + 1]), lambda: index.search(DOCUMENTS[5], 5)
 
 
-def texts(tmp_path: Path, backend: str, stack: ExitStack) -> Callable[[int], object]:
+def texts(tmp_path: Path, backend: str, stack: ExitStack) -> tuple[Add, Search]:
     TextIndex.build(["a red apple", "a green pear"], ids=["a", "b"], path=tmp_path / "texts")
     index = stack.enter_context(TextIndex.open(tmp_path / "texts"))
-    return lambda i: index.add([f"apple {i}"], ids=[f"apple {i}"])
+    return lambda i: index.add([f"apple {i}"], ids=[f"apple {i}"]), lambda: index.search("apple", 5)
 
 
-def pages(tmp_path: Path, backend: str, stack: ExitStack) -> Callable[[int], object]:
+def pages(tmp_path: Path, backend: str, stack: ExitStack) -> tuple[Add, Search]:
     index = PageIndex(32)
     unit = [tokens / np.linalg.norm(tokens, axis=1, keepdims=True) for tokens in DOCUMENTS]
-    return lambda i: index.add([Page(unit[i], "report.pdf", i)])
+    return lambda i: index.add([Page(unit[i], "report.pdf", i)]), lambda: index.search(unit[5], 1)
 
 
-def database(tmp_path: Path, backend: str, stack: ExitStack) -> Callable[[int], object]:
+def database(tmp_path: Path, backend: str, stack: ExitStack) -> tuple[Add, Search]:
     pytest.importorskip("lancedb")
     index = stack.enter_context(EngineIndex(f"lancedb:{tmp_path}#documents"))
     index.add(DOCUMENTS[:300].with_ids(range(300)))
-    return lambda i: index.add(DOCUMENTS[i : i + 1].with_ids([i]))
+    return lambda i: index.add(DOCUMENTS[i : i + 1].with_ids([i])), lambda: index.search(DOCUMENTS[5], 5)
 
 
 @pytest.mark.parametrize(
     ("opened", "backend"),
     [(vectors, "exact"), (vectors, "hnsw"), (texts, ""), (pages, ""), (database, "")],
 )
-def test_an_addition_is_at_most_15_functions_deep(
-    opened: Callable[[Path, str, ExitStack], Callable[[int], object]], backend: str, tmp_path: Path
+def test_an_addition_is_at_most_15_functions_deep_and_a_search_20(
+    opened: Opened, backend: str, tmp_path: Path
 ) -> None:
     with ExitStack() as stack:
-        add = opened(tmp_path, backend, stack)
+        add, search = opened(tmp_path, backend, stack)
         add(300)  # compiles kernels
-        functions = deepest(lambda: add(301))
-    assert 5 < len(functions) <= DEEPEST, " > ".join(functions)
+        search()
+        additions = deepest(lambda: add(301))
+        searches = deepest(search)
+    assert 5 < len(additions) <= 15, " > ".join(additions)
+    assert 5 < len(searches) <= 20, " > ".join(searches)
