@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -31,6 +31,9 @@ from .validation import (
     rows_of_texts,
     running_total,
 )
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 #: Files of a saved MultiVectors folder.
 MULTIVECTORS_FILES = ("tokens.npy", "lengths.npy", "ids.json")
@@ -211,7 +214,7 @@ class MultiVectors:
         return cls.from_flat(padded[keep], keep.sum(axis=1), ids=ids)
 
     @classmethod
-    def from_arrow(cls, array: Any, ids: IdsLike | None = None) -> MultiVectors:
+    def from_arrow(cls, array: pa.Array | pa.ChunkedArray, ids: IdsLike | None = None) -> MultiVectors:
         """Make texts from an Arrow array, which has one list of vectors per text.
 
         Needs ``muvera-toolkit[parquet]``.

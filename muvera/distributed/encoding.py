@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from ..fde.files import load_encoder
 from ..texts.encoders.base import TextEncoder
 from ..texts.encoders.registry import load_text_encoder
 from ..utils.checks import import_extra
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # Column of token vectors: lists of fixed-size lists of floats, as MultiVectors.to_arrow
 # returns them.
@@ -60,7 +63,7 @@ class EncodeDocuments:
         if self._encoder.needs_fit:
             raise ValueError("The encoder is not fitted. Call its fit before encoding.")
 
-    def __call__(self, table: Any) -> Any:
+    def __call__(self, table: pa.Table) -> Any:
         """Return a table with the column of vectors.
 
         Parameters
@@ -119,7 +122,7 @@ class EncodeTexts:
     def __init__(self, encoder: str | TextEncoder) -> None:
         self._encoder = load_text_encoder(encoder) if isinstance(encoder, str) else encoder
 
-    def __call__(self, table: Any) -> Any:
+    def __call__(self, table: pa.Table) -> Any:
         """Return a table with the column of token vectors.
 
         Parameters
@@ -142,7 +145,7 @@ class EncodeTexts:
         return table.append_column(_TOKENS, self._encoder.encode_documents(texts).to_arrow())
 
 
-def _require_columns(table: Any, given: str, added: str) -> None:
+def _require_columns(table: pa.Table, given: str, added: str) -> None:
     """Raise ValueError unless a table has one column, and lacks the one to add."""
     if given not in table.column_names:
         raise ValueError(

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.multivectors import MultiVectors, checked_texts
+from ..data.multivectors import MultiVectors, MultiVectorsLike, checked_texts
 from ..data.ranking import Ranking, best_first
 from ..fde.config import FDEConfig
 from ..fde.files import load_encoder
@@ -187,7 +187,7 @@ class RayIndex:
 
     def search(
         self,
-        queries: Any,
+        queries: MultiVectorsLike,
         k: int = DEFAULT_K,
         *,
         candidates: int | None = None,

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -36,6 +36,9 @@ from ..utils.atomic_files import (
     write_json,
 )
 from ..utils.checks import as_path, counted, given, import_extra, require_int, require_number
+
+if TYPE_CHECKING:
+    import ray
 
 MANIFEST = "shards.json"
 _FORMAT = {"format": "muvera-shards", "format_version": 1}
@@ -110,7 +113,7 @@ def open_shards(path: str | os.PathLike[str]) -> Shards:
 
 
 def build_shards(
-    dataset: Any,
+    dataset: str | os.PathLike[str] | ray.data.Dataset,
     encoder: str | os.PathLike[str] | FDEEncoder,
     path: str | os.PathLike[str],
     *,
@@ -193,7 +196,13 @@ def build_shards(
     return ShardCounts(target.plan["bounds"][-1], len(missing), len(target.names) - len(missing))
 
 
-def prepare(dataset: Any, encoder: FDEEncoder, root: Path, count: int, settings: IndexSettings) -> Shards:
+def prepare(
+    dataset: str | os.PathLike[str] | ray.data.Dataset,
+    encoder: FDEEncoder,
+    root: Path,
+    count: int,
+    settings: IndexSettings,
+) -> Shards:
     """Write everything in the folder `root` but its `count` shards, and return them.
 
     The encoder is fitted, and each shard has `settings`.  :func:`build_shards`
@@ -323,7 +332,7 @@ def _batches(rows: list[FileRows], start: int, stop: int) -> Iterator[MultiVecto
         start += len(batch)
 
 
-def _parquet(dataset: Any, root: Path) -> Path:
+def _parquet(dataset: str | os.PathLike[str] | ray.data.Dataset, root: Path) -> Path:
     """Return a path of Parquet files; a dataset is written to a folder, once."""
     if isinstance(dataset, (str, os.PathLike)):
         path = as_path(dataset, "dataset")

@@ -10,8 +10,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ..data.batches import as_batches
-from ..data.multivectors import MultiVectors, checked_texts
+from ..data.batches import DocumentsLike, as_batches
+from ..data.multivectors import MultiVectors, MultiVectorsLike, checked_texts
 from ..data.ranking import Ranking
 from ..fde.config import FDEConfig
 from ..fde.encoder import FDEEncoder
@@ -140,7 +140,7 @@ class EngineIndex:
 
     def add(
         self,
-        documents: Any,
+        documents: DocumentsLike,
         metadata: Iterable[Mapping[str, Any]] | None = None,
         *,
         texts: Iterable[str] | None = None,
@@ -188,7 +188,7 @@ class EngineIndex:
 
     def update(
         self,
-        documents: Any,
+        documents: DocumentsLike,
         metadata: Iterable[Mapping[str, Any]] | None = None,
         *,
         texts: Iterable[str] | None = None,
@@ -228,7 +228,7 @@ class EngineIndex:
 
     def _put(
         self,
-        documents: Any,
+        documents: DocumentsLike,
         metadata: Iterable[Mapping[str, Any]] | None,
         texts: Iterable[str] | None,
         used: _Used,
@@ -384,7 +384,7 @@ class EngineIndex:
 
     def search(
         self,
-        queries: Any,
+        queries: MultiVectorsLike,
         k: int = DEFAULT_K,
         *,
         where: Filter | None = None,
@@ -517,7 +517,7 @@ class EngineIndex:
             )
         return max(k, next(number for target, number in numbers.items() if target >= recall))
 
-    def calibrate(self, queries: Any, *, threads: int | None = None) -> None:
+    def calibrate(self, queries: MultiVectorsLike, *, threads: int | None = None) -> None:
         """Measure how many candidates ``search(recall=)`` needs.
 
         The result is stored in the collection.
@@ -544,7 +544,7 @@ class EngineIndex:
         numbers = list(numbers_of(best).items())
         self.engine.change_description(replace(self.engine.stored, candidates_by_recall=numbers))
 
-    def _checked(self, queries: Any) -> MultiVectors:
+    def _checked(self, queries: MultiVectorsLike) -> MultiVectors:
         dimension = self.engine.stored.token_dimension
         return checked_texts(queries, "queries", dimension, self.engine.location)
 
@@ -565,7 +565,7 @@ class EngineIndex:
 
     def measure_recall(
         self,
-        queries: Any,
+        queries: MultiVectorsLike,
         *,
         k: int = DEFAULT_K,
         candidates: int = DEFAULT_CANDIDATES,

@@ -7,10 +7,10 @@ of the engine.  Nothing is written.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from urllib.parse import unquote
 
 import numpy as np
@@ -25,6 +25,9 @@ from .lancedb import LanceDBEngine
 from .milvus import MilvusEngine
 from .pgvector import PgVectorEngine
 from .qdrant import QdrantEdgeEngine, QdrantEngine
+
+if TYPE_CHECKING:
+    from qdrant_client import QdrantClient, models
 
 # Rows of one read.
 _ROWS = 256
@@ -103,7 +106,7 @@ class ForeignQdrant(ForeignCollection, QdrantEngine):
         "oversampling": None,
     }
 
-    def __init__(self, url: str, client: Any = None) -> None:
+    def __init__(self, url: str, client: QdrantClient | None = None) -> None:
         super().__init__(url, client)
         with self._errors("cannot be read"):
             _require_foreign(self)
@@ -162,7 +165,7 @@ class ForeignQdrant(ForeignCollection, QdrantEngine):
         with self._errors("cannot be searched"):
             return [point.id for point in self._points(query, k, params)]
 
-    def _points(self, query: NDArray[np.float32], k: int, params: Any) -> Iterable[Any]:
+    def _points(self, query: NDArray[np.float32], k: int, params: models.SearchParams) -> Iterable[Any]:
         using = self._field_name or None
         found = self._client.query_points(
             self.name, query=query.tolist(), using=using, limit=k, search_params=params
@@ -211,7 +214,7 @@ class ForeignQdrantEdge(ForeignQdrant, QdrantEdgeEngine):
             if start is None:
                 return
 
-    def _points(self, query: NDArray[np.float32], k: int, params: Any) -> Iterable[Any]:
+    def _points(self, query: NDArray[np.float32], k: int, params: models.SearchParams) -> Iterable[Any]:
         request = self.models.QueryRequest(
             query=query.tolist(), using=self._field_name, limit=k, params=params
         )
@@ -402,7 +405,12 @@ class ForeignPgVector(ForeignCollection, PgVectorEngine):
         self._column = _quoted(self._column)
         self._id = _quoted(self._id)
 
-    def _rows_of(self, sql: str, values: Any, local: Mapping[str, Any] = MappingProxyType({})) -> list[Any]:
+    def _rows_of(
+        self,
+        sql: str,
+        values: Sequence[object] | Mapping[str, object],
+        local: Mapping[str, Any] = MappingProxyType({}),
+    ) -> list[Any]:
         """Return the rows of a query that changes nothing, with its settings."""
         with self._transaction() as cursor:
             cursor.execute("SET TRANSACTION READ ONLY")

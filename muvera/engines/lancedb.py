@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,10 @@ from ..metadata import FilterError, Scalar
 from ..utils.checks import import_extra
 from .base import Column, Description, Engine, EngineRow, Hits, SearchRequest, folder_of
 from .conditions import SQLConditions
+
+if TYPE_CHECKING:
+    import lancedb
+    import pyarrow as pa
 
 
 class LanceDBConditions(SQLConditions):
@@ -193,5 +197,5 @@ class LanceDBEngine(Engine):
         return hits
 
 
-def _upsert(table: Any, key: str, data: Any) -> None:
+def _upsert(table: lancedb.table.Table, key: str, data: pa.Table) -> None:
     table.merge_insert(key).when_matched_update_all().when_not_matched_insert_all().execute(data)

@@ -9,8 +9,8 @@ import uuid
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from .base import (
     slices,
 )
 from .conditions import Conditions
+
+if TYPE_CHECKING:
+    from qdrant_client import QdrantClient
 
 # Name of a point's vector.
 _FDE = "fde"
@@ -69,7 +72,7 @@ class QdrantConditions(Conditions[Any]):
     `models` has the classes of requests, from ``qdrant_client`` or from Qdrant Edge.
     """
 
-    def __init__(self, models: Any) -> None:
+    def __init__(self, models: ModuleType | SimpleNamespace) -> None:
         self._models = models
 
     def join(self, word: str, parts: list[Any]) -> Any:
@@ -122,9 +125,9 @@ class QdrantEngine(Engine):
     reranks = True
     max_dimension = 65_535
 
-    def __init__(self, url: str, client: Any = None) -> None:
+    def __init__(self, url: str, client: QdrantClient | None = None) -> None:
         super().__init__(url)
-        self._client = client
+        self._client: Any = client  # None until it is connected
         self._indexed = set[str]()
         self.models = self._connect()
 

@@ -25,8 +25,15 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.batches import MAX_FIT_DOCUMENTS, DocumentSample, as_batches, mean_token, valid_batches
-from ..data.multivectors import MultiVectors, checked_texts
+from ..data.batches import (
+    MAX_FIT_DOCUMENTS,
+    DocumentSample,
+    DocumentsLike,
+    as_batches,
+    mean_token,
+    valid_batches,
+)
+from ..data.multivectors import MultiVectors, MultiVectorsLike, checked_texts
 from ..data.validation import validated_out
 from ..kernels.byte_product import multiply_by_bytes
 from ..utils.atomic_files import atomic_folder, content_checksum, described_file, write_json
@@ -179,7 +186,9 @@ class FDEEncoder:
 
     # -- fitting -----------------------------------------------------------------------
 
-    def fit(self, documents: Any, queries: Any = None, *, threads: int | None = None) -> FDEEncoder:
+    def fit(
+        self, documents: DocumentsLike, queries: MultiVectorsLike | None = None, *, threads: int | None = None
+    ) -> FDEEncoder:
         """Fit the encoder to a sample of documents, and return it.
 
         Parameters
@@ -311,7 +320,11 @@ class FDEEncoder:
     # -- encoding ----------------------------------------------------------------------
 
     def encode_documents(
-        self, documents: Any, *, out: NDArray[np.float32] | None = None, threads: int | None = None
+        self,
+        documents: MultiVectorsLike,
+        *,
+        out: NDArray[np.float32] | None = None,
+        threads: int | None = None,
     ) -> NDArray[np.float32]:
         """Encode documents.
 
@@ -342,7 +355,7 @@ class FDEEncoder:
         return self._encode(documents, "documents", out, threads)
 
     def encode_queries(
-        self, queries: Any, *, out: NDArray[np.float32] | None = None, threads: int | None = None
+        self, queries: MultiVectorsLike, *, out: NDArray[np.float32] | None = None, threads: int | None = None
     ) -> NDArray[np.float32]:
         """Encode queries.
 
@@ -369,7 +382,7 @@ class FDEEncoder:
         return self._encode(queries, "queries", out, threads)
 
     def _encode(
-        self, values: Any, side: Side, out: NDArray[np.float32] | None, threads: int | None
+        self, values: MultiVectorsLike, side: Side, out: NDArray[np.float32] | None, threads: int | None
     ) -> NDArray[np.float32]:
         self._require_fit()
         texts = checked_texts(values, side, self.config.dimension, "this encoder")

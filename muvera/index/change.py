@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..data.batches import MAX_FIT_DOCUMENTS
-from ..data.multivectors import MultiVectors, as_multivectors, checked_texts
-from ..data.validation import Ids
+from ..data.multivectors import MultiVectors, MultiVectorsLike, as_multivectors, checked_texts
+from ..data.validation import Ids, IdsLike
 from ..fde.config import FDEConfig
 from ..fde.encoder import FDEEncoder, fitted_without_queries_from
 from ..mips.base import VectorSearch
@@ -168,9 +168,9 @@ class Change:
 
     def add(
         self,
-        documents: Any,
+        documents: MultiVectorsLike | CodedVectors,
         *,
-        ids: Any = None,
+        ids: IdsLike | None = None,
         threads: int | None = None,
         means: MultiVectors | None = None,
     ) -> Ids:
@@ -204,9 +204,9 @@ class Change:
 
     def update(
         self,
-        documents: Any,
+        documents: MultiVectorsLike | CodedVectors,
         *,
-        ids: Any = None,
+        ids: IdsLike | None = None,
         threads: int | None = None,
         means: MultiVectors | None = None,
     ) -> Ids:
@@ -379,7 +379,7 @@ class Change:
 
     # -- measurements, texts and files ----------------------------------------
 
-    def calibrate(self, queries: Any, threads: int | None = None) -> None:
+    def calibrate(self, queries: MultiVectorsLike, threads: int | None = None) -> None:
         """Calibrate ``search(recall=)``.
 
         Parameters
@@ -464,7 +464,9 @@ class Change:
 
     # -- steps ----------------------------------------------------------------
 
-    def _checked(self, documents: Any, ids: Any, threads: int | None) -> MultiVectors | CodedVectors:
+    def _checked(
+        self, documents: MultiVectorsLike | CodedVectors, ids: IdsLike | None, threads: int | None
+    ) -> MultiVectors | CodedVectors:
         self._require_open()
         thread_count(threads)
         if isinstance(documents, CodedVectors):  # rows of the table of this index

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..data.multivectors import checked_texts
+from ..data.multivectors import MultiVectorsLike, checked_texts
 from ..data.ranking import Ranking
 from ..reranking.fusion import Method, fuse, require_rankings
 from ..utils.checks import as_id_list, require_int
@@ -17,7 +17,7 @@ MAXSIM = "maxsim"  # the exact Chamfer scores, among the sources
 
 def hybrid_search(
     index: MuveraIndex,
-    queries: Any,
+    queries: MultiVectorsLike,
     rankings: Mapping[str, Sequence[Ranking]],
     k: int = 10,
     *,

@@ -11,14 +11,14 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from threading import Lock, get_ident
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 
-from ..data.batches import CodedSource, as_batches, coded_source
-from ..data.multivectors import MultiVectors, as_multivectors, checked_texts
+from ..data.batches import CodedSource, DocumentsLike, as_batches, coded_source
+from ..data.multivectors import MultiVectors, MultiVectorsLike, as_multivectors, checked_texts
 from ..data.ranking import Ranking
-from ..data.validation import Ids
+from ..data.validation import AnyArray, Ids, IdsLike
 from ..fde.config import DEFAULT_PRESET, FDEConfig
 from ..fde.encoder import FDEEncoder
 from ..fde.files import as_encoder
@@ -39,6 +39,9 @@ from .persistence import read_current, read_generation
 from .searching import DEFAULT_K, Group, Proposal, SearchPlan, propose, rank, rank_documents, search
 from .settings import DEFAULT_CANDIDATES, FirstStageRecall, IndexInfo, IndexSettings
 from .token_store import PLAID_BATCH_TOKENS, Rows, plaid_codes
+
+if TYPE_CHECKING:
+    from ..convert.sources import Source
 
 _Read = TypeVar("_Read")
 
@@ -139,10 +142,10 @@ class MuveraIndex:
     @classmethod
     def build(
         cls,
-        documents: Any,
+        documents: DocumentsLike | CodedSource,
         encoder: str | FDEConfig | FDEEncoder | None = None,
         *,
-        ids: Any = None,
+        ids: IdsLike | None = None,
         settings: IndexSettings | None = None,
         path: str | os.PathLike[str] | None = None,
         overwrite: bool = False,
@@ -293,7 +296,10 @@ class MuveraIndex:
 
     @classmethod
     def from_plaid(
-        cls, source: Any, encoder: str | FDEConfig | FDEEncoder | None = None, **options: Any
+        cls,
+        source: str | os.PathLike[str] | Source,
+        encoder: str | FDEConfig | FDEEncoder | None = None,
+        **options: Any,
     ) -> MuveraIndex:
         """Build an index that keeps the token codes of a PLAID index, bit for bit.
 
@@ -436,7 +442,9 @@ class MuveraIndex:
                 if self._contents is contents:
                     raise
 
-    def add(self, documents: Any, *, ids: Any = None, threads: int | None = None) -> None:
+    def add(
+        self, documents: MultiVectorsLike, *, ids: IdsLike | None = None, threads: int | None = None
+    ) -> None:
         """Add documents under new ids: all of them, or none after an exception.
 
         Parameters
@@ -456,7 +464,9 @@ class MuveraIndex:
         with self.change() as change:
             change.add(documents, ids=ids, threads=threads)
 
-    def update(self, documents: Any, *, ids: Any = None, threads: int | None = None) -> None:
+    def update(
+        self, documents: MultiVectorsLike, *, ids: IdsLike | None = None, threads: int | None = None
+    ) -> None:
         """Add documents and replace those whose id is in use.
 
         Parameters
@@ -542,12 +552,12 @@ class MuveraIndex:
 
     # -- searching ------------------------------------------------------------
 
-    def _checked(self, queries: Any) -> MultiVectors:
+    def _checked(self, queries: MultiVectorsLike) -> MultiVectors:
         return checked_texts(queries, "queries", self.config.dimension, "this index")
 
     def search(
         self,
-        queries: Any,
+        queries: MultiVectorsLike,
         k: int = DEFAULT_K,
         *,
         ids: Iterable[Any] | None = None,
@@ -618,7 +628,7 @@ class MuveraIndex:
         checked = self._checked(queries)
         return self._on_current(partial(search, queries=checked, plan=plan))[1]
 
-    async def asearch(self, queries: Any, k: int = DEFAULT_K, **options: Any) -> list[Ranking]:
+    async def asearch(self, queries: MultiVectorsLike, k: int = DEFAULT_K, **options: Any) -> list[Ranking]:
         """Call :meth:`search` in a thread, so that the event loop goes on.
 
         A cancelled call does not stop its thread, but its rankings are dropped.
@@ -666,7 +676,7 @@ class MuveraIndex:
 
     def rerank(
         self,
-        queries: Any,
+        queries: MultiVectorsLike,
         ids: Iterable[Iterable[Any]],
         k: int | None = None,
         *,
@@ -722,7 +732,7 @@ class MuveraIndex:
 
         return rank_documents(contents, checked, wider, count, threads)
 
-    def explain(self, query: Any, id: int | str) -> Explanation:
+    def explain(self, query: AnyArray, id: int | str) -> Explanation:
         """Find the best matching token of a document for each token of one query.
 
         Parameters
@@ -752,7 +762,7 @@ class MuveraIndex:
 
     def measure_recall(
         self,
-        queries: Any,
+        queries: MultiVectorsLike,
         *,
         k: int = DEFAULT_K,
         candidates: int | None = DEFAULT_CANDIDATES,
@@ -789,7 +799,7 @@ class MuveraIndex:
         measure = partial(recall_of_queries, queries=filled, k=k, count=count, threads=threads)
         return self._on_current(measure)[1]
 
-    def calibrate(self, queries: Any, *, threads: int | None = None) -> None:
+    def calibrate(self, queries: MultiVectorsLike, *, threads: int | None = None) -> None:
         """Calibrate ``search(recall=)`` with real queries instead of windows.
 
         :meth:`save` stores the calibration.  A new fit of the encoder, or doubling the

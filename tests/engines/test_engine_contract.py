@@ -327,7 +327,7 @@ def test_what_does_not_fit_is_refused(collections: Any) -> None:
         *([(big, None, ValueError)] if index.engine.keeps_tokens else []),
     ):
         with pytest.raises(kind):
-            index.add(documents, metadata)
+            index.add(documents, metadata)  # type: ignore[arg-type]
     wrong: Any
     for wrong, error, message in (
         ({"k": 0}, ValueError, "k must be"),

@@ -158,7 +158,7 @@ BAD_CALLS: list[tuple[Callable[[MuveraIndex], Any], type[Exception], str]] = [
     (lambda i: i.search([QUERIES[0], "b"]), TypeError, r"queries\[1\] .* 'b'"),
     (lambda i: i.rerank(QUERIES[:2], [[2]]), ValueError, "one collection of ids per query, got 1 for 2"),
     (lambda i: i.rerank(QUERIES[:1], [[999]]), KeyError, "999"),
-    (lambda i: i.explain(None, 5), TypeError, "query must be an array .* got NoneType"),
+    (lambda i: i.explain(None, 5), TypeError, "query must be an array .* got NoneType"),  # type: ignore[arg-type]
     (lambda i: i.explain(QUERIES[0], int(EMPTY[0])), ValueError, "at least one token"),
     (lambda i: i.measure_recall(np.empty((0, DIM))), ValueError, "no tokens"),
     (lambda i: i.add(DOCUMENTS[:0], threads=0), ValueError, "threads .* 0"),
@@ -190,8 +190,8 @@ BAD_BUILDS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: MuveraIndex(CONFIG, dimension=8), ValueError, "dimension=16.* 8"),
     (lambda: MuveraIndex.build(DOCUMENTS, FDEConfig(8)), ValueError, "dimension=8.* 16"),
     (lambda: MuveraIndex.build(iter([])), ValueError, "no documents"),
-    (lambda: MuveraIndex.build(None), TypeError, "token vectors, got NoneType"),
-    (lambda: MuveraIndex.build([None, np.ones((2, DIM))]), TypeError, r"documents\[0\]"),
+    (lambda: MuveraIndex.build(None), TypeError, "token vectors, got NoneType"),  # type: ignore[arg-type]
+    (lambda: MuveraIndex.build([None, np.ones((2, DIM))]), TypeError, r"documents\[0\]"),  # type: ignore[arg-type]
     (lambda: MuveraIndex.load(None), TypeError, "path must be a string or a Path"),  # type: ignore[arg-type]
 ]
 

@@ -182,7 +182,7 @@ def test_sources_without_plaid_codes(tmp_path: Path) -> None:
     DOCUMENTS.save(tmp_path / "documents")
     for source in (DOCUMENTS, tmp_path / "documents"):
         with pytest.raises(TypeError, match="PLAID"):
-            MuveraIndex.from_plaid(source)
+            MuveraIndex.from_plaid(source)  # type: ignore[arg-type]
     folder = write_plaid(tmp_path / "plaid", random_index(3, [[4, 2]], nbits=2, centroids=5))
     with pytest.raises(ValueError, match="tokens='4bit'"):
         MuveraIndex.from_plaid(folder, tokens="4bit")

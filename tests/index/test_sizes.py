@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muvera import FDEConfig, Landmarks, LearnedProjection, MeanToken, MuveraIndex
+from muvera.data.batches import DocumentsLike
 from muvera.fde import config as sizes
 from muvera.fde.config import Size
 from muvera.index import change
@@ -44,7 +45,7 @@ def moments_and_landmarks(index: MuveraIndex) -> tuple[str | None, int]:
     return values["moments"], values["num_landmarks"]
 
 
-def built(documents: object, path: Path | None = None) -> MuveraIndex:
+def built(documents: DocumentsLike, path: Path | None = None) -> MuveraIndex:
     return MuveraIndex.build(documents, first(), exact_tokens=0, path=path)
 
 
