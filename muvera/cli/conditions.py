@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..metadata import Filter
 from ..metadata.unmatched import unmatched_fields
 from .printing import warn
 
 
-def warn_of_unmatched(where: Any, matches: Callable[[Any], object]) -> None:
+def warn_of_unmatched(where: Filter | None, matches: Callable[[Any], object]) -> None:
     """Warn about fields of `where` that no document has, or only with another type.
 
     Call this after an empty result, with the arguments of

@@ -111,7 +111,7 @@ def _embeddings(path: Path, format: str | None, option: list[Any] | None, full: 
     )
 
 
-def _without_fitted(value: Any) -> Any:
+def _without_fitted(value: object) -> Any:
     """Return how tokens are stored; before a codec is fitted, these are floats."""
     from ..index.token_store import FIT_TOKENS
     from ..reranking.codecs import CODECS

@@ -12,6 +12,7 @@ from typer import Argument, Option
 
 import muvera
 
+from ..metadata import Filter
 from .conditions import warn_of_unmatched
 from .options import FormatOption, JsonOption, ReaderOptions, RecallOption, ThreadsOption, WhereOption
 from .printing import progress_bar, seconds, show
@@ -128,7 +129,7 @@ def _search_folder(folder: str, wanted: _Wanted) -> _Found:
 
 
 def _search_database(
-    url: str, wanted: _Wanted, where: Any, rerank: Literal["auto", "here", "none"]
+    url: str, wanted: _Wanted, where: Filter | None, rerank: Literal["auto", "here", "none"]
 ) -> _Found:
     """Search a database; if no document satisfies `where`, warn about its fields."""
     from ..engines import EngineIndex

@@ -198,8 +198,18 @@ class Audit:
         return {**asdict(self), "failing": failing, "evidence": evidence, "advice": self.advice}
 
 
+#: A collection's URL, a file of a run, or ids for each query.
+Found = (
+    str
+    | os.PathLike[str]
+    | ForeignCollection
+    | Mapping[Any, Sequence[int | str] | Mapping[str, float]]
+    | Sequence[Sequence[int | str]]
+)
+
+
 def audit(
-    found: Any,
+    found: Found,
     queries: MultiVectorsLike,
     documents: MultiVectorsLike | None = None,
     *,
@@ -475,12 +485,11 @@ def read_run(path: str | os.PathLike[str]) -> Any:
     return {query: _by_score(scores) for query, scores in scored.items()}
 
 
-def _of_json(content: Any, file: Path) -> Any:
+def _of_json(content: object, file: Path) -> Any:
     """Return the run that a JSON file contains; raise ValueError for no run."""
-    answers = content.values() if isinstance(content, dict) else content
     if isinstance(content, (list, dict)) and all(
         isinstance(answer, (list, dict) if isinstance(content, dict) else list) and _is_answer(answer)
-        for answer in answers
+        for answer in (content.values() if isinstance(content, dict) else content)
     ):
         return content
     raise ValueError(
@@ -501,7 +510,7 @@ def _by_score(scores: Mapping[str, float]) -> list[str]:
     return sorted(scores, key=lambda id: -scores[id])
 
 
-def _answers(run: Any, truth: _Truth) -> list[list[Any]]:
+def _answers(run: object, truth: _Truth) -> list[list[Any]]:
     """Return the ids of each query with tokens, best first."""
     ids = truth.asked.ids.tolist()
     if isinstance(run, Mapping):

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..metadata import Filter, TextDocument
 from ..texts.encoders.base import TextEncoder
 from ..texts.hit import Hit
 from ..texts.text_index import TextIndex
 from ..utils.checks import needing
+
+if TYPE_CHECKING:
+    from langchain_core.callbacks import CallbackManagerForRetrieverRun, Callbacks
 
 with needing("langchain-core", "langchain", "muvera.integrations.langchain"):
     from langchain_core.documents import BaseDocumentCompressor, Document
@@ -197,7 +200,9 @@ class FunctionRetriever(BaseRetriever):
 
     function: Callable[[str], list[tuple[str, dict[str, Any]]]]
 
-    def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Document]:
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun
+    ) -> list[Document]:
         return [Document(page_content=text, metadata=metadata) for text, metadata in self.function(query)]
 
 
@@ -212,7 +217,7 @@ class FunctionCompressor(BaseDocumentCompressor):
     k: int = 5
 
     def compress_documents(
-        self, documents: Sequence[Document], query: str, callbacks: Any = None, **kwargs: Any
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks = None, **kwargs: Any
     ) -> Sequence[Document]:
         """Return the best documents, best first, with ``metadata["relevance_score"]``.
 

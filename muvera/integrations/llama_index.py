@@ -213,7 +213,7 @@ class MuveraVectorStore(BasePydanticVectorStore):
             ids=[str(hit.id) for hit in hits],
         )
 
-    def persist(self, persist_path: str, fs: Any = None) -> None:
+    def persist(self, persist_path: str, fs: object = None) -> None:
         """Write the index to a folder of this machine, and replace an index there.
 
         Parameters

@@ -6,7 +6,7 @@ Needs the extra "mteb".
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..index.settings import DEFAULT_CANDIDATES
@@ -64,7 +64,7 @@ class MuveraSearch:
             {"name": f"muvera/{name}", "revision": f"candidates={self._candidates}"}
         )
 
-    def index(self, corpus: Any, **_: Any) -> None:
+    def index(self, corpus: Iterable[Mapping[str, Any]], **_: Any) -> None:
         """Build the index of a corpus.
 
         Parameters
@@ -79,7 +79,12 @@ class MuveraSearch:
         self._index = TextIndex.build(texts, self._encoder, ids=ids, **self._settings)
 
     def search(
-        self, queries: Any, *, top_k: int, top_ranked: Mapping[str, Sequence[str]] | None = None, **_: Any
+        self,
+        queries: Iterable[Mapping[str, Any]],
+        *,
+        top_k: int,
+        top_ranked: Mapping[str, Sequence[str]] | None = None,
+        **_: Any,
     ) -> dict[str, dict[str, float]]:
         """Return the scores of the best documents of each query.
 

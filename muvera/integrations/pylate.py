@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..data.multivectors import MultiVectors
+from ..data.validation import AnyArray
 from ..index.muvera_index import MuveraIndex
 from ..index.settings import DEFAULT_CANDIDATES
 
@@ -79,7 +80,11 @@ class MuveraPyLateIndex:
         return self
 
     def __call__(
-        self, queries_embeddings: Any, k: int = 10, subset: Sequence[Any] | None = None, **_: Any
+        self,
+        queries_embeddings: Iterable[AnyArray],
+        k: int = 10,
+        subset: Sequence[Any] | None = None,
+        **_: Any,
     ) -> list[list[dict[str, Any]]]:
         """Return the best documents for each query.
 

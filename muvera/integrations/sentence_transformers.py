@@ -5,12 +5,13 @@ Needs the extra "sentence-transformers".
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from ..data.multivectors import MultiVectors
-from ..data.validation import as_array
+from ..data.validation import AnyArray, as_array
 from ..index.muvera_index import MuveraIndex
 from ..index.settings import DEFAULT_CANDIDATES
 
@@ -48,7 +49,7 @@ class IndexScores:
         self._settings = settings
         self.index: MuveraIndex | None = None
 
-    def __call__(self, queries: Any, documents: Any) -> Any:
+    def __call__(self, queries: Iterable[AnyArray], documents: Iterable[AnyArray]) -> Any:
         """Score all documents for each query.
 
         Parameters
@@ -73,6 +74,6 @@ class IndexScores:
         return torch.from_numpy(scores)
 
 
-def _without_padding(matrices: Any) -> MultiVectors:
+def _without_padding(matrices: Iterable[AnyArray]) -> MultiVectors:
     arrays = map(as_array, matrices)
     return MultiVectors.from_arrays(array[array.any(axis=1)] for array in arrays)

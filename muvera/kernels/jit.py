@@ -64,7 +64,7 @@ def helper(function: Callable[..., object]) -> Any:
 class _HelperCompiler(Compiler):
     """numba's compiler, which uses the library of a helper."""
 
-    def compile_extra(self, func: Any) -> Any:
+    def compile_extra(self, func: Callable[..., object]) -> Any:
         self.state.library = _HelperLibrary(self.state.targetctx.codegen(), func.__qualname__)
         return super().compile_extra(func)
 
@@ -81,7 +81,7 @@ class _HelperLibrary(JITCodeLibrary):
         self._ensure_finalized()
         return 0
 
-    def _optimize_functions(self, ll_module: Any) -> None:
+    def _optimize_functions(self, ll_module: binding.ModuleRef) -> None:
         ll_module.data_layout = self._codegen._data_layout
 
     def _optimize_final_module(self) -> None:
@@ -125,7 +125,7 @@ def _named_by_content(dispatcher: Any) -> Any:
     """
     file = dispatcher._cache._cache_file
 
-    def save(key: Any, data: Any) -> None:
+    def save(key: object, data: object) -> None:
         content = file._dump((key, file._version, file._source_stamp))
         name = f"{file._index_name.removesuffix('.nbi')}.{hashlib.sha256(content).hexdigest()[:16]}.nbc"
         file._save_data(name, data)

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..utils.hints import Argument, Message
-from . import kind_of
+from . import Filter, kind_of
 
 # A condition that is true for practically every number, and that every database can
 # evaluate.
 _NUMBER = {"$gte": -1e15}
 
 
-def unmatched_fields(where: Any, matches: Callable[[Any], object]) -> Iterator[Message]:
+def unmatched_fields(where: Filter | None, matches: Callable[[Any], object]) -> Iterator[Message]:
     """Yield a warning for each field that no document has, or only with another type.
 
     Call this after an empty result.  `where` is a valid condition.  `matches` returns
@@ -32,7 +32,7 @@ def unmatched_fields(where: Any, matches: Callable[[Any], object]) -> Iterator[M
             yield Message(name, f" compares {field!r} with a string, but every document has a number there.")
 
 
-def _compared(condition: Any) -> Iterator[tuple[str, str | None]]:
+def _compared(condition: Filter) -> Iterator[tuple[str, str | None]]:
     """Yield the field and the kind of the operand of each comparison in a condition."""
     for field, value in condition.items():
         if field in ("$and", "$or", "$not"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,6 +17,12 @@ from ..utils.checks import counted, require_int
 
 #: Left, upper, right and lower edge, in parts of the page's width and height.
 Line = tuple[float, float, float, float]
+
+#: Rows and columns of patches: one pair for each page, or one for all.
+Grids = Sequence[tuple[int, int] | None] | tuple[int, int]
+
+#: Vectors of no place: a number, or (before, after), for each page or for all pages.
+Special = int | Sequence[int | tuple[int, int]]
 
 #: Fields of a page in the metadata of the database.
 DOCUMENT, NUMBER, FACTS = "document", "number", "_page"
@@ -210,7 +216,7 @@ class PageFacts(NamedTuple):
             raise ValueError(f"has {count} vectors, {grid} and {self.special} other vectors")
 
 
-def _require_facts(name: str, size: Any, lines: Any) -> None:
+def _require_facts(name: str, size: Any, lines: Iterable[object]) -> None:
     """Raise ValueError if `size` is not a pair, or a line lacks four finite edges."""
     if size is not None and not (_are_finite(size, 2) and min(size) > 0):
         raise ValueError(f"The size of {name} must be (width, height) in points, got {size!r:.80}.")
@@ -219,7 +225,7 @@ def _require_facts(name: str, size: Any, lines: Any) -> None:
             raise ValueError(f"A text line of {name} must be four edges (x0, y0, x1, y1), got {line!r:.80}.")
 
 
-def _are_finite(values: Any, count: int) -> bool:
+def _are_finite(values: object, count: int) -> bool:
     if not isinstance(values, (tuple, list, np.ndarray)) or len(values) != count:
         return False
     return all(
@@ -244,7 +250,7 @@ def own_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in metadata.items() if name not in (DOCUMENT, NUMBER, FACTS)}
 
 
-def of_each(name: str, values: Any, count: int, default: Any = None) -> list[Any]:
+def of_each(name: str, values: Any, count: int, default: object = None) -> list[Any]:
     """Return one value for each page; `default` if no values are given.
 
     A number, or one pair of rows and columns, counts for all pages.  `name` is the

@@ -10,11 +10,11 @@ from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Any, TypedDict, overload
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..convert import open_source
 from ..convert.parsing import read_json_object
-from ..data.multivectors import MultiVectors, as_multivectors, checked_texts
+from ..data.multivectors import MultiVectors, MultiVectorsLike, as_multivectors, checked_texts
 from ..data.validation import as_ids
 from ..fde.files import as_encoder
 from ..index.contents import IndexContents
@@ -39,8 +39,10 @@ from .folder import KIND, PAGES, ROOT, is_former, read_pages
 from .hit import PageHit, Source
 from .page import (
     DOCUMENT,
+    Grids,
     Page,
     PageFacts,
+    Special,
     of_each,
     own_metadata,
     pool_page,
@@ -162,10 +164,10 @@ class PageIndex:
     def from_arrays(
         cls,
         vectors: Any,
-        lengths: Any = None,
+        lengths: ArrayLike | None = None,
         *,
-        grids: Any = None,
-        special: Any = None,
+        grids: Grids | None = None,
+        special: Special | None = None,
         pages: Sequence[tuple[str, int]] | None = None,
         ids: Sequence[int | str] | None = None,
         texts: Sequence[str] | None = None,
@@ -232,7 +234,9 @@ class PageIndex:
         return index
 
     @classmethod
-    def from_byaldi(cls, folder: str | os.PathLike[str], *, grids: Any = None, **options: Any) -> PageIndex:
+    def from_byaldi(
+        cls, folder: str | os.PathLike[str], *, grids: Grids | None = None, **options: Any
+    ) -> PageIndex:
         """Build an index of the pages in a folder that byaldi wrote.
 
         Rows of zeros, which are padding, are dropped.  Documents have the names of
@@ -608,7 +612,7 @@ class PageIndex:
 
         return self._pages.on_one_state(explained)
 
-    def calibrate(self, queries: Any, *, threads: int | None = None) -> None:
+    def calibrate(self, queries: Sequence[str] | MultiVectorsLike, *, threads: int | None = None) -> None:
         """Measure how many candidates ``search(recall=)`` needs for real queries.
 
         See :meth:`muvera.MuveraIndex.calibrate`.

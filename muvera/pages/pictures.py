@@ -20,6 +20,7 @@ from .page import Line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from pypdfium2 import PdfPage, PdfTextPage
 
 #: Endings of the files that have pages.
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
@@ -163,7 +164,7 @@ def shades(heat: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.asarray(255 * _OPACITY * above / max(float(above.max()), 1e-9), np.uint8)
 
 
-def _drawn(page: Any, scale: float) -> Image:
+def _drawn(page: PdfPage, scale: float) -> Image:
     longest = max(page.get_size()) * scale
     picture: Image = page.render(scale=scale * min(1.0, _MAX_PIXELS / longest)).to_pil().convert("RGB")
     return picture
@@ -224,7 +225,7 @@ def _require_page(path: Path, number: int, count: int) -> int:
     return number - 1
 
 
-def _lines(page: Any, layer: Any) -> list[Line]:
+def _lines(page: PdfPage, layer: PdfTextPage) -> list[Line]:
     """Return the edges of text lines, in parts of the page.
 
     PDFium finds runs of one font; runs on the same height that are near each other
@@ -247,7 +248,7 @@ def _lines(page: Any, layer: Any) -> list[Line]:
     return [(x0, y0, x1, y1) for x0, y0, x1, y1 in lines]
 
 
-def _device(page: Any, x: float, y: float) -> tuple[float, float]:
+def _device(page: PdfPage, x: float, y: float) -> tuple[float, float]:
     """Return a point in parts of the page as it is shown, also if it is rotated."""
     raw = import_extra("pypdfium2.raw", "pages", "Reading a PDF")
     right, down = ctypes.c_int(), ctypes.c_int()

@@ -37,7 +37,12 @@ class PageQueries(NamedTuple):
 
     @classmethod
     def of(
-        cls, queries: Any, text: Any, dimension: int, encoder: PageEncoder | None, made_by: str = ""
+        cls,
+        queries: Any,
+        text: str | Sequence[str] | None,
+        dimension: int,
+        encoder: PageEncoder | None,
+        made_by: str = "",
     ) -> PageQueries:
         """Check queries, and encode text queries.
 

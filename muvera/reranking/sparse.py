@@ -14,6 +14,14 @@ from ..data.ranking import Ranking, best_first
 from ..data.validation import Ids, as_ids
 from ..utils.checks import given, require_int
 
+#: Texts as weighted terms: a SciPy matrix, or for each text a mapping of terms to
+#: weights or its pairs (term, weight).
+WeightedTerms = (
+    sparse.spmatrix
+    | sparse.sparray
+    | Sequence[Mapping[str, float] | Mapping[int, float] | Iterable[tuple[str | int, float]]]
+)
+
 
 class SparseVectors:
     """Documents as weighted terms, searched by inner products.
@@ -49,7 +57,7 @@ class SparseVectors:
     [('a', 1.0)]
     """
 
-    def __init__(self, documents: Any, ids: Iterable[int] | Iterable[str] | None = None) -> None:
+    def __init__(self, documents: WeightedTerms, ids: Iterable[int] | Iterable[str] | None = None) -> None:
         # Columns by term; None if documents are a matrix, whose columns are terms.
         self._columns: dict[Hashable, int] | None = None if sparse.issparse(documents) else {}
         matrix = self._as_matrix(documents, "documents", new_terms=True)
@@ -62,7 +70,7 @@ class SparseVectors:
         """Return the number of documents."""
         return len(self._ids)
 
-    def search(self, queries: Any, k: int = 100) -> list[Ranking]:
+    def search(self, queries: WeightedTerms, k: int = 100) -> list[Ranking]:
         """Return the documents with the largest inner product with each query.
 
         Parameters
@@ -96,7 +104,7 @@ class SparseVectors:
             rankings.append(Ranking(self._ids[found.indices[start:stop][best]], scores[best]))
         return rankings
 
-    def _as_matrix(self, texts: Any, name: str, new_terms: bool) -> Any:
+    def _as_matrix(self, texts: object, name: str, new_terms: bool) -> Any:
         """Return texts as a CSR matrix, and give unknown terms a column if wanted."""
         if self._columns is None:
             if not sparse.issparse(texts):
@@ -225,7 +233,7 @@ def _flat_terms(terms: Sequence[ArrayLike], texts: MultiVectors, name: str) -> N
     return np.concatenate([np.empty(0, np.int64), *filled]).astype(np.int64)
 
 
-def _matrix_of_terms(texts: Any, name: str, columns: dict[Hashable, int], new_terms: bool) -> Any:
+def _matrix_of_terms(texts: object, name: str, columns: dict[Hashable, int], new_terms: bool) -> Any:
     if not isinstance(texts, Sequence) or isinstance(texts, (str, bytes)):
         raise TypeError(
             f"{name} must be a sparse matrix or a list of mappings of terms to weights, got {given(texts)}."

@@ -18,6 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
+from starlette.middleware.base import RequestResponseEndpoint
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import __version__
@@ -328,7 +329,7 @@ def make_app(
     names = None if not hosts or "*" in hosts else {host.lower().strip("[]") for host in hosts}
 
     @app.middleware("http")
-    async def secure(request: Request, call_next: Any) -> Response:
+    async def secure(request: Request, call_next: RequestResponseEndpoint) -> Response:
         refusal = None if names is None else _wrong_host(request, names)
         response: Response = refusal or await call_next(request)
         response.headers.update(_SECURITY)

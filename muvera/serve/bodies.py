@@ -26,7 +26,7 @@ class Strict(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _require_known_fields(cls, body: Any) -> Any:
+    def _require_known_fields(cls, body: object) -> Any:
         known = cls.model_fields
         unknown = next((name for name in body if name not in known), None) if isinstance(body, dict) else None
         if unknown is not None:

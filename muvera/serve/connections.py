@@ -52,7 +52,7 @@ class _Connections:
         self.timeout = settings.body_timeout
         self.open: dict[Any, None] = {}  # the connection that was used last comes last
 
-    def cut_off(self, connection: Any) -> None:
+    def cut_off(self, connection: _Limited) -> None:
         # Remove it now: `connection_lost` is called only later, after other connections
         # were made.
         self.open.pop(connection, None)
@@ -69,7 +69,7 @@ class _Connections:
         for each in waiting[: max(0, len(self.open) - most)]:
             self.cut_off(each)
 
-    def make_room(self, reader: Any) -> None:
+    def make_room(self, reader: _Limited) -> None:
         """Cut off the slowest readers but this one while too many bytes are unsent."""
         unsent = {each: each.unsent for each in self.open}
         total = sum(unsent.values())
@@ -91,7 +91,7 @@ class _Limited(_UvicornProtocol):  # type: ignore[misc]
     _begun = 0.0  # when the answer began
     _sent_before = 0  # bytes that were sent until then
 
-    def connection_made(self, transport: Any) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(_CountingTransport(transport))
         self.rest: list[bytes] = []  # parts of the answer that the transport does not have
         self.app_state: dict[str, Any] = {**self.app_state, CONNECTION: self}
@@ -161,7 +161,7 @@ class _Limited(_UvicornProtocol):  # type: ignore[misc]
 class _CountingTransport:
     """A transport that counts the bytes that its client has read."""
 
-    def __init__(self, transport: Any) -> None:
+    def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._written = 0
 

@@ -131,7 +131,7 @@ def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="no tokens"):
         audit(BEST, QUERIES[:0], DOCUMENTS)
     with pytest.raises(TypeError, match="found must be"):
-        audit(3, QUERIES, DOCUMENTS)
+        audit(3, QUERIES, DOCUMENTS)  # type: ignore[arg-type]
 
 
 def test_a_url_of_no_engine_is_refused_without_its_password() -> None:

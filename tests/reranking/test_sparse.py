@@ -69,11 +69,11 @@ def test_no_documents_and_no_queries() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: SparseVectors("text"), "list of mappings of terms to weights, got str 'text'"),
-        (lambda: SparseVectors({"a": 1.0}), "list of mappings of terms to weights, got dict"),
-        (lambda: SparseVectors([{"a": 1.0}, 5]), r"documents\[1\] must be a mapping of terms .*, got int 5"),
-        (lambda: SparseVectors([["ab", "cd"], ["abc"]]), r"documents\[0\] must be a mapping"),
-        (lambda: SparseVectors([{1.5: 1.0}]), r"documents\[0\] must have terms that are str or int"),
+        (lambda: SparseVectors("text"), "list of mappings of terms to weights, got str 'text'"),  # type: ignore[arg-type]
+        (lambda: SparseVectors({"a": 1.0}), "list of mappings of terms to weights, got dict"),  # type: ignore[arg-type]
+        (lambda: SparseVectors([{"a": 1.0}, 5]), r"documents\[1\] must be a mapping of terms .*, got int 5"),  # type: ignore[list-item]
+        (lambda: SparseVectors([["ab", "cd"], ["abc"]]), r"documents\[0\] must be a mapping"),  # type: ignore[list-item]
+        (lambda: SparseVectors([{1.5: 1.0}]), r"documents\[0\] must have terms that are str or int"),  # type: ignore[list-item]
         (
             lambda: SparseVectors([{"a": 1.0}, {"a": float("nan")}]),
             r"documents\[1\] must have finite weights",

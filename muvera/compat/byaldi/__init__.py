@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...convert.parsing import read_json_object
 from ...metadata import Filter
@@ -21,6 +21,9 @@ from ...pages.pictures import ENDINGS, PageContent, count_pages, read_page
 from ...texts.encoders.pages import PageEncoder
 from ...texts.encoders.registry import as_page_encoder
 from ...utils.atomic_files import write_json
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 # Name of the PageIndex in the folder of an index.
 _INDEX = "muvera"
@@ -274,7 +277,7 @@ class RAGMultiModalModel:
 
     def add_to_index(
         self,
-        input_item: Any,
+        input_item: str | os.PathLike[str] | Image | list[str | os.PathLike[str] | Image],
         store_collection_with_index: bool = False,
         doc_id: int | Sequence[int] | None = None,
         metadata: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
@@ -360,7 +363,9 @@ class RAGMultiModalModel:
         }  # fmt: skip
         write_json(self._folder / _FACTS, facts)
 
-    def _pages(self, item: Any, name: str, number: int, metadata: Mapping[str, Any]) -> list[Page]:
+    def _pages(
+        self, item: str | os.PathLike[str] | Image, name: str, number: int, metadata: Mapping[str, Any]
+    ) -> list[Page]:
         """Return the pages of a document; errors of the encoder are not caught."""
         contents = enumerate(_contents(item), 1)
         pages: list[Page] = []
@@ -461,7 +466,7 @@ def _items(path: str | os.PathLike[str]) -> list[Path]:
     return sorted(item for item in place.iterdir() if item.suffix.lower() in ENDINGS)
 
 
-def _contents(item: Any) -> Iterator[PageContent]:
+def _contents(item: str | os.PathLike[str] | Image) -> Iterator[PageContent]:
     if isinstance(item, (str, os.PathLike)):
         for number in range(1, count_pages(Path(item)) + 1):
             yield read_page(Path(item), number)

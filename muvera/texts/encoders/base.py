@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from ...reranking.coded_vectors import CodedVectors
 from ...reranking.table_codec import TableCodec
 from ...utils.hints import Argument, Message
 from .windows import Reader, Window, join_spans, join_windows, windows_of
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 TextSide = Literal["document", "query"]
 
@@ -592,7 +595,7 @@ def encode_rows(encoder: TableEncoder, texts: Sequence[str], codec: TableCodec) 
     return CodedVectors.from_lengths(codec, codec.codes(numbers), lengths)
 
 
-def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+def token_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     """Return the ids of the tokens of each text, by the package tokenizers."""
     if len(texts) < _FEW:  # a batch wakes threads, which takes longer
         return [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
@@ -254,7 +254,7 @@ class ColPaliEngineEncoder(PageEncoder):
         return np.asarray(found.float().cpu(), np.float32)
 
 
-def _grid_of(batch: Any) -> tuple[int, int] | None:
+def _grid_of(batch: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return the grid that a Qwen processor reports; it merges patches by 2 x 2."""
     if "image_grid_thw" not in batch:
         return None
