@@ -19,7 +19,7 @@ from ..metadata.unmatched import unmatched_fields
 from ..texts.hit import Hit
 from ..texts.text_index import TextIndex
 from ..utils.checks import require_int
-from ..utils.hints import Argument, Hint, message_of
+from ..utils.hints import message_of
 
 # Characters of a snippet.
 _SNIPPET = 400
@@ -107,13 +107,6 @@ _INSTEAD = {
 }
 
 
-def _worded(part: Argument | Hint) -> str:
-    """Return what an agent reads for an argument or a hint of an error."""
-    if isinstance(part, Hint):
-        return _INSTEAD.get(part.operation, part.words)
-    return str(part) if part.value else part.name
-
-
 class _StrictTool(Tool):
     """A tool that refuses unknown arguments; the SDK ignores them."""
 
@@ -136,7 +129,7 @@ def _tool(function: Callable[..., Any], *, reads: bool) -> Tool:
         try:
             answer = function(**arguments)
         except (ValueError, TypeError, KeyError, OSError) as error:
-            raise ToolError(message_of(error).worded(_worded).rstrip()) from error
+            raise ToolError(message_of(error).worded_for_clients(_INSTEAD)) from error
         # For the model, compact: the SDK would indent the JSON.
         shown = TextContent(type="text", text=_json(answer))
         return CallToolResult(content=[shown], structured_content=answer)

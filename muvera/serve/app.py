@@ -28,7 +28,7 @@ from ..texts.database import TextDocument, limited_reading
 from ..texts.encoders.base import score_weights
 from ..texts.reranking import rerank_texts
 from ..texts.text_index import TextIndex
-from ..utils.hints import Argument, Hint, message_of
+from ..utils.hints import message_of
 from . import ServerSettings
 from .bodies import (
     Deletion,
@@ -147,7 +147,7 @@ async def _as_problem(request: Request, error: Exception) -> Response:
         case TimeoutError():
             return _problem(504, "The request took too long. Send fewer queries or candidates.")
         case _:
-            detail = message_of(error).worded(_worded).rstrip()
+            detail = message_of(error).worded_for_clients(_INSTEAD)
             return _problem(404 if isinstance(error, KeyError) else 422, detail)
 
 
@@ -158,13 +158,6 @@ _INSTEAD = {
     "resume": "",
     "update": "Replace it with PUT /documents.",
 }
-
-
-def _worded(part: Argument | Hint) -> str:
-    """Return what a client reads for an argument or a hint of an error."""
-    if isinstance(part, Hint):
-        return _INSTEAD.get(part.operation, part.words)
-    return str(part) if part.value else part.name
 
 
 def _body_error(request: Request, error: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ other names for the parts that name an argument or an operation:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 __all__ = ["Argument", "Hint", "Message", "message_of"]
@@ -80,6 +80,20 @@ class Message(str):
     def worded(self, word: Callable[[Argument | Hint], str]) -> str:
         """Render the message, replacing each argument and hint by ``word(part)``."""
         return "".join(part if isinstance(part, str) else word(part) for part in self.parts)
+
+    def worded_for_clients(self, instead: Mapping[str, str]) -> str:
+        """Render the message for clients of a server.
+
+        Arguments have the names of the request's fields.  `instead` is what a client
+        does instead of an operation of Python.
+        """
+
+        def word(part: Argument | Hint) -> str:
+            if isinstance(part, Hint):
+                return instead.get(part.operation, part.words)
+            return str(part) if part.value else part.name
+
+        return self.worded(word).rstrip()
 
     def to_json(self) -> list[Any]:
         """Return the parts as JSON values: a string, or a list of strings, for each."""
