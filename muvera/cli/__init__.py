@@ -68,19 +68,11 @@ def start(
         typer.echo(ctx.get_help())
 
 
-app.command("demo")(demo.demo)
-app.command("index")(index.index)
-app.command("search")(search.search)
-app.command("serve")(serve.serve)
-app.command("mcp")(mcp.mcp)
-app.command("info")(info.info)
-app.command("diagnose")(diagnose.diagnose)
-app.command("tune")(tune.tune)
-app.command("audit")(audit.audit)
-app.command("convert")(convert.convert)
-app.command("encode")(encode.encode)
-app.command("load")(load.load)
-app.command("formats")(formats.formats)
+for _command in (
+    demo.demo, index.index, search.search, serve.serve, mcp.mcp, info.info, diagnose.diagnose, tune.tune,
+    audit.audit, convert.convert, encode.encode, load.load, formats.formats,
+):  # fmt: skip
+    app.command()(_command)
 app.add_typer(texts.texts, name="texts", cls=Commands)
 app.add_typer(pages.pages, name="pages", cls=Commands)
 
