@@ -27,6 +27,7 @@ import numba
 from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.compiler_lock import global_compiler_lock
@@ -82,7 +83,7 @@ class _HelperLibrary(JITCodeLibrary):
         return 0
 
     def _optimize_functions(self, ll_module: binding.ModuleRef) -> None:
-        ll_module.data_layout = self._codegen._data_layout
+        ll_module.data_layout = str(self._codegen.target_data)
 
     def _optimize_final_module(self) -> None:
         pass
@@ -106,7 +107,9 @@ def _compiled(function: Callable[..., object]) -> Any:
     """
     if CACHE:
         try:
-            return _prepared(_named_by_content(_njit(cache=True, **_FLAGS)(function)))
+            dispatcher = _njit(cache=False, **_FLAGS)(function)
+            dispatcher._cache = _Cache(function)
+            return _prepared(dispatcher)
         except RuntimeError as error:
             if "cannot cache" not in str(error):
                 raise
@@ -116,25 +119,30 @@ def _compiled(function: Callable[..., object]) -> Any:
     return _prepared(_njit(cache=False, **_FLAGS)(function))
 
 
-def _named_by_content(dispatcher: Any) -> Any:
-    """Name each cached file after its content.
+class _CacheFile(IndexDataCacheFile):
+    """numba's files of a kernel, each named after its content.
 
-    numba numbers the files of a kernel.  Two processes that compile it for different
-    arguments at the same time choose the same number, and the cache then has the code
-    of other arguments.
+    numba numbers them.  Two processes that compile a kernel for different arguments at
+    the same time choose the same number, and the cache then has the code of other
+    arguments.
     """
-    file = dispatcher._cache._cache_file
 
-    def save(key: object, data: object) -> None:
-        content = file._dump((key, file._version, file._source_stamp))
-        name = f"{file._index_name.removesuffix('.nbi')}.{hashlib.sha256(content).hexdigest()[:16]}.nbc"
-        file._save_data(name, data)
-        overloads = file._load_index()
+    def save(self, key: object, data: object) -> None:
+        content = self._dump((key, self._version, self._source_stamp))
+        name = f"{self._index_name.removesuffix('.nbi')}.{hashlib.sha256(content).hexdigest()[:16]}.nbc"
+        self._save_data(name, data)
+        overloads = self._load_index()
         overloads[key] = name
-        file._save_index(overloads)
+        self._save_index(overloads)
 
-    vars(file)["save"] = save
-    return dispatcher
+
+class _Cache(FunctionCache):
+    """numba's cache of a kernel, in files of :class:`_CacheFile`."""
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        super().__init__(function)
+        locator = self._impl.locator
+        self._cache_file = _CacheFile(self._cache_path, self._impl.filename_base, locator.get_source_stamp())
 
 
 def _private_folder() -> str | None:
