@@ -235,6 +235,21 @@ class Dial(NamedTuple):
     level: Level
 
 
+class Scored(NamedTuple):
+    """The first c candidates of n queries, which a calibration is fitted to."""
+
+    #: Products of the candidates, best first, float32 (n, c).
+    products: NDArray[np.float32]
+    #: Their exact scores, or scores by codes if the index stores codes, float32 (n, c).
+    scores: NDArray[np.float32]
+    #: Number of tokens of each query, int64 (n,).
+    query_tokens: NDArray[np.int64]
+    #: Share of the exact best documents that are among the candidates.
+    within: float
+    #: Marks candidates that were added after the encoder was fitted, bool (n, c).
+    added: NDArray[np.bool_] | None
+
+
 @dataclass(frozen=True)
 class Calibration:
     """The error model of an index's first stage, and when to stop for each target.
@@ -279,37 +294,20 @@ class Calibration:
     @classmethod
     def fit(
         cls,
-        products: NDArray[np.float32],
-        scores: NDArray[np.float32],
-        query_tokens: NDArray[np.int64],
+        measured: Scored,
         *,
-        within: float,
         documents: int,
         pseudo_queries: bool,
         tokens: str,
-        added: NDArray[np.bool_] | None = None,
         depth: int | None = None,
         deep: tuple[tuple[int, int], ...] = (),
     ) -> Calibration:
         """Fit the error model and a level for each of TARGETS.
 
-        The other arguments are fields of the class.
-
-        Parameters
-        ----------
-        products : ndarray (n, c), float32
-            Products of the first `c` candidates of `n` queries, best first.
-        scores : ndarray (n, c), float32
-            Their exact scores, or their scores by codes if the index stores codes.
-        query_tokens : ndarray (n,), int64
-            Number of tokens of each query.
-        within : float
-            Share of the exact best documents that are among the `c` candidates.
-        added : ndarray (n, c), bool, optional
-            Marks candidates that were added after the encoder was fitted.
-        depth : int, optional
-            Default: the number that reaches a mean recall of _NEARLY_ALL.
+        The default of `depth` is the number of candidates that reaches a mean recall of
+        _NEARLY_ALL.  The arguments after `measured` are fields of the class.
         """
+        products, scores, query_tokens, within, added = measured
         best = np.zeros(scores.shape, bool)
         np.put_along_axis(best, np.argsort(-scores, axis=1, kind="stable")[:, :BEST], True, axis=1)
         slope, variance = _error_model(products, scores, query_tokens)
@@ -318,8 +316,9 @@ class Calibration:
         if depth is None:
             depth = max(_LEAST * BEST, _number(best, _NEARLY_ALL))
         failed = int((best[:, :depth].sum(axis=1) < _FAILED * best.sum(axis=1)).sum())
-        measured = slope, variance, levels, documents, len(products), pseudo_queries, tokens, depth, failed
-        return cls(*measured, deep)
+        return cls(
+            slope, variance, levels, documents, len(products), pseudo_queries, tokens, depth, failed, deep
+        )
 
     def enough(self, k: int) -> int:
         """Return the number of candidates that reaches DEFAULT_RECALL of the `k` best.

@@ -27,6 +27,7 @@ from .calibration import (
     MIN_QUERIES,
     Calibration,
     MeasuredWindows,
+    Scored,
 )
 from .contents import IndexContents
 from .searching import best_rows
@@ -390,14 +391,10 @@ def _calibrate(
     added = contents.candidates.newer(np.stack([rows for rows, _ in proposed]))
     proposed = []  # freed before the fit, which needs the most memory
     return Calibration.fit(
-        products,
-        scores,
-        queries.lengths,
-        within=within,
+        Scored(products, scores, queries.lengths, within, added),
         documents=len(documents),
         pseudo_queries=sources is not None,
         tokens=contents.tokens.ranked_by,
-        added=added,
         depth=depth,
         deep=deep,
     )
