@@ -355,6 +355,17 @@ def new_sums(builder: ir.IRBuilder, vector: ir.VectorType, count: int) -> list[i
     return sums
 
 
+@contextmanager
+def each_vector(builder: ir.IRBuilder, count: ir.Value, lanes: int) -> Iterator[ir.Value]:
+    """Emit a loop over the whole vectors of `count` numbers.
+
+    The block emits what is repeated, for the vector at the offset that it gets.
+    """
+    width = ir.Constant(count.type, lanes)
+    with cgutils.for_range(builder, builder.sdiv(count, width)) as loop:
+        yield builder.mul(loop.index, width)
+
+
 def shuffle(builder: ir.IRBuilder, left: ir.Value, right: ir.Value, order: list[int]) -> ir.Value:
     """Emit a vector of the lanes `order`, counted through `left` and then `right`."""
     return builder.shuffle_vector(left, right, ir.Constant(ir.VectorType(INT32, len(order)), order))

@@ -11,7 +11,6 @@ from functools import lru_cache
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 
 from .byte_tile import STEP, WIDE, byte_max_ahead
 from .jit import (
@@ -21,6 +20,7 @@ from .jit import (
     Intrinsic,
     broadcast,
     constant,
+    each_vector,
     emitted,
     helper,
     kernel,
@@ -83,9 +83,8 @@ def _make_largest(bits: int) -> Intrinsic:
 
     def largest(builder, array, position, count):
         start, best = builder.gep(array, [position]), new_sums(builder, vector, 1)[0]
-        width = ir.Constant(count.type, lanes)
-        with cgutils.for_range(builder, builder.sdiv(count, width)) as loop:
-            place = builder.gep(start, [builder.mul(loop.index, width)])
+        with each_vector(builder, count, lanes) as offset:
+            place = builder.gep(start, [offset])
             value = builder.and_(load_vector(builder, place, vector, align=bits // 8), constant(vector, mask))
             so_far = builder.load(best)
             builder.store(builder.select(builder.icmp_signed(">", value, so_far), value, so_far), best)
@@ -111,9 +110,8 @@ def _make_round(halves: bool) -> Intrinsic:
     @emitted
     def to_bytes(builder, source, position, count, per_unit, out, start):
         begin, target = builder.gep(source, [position]), builder.gep(out, [start])
-        width, factor = ir.Constant(count.type, LANES), broadcast(builder, per_unit, LANES)
-        with cgutils.for_range(builder, builder.sdiv(count, width)) as loop:
-            offset = builder.mul(loop.index, width)
+        factor = broadcast(builder, per_unit, LANES)
+        with each_vector(builder, count, LANES) as offset:
             place = builder.gep(begin, [offset])
             if halves:
                 value = widen(builder, load_vector(builder, place, _WORDS, align=2), HAS_HALVES)

@@ -21,6 +21,7 @@ from .jit import (
     Intrinsic,
     broadcast,
     constant,
+    each_vector,
     emit_prefetch,
     emitted,
     fused_multiply_add,
@@ -68,10 +69,8 @@ def widen(builder: ir.IRBuilder, bits: ir.Value, native: bool) -> ir.Value:
 
 def _square_sum(builder, array, position, count):
     start, total = builder.gep(array, [position]), new_sums(builder, _VECTOR, 1)[0]
-    width = ir.Constant(count.type, LANES)
-    with cgutils.for_range(builder, builder.sdiv(count, width)) as loop:
-        place = builder.gep(start, [builder.mul(loop.index, width)])
-        value = load_vector(builder, place, _VECTOR)
+    with each_vector(builder, count, LANES) as offset:
+        value = load_vector(builder, builder.gep(start, [offset]), _VECTOR)
         builder.store(fused_multiply_add(builder, value, value, builder.load(total)), total)
     return sum_lanes(builder, builder.load(total))
 
@@ -84,9 +83,8 @@ def _scaled(accumulate: bool) -> Intrinsic:
     @emitted
     def scaled(builder, source, position, count, weight, out, start):
         begin, target = builder.gep(source, [position]), builder.gep(out, [start])
-        width, factor = ir.Constant(count.type, LANES), broadcast(builder, weight, LANES)
-        with cgutils.for_range(builder, builder.sdiv(count, width)) as loop:
-            offset = builder.mul(loop.index, width)
+        factor = broadcast(builder, weight, LANES)
+        with each_vector(builder, count, LANES) as offset:
             place = builder.gep(target, [offset])
             value = load_vector(builder, builder.gep(begin, [offset]), _VECTOR)
             if accumulate:
@@ -313,8 +311,7 @@ def widened(halves, start, stop):
 def subtract_row(builder, source, position, count, center, out, start):
     """Write ``source[position :] - center`` to ``out[start:]``, `count` floats."""
     begin, target = builder.gep(source, [position]), builder.gep(out, [start])
-    with cgutils.for_range(builder, builder.sdiv(count, ir.Constant(count.type, LANES))) as loop:
-        offset = times(builder, loop.index, LANES)
+    with each_vector(builder, count, LANES) as offset:
         value = load_vector(builder, builder.gep(begin, [offset]), _VECTOR)
         shift = load_vector(builder, builder.gep(center, [offset]), _VECTOR)
         store_vector(builder, builder.fsub(value, shift), builder.gep(target, [offset]))
