@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +28,35 @@ class RoundedTable(NamedTuple):
 
     numbers: NDArray[np.uint8]  #: Flat, rows of whole STEPs of bytes.
     units: NDArray[np.float32]
+
+
+class _Table:
+    """The rows of a table, and what is made of them at the first use."""
+
+    def __init__(self, rows: NDArray[np.float32]) -> None:
+        self.rows = rows
+
+    @cached_property
+    def longest(self) -> float:
+        return float(np.sqrt(np.einsum("ij,ij->i", self.rows, self.rows).max()))
+
+    @cached_property
+    def rounded(self) -> RoundedTable:
+        count, dimension = self.rows.shape
+        peaks = np.abs(self.rows).max(axis=1)
+        units = np.where(peaks > 0, peaks / np.float32(_STEPS), 1).astype(np.float32)
+        numbers = np.full((count, -(-dimension // STEP) * STEP), ZERO, np.uint8)
+        for start in range(0, count, _SHORT // 16):  # blocks that stay in the cache
+            block = slice(start, start + _SHORT // 16)
+            numbers[block, :dimension] = np.rint(self.rows[block] / units[block, np.newaxis]) + ZERO
+        return RoundedTable(read_only_view(numbers).reshape(-1), read_only_view(units))
+
+    @cached_property
+    def order(self) -> tuple[NDArray[np.void], NDArray[np.int64]]:
+        """The rows as keys in ascending order, and their numbers."""
+        keys = _as_keys(self.rows)
+        order = np.argsort(keys, kind="stable")
+        return keys[order], order
 
 
 class TableCodec(TokenCodec):
@@ -56,10 +86,7 @@ class TableCodec(TokenCodec):
         if not valid or shape.dtype.kind != "i" or not shape.min() > 0 or shape.max() >= 1 << 32:
             raise ValueError("The codec's checksum must be 32 bytes, and its shape two positive integers.")
         self.num_rows, dimension = shape.tolist()
-        self._rows: NDArray[np.float32] | None = None
-        self._rounded: RoundedTable | None = None
-        self._longest: float | None = None
-        self._order: tuple[NDArray[np.void], NDArray[np.int64]] | None = None
+        self._attached: _Table | None = None
         no_bytes, no_floats = (read_only_view(np.empty(0, kind)) for kind in (np.uint8, np.float32))
         ones = read_only_view(np.ones(dimension, np.float32))
         width = 2 if self.num_rows <= _SHORT else 4
@@ -98,7 +125,7 @@ class TableCodec(TokenCodec):
                 f"{bound}."
             )
         codec = cls(_checksum(table), np.array(table.shape, np.int64))
-        codec._rows = read_only_view(np.ascontiguousarray(table))
+        codec._attached = _Table(read_only_view(np.ascontiguousarray(table)))
         return codec
 
     @property
@@ -110,12 +137,16 @@ class TableCodec(TokenCodec):
         ValueError
             If the codec is without its table.
         """
-        if self._rows is None:
+        return self._made.rows
+
+    @property
+    def _made(self) -> _Table:
+        if self._attached is None:
             raise ValueError(
                 "The tokens are stored as rows of a text encoder's table, which is not part of the index. "
                 "Load the index with TextIndex.load."
             )
-        return self._rows
+        return self._attached
 
     def attach(self, other: TableCodec) -> None:
         """Use the table of another codec.
@@ -131,31 +162,17 @@ class TableCodec(TokenCodec):
                 f"encoder's table has the checksum {_shown(other)}. Load it with the encoder that built it, "
                 "or build the index again."
             )
-        self._rows, self._rounded, self._order = other._rows, other._rounded, other._order
-        self._longest = other._longest
+        self._attached = other._attached
 
     @property
     def longest(self) -> float:
         """The largest length of a row."""
-        if self._longest is None:
-            squares = np.einsum("ij,ij->i", self.table, self.table)
-            self._longest = float(np.sqrt(squares.max()))
-        return self._longest
+        return self._made.longest
 
     @property
     def rounded(self) -> RoundedTable:
         """The table in bytes, made at the first use."""
-        if self._rounded is None:
-            table = self.table
-            depth = -(-self.dimension // STEP) * STEP
-            peaks = np.abs(table).max(axis=1)
-            units = np.where(peaks > 0, peaks / np.float32(_STEPS), 1).astype(np.float32)
-            numbers = np.full((len(table), depth), ZERO, np.uint8)
-            for start in range(0, len(table), _SHORT // 16):  # blocks that stay in the cache
-                rows = slice(start, start + _SHORT // 16)
-                numbers[rows, : self.dimension] = np.rint(table[rows] / units[rows, np.newaxis]) + ZERO
-            self._rounded = RoundedTable(read_only_view(numbers).reshape(-1), read_only_view(units))
-        return self._rounded
+        return self._made.rounded
 
     def numbers(self, codes: NDArray[np.uint8]) -> NDArray[np.unsignedinteger]:
         """Return codes as row numbers, uint16 or uint32 (n,), without a copy."""
@@ -192,11 +209,7 @@ class TableCodec(TokenCodec):
 
         Raise ValueError for a token that is not a row of the table.
         """
-        if self._order is None:
-            rows = _as_keys(self.table)
-            order = np.argsort(rows, kind="stable")
-            self._order = rows[order], order
-        keys, order = self._order
+        keys, order = self._made.order
         wanted = _as_keys(np.asarray(tokens, np.float32))
         places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
         found = keys[places] == wanted
