@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from ...utils.checks import import_extra, install_command
 from .base import ModelEncoder, TextSide
@@ -111,7 +111,23 @@ def _split_revision(model: str) -> tuple[str, str | None]:
     return checkpoint, revision or None
 
 
-class FastembedEncoder(ModelEncoder):
+class FastembedModel:
+    """A model that fastembed runs, loaded at its first use."""
+
+    #: Name of fastembed's class.
+    _kind: ClassVar[str]
+
+    def __init__(self, model: str, name: str | None = None) -> None:
+        self.name = name or f"fastembed:{model}"
+        self._given = model
+        self._library = import_extra("fastembed", "fastembed", "This encoder")
+
+    @cached_property
+    def _model(self) -> Any:
+        return fastembed_model(getattr(self._library, self._kind), self._given)
+
+
+class FastembedEncoder(FastembedModel, ModelEncoder):
     """A late-interaction model run by fastembed on onnxruntime, without torch.
 
     It uses all cores.
@@ -130,14 +146,7 @@ class FastembedEncoder(ModelEncoder):
         Without fastembed.
     """
 
-    def __init__(self, model: str, name: str | None = None) -> None:
-        self.name = name or f"fastembed:{model}"
-        self._given = model
-        self._library = import_extra("fastembed", "fastembed", "This encoder")
-
-    @cached_property
-    def _model(self) -> Any:
-        return fastembed_model(self._library.LateInteractionTextEmbedding, self._given)
+    _kind = "LateInteractionTextEmbedding"
 
     def matrices(self, texts: list[str], side: TextSide) -> Any:
         """Return the token vectors of each text."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from ...data.multivectors import MultiVectors
 from ...utils.checks import import_extra
 from .base import Encoder, TableEncoder
-from .libraries import fastembed_model
+from .libraries import FastembedModel
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -111,21 +110,14 @@ class TextLayerEncoder(PageEncoder):
         return self.text.token_spans(text, "query")
 
 
-class FastembedPageEncoder(PageEncoder):
+class FastembedPageEncoder(FastembedModel, PageEncoder):
     """ColPali or ColModernVBERT, run by fastembed on onnxruntime, without torch.
 
     The model is loaded at its first use, and downloaded if it is not on this machine.
     Default name: ``"fastembed:model"``.  Raise ImportError without fastembed.
     """
 
-    def __init__(self, model: str, name: str | None = None) -> None:
-        self.name = name or f"fastembed:{model}"
-        self._given = model
-        self._library = import_extra("fastembed", "fastembed", "This encoder")
-
-    @cached_property
-    def _model(self) -> Any:
-        return fastembed_model(self._library.LateInteractionMultimodalEmbedding, self._given)
+    _kind = "LateInteractionMultimodalEmbedding"
 
     @property
     def download_gigabytes(self) -> float | None:
