@@ -18,7 +18,6 @@ from ..data.multivectors import MultiVectors, MultiVectorsLike, as_multivectors,
 from ..data.validation import as_ids
 from ..fde.files import as_encoder
 from ..index.contents import IndexContents
-from ..index.generations import IndexFolderError, read_manifest
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
 from ..index.settings import IndexSettings
@@ -30,10 +29,10 @@ from ..texts.encoders.base import ScoreWeights, TableEncoder, encode_rows, score
 from ..texts.encoders.pages import COLPALI_GRID, PageEncoder, TextLayerEncoder
 from ..texts.encoders.registry import as_page_encoder, required_page_encoder
 from ..texts.hit import SearchOptions, chosen_weights
-from ..texts.journal import DurableFolder, TextChange
+from ..texts.journal import DurableFolder, TextChange, opened_folder, repeating_changes
 from ..texts.store import TextStore
 from ..texts.text_index import attach_table
-from ..utils.atomic_files import atomic_folder, recover_folder
+from ..utils.atomic_files import atomic_folder
 from ..utils.checks import as_id_list, as_path, counted, require_choice, require_int, require_number
 from .folder import KIND, PAGES, ROOT, is_former, read_pages
 from .hit import PageHit, Source
@@ -924,15 +923,8 @@ class PageIndex:
         place = as_path(path).resolve()
         if is_former(place):
             cls.load(place).save()
-        recover_folder(place)
-        read_manifest(place)
-        folder = DurableFolder(place, save_changes, save_seconds)
-        try:
+        with opened_folder(place, save_changes, save_seconds) as folder:
             return cls._load(place, encoder, root, folder)
-        except BaseException:
-            folder.stop()
-            folder.close()
-            raise
 
     @classmethod
     def load(
@@ -984,28 +976,33 @@ class PageIndex:
 
         The open `folder` then keeps each later change.
         """
-        stored = read_pages(target)
         loaded = cls.__new__(cls)
-        loaded._served_root = None if root is None else as_path(root).resolve()
+        loaded._restore(target, encoder, root, folder)
+        return loaded
+
+    def _restore(
+        self,
+        target: Path,
+        encoder: PageEncoder | TableEncoder | str | None,
+        root: str | os.PathLike[str] | None,
+        folder: DurableFolder | None,
+    ) -> None:
+        stored = read_pages(target)
+        self._served_root = None if root is None else as_path(root).resolve()
         known = stored.database.fact(ROOT)
-        loaded._root = Path(known) if known and loaded._served_root is None else loaded._served_root
-        loaded._folder = target
-        loaded._pages = TextStore(stored.vectors, stored.database)
-        loaded._made_by = stored.database.text_encoder or ""
-        loaded._encoder = required_page_encoder(loaded._made_by, encoder, target)
-        if loaded._encoder is not None:
-            attach_table(loaded._pages.table, loaded._reader or loaded._encoder, target)
-        try:
+        self._root = Path(known) if known and self._served_root is None else self._served_root
+        self._folder = target
+        self._pages = TextStore(stored.vectors, stored.database)
+        self._made_by = stored.database.text_encoder or ""
+        self._encoder = required_page_encoder(self._made_by, encoder, target)
+        if self._encoder is not None:
+            attach_table(self._pages.table, self._reader or self._encoder, target)
+        with repeating_changes(target):
             for change in stored.changes:
-                loaded._repeat(change)
-        except (ValueError, TypeError, KeyError) as error:
-            raise IndexFolderError(
-                f"The journal in {target} does not fit the index: {error}. Restore the folder from a copy."
-            ) from error
+                self._repeat(change)
         if folder is not None:
             folder.unsaved = sum(len(change.ids) for change in stored.changes)
-            loaded._pages.keep(folder)
-        return loaded
+            self._pages.keep(folder)
 
     def _repeat(self, change: TextChange) -> None:
         """Make a change of the journal."""

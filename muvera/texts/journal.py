@@ -12,15 +12,22 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from operator import add
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, BinaryIO, NamedTuple
 
-from ..index.generations import Destination, FolderLock, Generation, IndexFolderError, journal_content
-from ..utils.atomic_files import named_errors, sync
+from ..index.generations import (
+    Destination,
+    FolderLock,
+    Generation,
+    IndexFolderError,
+    journal_content,
+    read_manifest,
+)
+from ..utils.atomic_files import named_errors, recover_folder, sync
 from .database import Row, require_ids
 
 _LOG = logging.getLogger("muvera")
@@ -234,6 +241,35 @@ class DurableFolder:
         journal, self._journal = self._journal, None
         if journal is not None:
             journal.close()
+
+
+@contextmanager
+def opened_folder(place: Path, save_changes: int, save_seconds: float) -> Iterator[DurableFolder]:
+    """Open the folder of a saved index; release it after an exception in the block.
+
+    Raise FileNotFoundError, IndexFolderError or ValueError if the folder contains no
+    index, or another process writes it.
+    """
+    recover_folder(place)
+    read_manifest(place)
+    folder = DurableFolder(place, save_changes, save_seconds)
+    try:
+        yield folder
+    except BaseException:
+        folder.stop()
+        folder.close()
+        raise
+
+
+@contextmanager
+def repeating_changes(place: Path) -> Iterator[None]:
+    """Name the folder if a change of its journal fails in the block."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError) as error:
+        raise IndexFolderError(
+            f"The journal in {place} does not fit the index: {error}. Restore the folder from a copy."
+        ) from error
 
 
 def _last_checksum(lines: list[bytes], path: Path) -> bytes:

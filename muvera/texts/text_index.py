@@ -16,7 +16,7 @@ from ..fde.config import FDEConfig
 from ..fde.encoder import FDEEncoder
 from ..fde.files import as_encoder
 from ..index.contents import IndexContents
-from ..index.generations import Destination, IndexFolderError, read_manifest, require_place
+from ..index.generations import Destination, require_place
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
 from ..index.settings import IndexInfo, IndexSettings
@@ -24,7 +24,6 @@ from ..metadata import Filter, TextDocument
 from ..metadata.groups import Group, best_of_groups
 from ..reranking.coded_vectors import CodedVectors
 from ..reranking.table_codec import TableCodec
-from ..utils.atomic_files import recover_folder
 from ..utils.checks import as_id_list, as_path, counted, given, require_int, require_number, url_scheme
 from .database import DocumentDatabase, merge_metadata, require_ids
 from .encoders.base import (
@@ -54,7 +53,7 @@ from .hit import (
     require_weights,
     sentence_hits,
 )
-from .journal import DurableFolder
+from .journal import DurableFolder, opened_folder, repeating_changes
 from .protocol import Texts
 from .ranking import Parts
 from .reranking import rerank_texts
@@ -427,15 +426,8 @@ class TextIndex:
         require_int("save_changes", save_changes, 1)
         require_number("save_seconds", save_seconds, 0.001, TIMEOUT_MAX)
         place = as_path(path).resolve()
-        recover_folder(place)
-        read_manifest(place)
-        folder = DurableFolder(place, save_changes, save_seconds)
-        try:
+        with opened_folder(place, save_changes, save_seconds) as folder:
             return cls._load(place, encoder, folder)
-        except BaseException:
-            folder.stop()
-            folder.close()
-            raise
 
     def close(self) -> None:
         """Save the changes of an index from :meth:`open`, and release its folder.
@@ -502,7 +494,7 @@ class TextIndex:
         model = required_encoder(name, encoder, place, encodes=unsaved)
         attach_table(texts.table, model, place)
         loaded = cls(texts, model)
-        try:
+        with repeating_changes(place):
             for change in changes:
                 if change.metadata is None:
                     loaded.delete(change.ids, missing="ignore")
@@ -510,10 +502,6 @@ class TextIndex:
                     texts.put_metadata(texts.get(change.ids), change.metadata)
                 else:
                     loaded.update(change.texts, ids=change.ids, metadata=change.metadata)
-        except (ValueError, TypeError, KeyError) as error:
-            raise IndexFolderError(
-                f"The journal in {place} does not fit the index: {error}. Restore the folder from a copy."
-            ) from error
         if folder is not None:
             folder.unsaved = sum(len(change.ids) for change in changes)
             texts.keep(folder)
