@@ -30,6 +30,7 @@ from ..texts.encoders.pages import COLPALI_GRID, PageEncoder, TextLayerEncoder
 from ..texts.encoders.registry import as_page_encoder, required_page_encoder
 from ..texts.hit import SearchOptions, chosen_weights
 from ..texts.journal import DurableFolder, TextChange, opened_folder, repeating_changes
+from ..texts.protocol import NewTexts
 from ..texts.store import TextStore
 from ..texts.text_index import attach_table
 from ..utils.atomic_files import atomic_folder
@@ -412,7 +413,7 @@ class PageIndex:
         encoder, table = required(self._encoder, self._made_by), self._pages.table
         assert isinstance(encoder, TextLayerEncoder) and table is not None
         rows = encode_rows(encoder.text, texts, table).with_ids(ids)
-        return self._pages.put(rows, texts, metadata, threads, update)
+        return self._pages.put(NewTexts(rows, texts, metadata), threads, update)
 
     def delete(self, ids: Iterable[int | str], *, missing: Missing = "raise") -> None:
         """Delete pages by id.

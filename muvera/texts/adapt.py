@@ -14,10 +14,9 @@ models, arXiv 2209.15430, and backward-compatible training, arXiv 2003.11942).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -27,7 +26,6 @@ from ..data.multivectors import MultiVectors
 from ..fde.linear_algebra import one_blas_thread, product
 from ..index.muvera_index import MuveraIndex
 from ..metadata import TextDocument
-from ..reranking.coded_vectors import CodedVectors
 from ..utils.checks import given, require_int
 from ..utils.random_streams import random_stream
 from .encoders.base import (
@@ -41,7 +39,7 @@ from .encoders.base import (
 from .encoders.registry import as_text_encoder
 from .encoders.windows import Spans
 from .hit import SearchOptions
-from .protocol import Texts
+from .protocol import NewTexts, Texts
 from .ranking import Parts, best_parts
 from .reranking import rerank_texts
 from .store import TextStore
@@ -287,19 +285,12 @@ class AdaptedTexts:
         """Calibrate the old index with mapped queries."""
         self._old.calibrate(self.mapped(queries), threads)
 
-    def put(
-        self,
-        encoded: MultiVectors | CodedVectors,
-        texts: list[str],
-        metadata: Sequence[Mapping[str, Any]],
-        threads: int | None,
-        update: bool = False,
-    ) -> list[int | str]:
+    def put(self, new: NewTexts, threads: int | None, update: bool = False) -> list[int | str]:
         """Add texts to the old index; its encoder encodes them, too."""
-        assert isinstance(encoded, MultiVectors)  # rows of a table need a folder
-        old = encode_texts(self._index.encoder.encode_documents, texts)
-        named = old.with_ids(encoded.ids) if encoded.has_ids else old
-        return self._old.put(named, texts, metadata, threads, update)
+        assert isinstance(new.encoded, MultiVectors)  # rows of a table need a folder
+        old = encode_texts(self._index.encoder.encode_documents, new.texts)
+        named = old.with_ids(new.encoded.ids) if new.encoded.has_ids else old
+        return self._old.put(NewTexts(named, new.texts, new.metadata), threads, update)
 
 
 def aligned_tokens(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn, TypeVar
 
@@ -16,12 +16,12 @@ from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
 from ..metadata import Filter, TextDocument
 from ..metadata.groups import Group
-from ..reranking.coded_vectors import CodedVectors
 from ..utils.hints import Hint, Message
 from .database import shared_words
 from .encoders.base import NoEncoder, TextEncoder
 from .encoders.registry import as_text_encoder, required_encoder
 from .hit import SearchOptions
+from .protocol import NewTexts
 from .ranking import Parts, add_parts, best_parts
 
 Result = TypeVar("Result")
@@ -146,19 +146,13 @@ class EngineTexts:
 
     # -- changing -------------------------------------------------------------
 
-    def put(
-        self,
-        encoded: MultiVectors | CodedVectors,
-        texts: list[str],
-        metadata: Sequence[Mapping[str, Any]],
-        threads: int | None,
-        update: bool = False,
-    ) -> list[int | str]:
+    def put(self, new: NewTexts, threads: int | None, update: bool = False) -> list[int | str]:
         """Add texts, and return their ids.
 
         Raise ValueError for texts without ids, a blank text, or an id in use without
         `update`.  Raise EngineError if the engine fails; earlier batches stay written.
         """
+        encoded = new.encoded
         assert isinstance(encoded, MultiVectors)  # rows of a table need a folder
         if not encoded.has_ids:
             raise ValueError(Message("Texts in a database need ids. ", Hint("give_ids", "Give ids=.")))
@@ -170,7 +164,7 @@ class EngineTexts:
                 "Remove it."
             )
         write = self.index.update if update else self.index.add
-        write(encoded, metadata, texts=texts, threads=threads)
+        write(encoded, new.metadata, texts=new.texts, threads=threads)
         return names
 
     def put_metadata(self, documents: list[TextDocument], metadata: list[dict[str, Any]]) -> None:

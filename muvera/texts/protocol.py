@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ..data.multivectors import MultiVectors
 from ..index.id_map import Missing
@@ -18,6 +18,18 @@ from .hit import SearchOptions
 from .ranking import Parts
 
 Result = TypeVar("Result")
+
+
+class NewTexts(NamedTuple):
+    """Texts to add or replace.
+
+    Without ids in `encoded`, they get the next integers.
+    """
+
+    #: Their token vectors; codes if :attr:`Texts.table` is not None.
+    encoded: MultiVectors | CodedVectors
+    texts: list[str]
+    metadata: Sequence[Mapping[str, Any]]
 
 
 class Texts(Protocol):
@@ -116,22 +128,11 @@ class Texts(Protocol):
     def changing(self) -> AbstractContextManager[object]:
         """A lock that keeps other threads of this process from changing texts."""
 
-    def put(
-        self,
-        encoded: MultiVectors | CodedVectors,
-        texts: list[str],
-        metadata: Sequence[Mapping[str, Any]],
-        threads: int | None,
-        update: bool = False,
-    ) -> list[int | str]:
+    def put(self, new: NewTexts, threads: int | None, update: bool = False) -> list[int | str]:
         """Add texts, and return their ids.
 
         All are added or none, except in a database, where batches written before an
         error stay.
-
-        `encoded` are the token vectors of the texts, in the same order; codes if
-        :attr:`table` is not None.  Without ids, the texts get the next integers.  There
-        is one `metadata` for each text.
 
         `update` replaces texts with the same ids.  Otherwise, raise ValueError for an
         id that is in use.

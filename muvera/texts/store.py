@@ -49,6 +49,7 @@ from .encoders.base import ROWS_BATCH, TableEncoder, encode_rows
 from .hit import GROUPED, SearchOptions, mean_vectors
 from .journal import DurableFolder, TextChange, join_updates, read_journal
 from .passages import LookedUp, Similarities, has_long_texts
+from .protocol import NewTexts
 from .ranking import Candidates, Parts, Scores, aligned, best_parts
 
 _Read = TypeVar("_Read")
@@ -312,21 +313,14 @@ class TextStore:
             similarities.append(aligned(rows, contents.ids.rows_of(found), _wide(products), np.nan))
         return similarities
 
-    def put(
-        self,
-        encoded: MultiVectors | CodedVectors,
-        texts: list[str],
-        metadata: Sequence[Mapping[str, Any]],
-        threads: int | None,
-        update: bool = False,
-    ) -> list[int | str]:
+    def put(self, new: NewTexts, threads: int | None, update: bool = False) -> list[int | str]:
         """Add texts and return their ids."""
         with self.changing, self.vectors.change() as change:
-            parts = self._parts(encoded, change)
+            parts = self._parts(new.encoded, change)
             ids = (change.update if update else change.add)(parts, threads=threads)
             names: list[int | str] = list(dict.fromkeys(ids.tolist()))
-            means = stored_means(encoded) if isinstance(encoded, MultiVectors) else None
-            self._commit(change, checked_rows(names, texts, metadata, means), names)
+            means = stored_means(new.encoded) if isinstance(new.encoded, MultiVectors) else None
+            self._commit(change, checked_rows(names, new.texts, new.metadata, means), names)
         return names
 
     def _parts(self, encoded: MultiVectors | CodedVectors, change: Change) -> MultiVectors | CodedVectors:

@@ -54,7 +54,7 @@ from .hit import (
     sentence_hits,
 )
 from .journal import DurableFolder, opened_folder, repeating_changes
-from .protocol import Texts
+from .protocol import NewTexts, Texts
 from .ranking import Parts
 from .reranking import rerank_texts
 from .store import TextStore, read_folder, stored_means
@@ -241,7 +241,7 @@ class TextIndex:
             return []
         encoded = self._encoded(contents)
         encoded = encoded if names is None else encoded.with_ids(names)
-        return self._texts.put(encoded, contents, values, threads)
+        return self._texts.put(NewTexts(encoded, contents, values), threads)
 
     def update(
         self,
@@ -296,7 +296,7 @@ class TextIndex:
             if values is None:
                 kept = {one.id: one.metadata for one in self._texts.get(names, missing="ignore")}
                 values = [kept.get(name, {}) for name in names]
-            self._texts.put(encoded, contents, values, threads, update=True)
+            self._texts.put(NewTexts(encoded, contents, values), threads, update=True)
 
     def _encoded(self, texts: list[str]) -> MultiVectors | CodedVectors:
         """Return the tokens of texts as the index stores them."""
