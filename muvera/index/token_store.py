@@ -370,7 +370,7 @@ class DocumentTokens:
     Parameters
     ----------
     settings : IndexSettings
-        What to store.
+        Which levels there are, and the format of each.
     dimension : int
         Columns of a token.
     codec, means_codec : TokenCodec, optional

@@ -206,13 +206,7 @@ class LookedUp(Similarities):
 def best_passage(query: TokenArray, matrix: TokenArray, passage: int) -> tuple[float, TokenArray]:
     """Return the similarity of a long text's best passage, and its tokens.
 
-    Parameters
-    ----------
-    query : float32 or float16 (query tokens, dimension)
-    matrix : float32 or float16 (tokens, dimension)
-        More tokens than a passage has.
-    passage : int
-        Tokens of a passage.
+    `query` and `matrix` have a token per row.  The text has more than `passage` tokens.
     """
     half = max(1, passage // 2)
     starts = np.arange(0, len(matrix) - half, half)

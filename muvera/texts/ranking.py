@@ -45,7 +45,7 @@ class Candidates:
     rows : int64 (n,)
         Distinct numbers of the candidates.
     maxsim : float64 (n,)
-        Chamfer similarities.
+        Chamfer similarities, perhaps by codes until :meth:`rescored`.
     words : float64 (n,)
         BM25 scores; 0 if text and query share no words.
     means : float64 (n,)

@@ -104,12 +104,7 @@ def spaced(text: str) -> str:
 
 
 def mostly_latin(texts: Sequence[str]) -> bool:
-    """Return False if most letters of a sample of texts are not Latin.
-
-    Parameters
-    ----------
-    texts : sequence of str
-    """
+    """Return False if most letters of a sample of texts are not Latin."""
     sample = " ".join(text[:_READ] for text in texts[:: len(texts) // _SAMPLED + 1])
     return 2 * len(_LATIN.findall(sample)) >= len(_LETTER.findall(sample))
 
