@@ -172,7 +172,7 @@ def test_wrong_parts_are_refused() -> None:
     with pytest.raises(ValueError, match=r"'d0' is at positions 0 and"):
         DOCUMENTS[[0, 299, 1]]
     with pytest.raises(TypeError, match="NoneType"):
-        index.add(PARTS[:2], ids=["a", None])
+        index.add(PARTS[:2], ids=["a", None])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="'d1' is in the index already"):
         index.add(PARTS[:2], ids=["d1", "d1"])
     with pytest.raises(ValueError, match="group must be one of document, part, got 'page'"):
