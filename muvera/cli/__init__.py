@@ -72,7 +72,7 @@ for _command in (
     demo.demo, index.index, search.search, serve.serve, mcp.mcp, info.info, diagnose.diagnose, tune.tune,
     audit.audit, convert.convert, encode.encode, load.load, formats.formats,
 ):  # fmt: skip
-    app.command()(_command)
+    app.command(_command.__name__)(_command)
 app.add_typer(texts.texts, name="texts", cls=Commands)
 app.add_typer(pages.pages, name="pages", cls=Commands)
 
