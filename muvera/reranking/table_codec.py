@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,32 +30,44 @@ class RoundedTable(NamedTuple):
 
 
 class _Table:
-    """The rows of a table, and what is made of them at the first use."""
+    """The rows of a table, and what is made of them at the first use.
+
+    A cached_property has a lock before Python 3.12, which a fork could leave held.
+    """
 
     def __init__(self, rows: NDArray[np.float32]) -> None:
         self.rows = rows
+        self._longest: float | None = None
+        self._rounded: RoundedTable | None = None
+        self._order: tuple[NDArray[np.void], NDArray[np.int64]] | None = None
 
-    @cached_property
+    @property
     def longest(self) -> float:
-        return float(np.sqrt(np.einsum("ij,ij->i", self.rows, self.rows).max()))
+        if self._longest is None:
+            self._longest = float(np.sqrt(np.einsum("ij,ij->i", self.rows, self.rows).max()))
+        return self._longest
 
-    @cached_property
+    @property
     def rounded(self) -> RoundedTable:
-        count, dimension = self.rows.shape
-        peaks = np.abs(self.rows).max(axis=1)
-        units = np.where(peaks > 0, peaks / np.float32(_STEPS), 1).astype(np.float32)
-        numbers = np.full((count, -(-dimension // STEP) * STEP), ZERO, np.uint8)
-        for start in range(0, count, _SHORT // 16):  # blocks that stay in the cache
-            block = slice(start, start + _SHORT // 16)
-            numbers[block, :dimension] = np.rint(self.rows[block] / units[block, np.newaxis]) + ZERO
-        return RoundedTable(read_only_view(numbers).reshape(-1), read_only_view(units))
+        if self._rounded is None:
+            count, dimension = self.rows.shape
+            peaks = np.abs(self.rows).max(axis=1)
+            units = np.where(peaks > 0, peaks / np.float32(_STEPS), 1).astype(np.float32)
+            numbers = np.full((count, -(-dimension // STEP) * STEP), ZERO, np.uint8)
+            for start in range(0, count, _SHORT // 16):  # blocks that stay in the cache
+                block = slice(start, start + _SHORT // 16)
+                numbers[block, :dimension] = np.rint(self.rows[block] / units[block, np.newaxis]) + ZERO
+            self._rounded = RoundedTable(read_only_view(numbers).reshape(-1), read_only_view(units))
+        return self._rounded
 
-    @cached_property
+    @property
     def order(self) -> tuple[NDArray[np.void], NDArray[np.int64]]:
         """The rows as keys in ascending order, and their numbers."""
-        keys = _as_keys(self.rows)
-        order = np.argsort(keys, kind="stable")
-        return keys[order], order
+        if self._order is None:
+            keys = _as_keys(self.rows)
+            order = np.argsort(keys, kind="stable")
+            self._order = keys[order], order
+        return self._order
 
 
 class TableCodec(TokenCodec):
