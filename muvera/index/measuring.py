@@ -437,17 +437,15 @@ def _ranks_of_best(
         among = np.sort(np.random.default_rng(1).choice(rows, int(len(rows) * share), replace=False))
     others = len(among) - (sources is not None)
     proposed = nearest(contents, queries, min(others, _MOST_DEEP), sources, among, threads)
-    ranks = np.full((len(queries), min(others, max(_DEEP))), _MOST_DEEP)
-
-    def work(start: int, stop: int) -> None:
-        for q in range(start, stop):
-            searched = among if sources is None else among[among != sources[q]]
-            scores = contents.tokens.scores(queries[q], searched)
-            place = np.full(len(contents.tokens), _MOST_DEEP)
-            place[proposed[q][0]] = np.arange(len(proposed[q][0]))
-            places = place[searched]
-            # Of equal documents, the ones that are found first are as good as others.
-            ranks[q] = places[np.lexsort((places, -scores))[: ranks.shape[1]]]
-
-    run_in_ranges(work, split_by_count(len(queries), 1), threads)
+    count = min(others, max(_DEEP))
+    most = min(len(among), count + 1)
+    best = _first_others(best_rows(contents, queries, [among] * len(queries), most, threads), sources, count)
+    ranks = np.full((len(queries), count), _MOST_DEEP)
+    place = np.empty(len(contents.tokens), np.int64)
+    for own, (found, _), (exact, scores) in zip(ranks, proposed, best, strict=True):
+        place.fill(_MOST_DEEP)
+        place[found] = np.arange(len(found))
+        places = place[exact]
+        # Of equal documents, the ones that are found first are as good as others.
+        own[: len(exact)] = places[np.lexsort((places, -scores))]
     return _Reached(ranks, share)

@@ -17,7 +17,6 @@ from ..data.multivectors import MultiVectors
 from ..data.ranking import Ranking, best_first
 from ..data.validation import running_total
 from ..kernels.selection import STOPPED
-from ..kernels.tile import LANES
 from ..reranking.pruning import ALL, RerankOptions, Stop, rank_short
 from ..utils.checks import require_choice, require_int
 from ..utils.hints import Argument, Message
@@ -316,9 +315,17 @@ def best_rows(
     best = [_NOTHING] * len(queries)
     lengths = queries.lengths.tolist()
     left = [q for q, length in enumerate(lengths) if length and len(rows[q])]
+    same = len(left) > 1 and all(rows[q] is rows[left[0]] for q in left)
+    if same and not stops and tokens.ranks_together(rows[left[0]]):
+        for start in range(0, len(left), _TOGETHER):
+            group = left[start : start + _TOGETHER]
+            results = tokens.rank_together(queries[group], rows[group[0]], k, threads, rescore)
+            for q, result in zip(group, results, strict=True):
+                best[q] = result
+        return best
     if len(left) > 1 and not tokens.has_estimates and not stops:
-        short = [q for q in left if lengths[q] <= LANES]
-        left = [q for q in left if lengths[q] > LANES]
+        short = [q for q in left if tokens.ranks_short(queries[q], rows[q])]
+        left = [q for q in left if not tokens.ranks_short(queries[q], rows[q])]
         counts = running_total([len(rows[q]) for q in short])
         for start, stop in split_by_weight(counts, _PAIRS, len(short)):
             group = short[start:stop]

@@ -164,11 +164,14 @@ def _round_rows(floats, halves, first, last, depth, per_unit, rows, stride):
 
 
 @kernel
-def score_rounded(floats, halves, offsets, documents, query, stop_at, heap, out):
-    """Write estimates of the Chamfer similarities of documents with one query.
+def score_rounded(floats, halves, offsets, documents, query, ends, stop_at, heap, out):
+    """Write estimates of the Chamfer similarities of documents with some queries.
 
-    `query` is that of :func:`plain_query`.  `documents`, `stop_at`, `heap` and `out`
-    are those of :func:`muvera.kernels.token_codes.score_codes`.
+    `query` is :func:`plain_query` of the tokens of all queries, one query after
+    another, and `ends`, int64 (q,), has the number of tokens up to the end of each
+    query.  `documents`, int64 (n,), `stop_at` and `heap` are those of
+    :func:`muvera.kernels.token_codes.score_codes`; only one query can stop.  Write to
+    `out`, float32 (q, n).
     """
     packed, biases, units = query.packed, query.biases, query.units
     depth, stride = max(floats.shape[1], halves.shape[1]), packed.shape[0] // biases.shape[0]
@@ -206,12 +209,16 @@ def score_rounded(floats, halves, offsets, documents, query, stop_at, heap, out)
                     )  # fmt: skip
                     if panel == 0:
                         ahead = min(ahead + ROWS * depth * entry_bytes, end)
-        total = 0.0
-        for token in range(units.shape[0]):
-            total += np.float64(units[token]) * (np.float64(best[token]) - np.float64(biases[token]))
-        out[i] = total * np.float64(peak / np.float32(127.0))
+        token = 0
+        for number in range(ends.shape[0]):
+            total = 0.0
+            while token < ends[number]:
+                total += np.float64(units[token]) * (np.float64(best[token]) - np.float64(biases[token]))
+                token += 1
+            out[number, i] = total * np.float64(peak / np.float32(127.0))
         if stopping:
-            if out[i] > heap[0]:
-                enter(heap, out[i])
-            if enough(out[i], stop_at.products, heap, stop_at.state):
+            score = out[0, i]
+            if score > heap[0]:
+                enter(heap, score)
+            if enough(score, stop_at.products, heap, stop_at.state):
                 return

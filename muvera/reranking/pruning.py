@@ -21,7 +21,7 @@ from ..kernels.chamfer import BoundedQuery, Progress, prepare_query, score_pairs
 from ..kernels.rounded_tokens import plain_query, score_rounded
 from ..kernels.selection import STATE, select_best
 from ..kernels.tile import LANES
-from ..utils.parallel import SMALL, require_threads, run_in_ranges, split_for_threads
+from ..utils.parallel import SMALL, require_threads, run_in_ranges, split_by_count, split_for_threads
 
 # Queries with more tokens are scored without bounds: the cosines take memory quadratic
 # in the tokens.
@@ -180,16 +180,44 @@ def estimate_candidates(
     the arguments; only a stop in `options` needs the most promising candidates first.
     Candidates after the stop and candidates without tokens get -inf.
     """
-    rounded = plain_query(query)
+    rounded, ends = plain_query(query), np.array([len(query)])
     heap = np.full(options.k, -np.inf, np.float32)
 
     def score(
         documents: MultiVectors, positions: NDArray[np.int64], first: int, out: NDArray[np.float32]
     ) -> None:
         arrays = *as_kernel_arrays(documents), documents.offsets
-        score_rounded(*arrays, positions, rounded, options.stop, heap, out)
+        score_rounded(*arrays, positions, rounded, ends, options.stop, heap, out[np.newaxis])
 
     return score_runs(score, runs, 0 if options.in_order else len(rounded.packed) / 4, threads)
+
+
+def estimate_together(
+    queries: MultiVectors, runs: Sequence[DocumentRun], threads: int | None = None
+) -> NDArray[np.float32]:
+    """Score the same candidates for several queries; return float32 (queries, c).
+
+    The results are those of :func:`estimate_candidates`, but each candidate is read and
+    rounded once.  All queries have tokens.
+    """
+    rounded = plain_query(np.asarray(queries.tokens, np.float32))
+    scores = np.empty((len(queries), sum(len(positions) for _, positions in runs)), np.float32)
+    heap = np.full(1, -np.inf, np.float32)
+    tasks, first = [], 0
+    for documents, positions in runs:
+        for start, stop in split_for_threads(len(positions), _FEW_PAIRS, _PAIRS, threads):
+            tasks.append((documents, positions[start:stop], first + start))
+        first += len(positions)
+
+    def work(start: int, stop: int) -> None:
+        for documents, positions, first in tasks[start:stop]:
+            out = np.empty((len(queries), len(positions)), np.float32)
+            arrays = *as_kernel_arrays(documents), documents.offsets
+            score_rounded(*arrays, positions, rounded, queries.offsets[1:], ALL, heap, out)
+            scores[:, first : first + len(positions)] = out
+
+    run_in_ranges(work, split_by_count(len(tasks), 1), threads)
+    return scores
 
 
 def rank_candidates(

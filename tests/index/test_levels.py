@@ -127,3 +127,17 @@ def test_wrong_factors_are_refused() -> None:
         IndexSettings(pool=0.5)
     with pytest.raises(ValueError, match="pool=2 keeps all tokens beside means, so omit keep_exact"):
         IndexSettings(tokens="int8", keep_exact=True, pool=2)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_queries_that_read_many_documents_together_rank_as_alone(threads: int) -> None:
+    documents = unit(documents_like_real(5_000, ids=[f"d{i}" for i in range(5_000)]))
+    short = unit(queries_like_real(documents, 20))
+    long = MultiVectors.from_arrays([np.concatenate(list(short))[:40]])
+    queries = MultiVectors.concatenate([short, long])
+    exact = MuveraIndex.build(documents, "mean", exact_tokens=10**6, threads=1)
+    together = [list(ranking) for ranking in exact.search(queries, 7, threads=threads)]
+    assert together == [list(exact.search([query], 7)[0]) for query in queries]
+    oracle = top_k(queries, documents, 7)
+    found = [{score for _, score in ranking} for ranking in together]
+    assert found == [{score for _, score in ranking} for ranking in oracle]

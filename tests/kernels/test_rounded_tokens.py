@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from muvera import MultiVectors, MuveraIndex, top_k
 from muvera.kernels.tile import LANES
-from muvera.reranking.pruning import RerankOptions, estimate_candidates
+from muvera.reranking.pruning import RerankOptions, estimate_candidates, estimate_together
 
 
 def texts(seed: int, lengths: list[int], dimension: int, dtype: Any = np.float32) -> MultiVectors:
@@ -92,3 +92,21 @@ def test_a_search_of_floats_by_estimates_has_the_exact_ranking(dtype: Any) -> No
         exact = top_k(query, documents, 5)[0]
         assert found.ids.tolist() == exact.ids.tolist()
         assert found.scores.tobytes() == exact.scores.tobytes()
+
+
+@given(
+    some.seeds,
+    st.lists(st.integers(1, 2 * LANES + 1), min_size=1, max_size=5),
+    st.integers(1, 3),
+    some.dtypes,
+)
+def test_estimates_for_several_queries_are_those_of_each(
+    seed: int, counts: list[int], threads: int, dtype: Any
+) -> None:
+    documents = texts(seed, [90, 1, 0, 64, 65, 30] * 50, 20, dtype)
+    queries = texts(seed + 1, counts, 20)
+    order = np.random.default_rng(seed).permutation(len(documents))
+    halves = [(documents, order[:140]), (documents, order[140:])]
+    together = estimate_together(queries, halves, threads)
+    alone = [estimates(query, documents, order) for query in queries]
+    assert together.tobytes() == np.array(alone).tobytes()
