@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from ..data.batches import pseudo_queries
 from ..data.multivectors import MultiVectors
-from ..utils.parallel import run_in_ranges, share_done, split_by_count, stage
+from ..data.validation import running_total
+from ..utils.parallel import run_in_ranges, share_done, split_by_count, split_by_weight, stage
 from .calibration import (
     BEST,
     CANDIDATES,
@@ -87,8 +88,8 @@ _BEYOND = 16
 # windows, and the maximum number of these candidates.
 _DEEP, _MOST_DEEP = (100, 1000), 10_000
 
-# Queries per task that scores candidates.
-_SCORED = 4
+# Tokens of the documents that a task scores for all queries: some tens of megabytes.
+_BLOCK_TOKENS = 1 << 18
 
 
 # -- windows ------------------------------------------------------------------
@@ -369,14 +370,9 @@ def _calibrate(
     width = min(len(rows) for rows, _ in proposed)
     proposed = _first_others(proposed, None, width)
     products = np.stack([products for _, products in proposed])
-    scores = np.empty_like(products)
+    rows = np.stack([rows for rows, _ in proposed])
     share_done(0.2)
-
-    def work(start: int, stop: int) -> None:
-        for q in range(start, stop):
-            scores[q] = contents.tokens.scores(queries[q], proposed[q][0])
-
-    run_in_ranges(work, split_by_count(len(queries), _SCORED), threads)
+    scores = _scores(contents, queries, rows, threads)
     share_done(0.5)
     within = 1.0  # the share of the exact best among all candidates
     deep: tuple[tuple[int, int], ...] = ()
@@ -388,8 +384,8 @@ def _calibrate(
         within = float((reached.ranks[:, :BEST] < MAX_RANKED).mean()) if many else 1.0
         deep = reached.numbers(_DEEP)
     share_done(0.8)
-    added = contents.candidates.newer(np.stack([rows for rows, _ in proposed]))
-    proposed = []  # freed before the fit, which needs the most memory
+    added = contents.candidates.newer(rows)
+    del proposed  # before the fit, which needs the most memory
     return Calibration.fit(
         Scored(products, scores, queries.lengths, within, added),
         documents=len(documents),
@@ -398,6 +394,33 @@ def _calibrate(
         depth=depth,
         deep=deep,
     )
+
+
+def _scores(
+    contents: IndexContents, queries: MultiVectors, rows: Rows, threads: int | None
+) -> NDArray[np.float32]:
+    """Return the scores of each query's `rows`, int64 (n, c); float32 (n, c).
+
+    The documents are read in their order: those of different queries are often the
+    same, and a file may be larger than the memory.
+    """
+    tokens = contents.tokens
+    order = np.argsort(rows, axis=1)
+    ascending = np.take_along_axis(rows, order, axis=1)
+    lengths = running_total(tokens.coarse_lengths)
+    blocks = split_by_weight(lengths, _BLOCK_TOKENS, len(lengths))
+    scores = np.empty(rows.shape, np.float32)
+
+    def work(number: int, _: int) -> None:
+        start, stop = blocks[number]
+        inside = (ascending >= start) & (ascending < stop)
+        tokens.read_ahead(np.unique(ascending[inside]))
+        for q in np.flatnonzero(inside.any(axis=1)).tolist():
+            at = order[q, inside[q]]
+            scores[q, at] = tokens.scores(queries[q], rows[q, at])
+
+    run_in_ranges(work, split_by_count(len(blocks), 1), threads)
+    return scores
 
 
 class _Reached(NamedTuple):
