@@ -27,6 +27,7 @@ from attack.oracle import MODELS
 from attack.processes import run_alone
 from attack.samples import SAMPLES
 from attack.server_limits import SHAPES
+from attack.small_memory import can_limit
 
 # Kills of a process with writers through the library and over HTTP.
 _KILLS = {"open": 420, "http": 80}
@@ -58,6 +59,9 @@ _REQUEST_MEMORY, _REQUEST_WAIT = 256, 2_000
 
 # Kills of processes that write or read one folder.
 _SHARED_KILLS = 300
+
+# MB of memory for an index of three times as much, and searches of it.
+_SMALL_MEMORY, _SMALL_SEARCHES = 400, 200
 
 # Kinds of indexes whose calls are killed before file operations: every operation.
 _KILLED_CALLS = ("hnsw", "texts exact", "durable exact")
@@ -177,6 +181,10 @@ def attacks(scale: float) -> Iterator[Attack]:
         kills = scaled(_SHARED_KILLS)
         yield Attack(f"shared folder, {kind}", "shared_folder", "share", (kind, kills), _shared(kills))
     yield Attack("requests", "many_requests", "send", (scaled(_REQUESTS), False), _grown)
+    if can_limit():
+        arguments = scaled(_SMALL_MEMORY), scaled(_SMALL_SEARCHES)
+        kind = "searches of an index of three times the memory"
+        yield Attack("small memory", "small_memory", "use", arguments, _counted(kind))
     for name in SAMPLES:
         count = scaled(_DAMAGES / len(SAMPLES))
         yield Attack(f"damage, {name}", "damage", "damage_alone", (name, count), _damaged)
