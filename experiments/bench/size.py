@@ -29,6 +29,7 @@ from ..datasets.loading import load_collection
 from ..evaluation.metrics import recall
 from ..report.table import Column, Table
 from ..systems.base import Material, NotApplicableError
+from ..systems.library import Muvera
 from ..systems.registry import SYSTEMS
 from .landmarks import best_of, exact_scores
 from .plumbing import Cache, Data, Save, finish, in_new_process, measured_on, paths_of, progress
@@ -42,6 +43,10 @@ _ENOUGH = 0.97
 
 # Queries that are timed.
 _TIMED = 100
+
+# Mean recalls that a search of the default index asks for, and documents that are added
+# to it.
+_DIAL, _ADDED = (0.9, 0.95, 0.98), 10_000
 
 
 class Competitor(NamedTuple):
@@ -97,11 +102,34 @@ def measure(
                 results["points"].append([candidates, found, 1000 * seconds])
                 if found >= _ENOUGH and candidates >= 100:
                     break
+            if competitor == COMPETITORS[0]:
+                assert isinstance(system, Muvera)
+                results |= _dial(system, asked, best)
+                results |= _add(system, loaded.documents[count : count + _ADDED])
         except NotApplicableError as error:
             results = {"skipped": str(error)}
         finally:
             system.close()
     write_json(out, results)
+
+
+def _dial(system: Muvera, queries: MultiVectors, best: NDArray[np.int64]) -> dict[str, Any]:
+    """Return the mean recalls and median milliseconds of searches for some recalls."""
+    values = {}
+    for target in _DIAL:
+        answers = system.search(queries, K, recall=target)
+        values[f"found {target}"] = float(recall(answers.ids, best).mean())
+        values[f"ms {target}"] = 1000 * float(np.median(answers.seconds[:_TIMED]))
+    return values
+
+
+def _add(system: Muvera, documents: MultiVectors) -> dict[str, Any]:
+    """Return the seconds of adding documents, if there are enough."""
+    if len(documents) < _ADDED:
+        return {}
+    begun = time.process_time()
+    system.add(documents)
+    return {"add": time.process_time() - begun}
 
 
 def _exact(documents: MultiVectors, queries: MultiVectors, path: Path) -> NDArray[np.int64]:
@@ -147,12 +175,22 @@ def tables_of(rows: list[dict[str, Any]], name: str, queries: int) -> list[Table
         "hnswlib keeps 4 times as many vectors as candidates (the paper's FDE: 2 times). Systems are "
         f"measured one after another. {on}"
     )
+    dial_columns = [Column("documents")]
+    for target in _DIAL:
+        dial_columns += [Column(f"recall={target}", f"found {target}", "{:.3f}")]
+        dial_columns += [Column(f"query, recall={target}", f"ms {target}", "{:.2f}", "ms")]
+    dial_columns += [Column(f"adding {_ADDED:,} documents", "add", "{:.1f}", "processor s")]
+    dial_caption = (
+        f"10-recall@10 and median time of `search(recall=)` of the index in the row {COMPETITORS[0].label!r}, "
+        f"and the time of adding the next {_ADDED:,} documents to it."
+    )
     sizes = list(dict.fromkeys(row["documents"] for row in rows))
     by_size = []
     for label in dict.fromkeys(row["system"] for row in rows):
         own = {row["documents"]: row.get("ms") for row in rows if row["system"] == label}
         by_size.append([label, *(own.get(size) for size in sizes), _exponent(own)])
     shown = [{**row, "documents": f"{row['documents']:,}"} for row in rows]
+    dialled = [row for row in shown if row["system"] == COMPETITORS[0].label]
     header: list[Column | str] = ["system"]
     header += [Column(f"{size:,}", format="{:.2f}") for size in sizes]
     header += [Column("exponent", format="{:.2f}")]
@@ -163,6 +201,7 @@ def tables_of(rows: list[dict[str, Any]], name: str, queries: int) -> list[Table
     return [
         Table.of("Real texts by size", columns, shown, caption),
         Table("Growth of a query's time", header, by_size, growth),
+        Table.of("Searches for a recall, and additions", dial_columns, dialled, dial_caption),
     ]
 
 
@@ -225,6 +264,7 @@ def size(
 def _row(results: dict[str, Any]) -> dict[str, Any]:
     reached = at_recall(results["points"])
     row = {name: results[name] for name in ("machine", "build", "bytes")}
+    row |= {name: value for name, value in results.items() if name.startswith(("found", "ms", "add"))}
     row["hundred"] = next((found for count, found, _ in results["points"] if count == 100), None)
     if reached is not None:
         row |= {"candidates": reached[0], "ms": reached[1]}

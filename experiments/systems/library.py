@@ -117,6 +117,10 @@ class Muvera(_LibrarySystem):
 
         return timed_search(queries, k, answer)
 
+    def add(self, documents: MultiVectors) -> None:
+        """Add documents to the index."""
+        self._index.add(documents, threads=self.threads)
+
     def token_bytes_per_document(self) -> float:
         """Return the bytes of stored tokens: codes and exact tokens together."""
         info = self._index.info()

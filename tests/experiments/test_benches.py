@@ -237,19 +237,21 @@ def test_sizes_compare_systems_and_keep_what_was_measured(
 ) -> None:
     collection: Any = collection_of(real)
     monkeypatch.setattr(size, "load_collection", lambda path: path)
+    monkeypatch.setattr(size, "_ADDED", COUNT - 256)
     (tmp_path / "size").mkdir()
     rows = []
     for count in (256, COUNT):
-        for each in size.COMPETITORS[4:6]:  # mean vectors, and words without texts
+        for each in (size.COMPETITORS[0], *size.COMPETITORS[4:6]):  # the last needs texts
             out = tmp_path / f"{count}-{each.system}.json"
             size.measure(collection, each, count, 4, tmp_path, out)
             results = json.loads(out.read_text())
             if "skipped" not in results:
                 rows.append({"system": each.label, "documents": count, **size._row(results)})
-    assert [row["documents"] for row in rows] == [256, COUNT]
+    assert [row["documents"] for row in rows] == [256, 256, COUNT, COUNT]
     assert all(row["candidates"] >= 10 and row["ms"] > 0 for row in rows)
-    measured, growing = size.tables_of(rows, "small", 4)
-    assert len(measured.rows) == 2 and growing.header == ["system", "256", f"{COUNT}", "exponent"]
+    measured, growing, dial = size.tables_of(rows, "small", 4)
+    assert len(measured.rows) == 4 and growing.header == ["system", "256", f"{COUNT}", "exponent"]
+    assert [row[-1] is None for row in dial.rows] == [False, True]  # nothing is left to add
 
 
 def shorten_presets(patch: pytest.MonkeyPatch) -> None:
