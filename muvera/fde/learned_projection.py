@@ -25,7 +25,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg
+import scipy  # scipy.linalg is imported when a fit uses it, as that takes long
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors

@@ -13,7 +13,7 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-import scipy.linalg
+import scipy  # scipy.linalg is imported when a fit uses it, as that takes long
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
