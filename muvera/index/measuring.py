@@ -1,6 +1,6 @@
 """Measure the recall of an index's first stage, and calibrate ``search(recall=)``.
 
-A window of a document's tokens replaces a real query; its own document is never
+A window of a document's tokens replaces a real query; no part of its own document is
 counted.  These functions read one :class:`.contents.IndexContents` and return numbers;
 they change nothing.
 """
@@ -110,10 +110,28 @@ def document_windows(
     return windows, picked[sources]
 
 
-def _first_others(found: Sequence[Ranked], sources: Rows | None, count: int) -> list[Ranked]:
-    """Return the first `count` rows and scores of each query, except its source."""
+def _most_parts(contents: IndexContents, sources: Rows | None, among: Rows | None = None) -> int:
+    """Return the largest number of rows among `among` that a source's document has.
+
+    At least 1; 0 without sources.  `among` ascends.
+    """
+    if sources is None:
+        return 0
+    if not contents.ids.has_parts:
+        return 1
+    documents = contents.ids.first_rows(contents.searchable[0] if among is None else among)
+    wanted = contents.ids.first_rows(sources)
+    counts = np.searchsorted(documents, wanted, side="right") - np.searchsorted(documents, wanted)
+    return int(counts.max(initial=1))
+
+
+def _first_others(
+    contents: IndexContents, found: Sequence[Ranked], sources: Rows | None, count: int
+) -> list[Ranked]:
+    """Return the first `count` rows and scores of each query, without its document."""
     if sources is not None:
-        masks = [rows != source for (rows, _), source in zip(found, sources, strict=True)]
+        document = contents.ids.first_rows
+        masks = [document(rows) != source for (rows, _), source in zip(found, document(sources), strict=True)]
         found = [(rows[mask], scores[mask]) for (rows, scores), mask in zip(found, masks, strict=True)]
     return [(rows[:count], scores[:count]) for rows, scores in found]
 
@@ -135,13 +153,13 @@ def nearest(
     count : int
         Maximum number of candidates for each query.
     sources : ndarray (n,), int64, optional
-        For windows: their documents' rows, which are not their candidates.
+        For windows: their rows; no part of their documents is a candidate.
     among : ndarray (m,), int64, optional
-        Search only these rows.  Default: all.
+        Search only these rows, which ascend.  Default: all.
     """
     assert contents.candidates is not None
-    most = count if sources is None else count + 1
-    return _first_others(contents.candidates.find(queries, most, among, threads), sources, count)
+    most = count + _most_parts(contents, sources, among)
+    return _first_others(contents, contents.candidates.find(queries, most, among, threads), sources, count)
 
 
 def shares_found(
@@ -156,16 +174,18 @@ def shares_found(
     """Return the share of each query's `k` exact best rows that were proposed.
 
     A proposed row with the same score replaces one of them: equal documents are equally
-    good answers.  `proposed` are the rows for each query, and their products.
+    good answers.  The share of none is 1.  `proposed` are the rows for each query, and
+    their products.
     :func:`nearest` describes `sources` and `among`.
     """
     rows = contents.searchable[0] if among is None else among
-    count = min(k if sources is None else k + 1, len(rows))
-    best = _first_others(best_rows(contents, queries, [rows] * len(queries), count, threads), sources, k)
+    count = min(k + _most_parts(contents, sources, among), len(rows))
+    exact_best = best_rows(contents, queries, [rows] * len(queries), count, threads)
+    best = _first_others(contents, exact_best, sources, k)
     found = best_rows(contents, queries, [rows for rows, _ in proposed], k, threads)
     return np.array(
         [
-            (Counter(exact.tolist()) & Counter(scores.tolist())).total() / len(exact)
+            (Counter(exact.tolist()) & Counter(scores.tolist())).total() / len(exact) if len(exact) else 1.0
             for (_, exact), (_, scores) in zip(best, found, strict=True)
         ]
     )
@@ -202,7 +222,7 @@ def measured_windows(contents: IndexContents, threads: int | None) -> MeasuredWi
         return None
     earlier = candidates.windows
     rows = contents.searchable[0]
-    if len(rows) <= CANDIDATES + 1:
+    if len(rows) - _most_parts(contents, rows) <= CANDIDATES:
         return earlier
     if earlier is None or not len(rows) / 2 <= earlier.size <= 2 * len(rows):
         before = np.searchsorted(rows, candidates.fitted_rows)
@@ -306,7 +326,8 @@ def calibrate_on_windows(
     documents or windows.
     """
     windows, sources = _calibration_windows(contents, unseen)
-    if min(len(windows), len(contents.searchable[0])) < MIN_QUERIES:
+    others = len(contents.searchable[0]) - _most_parts(contents, sources)
+    if min(len(windows), others + 1) < MIN_QUERIES:
         return None
     return calibrate(contents, windows, sources, threads, depth)
 
@@ -365,10 +386,10 @@ def _calibrate(
 ) -> Calibration:
     assert contents.candidates is not None
     documents, tokens = contents.searchable
-    others = len(documents) if sources is None else len(documents) - 1
+    others = len(documents) - _most_parts(contents, sources)
     proposed = nearest(contents, queries, min(MAX_RANKED, others), sources, threads=threads)
     width = min(len(rows) for rows, _ in proposed)
-    proposed = _first_others(proposed, None, width)
+    proposed = _first_others(contents, proposed, None, width)
     products = np.stack([products for _, products in proposed])
     rows = np.stack([rows for rows, _ in proposed])
     share_done(0.2)
@@ -458,11 +479,13 @@ def _ranks_of_best(
     if tokens > MAX_TOKENS:
         share = MAX_TOKENS / tokens
         among = np.sort(np.random.default_rng(1).choice(rows, int(len(rows) * share), replace=False))
-    others = len(among) - (sources is not None)
+    parts = _most_parts(contents, sources, among)
+    others = len(among) - parts
     proposed = nearest(contents, queries, min(others, _MOST_DEEP), sources, among, threads)
     count = min(others, max(_DEEP))
-    most = min(len(among), count + 1)
-    best = _first_others(best_rows(contents, queries, [among] * len(queries), most, threads), sources, count)
+    most = min(len(among), count + parts)
+    exact_best = best_rows(contents, queries, [among] * len(queries), most, threads)
+    best = _first_others(contents, exact_best, sources, count)
     ranks = np.full((len(queries), count), _MOST_DEEP)
     place = np.empty(len(contents.tokens), np.int64)
     for own, (found, _), (exact, scores) in zip(ranks, proposed, best, strict=True):

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import oracle
 import pytest
+from builders.fdes import changed
 from builders.indexes import QUERIES, every_way
 from builders.realistic_collections import CONFIG, documents_like_real
 from hypothesis import given, settings
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from strategies import ragged_arrays
 
 from muvera import MultiVectors, MuveraIndex, Ranking, hybrid_search, rerank, top_k
+from muvera.index.calibration import CANDIDATES
+from muvera.index.measuring import calibrate_on_windows, document_windows, nearest, shares_found
 
 PARTS = documents_like_real(300)
 
@@ -112,6 +115,53 @@ def test_a_recall_is_reached_by_documents() -> None:
     assert np.mean(shares) >= 0.95 and all(len(ranking) == 10 for ranking in found)
     assert all(ranking.expected_recall is not None for ranking in found)
     assert pairs(found) == [list(index.search(query, 10, recall=0.98)[0]) for query in QUERIES]
+
+
+def near_copies(documents: MultiVectors, count: int) -> MultiVectors:
+    """Return documents of `count` nearly identical parts each."""
+    stream = np.random.default_rng(4)
+    parts = [tokens + stream.normal(0, 1e-4, tokens.shape) for tokens in documents for _ in range(count)]
+    ids = np.repeat(np.arange(len(documents)), count)
+    return MultiVectors.from_arrays([part.astype(np.float32) for part in parts], ids=ids)
+
+
+@pytest.mark.parametrize("backend", ["exact", "hnsw"])
+def test_parts_of_a_windows_document_are_not_its_answers(backend: Any) -> None:
+    """A poor first stage finds a window's document, and finds nothing else."""
+    poor = changed(CONFIG, num_repetitions=1, num_simhash_projections=1, projection_dimension=2, moments=None)
+    index = MuveraIndex.build(near_copies(PARTS, 12), poor, backend=backend, exact_tokens=0, threads=1)
+    contents = index.contents
+    windows, sources = document_windows(contents, 64)
+    proposed = nearest(contents, windows, CANDIDATES, sources)
+    assert all(len(rows) == CANDIDATES for rows, _ in proposed)
+    assert not any(
+        (rows // 12 == source // 12).any() for (rows, _), source in zip(proposed, sources, strict=True)
+    )
+    found = []  # whether the candidates have the nearest of the other documents
+    for window, source, (rows, _) in zip(windows, sources, proposed, strict=True):
+        others = np.setdiff1d(np.arange(len(PARTS)), [source // 12])
+        nearest_other = others[top_k(window, PARTS[others], 1, threads=1)[0].ids]
+        found.append(nearest_other in rows // 12)
+    shares = shares_found(contents, windows, proposed, 10, sources)
+    assert shares.mean() == pytest.approx(np.mean(found), abs=0.1) and shares.mean() < 0.8
+    stage = index.info().first_stage
+    assert stage is not None and stage.recall < 0.8
+
+
+@pytest.mark.parametrize("others", [0, 40])
+def test_a_document_of_nearly_all_parts_measures_nothing(others: int) -> None:
+    """Its windows have too few other documents to find."""
+    names = np.minimum(np.arange(300), others)[::-1].copy()
+    index = MuveraIndex.build(PARTS.with_ids(names), CONFIG, exact_tokens=0, threads=1)
+    contents = index.contents
+    rows = contents.searchable[0]
+    assert index.info().first_stage is None
+    assert calibrate_on_windows(contents, rows[names[rows] == others], 1) is None
+    assert len(index.search(QUERIES[0], 50)[0]) == len(set(names[rows].tolist()))
+    among = rows[names[rows] == others]
+    windows, sources = document_windows(contents, 4, among)
+    proposed = nearest(contents, windows, CANDIDATES, sources, among)
+    assert shares_found(contents, windows, proposed, 10, sources, among).tolist() == [1.0] * 4
 
 
 def test_a_document_changes_as_a_whole(tmp_path: Path) -> None:
