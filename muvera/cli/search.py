@@ -32,6 +32,10 @@ def search(
         Literal["auto", "here", "none"],
         Option(help="Where to rank a URL's candidates: in the database if it can, here, or not at all."),
     ] = "auto",
+    group: Annotated[
+        Literal["document", "part"],
+        Option(help="Return documents by their best part, or the best parts of a folder's documents."),
+    ] = "document",
     trec: Annotated[bool, Option("--trec", help="Print a TREC run.")] = False,
     format: FormatOption = None,
     option: ReaderOptions = None,
@@ -40,10 +44,10 @@ def search(
 ) -> None:
     """Print the best documents for each query.
 
-    Each line has rank, Chamfer score and id.  A score is a sum over query tokens;
-    higher is better.  A query without tokens has an empty ranking.  If QUERIES also
-    contains documents, its queries are read.  --where and --rerank work only with a
-    URL.
+    Each line has rank, Chamfer score and id, and the part (from 0 on) if documents have
+    several.  A score is a sum over query tokens; higher is better.  A query without
+    tokens has an empty ranking.  If QUERIES also contains documents, its queries are
+    read.  --where and --rerank work only with a URL.
 
     \b
     Example: the queries of a ColBERTv2 index, as a TREC run.
@@ -55,10 +59,14 @@ def search(
 
     if trec and json_:
         raise ValueError("--trec prints only a run. Omit --json.")
+    if trec and group == "part":
+        raise ValueError("A TREC run has each document once per query. Omit --group part, or use --json.")
     if recall is None:
         candidates = num_candidates(k, candidates)
-    wanted = _Wanted(queries, format, option, k, candidates, recall, threads)
+    wanted = _Wanted(queries, format, option, k, candidates, recall, group, threads)
     if url_scheme(index):
+        if group == "part":
+            raise ValueError(f"{index} has no parts of documents. Omit --group part.")
         found = _search_database(index, wanted, where, rerank)
     elif where is None and rerank == "auto":
         found = _search_folder(index, wanted)
@@ -83,6 +91,7 @@ class _Wanted(NamedTuple):
     k: int
     candidates: int | None
     recall: float | None
+    group: Literal["document", "part"]
     threads: int | None
 
     def read(self) -> muvera.MultiVectors:
@@ -121,8 +130,9 @@ def _search_folder(folder: str, wanted: _Wanted) -> _Found:
 
     def search(block: muvera.MultiVectors) -> list[muvera.Ranking]:
         return index.search(
-            block, wanted.k, candidates=wanted.candidates, recall=wanted.recall, threads=wanted.threads
-        )
+            block, wanted.k, candidates=wanted.candidates, recall=wanted.recall, group=wanted.group,
+            threads=wanted.threads,
+        )  # fmt: skip
 
     rankings, duration = _in_blocks(queries, search)
     return _Found(folder, len(index), queries.ids.tolist(), rankings, duration)
@@ -169,17 +179,30 @@ def _in_blocks(
 def _results(found: _Found) -> list[dict[str, Any]]:
     """Return the rankings as JSON values."""
     return [
-        {"id": query, "results": [{"id": id, "score": score} for id, score in ranking]}
+        {
+            "id": query,
+            "results": [
+                {"id": id, "score": score, **({} if part is None else {"part": part})}
+                for id, score, part in _with_parts(ranking)
+            ],
+        }
         for query, ranking in zip(found.ids, found.rankings, strict=True)
     ]
+
+
+def _with_parts(ranking: muvera.Ranking) -> Iterator[tuple[int | str, float, int | None]]:
+    """Yield each hit's id, score, and part or None."""
+    parts = [None] * len(ranking) if ranking.parts is None else ranking.parts.tolist()
+    for (id, score), part in zip(ranking, parts, strict=True):
+        yield id, score, part
 
 
 def _rankings(found: _Found) -> Iterator[str]:
     """Yield a line for each query, and one for each of its documents."""
     for query, ranking in zip(found.ids, found.rankings, strict=True):
         yield f"query {query}"
-        for rank, (id, score) in enumerate(ranking, start=1):
-            yield f"{rank:4d}  {score:10.4f}  {id}"
+        for rank, (id, score, part) in enumerate(_with_parts(ranking), start=1):
+            yield f"{rank:4d}  {score:10.4f}  {id}" + ("" if part is None else f"  part {part}")
 
 
 def _run(found: _Found) -> Iterator[str]:

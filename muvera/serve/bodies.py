@@ -56,6 +56,9 @@ class Search(Strict):
     group_by: str | None = Field(
         None, description="Return only the best of each value of this metadata field."
     )
+    group: Literal["document", "part"] = Field(
+        "document", description="Whether vectors find documents by their best part, or parts."
+    )
     unit: Literal["document", "sentence"] = Field("document", description="What to find in texts.")
     alpha: FiniteFloat = Field(1.0, description="Weight of a document's score for its sentences.")
     maps: bool = Field(True, description="Add maps and boxes to pages.")
@@ -117,10 +120,16 @@ class HitModel(BaseModel):
     page: PageModel | None = Field(default=None, description="Null for texts and vectors.")
 
 
+class PartHitModel(HitModel):
+    """One hit of an index whose documents have parts."""
+
+    part: int = Field(description="The part of the document that has this score, from 0 on.")
+
+
 class SearchAnswer(BaseModel):
     """Hits of each query, best first."""
 
-    results: list[list[HitModel]]
+    results: list[list[HitModel | PartHitModel]]
     seconds: float = Field(description="Duration of the search, without the wait for a free thread.")
 
 

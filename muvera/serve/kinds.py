@@ -8,11 +8,12 @@ import numpy as np
 from starlette.exceptions import HTTPException
 
 from ..data.multivectors import MultiVectors
+from ..data.ranking import Ranking
 from ..index.muvera_index import MuveraIndex
 from ..metadata import is_utf8
 from ..pages.page_index import PageIndex
 from ..texts.text_index import TextIndex
-from .bodies import HitModel, Search
+from .bodies import HitModel, PartHitModel, Search
 from .pages import MAX_MAPPED, Pictures, page_hits
 
 Index = TextIndex | MuveraIndex | PageIndex
@@ -68,15 +69,18 @@ class Vectors:
             raise HTTPException(422, "maps need a page index. Omit maps.")
         if body.vectors is None:
             self.texts  # noqa: B018 - it raises
+            if body.group != "document":
+                raise HTTPException(422, "group needs vectors as queries. Omit group.")
         elif body.where is not None or body.words or body.group_by is not None or body.unit != "document":
             raise HTTPException(422, "where, words, group_by and unit need texts as queries.")
 
     def search(self, body: Search, deadline: float) -> list[list[HitModel]]:
         """Return the hits of each query; raise TimeoutError after `deadline`."""
         rankings = self.vectors.search(
-            self.queries(body), body.k, candidates=_candidates(body), recall=body.recall, threads=1
-        )
-        return [[HitModel(id=id, score=score) for id, score in ranking] for ranking in rankings]
+            self.queries(body), body.k, candidates=_candidates(body), recall=body.recall, group=body.group,
+            threads=1,
+        )  # fmt: skip
+        return list(map(_hits, rankings))
 
     def queries(self, body: Search) -> MultiVectors:
         """Return the vectors of a search."""
@@ -173,7 +177,7 @@ class Pages(Vectors):
 
     def check(self, body: Search) -> None:
         """Raise HTTPException for a wrong query, or a field that pages do not have."""
-        foreign = next((name for name in ("unit", "alpha") if name in body.model_fields_set), None)
+        foreign = next((name for name in ("unit", "alpha", "group") if name in body.model_fields_set), None)
         if foreign is not None:
             raise HTTPException(422, f"A page index has no {foreign}. Omit it.")
         if body.maps and body.k * body.count > MAX_MAPPED:
@@ -204,6 +208,16 @@ def _options(body: Search) -> dict[str, Any]:
         "candidates": _candidates(body), "recall": body.recall, "where": body.where, "words": body.words,
         "group_by": body.group_by, "threads": 1,
     }  # fmt: skip
+
+
+def _hits(ranking: Ranking) -> list[HitModel]:
+    """Return the hits of a ranking, with their parts if documents have several."""
+    if ranking.parts is None:
+        return [HitModel(id=id, score=score) for id, score in ranking]
+    return [
+        PartHitModel(id=id, score=score, part=part)
+        for (id, score), part in zip(ranking, ranking.parts.tolist(), strict=True)
+    ]
 
 
 def _candidates(body: Search) -> int | None:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -273,6 +273,22 @@ def test_rankings_in_the_format_of_trec(searching: list[Any]) -> None:
     assert [(row[2], np.float32(row[4])) for row in rows[:4]] == list(best)
     assert {(row[1], row[5]) for row in rows} == {("Q0", "muvera")}
     assert [row[3] for row in rows[:4]] == ["1", "2", "3", "4"]
+
+
+def test_parts_of_documents_are_shown(folder: Path, tmp_path: Path) -> None:
+    names = [f"d{i // 5}" for i in range(30)]
+    index = MuveraIndex.build(some_texts().with_ids(names), path=tmp_path / "parts")
+    arguments = ["search", tmp_path / "parts", folder / "queries", "-k", 4]
+    groups: tuple[Literal["document", "part"], ...] = ("document", "part")
+    for group in groups:
+        expected = index.search(QUERIES[0], 4, group=group)[0].to_dict()
+        hits = answer(*arguments, "--group", group)["queries"][0]["results"]
+        columns = {"ids": "id", "scores": "score", "parts": "part"}
+        assert {name: [hit[column] for hit in hits] for name, column in columns.items()} == expected
+        best = f"{expected['ids'][0]} part {expected['parts'][0]}"
+        assert muvera(*arguments, "--group", group)[1].splitlines()[1].split()[2:] == best.split()
+    assert "each document once" in fails(*arguments, "--group", "part", "--trec")
+    assert len(muvera(*arguments, "--trec")[1].splitlines()[0].split()) == 6
 
 
 def test_trec_excludes_json_and_ids_with_blanks(searching: list[Any], tmp_path: Path) -> None:

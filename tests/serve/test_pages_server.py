@@ -178,6 +178,7 @@ def test_limits_and_wrong_bodies_are_answered(address: str) -> None:
         ({"queries": ["a", "b"], "k": 26}, "k may be at most 50 with maps, for all queries"),
         ({}, "Give one of query, queries and vectors"),
         ({"query": "a", "unit": "sentence"}, "A page index has no unit. Omit it."),
+        ({"query": "a", "group": "part"}, "A page index has no group. Omit it."),
         ({"query": "a", "other": 1}, "no field"),
         ({"vectors": [[[1.0, 2.0]]]}, "dimension"),
     ):

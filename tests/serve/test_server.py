@@ -133,6 +133,8 @@ def test_search_by_vectors(client: TestClient) -> None:
     for needs_texts in ({"where": {"kind": "fruit"}}, {"group_by": "kind"}):
         body = {"vectors": [query], **needs_texts}
         assert next(iter(needs_texts)) in problem(client.post("/search", json=body), 422)
+    group = {"query": "pear", "group": "part"}
+    assert "group needs vectors" in problem(client.post("/search", json=group), 422)
     assert "maps need a page index" in problem(client.post("/search", json={"query": "a", "maps": True}), 422)
     problem(client.get("/picture?id=apple"), 404)
     with TestClient(make_app(vectors())) as without_texts:
@@ -143,6 +145,20 @@ def test_search_by_vectors(client: TestClient) -> None:
         problem(without_texts.post("/explain", json={"query": "x", "ids": [0]}), 422)
         for address in ("/documents/0", "/documents", "/search?q=x"):
             problem(without_texts.get(address), 422)
+
+
+def test_parts_of_documents_are_shown() -> None:
+    documents = MultiVectors.from_arrays([*np.eye(4)[:, None], np.ones((2, 4))], ids=[5, 5, 8, 8, 9])
+    body: dict[str, Any] = {"vectors": [[[0, 1, 0, 0.1]]], "k": 3}
+    with TestClient(make_app(MuveraIndex.build(documents))) as made:
+        (hits,) = made.post("/search", json=body).raise_for_status().json()["results"]
+        assert [(hit["id"], hit["part"]) for hit in hits] == [(9, 0), (5, 1), (8, 1)]
+        (hits,) = made.post("/search", json={**body, "k": 4, "group": "part"}).json()["results"]
+        assert [(hit["id"], hit["part"]) for hit in hits] == [(9, 0), (5, 1), (8, 1), (5, 0)]
+        assert "document" in problem(made.post("/search", json={**body, "group": "page"}), 422)
+    with TestClient(make_app(vectors())) as without_parts:
+        hits = without_parts.post("/search", json={**body, "group": "part"}).json()["results"][0]
+        assert len(hits) == 2 and "part" not in hits[0]
 
 
 def test_texts_are_reranked(client: TestClient) -> None:
