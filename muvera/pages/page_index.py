@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import TIMEOUT_MAX
@@ -28,13 +28,13 @@ from ..texts.database import DocumentDatabase, merge_metadata, require_ids
 from ..texts.encoders.base import ScoreWeights, TableEncoder, encode_rows, score_weights
 from ..texts.encoders.pages import COLPALI_GRID, PageEncoder, TextLayerEncoder
 from ..texts.encoders.registry import as_page_encoder, required_page_encoder
-from ..texts.hit import SearchOptions, chosen_weights
+from ..texts.hit import SearchOptions, chosen_weights, require_weights
 from ..texts.journal import DurableFolder, TextChange, opened_folder, repeating_changes
 from ..texts.protocol import NewTexts
 from ..texts.store import TextStore
 from ..texts.text_index import attach_table
 from ..utils.atomic_files import atomic_folder
-from ..utils.checks import as_id_list, as_path, counted, require_choice, require_int, require_number
+from ..utils.checks import as_id_list, as_path, counted, given, require_choice, require_int, require_number
 from .folder import KIND, PAGES, ROOT, is_former, read_pages
 from .hit import PageHit, Source
 from .page import (
@@ -50,6 +50,7 @@ from .page import (
     visible_metadata,
 )
 from .query import PageQueries, PageQuery, required
+from .reranking import rank_pages
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -384,6 +385,17 @@ class PageIndex:
             return []
         ids: list[int | str] = as_ids(require_ids([page.id for page in pages]), len(pages)).tolist()
         texts, metadata = [page.text for page in pages], [page.stored_metadata() for page in pages]
+        vectors = self._fitting(pages)
+        if vectors is None:
+            return self._put_texts(ids, texts, metadata, threads, update)
+        means = MultiVectors.from_arrays([page.pooled(self._factor) for page in pages])
+        return self._pages.put_tokens(vectors.with_ids(ids), means, texts, metadata, threads, update)
+
+    def _fitting(self, pages: Sequence[Page]) -> MultiVectors | None:
+        """Return the vectors of pages, or None if the index encodes their text.
+
+        Raise an error for a page that does not fit.
+        """
         reads_text = self._pages.table is not None
         wrong = next((page for page in pages if (page.vectors is None) != reads_text), None)
         if wrong is not None:
@@ -394,12 +406,9 @@ class PageIndex:
                 else f"{place} has no vectors, which this index needs. Give them, or make an index with the "
                 "encoder 'static', which encodes text."
             )
-        if reads_text:
-            return self._put_texts(ids, texts, metadata, threads, update)
-        given = [page.vectors for page in pages]
-        vectors = checked_texts(given, "pages", self.dimension, "this index").with_ids(ids)
-        means = MultiVectors.from_arrays([page.pooled(self._factor) for page in pages])
-        return self._pages.put_tokens(vectors, means, texts, metadata, threads, update)
+        if reads_text or not pages:
+            return None
+        return checked_texts([page.vectors for page in pages], "pages", self.dimension, "this index")
 
     def _put_texts(
         self,
@@ -545,10 +554,7 @@ class PageIndex:
         """Return the hits of each query; those with words count shared words."""
         contents = self._pages.vectors.contents
         found: list[list[PageHit]] = [[] for _ in queries]
-        default = ScoreWeights(ScoreWeights().words, 0.0)  # not measured on pages
-        weights = chosen_weights(
-            options.words, None, default if self._reader is None else score_weights(self._reader)
-        )
+        weights = self._weights(options.words)
         for with_words in (False, True):
             group = [q for q, query in enumerate(queries) if bool(query.text) == with_words]
             if not group:
@@ -564,16 +570,100 @@ class PageIndex:
     def _hit(
         self, page: TextDocument, parts: dict[str, float], contents: IndexContents, query: PageQuery
     ) -> PageHit:
-        facts = PageFacts.of(page.metadata)
-
         def read() -> NDArray[np.float32]:
             return np.asarray(contents.tokens.rows(contents.ids.rows([page.id]))[0], np.float32)
 
+        return self._hit_of(page, parts, query, read)
+
+    def _hit_of(
+        self, page: TextDocument, parts: dict[str, float], query: PageQuery, read: Callable[[], Any]
+    ) -> PageHit:
+        """Return a hit; `read` returns the page's vectors."""
+        facts = PageFacts.of(page.metadata)
         return PageHit(
             page.id, (facts.document, facts.number), sum(parts.values()), parts,
             own_metadata(page.metadata), page.text,
             Source(facts, query.vectors, query.words, read, self._root),
         )  # fmt: skip
+
+    def _weights(self, words: float | None) -> ScoreWeights:
+        """Return the weights of the score's parts for queries with words."""
+        default = ScoreWeights(ScoreWeights().words, 0.0)  # not measured on pages
+        return chosen_weights(words, None, default if self._reader is None else score_weights(self._reader))
+
+    def rerank(
+        self,
+        query: str | NDArray[Any],
+        pages: Iterable[Page],
+        k: int | None = None,
+        *,
+        words: float | None = None,
+        threads: int | None = None,
+    ) -> list[PageHit]:
+        """Rank given pages, which need not be in the index, as a search would.
+
+        Parameters
+        ----------
+        query : str or array (tokens, dimension)
+            The words or the vectors of the query.
+        pages : iterable of Page
+            For example what another search found.  They have vectors, or, if the index
+            has an encoder of text layers, text.
+        k : int, optional
+            Maximum number of hits.  Default: all pages, except pages without text if
+            the encoder reads text.
+        words : float, optional
+            As for :meth:`search`.  How rare a word is, is counted in `pages` only.
+        threads : int, optional
+            Default: all usable cores.
+
+        Returns
+        -------
+        list of PageHit
+            Best first.  `PageHit.id` is the id of the page.  Scores of different calls
+            cannot be compared, because the part "words" depends on all pages of a call.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For pages that do not fit the index, or as for :meth:`search`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from muvera.pages import Page
+        >>> pages = [Page([[1.0, 0.0]], "a.pdf", 1), Page([[0.0, 1.0]], "a.pdf", 2)]
+        >>> PageIndex(2).rerank(np.array([[0.0, 1.0]]), pages)[0].page
+        ('a.pdf', 2)
+        """
+        asked = self._asked(query)
+        if not asked.single:
+            raise TypeError("rerank needs one query: a string, or an array (tokens, dimension).")
+        if k is not None:
+            require_int("k", k, 1)
+        require_weights(words, None)
+        chosen = list(pages)
+        wrong = next((page for page in chosen if not isinstance(page, Page)), None)
+        if wrong is not None:
+            raise TypeError(f"pages must be muvera.pages.Page, got {given(wrong)}. Make a Page of each.")
+        self._fitting(chosen)
+        question = asked.queries[0]
+        weights = self._weights(words)
+        if not question.text:
+            weights = weights._replace(words=0.0)
+        count = len(chosen) if k is None else k
+        ranked = rank_pages(chosen, question, count, weights, self._reader, threads)
+        return [self._hit_of_page(chosen[at], parts, question) for at, parts in ranked.items()]
+
+    def _hit_of_page(self, page: Page, parts: dict[str, float], query: PageQuery) -> PageHit:
+        reader = self._reader
+
+        def read() -> NDArray[np.float32]:
+            vectors = page.vectors if reader is None else reader.encode_documents([page.text])[0]
+            return np.asarray(vectors, np.float32)
+
+        assert page.id is not None
+        return self._hit_of(TextDocument(page.id, page.text, page.stored_metadata()), parts, query, read)
 
     def explain(self, query: str | NDArray[Any], id: int | str) -> PageHit:
         """Find where a query matches a page, whether a search finds it or not.

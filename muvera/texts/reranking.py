@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..data.multivectors import MultiVectors
 from ..reranking.chamfer import chamfer_matrix
 from .database import shared_words
 from .encoders.base import (
@@ -39,6 +40,19 @@ def rerank_texts(
 ) -> Reranked:
     """Rank texts as :meth:`muvera.TextIndex.rerank` does, and return at most `k`."""
     encoded = encode_texts(encoder.encode_queries, [query])
+    return rerank_encoded(encoder, encoded, query, texts, k, weights, threads)
+
+
+def rerank_encoded(
+    encoder: TextEncoder,
+    encoded: MultiVectors,
+    query: str,
+    texts: Sequence[str],
+    k: int,
+    weights: ScoreWeights,
+    threads: int | None,
+) -> Reranked:
+    """Rank texts for one encoded query; its words are those of `query`."""
     tokens = len(encoded.tokens)
     if not tokens:  # a blank query
         return Reranked([], 0)

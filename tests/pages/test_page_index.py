@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from builders.foreign_indexes import write_byaldi
-from builders.pages import DIMENSION, GRID, page_vectors, unit
+from builders.pages import DIMENSION, GRID, GreyEncoder, page_vectors, unit
 from builders.text_encoders import HashEncoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -130,6 +130,50 @@ def test_shared_words_change_the_order_only_with_text() -> None:
     by_words = index.search(query, 4, text="unusual", words=0.9)
     assert by_words[0].page == ("2", 1) and by_words[0].text == "unusual words"
     assert by_words[0].parts["words"] > 0
+
+
+def some_pages() -> list[Page]:
+    texts = ["", "apple tree", "apple", "pear"]
+    return [
+        Page(vectors, "a.pdf", number, GRID, text=text, metadata={"year": number})
+        for number, (vectors, text) in enumerate(zip(page_vectors(4), texts, strict=True), 1)
+    ]
+
+
+@pytest.mark.parametrize("words", [None, 0, 0.7])
+def test_given_pages_rank_as_in_a_search(words: float | None) -> None:
+    """The index that ranks them has other pages."""
+    pages = some_pages()
+    searched = PageIndex(DIMENSION, GreyEncoder())
+    searched.add(pages)
+    other = PageIndex(DIMENSION, GreyEncoder())
+    for query in ("an apple", page_vectors(4)[2, :3]):
+        found = searched.search(query, 4, words=words)
+        ranked = other.rerank(query, pages, words=words)
+        assert [(hit.id, hit.page, hit.metadata, hit.text) for hit in ranked] == [
+            (hit.id, hit.page, hit.metadata, hit.text) for hit in found
+        ]
+        assert [hit.parts for hit in ranked] == [pytest.approx(hit.parts, abs=1e-5) for hit in found]
+        assert np.allclose(ranked[0].heatmap(), found[0].heatmap(), atol=1e-5)
+        best = other.rerank(query, iter(pages), 2, words=words)
+        assert [(hit.id, hit.score) for hit in best] == [(hit.id, hit.score) for hit in ranked[:2]]
+    assert other.rerank("apple", []) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "pages", "options", "message"),
+    [
+        (["a", "b"], some_pages(), {}, "rerank needs one query"),
+        ("a", ["text"], {}, "pages must be muvera.pages.Page, got str 'text'"),
+        ("a", [Page(None, "a.pdf", text="a")], {}, "page 1 of a.pdf has no vectors"),
+        ("a", [Page(np.eye(2), "a.pdf")], {}, "2 columns"),
+        ("a", some_pages(), {"k": 0}, "k must be at least 1"),
+        ("a", some_pages(), {"words": 1}, "words must be a weight from 0 to below 1"),
+    ],
+)
+def test_pages_that_cannot_be_reranked(query: Any, pages: Any, options: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        PageIndex(DIMENSION, GreyEncoder()).rerank(query, pages, **options)
 
 
 def test_metadata_filters_documents_and_numbers() -> None:

@@ -57,6 +57,20 @@ def test_pages_rank_as_texts_do(texts: list[str], query: str, words: float | Non
     ]
 
 
+@given(sentences, st.sampled_from(["red apple", "tree", " "]), st.sampled_from([None, 0, 0.5]))
+@settings(max_examples=40)
+def test_given_pages_rank_as_given_texts_do(texts: list[str], query: str, words: float | None) -> None:
+    pages = [Page(None, "a.pdf", number, text=text) for number, text in enumerate(texts, 1)]
+    ranked = text_index(["of the index"]).rerank(query, pages, 5, words=words)
+    hits = TextIndex.build(["of the index"], SignTable()).rerank(query, texts, 5, words=words)
+    assert [(hit.page[1] - 1, hit.score, hit.parts, hit.text) for hit in ranked] == [
+        (hit.id, hit.score, hit.parts, hit.text) for hit in hits
+    ]
+    for hit in ranked:
+        similarity = sum(match.similarity for match in hit.matches())
+        assert words != 0 or similarity == pytest.approx(hit.parts["maxsim"], abs=1e-4)
+
+
 def test_a_folder_is_searched_by_its_text_layers(
     documents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
