@@ -494,11 +494,13 @@ def spans_from_characters(
     a range and the first one after it; (0, 0) if the range has no tokens.  Tokens
     without characters, such as [CLS], belong to no range.
     """
-    spans = []
-    for start, stop in ranges:
-        inside = [i for i, (a, b) in enumerate(token_spans) if b > a and start <= a < stop]
-        spans.append((inside[0], inside[-1] + 1) if inside else (0, 0))
-    return np.array(spans, np.int64).reshape(-1, 2)
+    firsts, ends = np.array(token_spans, np.int64).reshape(-1, 2).T
+    spans = np.zeros((len(ranges), 2), np.int64)
+    for span, (start, stop) in zip(spans, ranges, strict=True):
+        inside = np.flatnonzero((ends > firsts) & (firsts >= start) & (firsts < stop))
+        if len(inside):
+            span[:] = inside[0], inside[-1] + 1
+    return spans
 
 
 # -- scores without checks ----------------------------------------------------

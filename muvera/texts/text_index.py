@@ -885,8 +885,12 @@ class TextIndex:
 
     def _explain(self, query: str, tokens: TokenArray, ids: list[int | str]) -> list[TextExplanation]:
         documents = self._texts.get(ids)
-        vectors = [self._texts.tokens([document.id])[0] for document in documents]
-        return explain_all(self._encoder, query, tokens, documents, vectors) if documents else []
+        if not documents:
+            return []
+        distinct = list(dict.fromkeys(document.id for document in documents))
+        vectors = dict(zip(distinct, self._texts.tokens(distinct), strict=True))
+        of_documents = [vectors[document.id] for document in documents]
+        return explain_all(self._encoder, query, tokens, documents, of_documents)
 
     def calibrate(self, queries: Sequence[str], *, threads: int | None = None) -> None:
         """Measure how many candidates ``search(recall=)`` needs for real queries.
