@@ -31,6 +31,15 @@ def documents(draw: st.DrawFn, dtype: Any = np.float32) -> MultiVectors:
 FACTORS = st.sampled_from([1.0, 1.5, 2.0, 3.0, 100.0])
 
 
+@pytest.mark.parametrize(("name", "place"), [("sentence-transformers", 0), ("pylate", 0), ("pylate-1.4", -1)])
+def test_the_first_token_is_not_pooled(name: str, place: int) -> None:
+    """It stands for the whole text in these models; its copies are pooled."""
+    tokens = np.array([[1, 0], [1, 0], [0.6, 0.8], [0.6, 0.8], [0, 1]], np.float32)[[2, 0, 1, 3, 4]]
+    pooled = pool_tokens(MultiVectors.from_arrays([tokens]), 100, name)[0]
+    assert pooled.shape == (2, 2)
+    np.testing.assert_allclose(pooled[place], tokens[0], atol=1e-6)
+
+
 @pytest.mark.parametrize("name", RULES)
 @settings(max_examples=15)
 @given(documents(), FACTORS)

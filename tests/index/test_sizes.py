@@ -122,5 +122,7 @@ def test_more_results_need_more_candidates(counts: list[int], k: int) -> None:
     deep = ((100, hundred), (1000, thousand))
     calibration = Calibration(1.0, 1.0, (level,), 10**6, 64, True, "floats", deep=deep)
     assert [calibration.enough(each) for each in (10, 100, 1000)] == [ten, hundred, thousand]
+    # Beyond the measured numbers, candidates grow with the documents to return.
+    assert calibration.enough(3000) == 3 * thousand
     assert k <= calibration.enough(k) <= calibration.enough(k + 1)
     assert Calibration.from_dict(calibration.to_dict()) == calibration

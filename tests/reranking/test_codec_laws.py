@@ -13,6 +13,7 @@ import pytest
 import strategies as some
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from muvera import MultiVectors, chamfer_matrix
 from muvera.kernels.token_codes import byte_table
@@ -61,6 +62,15 @@ def test_int8_is_off_by_at_most_half_a_step(seed: int, count: int, dimension: in
     peaks = np.abs(rows - codec.arrays["center"]).max(axis=1, initial=0)
     smallest = codec.arrays["unit"][0] * 2.0**-10
     assert (steps <= np.maximum(peaks / 127, smallest) * (1 + 2.0**-10)).all()
+
+
+@each_residual
+def test_levels_are_the_means_of_the_normal_values_nearest_to_them(bits: int) -> None:
+    """Lloyd and Max: nothing else has a smaller squared error."""
+    levels = CODECS[f"{bits}bit"](tokens(0, 400, 16), threads=1).arrays["levels"].astype(np.float64)
+    edges = np.concatenate([[-np.inf], (levels[1:] + levels[:-1]) / 2, [np.inf]])
+    means = -np.diff(norm.pdf(edges)) / np.diff(norm.cdf(edges))
+    np.testing.assert_allclose(means, levels, atol=1e-3)
 
 
 @each_residual

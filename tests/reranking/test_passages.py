@@ -11,6 +11,7 @@ from muvera import MultiVectors, chamfer
 from muvera.reranking.codecs import CODECS
 from muvera.reranking.coded_vectors import CodedVectors
 from muvera.reranking.passages import passage_scores
+from muvera.texts.passages import best_passage
 
 
 def unit_texts(lengths: list[int], seed: int = 0) -> MultiVectors:
@@ -37,6 +38,15 @@ def test_a_text_has_the_score_of_its_best_passage(lengths: list[int], half: int,
     scores = passage_scores(np.asarray(query, np.float32), runs, [], 2 * half, exact=True)
     wanted = [oracle(query, texts[i], half) if lengths[i] else -np.inf for i in positions]
     np.testing.assert_allclose(scores, wanted, rtol=1e-5)
+
+
+@given(half=st.integers(1, 12), more=st.integers(1, 60), seed=st.integers(0, 99))
+def test_a_given_text_has_the_score_of_its_best_passage(half: int, more: int, seed: int) -> None:
+    """As in an index, and the passage's tokens alone have that score."""
+    matrix, query = unit_texts([2 * half + more], seed)[0], unit_texts([5], seed + 1)[0]
+    score, passage = best_passage(query, matrix, 2 * half)
+    assert score == pytest.approx(oracle(np.asarray(query), matrix, half), rel=1e-5)
+    assert score == pytest.approx(float(chamfer(query, passage)), rel=1e-5)
 
 
 @pytest.mark.parametrize("exact", [True, False])

@@ -65,6 +65,19 @@ def test_a_rotation_between_two_models_is_recovered(
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
+@given(st.integers(0, 99))
+def test_what_all_tokens_share_does_not_turn_the_map(seed: int) -> None:
+    """Means that are longer than the tokens, and unlike in both models."""
+    rng = np.random.default_rng(seed)
+    new, old, shifts = (
+        rng.standard_normal((60, 5)),
+        rng.standard_normal((60, 5)),
+        9 * rng.standard_normal((2, 5)),
+    )
+    moved = orthogonal_map(new + shifts[0], old + shifts[1])
+    np.testing.assert_allclose(moved, orthogonal_map(new, old), atol=1e-4)
+
+
 def test_mapped_queries_find_what_the_old_model_finds(index: TextIndex) -> None:
     adapted = adapt(index, turned(columns=20), candidates=5)
     found, own = (one.search("word3 word7", 5, words=0) for one in (adapted, index))

@@ -14,7 +14,7 @@ from strategies import CONDITIONS, METADATA
 import muvera.texts.database as database_module
 from muvera.metadata import FilterError
 from muvera.texts.database import DocumentDatabase, checked_rows, to_sql
-from muvera.texts.words import mostly_latin
+from muvera.texts.words import STOP_WORDS, _stop_words_of, mostly_latin
 
 
 @pytest.fixture
@@ -355,3 +355,9 @@ def test_a_file_that_a_writer_removes_while_it_is_opened_is_missing(
     monkeypatch.setattr(database_module, "_connect", overtaken)
     with pytest.raises(FileNotFoundError, match="removed while it was opened"):
         DocumentDatabase.open(path)
+
+
+def test_words_of_two_languages_are_english() -> None:
+    """Another language needs more stop words than English."""
+    assert _stop_words_of(["in", "was"]) is STOP_WORDS["en"]
+    assert _stop_words_of(["in", "was", "die"]) is STOP_WORDS["de"]
