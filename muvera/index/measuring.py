@@ -392,6 +392,7 @@ def _calibrate(
     proposed = _first_others(contents, proposed, None, width)
     products = np.stack([products for _, products in proposed])
     rows = np.stack([rows for rows, _ in proposed])
+    del proposed
     share_done(0.2)
     scores = _scores(contents, queries, rows, threads)
     share_done(0.5)
@@ -406,7 +407,6 @@ def _calibrate(
         deep = reached.numbers(_DEEP)
     share_done(0.8)
     added = contents.candidates.newer(rows)
-    del proposed  # before the fit, which needs the most memory
     return Calibration.fit(
         Scored(products, scores, queries.lengths, within, added),
         documents=len(documents),
@@ -426,19 +426,16 @@ def _scores(
     same, and a file may be larger than the memory.
     """
     tokens = contents.tokens
-    order = np.argsort(rows, axis=1)
-    ascending = np.take_along_axis(rows, order, axis=1)
     lengths = running_total(tokens.coarse_lengths)
     blocks = split_by_weight(lengths, _BLOCK_TOKENS, len(lengths))
     scores = np.empty(rows.shape, np.float32)
 
     def work(number: int, _: int) -> None:
         start, stop = blocks[number]
-        inside = (ascending >= start) & (ascending < stop)
-        tokens.read_ahead(np.unique(ascending[inside]))
+        inside = (rows >= start) & (rows < stop)
+        tokens.read_ahead(np.unique(rows[inside]))
         for q in np.flatnonzero(inside.any(axis=1)).tolist():
-            at = order[q, inside[q]]
-            scores[q, at] = tokens.scores(queries[q], rows[q, at])
+            scores[q, inside[q]] = tokens.scores(queries[q], rows[q, inside[q]])
 
     run_in_ranges(work, split_by_count(len(blocks), 1), threads)
     return scores
