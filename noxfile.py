@@ -142,7 +142,7 @@ def frameworks(session: nox.Session) -> None:
 @nox.session
 def models(session: nox.Session) -> None:
     """Run the tests of text encoders, which need PyTorch for processors."""
-    version = "cp" + session.run("python", "-c", _VERSION, silent=True).strip()
+    version = "cp" + session.run_install("python", "-c", _VERSION, silent=True).strip()
     wheels = sorted(TORCH_WHEELS.glob(f"torch-*+cpu-{version}-*.whl"))
     if not wheels:
         session.skip(f"{TORCH_WHEELS} has no PyTorch for {version}")
