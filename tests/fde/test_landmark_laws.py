@@ -226,7 +226,7 @@ def test_sharp_cells_score_queries_at_landmarks_exactly(
     """
     landmarks, documents = DIRECTIONS[numbers], [first, second]
     query = landmarks / np.linalg.norm(landmarks, axis=1, keepdims=True)
-    products = maxima_of(*documents) @ weights_of(query, 1000)
+    products = maxima_of(*documents) @ weights_of(query, 1000.0)
     exact = [oracle.chamfer(landmarks, document) for document in documents]
     # Landmarks have a cosine below .99 with each other: the others' weights are below
     # 1e-4.
