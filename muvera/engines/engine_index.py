@@ -409,7 +409,8 @@ class EngineIndex:
         ids : collection of ids, optional
             As for :meth:`muvera.MuveraIndex.search`.
         candidates : int, optional
-            As for :meth:`muvera.MuveraIndex.search`.
+            As for :meth:`muvera.MuveraIndex.search`.  Default: 100, or k if that is
+            more.
         recall : float, optional
             Instead of `candidates`: the mean share of the exact best to find, such as
             0.95.  It needs a calibration by :meth:`calibrate`, or of the local index in
@@ -571,7 +572,7 @@ class EngineIndex:
         candidates: int = DEFAULT_CANDIDATES,
         threads: int | None = None,
     ) -> FirstStageRecall:
-        """Measure which share of the exact best documents the engine proposes.
+        """Measure the share of the exact best documents that the engine proposes.
 
         The exact best documents are taken from the first 1,000 documents by vectors, or
         the first `candidates` if that is more.

@@ -53,8 +53,8 @@ class MuveraIndex:
     collections are searched exactly, without vectors.  When a collection outgrows
     `exact_tokens`, the encoder is fitted on its documents, and all documents are
     encoded; the encoder does not change until :meth:`rebuild`.  The default encoder
-    depends on the number of documents: :meth:`muvera.FDEConfig.sized`.  Encoders that
-    fit maps need at least 256 documents; with fewer, all tokens are read.
+    depends on the number of documents: :meth:`muvera.FDEConfig.sized`.  "fde" and
+    "moments" need at least 256 documents; with fewer, all tokens are read.
 
     Several threads may search at the same time, also while another thread changes or
     saves the index.  A search sees a change completely or not at all.  Changes run one
@@ -132,8 +132,8 @@ class MuveraIndex:
         renew_after_fork(self)
 
     def _renew_locks(self) -> None:
-        # Held during a change.  Any thread can release a plain lock, also one that
-        # closes a generator whose block began in another thread.
+        # Held during a change.  Any thread can release a plain lock, even a thread that
+        # closes a generator whose block began in another one.
         self._changing = Lock()
         self._changing_thread: int | None = None
 
@@ -388,8 +388,8 @@ class MuveraIndex:
         Raises
         ------
         RuntimeError
-            Within the block of another change of the same thread, which this would wait
-            for.  So the index's own methods that change it raise it inside the block.
+            If this thread is inside the block of another change, because it would wait
+            for itself.  So inside the block, methods such as :meth:`add` raise it, too.
 
         Examples
         --------
@@ -572,9 +572,10 @@ class MuveraIndex:
 
         A document with several parts has the score of its best part.
 
-        If tokens are floats, a query of more than 16 tokens scores more than 2 k + 10
-        candidates by rounded tokens first.  Candidates that would need a five-sigma
-        rounding error to enter the k best are not scored exactly.
+        If tokens are floats, more than 2 k + 10 candidates are scored by rounded tokens
+        first, except up to 4,096 candidates of a query of at most 16 tokens.
+        Candidates that would need a five-sigma rounding error to enter the k best are
+        not scored exactly.
 
         Parameters
         ----------
@@ -599,10 +600,11 @@ class MuveraIndex:
             Candidates that the graph search keeps.  More raise recall and take longer.
             Default: the index's setting.
         rescore : int, optional
-            For codes with ``keep_exact=True``: maximum number of candidates that the
-            exact tokens rank, at least k.  More raise recall and read more from disk.
-            Default: 2 k + 10.  Ranking stops early once the next candidate would need a
-            five-sigma coding error to enter the k best.
+            Number of candidates that the exact tokens (for codes with
+            ``keep_exact=True``) or all tokens (with ``pool``) rank, at least k.  More
+            raise recall and read more from disk.  Default: 2 k + 10.  Exact tokens rank
+            fewer if the next candidate would need a five-sigma coding error to enter
+            the k best.
         group : {"document", "part"}
             "part": return the k best parts instead.  The ids of a ranking can then
             repeat, and ``Ranking.parts`` tells the parts.
@@ -629,7 +631,7 @@ class MuveraIndex:
         return self._on_current(partial(search, queries=checked, plan=plan))[1]
 
     async def asearch(self, queries: MultiVectorsLike, k: int = DEFAULT_K, **options: Any) -> list[Ranking]:
-        """Call :meth:`search` in a thread, so that the event loop goes on.
+        """Call :meth:`search` in a thread, so that the event loop keeps running.
 
         A cancelled call does not stop its thread, but its rankings are dropped.
 
@@ -784,7 +786,7 @@ class MuveraIndex:
         Returns
         -------
         FirstStageRecall or None
-            None if the index always reads all tokens.
+            None if the index has no vectors, because it reads all tokens.
 
         Raises
         ------

@@ -518,7 +518,7 @@ class PageIndex:
             A metadata field: return only the best page of each value.  "document"
             returns documents by their best page.  See :meth:`muvera.TextIndex.search`.
             Groups are looked for in at most `rescore` or `candidates` pages.  Default:
-            1,000.
+            1,000, or 10,000 with an encoder of text layers.
         threads : int, optional
             Default: all usable cores.
 
@@ -995,8 +995,8 @@ class PageIndex:
         root : path, optional
             As for :meth:`load`.
         save_changes : int
-            Save the folder after about this many changed pages; a page counts as
-            several, by the size of its vectors.
+            Save the folder after about this many changed pages; a page with
+            many vectors counts as several.
         save_seconds : float
             Save the folder after this many seconds with changes.
 
