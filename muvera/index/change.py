@@ -47,9 +47,9 @@ class Change:
     """A change of an index in progress.
 
     :meth:`muvera.MuveraIndex.change` begins one, and commits it at the end of its
-    block.  An exception in the block abandons it.  Searches do not see the steps until
-    then.  If a step raises, earlier steps are unaffected.  A step after the end of the
-    block raises ValueError.
+    block.  Searches do not see the steps until the commit.  An exception in the block
+    abandons the change.  If a step raises, earlier steps are unaffected.  A step after
+    the end of the block raises ValueError.
 
     Parameters
     ----------
@@ -680,7 +680,7 @@ class Change:
     def _resize(self, threads: int | None) -> bool:
         """Fit the encoder again if there were more documents than a build expected.
 
-        Return True if it was.
+        Return True if it was fitted.
         """
         self._expected = 0
         config = self._sized()
@@ -693,7 +693,7 @@ class Change:
     def _enlarge(self, threads: int | None) -> bool:
         """Try larger encoders while the measured recall is low, and keep the best.
 
-        Return True if there is another one now.
+        Return True if a larger encoder was kept.
         """
         changed = False
         while _recall(self.contents) < LOW_RECALL:

@@ -191,8 +191,9 @@ class IdMap:
     def new_ids(self, documents: MultiVectors | CodedVectors, continued: bool = False) -> Ids:
         """Return the ids of `documents`, or the next integers.
 
-        Raise ValueError for an id that is in use.  With `continued`, the first rows may
-        be further parts of the last document.
+        Raise ValueError for an id that is in use, and TypeError for ids of the wrong
+        type (int or str).  With `continued`, the first rows may be further parts of the
+        last document.
         """
         if documents.has_ids:
             ids = documents.ids
@@ -221,8 +222,8 @@ class IdMap:
     def append(self, ids: Ids) -> None:
         """Give the next rows these ids.
 
-        Of other documents, only the last one may have one of them: the rows then become
-        further parts of it.
+        No earlier document may have one of these ids, except the last document: rows
+        with its id become further parts of it.
         """
         first = len(self._ids)
         later = repeats_before(ids)

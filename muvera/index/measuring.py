@@ -61,14 +61,14 @@ _MIN_WINDOWS = 16
 # A measurement with a wide interval may take this many times _PRODUCTS.
 _MORE = 4
 
-# Half of the 95% interval of the mean recall above which it does.
+# An interval is wide if half of the 95% interval of the mean recall is above this.
 _INTERVAL = 0.02
 
 # Standard errors in half of a 95% interval.
 _Z = 1.96
 
-# Number of documents to whose windows an encoder is not fitted, if the collection is
-# large enough: one in the second number, but at most one in the third.
+# Documents to whose windows an encoder is not fitted: at least _LEFT_OUT, and one in
+# _KEPT_SHARE of a large collection, but never more than one in _LEFT_SHARE.
 _LEFT_OUT, _KEPT_SHARE, _LEFT_SHARE = 64, 32, 8
 
 # Maximum number of documents whose windows calibrate.
@@ -255,8 +255,8 @@ def _measured(
 ) -> MeasuredWindows:
     """Return the recall of windows of the documents at `sources`.
 
-    A large collection is searched in part, with fewer windows.  If these few determine
-    the mean badly, more are measured.
+    A large collection is searched in part, with fewer windows.  If their mean is
+    uncertain, more are measured.
     """
     rows, tokens = contents.searchable
     among: Rows | None = None
@@ -422,8 +422,8 @@ def _scores(
 ) -> NDArray[np.float32]:
     """Return the scores of each query's `rows`, int64 (n, c); float32 (n, c).
 
-    The documents are read in their order: those of different queries are often the
-    same, and a file may be larger than the memory.
+    Documents are read in the order of their rows, once for all queries: queries often
+    have documents in common, and a file may be larger than the memory.
     """
     tokens = contents.tokens
     lengths = running_total(tokens.coarse_lengths)
@@ -452,7 +452,8 @@ class _Reached(NamedTuple):
     def numbers(self, depths: Sequence[int]) -> tuple[tuple[int, int], ...]:
         """Return pairs of k and the number of candidates for DEFAULT_RECALL of k best.
 
-        Among a share of the documents, so many fewer are best, and candidates.
+        If only a share of the documents was searched, that share of the k best and of
+        the candidates is among them.
         """
         pairs = []
         for k in depths:

@@ -117,9 +117,9 @@ class Proposal(NamedTuple):
 
         `best`, int64 (k,), are the rows that the query returns.
 
-        If this query mostly found added documents, the mean is of such queries.
-        Otherwise it is of queries that stopped early, or of queries that reached the
-        cap, like this one.
+        If this query mostly found added documents, the mean is over queries that also
+        did.  Otherwise it is over queries that stopped early, or over queries that
+        reached the cap, like this one.
 
         Return None without a calibrated level.  For a query that mostly found added
         documents, also return None if fewer than 8 such queries were measured, or if
@@ -277,8 +277,9 @@ def estimate(
 ) -> list[Ranked]:
     """Return the `k` best of each query's rows by the coarse level of their tokens.
 
-    It must not be floats of all tokens.  Codes take a quarter of the time of decoding
-    them.  `rows` are int64 (n,) for each query.  The result has rows and their Chamfer
+    The coarse level must be codes or means, not the floats of all tokens.  Scoring by
+    codes takes a quarter of the time of decoding them.  `rows` are int64 (n,) for each
+    query.  The result has rows and their Chamfer
     similarities for each query, best first; a query without tokens has none.
     """
     tokens = contents.tokens

@@ -88,7 +88,7 @@ _MORE = 10
 # Prefixes of files with means, and with their codes.
 _MEANS, _MEAN_CODES = "means", "mean_codes"
 
-# The codec of means of tokens: most of the memory that a search reads is theirs.
+# The codec of means of tokens.  Means take most of the memory that a search reads.
 _MEANS_CODEC = "int8"
 
 # Bounds are used for more than this many times k candidates: for few, all close to the
@@ -517,7 +517,7 @@ class DocumentTokens:
         self._lengths = self._coarse_lengths = None
 
     def pooled(self, texts: MultiVectors) -> Means:
-        """Return the means of groups of tokens, of as many as the settings say."""
+        """Return the means of groups of tokens; the settings have the group size."""
         from ..convert.transforms import pool_tokens  # few indexes need it
 
         return Means(pool_tokens(texts, self.settings.pool))
@@ -659,9 +659,8 @@ class DocumentTokens:
         most promising rows (ESPN, arXiv 2312.05417), whose fine level arrives while the
         coarse one is scored: `python -m experiments cold`.
 
-        `rows`, int64 (n,), have the most promising row first.  If they are ascending,
-        none is more promising.  Then, or with `k` 0, only the coarse level is
-        prefetched.
+        `rows`, int64 (n,), have the most promising row first.  Ascending rows are not
+        in such an order: for them, or with `k` 0, only the coarse level is prefetched.
         """
         if self.table is not None:
             return  # the texts are read one after another, which the system predicts
@@ -758,11 +757,12 @@ class DocumentTokens:
     ) -> Ranked:
         """Return the k best rows, int64 (k,), and their scores, float32 (k,).
 
-        Scores are of floats.  Many candidates are first scored by the coarse level; if
-        it is floats, by floats rounded to bytes unless :meth:`ranks_short`.
-        The fine level then ranks the candidates that can still be among the k best, up
-        to an error of five standard deviations; see :class:`RerankOptions`.  The best
-        row comes first; ties go to the lower row.
+        Scores are computed from floats, or from decoded tokens if no floats are stored.
+        Many candidates are first scored by the coarse level; if it is floats, by floats
+        rounded to bytes unless :meth:`ranks_short`.  The fine level then ranks the
+        candidates that can still be among the k best, up to an error of five standard
+        deviations; see :class:`RerankOptions`.  The best row comes first; ties go to
+        the lower row.
 
         `query` is (tokens, dimension).  `rows`, int64 (n,), are the candidates, the
         most promising first if `options` say when to stop.
