@@ -21,7 +21,8 @@ from .token_table import MOST
 
 _ROW = ir.VectorType(ir.IntType(16), LANES)
 
-# A cut is a multiple of a step, and at least this share of the largest similarity.
+# A cut is a multiple of _STEP, or the largest similarity divided by _SHARE if that is
+# more.
 _STEP = 32
 _SHARE = 4
 
@@ -42,7 +43,8 @@ def count_texts(numbers, offsets, sizes):
 def list_texts(numbers, offsets, ends, texts):
     """Write the documents that contain each row to ``texts[ends[row] : ...]``.
 
-    `ends` (V,) are where the list of each row begins, and then where it ends.
+    On entry, `ends` (V,) says where the list of each row begins; on return, where it
+    ends.
     """
     seen = np.full(ends.shape[0], -1, np.int32)
     for i in range(offsets.shape[0] - 1):
@@ -80,9 +82,9 @@ _gain = emitted(_emit_gain, types.int64)
 def choose_cuts(similarities, size, sizes, budget, cuts):
     """Write the cut of each query token, int16 (columns,).
 
-    The documents that contain rows above a cut are about `budget` in total, a document
-    counted once for each of these rows.  ``sizes`` (size,) are the numbers of documents
-    that contain each row; rows without documents have no similarities.
+    The documents that contain rows above the cut of a token are at most `budget`, a
+    document counted once for each of these rows.  ``sizes`` (size,) are the numbers of
+    documents that contain each row; rows without documents have no similarities.
     """
     columns, stride = cuts.shape[0], size * LANES
     cuts[:] = 0
@@ -136,7 +138,8 @@ def add_gains(starts, texts, rows, gains, out):
 def least_of_largest(values, wanted, steps):
     """Return a number that at least `wanted` of the `values`, all >= 0, reach.
 
-    It is the largest such multiple of the largest value divided by `steps`.
+    It is the largest such multiple of a step, and about `steps` steps reach the largest
+    value.
     """
     peak = np.int64(0)
     for i in range(values.shape[0]):

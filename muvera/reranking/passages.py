@@ -1,9 +1,9 @@
 """Scores of long texts by their best passage.
 
-A passage has two neighbouring blocks of half its tokens.  So passages overlap by half,
-and one of them has most of the context of an answer.  Every other passage begins where
-the one before it ends: these are texts over the same tokens, and so are the passages
-between them.  The kernels of whole texts score both.
+A passage has two neighboring blocks of half its tokens.  So passages overlap by half,
+and one of them contains most of an answer's context.  The first, third, fifth, ...
+passage of a text do not overlap, so the kernels of whole texts can score them as texts
+over the same tokens.  The same holds for the second, fourth, sixth, ...
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _collection(
 ) -> _Passages:
     """Return every other passage of texts at ``starts`` to ``stops``.
 
-    Passages begin at a start and before `before`.
+    Every text has passages from its start on, which begin before its `before`.
     """
     counts = -(-(before - starts) // (2 * half))
     places = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -1,8 +1,8 @@
-"""Faster reranking: skip candidates that are unlikely to be among the k best.
+"""Faster reranking: skip candidates that cannot, or hardly, be among the k best.
 
 Scoring a document stops once bounds show that it is worse than the k best so far, which
-is exact.  `stop` ends the ranking once few of the k best are expected among the other
-candidates; `estimates` see :class:`RerankOptions`.
+never changes the result.  `stop` and `estimates` of :class:`RerankOptions` end the
+ranking once few of the k best are expected among the other candidates.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class RerankOptions:
         all candidates are ranked.
     estimates : float32 (c,), optional
         Descending estimates of the scores.  Ranking stops before the first candidate
-        that would need a five-sigma error to be among the k best.  Sigma is the
-        deviation of the errors of the candidates before it, at least 8 and at least k.
+        that would need a five-sigma error to be among the k best.  Sigma is estimated
+        from the errors of the candidates before it: at least 8, and at least k.
     """
 
     k: int

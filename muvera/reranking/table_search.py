@@ -25,7 +25,7 @@ from .coded_vectors import CodedRun, CodedVectors
 from .pruning import ranked
 from .table_codec import TableCodec
 
-# Half of a passage that no text exceeds.
+# Half of the length of a passage that is longer than any text.
 _WHOLE = 1 << 60
 
 # Smallest and largest number of texts per task.
@@ -38,12 +38,12 @@ _ROWS = 4096
 # text, that have at most _LONG tokens on average: bounds of long texts are loose.
 _BOUNDED, _PER_BEST, _LONG = 16_384, 16, 256
 
-# Lists of rows may contain the number of all texts divided by _BUDGET, for each token
-# of a query.
+# For each token of a query, the lists of the rows above its cut contain at most the
+# number of all texts divided by _BUDGET.
 _BUDGET = 8
 
 # First, _FIRST texts per wanted text are scored; their bounds are compared in _STEPS
-# steps.  If more than the _MOST_SCORED-th part of all texts is left, all are scored.
+# steps.  If more than 1 / _MOST_SCORED of all texts are left, all are scored.
 _FIRST, _STEPS, _MOST_SCORED = 4, 4096, 3
 
 
