@@ -72,8 +72,8 @@ class Size(NamedTuple):
     projection: LearnedProjection = LearnedProjection()
 
 
-# Fewer tokens than 32 for each landmark of the second size would not determine its
-# landmarks.
+# With fewer than 32 tokens per landmark, the 4,096 landmarks of the second size would
+# be poorly determined.
 _TOKENS = 1 << 17
 
 #: Sizes of "fde", ascending, by `python -m experiments landmarks`.

@@ -57,8 +57,8 @@ ENCODER_FILE = "encoder.json"
 # fewer, long vectors fit into the cache.
 _PROJECTED_TEXTS = 16
 
-# A smaller share of the sum of squares is a float32 rounding error, as of equal
-# documents.
+# A smaller share of the sum of squares is a float32 rounding error, for example if all
+# documents are equal.
 _ROUNDING = 1e-12
 
 # Number of bytes of the cells that one thread keeps before a count sketch.
@@ -431,7 +431,7 @@ class FDEEncoder:
     def _write_cells(
         self, side: Side, weight: float, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]
     ) -> None:
-        """Write the cells of texts start..stop, times `weight`, first in `out`."""
+        """Write cells of texts start..stop, times `weight`, from column 0 of `out`."""
         if self._cells is not None:
             self._cells.write(side, weight, tokens, start, stop, out)
 
@@ -543,8 +543,9 @@ def fitted_without_queries_from(
 ) -> FDEEncoder:
     """Return an encoder fitted on documents, and to windows of all but `others`.
 
-    Real queries look for documents that were fitted on, but no query was.  Nor was any
-    window of `others`, which are only documents of the learned projection.
+    `others` are only used as documents, by the fit of the learned projection.  So their
+    windows are like real queries: they look for documents that the encoder was fitted
+    on, but it was not fitted to them.
     """
     encoder = FDEEncoder(config)
     encoder._fit_to(batches, others[:0], others, threads)

@@ -1,7 +1,7 @@
 """The steps of an FDE as values: cells, moments and a final projection.
 
-:class:`muvera.FDEConfig` combines at most one value of each kind.  Google's C++
-reference has the same names of parameters.
+:class:`muvera.FDEConfig` combines at most one value of each kind.  Parameters that
+Google's C++ reference also has are named as there.
 """
 
 from __future__ import annotations
