@@ -27,7 +27,7 @@ def require_field(field: object) -> None:
 
 
 def group_of(metadata: Mapping[str, Any], field: str) -> Group:
-    """Return the values by which a document is grouped; none if it is a group alone."""
+    """Return the values that group a document; none if it forms a group by itself."""
     return frozenset(
         (kind, value)
         for name, kind, value in comparable_values(metadata)
@@ -38,7 +38,7 @@ def group_of(metadata: Mapping[str, Any], field: str) -> Group:
 def best_of_groups(ids: Iterable[Hashable], groups: Mapping[Any, Group], k: int) -> list[int]:
     """Return the positions of the first id of each group, at most `k`.
 
-    An id that is not in `groups` is a group alone; `groups` has no empty ones.
+    An id that is not in `groups` forms a group by itself; `groups` has no empty ones.
     """
     first: dict[Hashable, int] = {}
     for position, identity in enumerate(ids):

@@ -25,7 +25,7 @@ class Vectors:
     kind = "vectors"
 
     def __init__(self, index: Index) -> None:
-        #: The index; `len` is the number of its documents.
+        #: The index.
         self.index = index
 
     @property
@@ -46,7 +46,7 @@ class Vectors:
 
     def listed(self, start: int, stop: int) -> tuple[int, list[int | str]]:
         """Return the number of documents, and the ids of some in insertion order."""
-        ids = self.vectors.contents.ids  # has their order, too; the database would read all ids
+        ids = self.vectors.contents.ids  # in the same order; a database would read all ids
         return len(ids), ids.of(ids.documents[start:stop]).tolist()
 
     @property

@@ -26,7 +26,7 @@ Scores = NDArray[np.float64]
 class _Scale(NamedTuple):
     """What scores of words and of mean vectors are divided by.
 
-    All candidates define it, also if only some of them are ranked.
+    All candidates define it, even if only some of them are ranked.
     """
 
     most_words: float
@@ -144,7 +144,7 @@ def aligned(rows: NDArray[np.int64], known: NDArray[np.int64], scores: Scores, d
 def best_parts(parts: Parts, groups: Mapping[Any, Group], k: int) -> Parts:
     """Return the parts of the best text of each group, at most `k`.
 
-    A text that is not in `groups` is a group alone.
+    A text that is not in `groups` forms a group by itself.
     """
     ids = list(parts)
     return {ids[i]: parts[ids[i]] for i in best_of_groups(ids, groups, k)}

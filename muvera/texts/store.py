@@ -342,7 +342,7 @@ class TextStore:
     ) -> list[int | str]:
         """Add texts whose tokens no encoder can make again, and return their ids.
 
-        The journal keeps the tokens.  `means` are those of groups of tokens.
+        The journal keeps the tokens.  `means` are the means of groups of tokens.
         """
         with self.changing, self.vectors.change() as change:
             ids = (change.update if update else change.add)(encoded, threads=threads, means=means)

@@ -121,8 +121,8 @@ class TextIndex:
             A name is loaded by :func:`muvera.load_text_encoder`.  Default: "static", a
             table of token vectors that pip installs (extra ``static``), so nothing is
             downloaded.  It encodes thousands of texts a second, and every text is
-            ranked exactly.  A ColBERT model, such as
-            "colbert-small", gives better ones.  Wrap an expensive model in
+            ranked exactly.  A ColBERT model, such as "colbert-small", gives better
+            rankings.  Wrap an expensive model in
             :class:`muvera.texts.encoders.base.CachedEncoder` to resume an interrupted
             build.
         vectors : str, configuration or fitted encoder, optional
@@ -569,8 +569,8 @@ class TextIndex:
         group_by : str, optional
             A metadata field, such as "brand": return only the best text of each value.
             The others are left out of the ranking; scores stay as they are.  A text
-            without a value is a group alone.  Lists with the same elements are one
-            value.  Groups are looked for in as many texts as needed, but in at most
+            without a value forms a group by itself.  Lists with the same elements are
+            one value.  Groups are looked for in as many texts as needed, but in at most
             `candidates`.  Default: 10,000 if all texts are ranked, 1,000 if vectors
             propose candidates, and 100 in a database.
         explain : bool
@@ -606,7 +606,7 @@ class TextIndex:
             found = [self._hits(parts) for parts in ranked]
             return self._explained(texts, encoded, found) if explain else found
 
-        # An explanation reads a text and its tokens, which must be of one state.
+        # An explanation needs a text and its tokens, both from the same state.
         found = self._texts.on_one_state(find) if explain else find()
         return found[0] if isinstance(queries, str) else found
 
@@ -623,7 +623,7 @@ class TextIndex:
     async def asearch(
         self, queries: str | Sequence[str], k: int = 10, **options: Unpack[SearchKeywords]
     ) -> list[Hit] | list[list[Hit]]:
-        """Call :meth:`search` in a thread, so that the event loop goes on.
+        """Call :meth:`search` in a thread, so that the event loop keeps running.
 
         A cancelled call does not stop its thread, but its hits are dropped.
 
@@ -715,7 +715,7 @@ class TextIndex:
             ]
             return self._explained(texts, encoded, found) if chosen.explain else found
 
-        # A sentence is a part of a text and of its tokens, which must be of one state.
+        # A sentence needs a text and its tokens, both from the same state.
         found = self._texts.on_one_state(find)
         return found[0] if isinstance(queries, str) else found
 
@@ -741,7 +741,7 @@ class TextIndex:
         k : int, optional
             Maximum number of hits.  Default: all texts that are not blank.
         words, mean : float, optional
-            As for :meth:`search`.  How rare a word is, is counted in `texts` only.
+            As for :meth:`search`.  Only `texts` count for how rare a word is.
             Default of both: 0.2; with the encoder "static", 0.4 and 0.2.
         threads : int, optional
             Default: all usable cores.
