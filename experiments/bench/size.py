@@ -2,8 +2,8 @@
 
 Each system is built and searched in its own process on one thread, and its results are
 written to a file of the cache, so an interrupted command continues with the next
-system.  Systems are not timed in turns: their times differ by what else the machine
-does.
+system.  Systems are not timed in turns, so their times also depend on what else the
+machine does.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def _add(system: Muvera, documents: MultiVectors) -> dict[str, Any]:
 
 
 def _exact(documents: MultiVectors, queries: MultiVectors, path: Path) -> NDArray[np.int64]:
-    """Return the exact best documents, which are in a file for the other systems."""
+    """Return the exact best documents; a file keeps them for the other systems."""
     if not path.exists():
         best = best_of(exact_scores(queries, documents), K)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
@@ -143,9 +143,10 @@ def _exact(documents: MultiVectors, queries: MultiVectors, path: Path) -> NDArra
 
 
 def at_recall(points: list[list[float]], target: float = RECALL) -> tuple[float, float] | None:
-    """Return the candidates and milliseconds at a recall, between two measured points.
+    """Return the candidates and milliseconds at a recall.
 
-    None if the recall is never reached.
+    They are interpolated between two measured points.  None if the recall is never
+    reached.
     """
     before: list[float] | None = None
     for point in points:
