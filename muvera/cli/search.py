@@ -34,7 +34,7 @@ def search(
     ] = "auto",
     group: Annotated[
         Literal["document", "part"],
-        Option(help="Return documents by their best part, or the best parts of a folder's documents."),
+        Option(help="Return documents by their best part, or the best parts of documents."),
     ] = "document",
     trec: Annotated[bool, Option("--trec", help="Print a TREC run.")] = False,
     format: FormatOption = None,
@@ -65,8 +65,6 @@ def search(
         candidates = num_candidates(k, candidates)
     wanted = _Wanted(queries, format, option, k, candidates, recall, group, threads)
     if url_scheme(index):
-        if group == "part":
-            raise ValueError(f"{index} has no parts of documents. Omit --group part.")
         found = _search_database(index, wanted, where, rerank)
     elif where is None and rerank == "auto":
         found = _search_folder(index, wanted)
@@ -150,7 +148,7 @@ def _search_database(
         def search(block: muvera.MultiVectors) -> list[muvera.Ranking]:
             return index.search(
                 block, wanted.k, candidates=wanted.candidates, recall=wanted.recall, where=where,
-                rerank=None if rerank == "none" else rerank, threads=wanted.threads,
+                rerank=None if rerank == "none" else rerank, group=wanted.group, threads=wanted.threads,
             )  # fmt: skip
 
         rankings, duration = _in_blocks(queries, search)

@@ -11,7 +11,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
+from ..data.validation import first_parts, repeats_before
 from ..fde.encoder import FDEEncoder
 from ..fde.files import load_encoder
 from ..metadata import Filter, FlatMetadata, build_condition, flatten, is_utf8
@@ -30,10 +31,13 @@ from .conditions import Conditions
 #: First-stage vectors, one per row.
 Vectors = NDArray[np.float32]
 
-#: Ids, best first, and the engine's scores, for each query.
-Hits = list[tuple[list[Any], Sequence[float]]]
+#: The id of a document, and the number of its part, counted from 0.
+Key = tuple[Any, int]
 
-#: What an engine stores for each document.
+#: Rows, best first, and the engine's scores, for each query.
+Hits = list[tuple[list[Key], Sequence[float]]]
+
+#: What an engine stores for each row.
 Column = Literal["id", "metadata", "tokens"]
 
 #: URL schemes, with the module and class that open them.
@@ -89,6 +93,9 @@ class Description:
     #: Calibrated number of candidates for each mean recall; empty without a
     #: calibration.
     candidates_by_recall: list[tuple[float, int]] = field(default_factory=list)
+    #: True if a document has several parts.  None if rows have no part numbers: the
+    #: engine cannot store them, or an older version of muvera made the collection.
+    parts: bool | None = None
 
 
 class AddReport(NamedTuple):
@@ -169,27 +176,28 @@ class EngineInfo(NamedTuple):
 
 
 class EngineRow(NamedTuple):
-    """A document to write."""
+    """A document to write, or one of its parts."""
 
     id: Any  #: An integer or a string, as in ``Description.integer_ids``.
     vector: Vectors  #: (vector_dimension,)
     metadata: dict[str, Any]
     flat: FlatMetadata  #: The metadata in the form that conditions test.
     tokens: NDArray[np.float16] | None  #: None if the collection stores no tokens.
+    part: int = 0  #: Later parts have no metadata, but the same `flat`.
 
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """A search for the documents with the largest inner products."""
+    """A search for the rows with the largest inner products."""
 
     #: (n, vector_dimension)
     vectors: Vectors
-    #: Documents that the vectors find for each query.
+    #: Rows that the vectors find for each query.
     limit: int
-    #: The token vectors of the queries, by which the engine ranks these documents.
+    #: The token vectors of the queries, by which the engine ranks these rows.
     #: Default: keep the order of the vectors.
     queries: MultiVectors | None = None
-    #: With `queries`: documents that the engine returns.
+    #: With `queries`: rows that the engine returns.
     k: int | None = None
     #: Search only documents whose metadata satisfy this condition.
     where: Filter | None = None
@@ -208,6 +216,8 @@ class Engine(ABC):
     A second collection, ``NAME_encoder``, stores the description (part 0) and the
     encoder (the other parts).  All changes can be repeated after a process was killed.
 
+    A row is a part of a document.  A document exists once it has a part 0.
+
     :func:`open_engine` describes the URL.  The constructor raises EngineError if the
     URL is invalid or the engine cannot be reached, and ImportError if the engine's
     client is not installed.
@@ -224,6 +234,8 @@ class Engine(ABC):
     kind: ClassVar[str]
     #: True if the engine can store tokens.
     keeps_tokens: ClassVar[bool] = True
+    #: True if a document can have several parts.
+    keeps_parts: ClassVar[bool] = True
     #: True if the engine can rank by the tokens that it stores.
     reranks: ClassVar[bool] = False
     #: Maximum dimension of stored vectors.
@@ -350,8 +362,9 @@ class Engine(ABC):
         content = _to_bytes(encoder)
         config = encoder.config
         description = Description(
-            config.vector_dimension, config.dimension, tokens, integer_ids, _hash(content), text_encoder
-        )
+            config.vector_dimension, config.dimension, tokens, integer_ids, _hash(content), text_encoder,
+            parts=False if self.keeps_parts else None,
+        )  # fmt: skip
         with self._errors("cannot be created"):
             self._create(description)
             for number, part in enumerate(slices(content, _PART_BYTES), 1):
@@ -449,7 +462,9 @@ class Engine(ABC):
         """Store documents and replace documents with the same ids, all of them or none.
 
         `texts` has their ids and token vectors, which the collection stores only if
-        ``stored.tokens``.  `vectors` are the stored encoder's, one for each document.
+        ``stored.tokens``.  Texts with the same id are the parts of a document.
+        `vectors` are the stored encoder's, one for each text.  `metadata` has an entry
+        for each document.
 
         Raise ValueError for tokens that half precision cannot represent, and
         EngineError if the engine fails or does not accept a document.
@@ -469,47 +484,89 @@ class Engine(ABC):
                     )
                 )
             tokens = MultiVectors(halves, texts.offsets)
-        documents = [
-            EngineRow(id, vector, dict(values), flatten(values), halves_of_one)
-            for id, vector, values, halves_of_one in zip(
-                texts.ids.tolist(), vectors, metadata, tokens, strict=True
+        later = repeats_before(texts.ids)
+        owners = np.cumsum(~later) - 1
+        parts = np.arange(len(texts)) - first_parts(later)
+        flat = list(map(flatten, metadata))
+        rows = [
+            EngineRow(id, vector, {} if part else dict(metadata[owner]), flat[owner], halves_of_one, part)
+            for id, vector, owner, halves_of_one, part in zip(
+                texts.ids.tolist(), vectors, owners.tolist(), tokens, parts.tolist(), strict=True
             )
         ]
+        if later.any() and not self.stored.parts:
+            self.change_description(replace(self.stored, parts=True))
         with self._errors("did not accept documents"):
-            self._write(documents)
+            # Part 0 is written last, because then the document exists.
+            self._write(sorted(rows, key=lambda row: -row.part))
 
-    def delete(self, ids: list[Any]) -> None:
-        """Delete documents; unknown ids are ignored."""
+    def delete(self, ids: list[Any], first: int = 0) -> None:
+        """Delete documents, or only their parts from `first` on.
+
+        Unknown ids are ignored.
+        """
+        if first and self.stored.parts is None:
+            return
         with self._errors("did not delete documents"):
             for group in self._in_groups(ids):
-                self._delete(group)
+                self._delete(group, first)
 
     def __len__(self) -> int:
         """Return the number of documents."""
         with self._errors("cannot be read"):
             return self._count()
 
-    def read(self, ids: list[Any], column: Column) -> dict[Any, Any]:
-        """Return the values of a column by id; unknown ids are skipped."""
+    def read(self, ids: list[Any], column: Column, part: int = 0) -> dict[Any, Any]:
+        """Return the values of a column by id, of one part of each document.
+
+        Documents without this part are skipped.
+        """
         values: dict[Any, Any] = {}
+        if part and self.stored.parts is None:
+            return values
         with self._errors("cannot be read"):
             for group in self._in_groups(ids):
-                values.update(self._read(group, column))
+                values.update(self._read(group, column, part))
         return values
 
     def tokens(self, ids: list[Any]) -> MultiVectors:
-        """Return the token vectors of documents with their ids.
+        """Return the token vectors of documents, all of their parts, with their ids.
 
         They are in the order of `ids`; unknown ids are skipped.  Raise EngineError if
         the collection stores no tokens.
         """
+        self._require_tokens()
+        by_part: list[dict[Any, Any]] = []
+        left = ids
+        while left:
+            by_part.append(self.read(left, "tokens", len(by_part)))
+            left = [id for id in left if id in by_part[-1]]
+        keys = [(id, part) for id in ids for part, values in enumerate(by_part) if id in values]
+        arrays = [self._halves(by_part[part][id]) for id, part in keys]
+        names = [id for id, _ in keys] or None
+        return MultiVectors.from_arrays(arrays, ids=names, dimension=self.stored.token_dimension)
+
+    def tokens_of_rows(self, keys: Iterable[Key]) -> dict[Key, NDArray[np.float16]]:
+        """Return the token vectors of rows; unknown rows are skipped.
+
+        Raise EngineError if the collection stores no tokens.
+        """
+        self._require_tokens()
+        ids_by_part: dict[int, list[Any]] = {}
+        for id, part in keys:
+            ids_by_part.setdefault(part, []).append(id)
+        return {
+            (id, part): self._halves(value)
+            for part, ids in ids_by_part.items()
+            for id, value in self.read(ids, "tokens", part).items()
+        }
+
+    def _require_tokens(self) -> None:
         if not self.stored.tokens:
             raise EngineError(f"{self.location} stores no tokens. Give tokens=MuveraIndex.load(...).")
-        width = self.stored.token_dimension
-        values = self.read(ids, "tokens")
-        known = [id for id in ids if id in values]
-        arrays = [np.asarray(values[id], np.float16).reshape(-1, width) for id in known]
-        return MultiVectors.from_arrays(arrays, ids=known or None, dimension=width)
+
+    def _halves(self, value: Any) -> NDArray[np.float16]:
+        return np.asarray(value, np.float16).reshape(-1, self.stored.token_dimension)
 
     def _in_groups(self, ids: list[Any]) -> Iterator[list[Any]]:
         """Yield at most 500 ids at a time.
@@ -521,24 +578,30 @@ class Engine(ABC):
 
     @abstractmethod
     def _write(self, rows: list[EngineRow]) -> None:
-        """Store documents and replace documents with the same ids, all or none."""
+        """Store rows and replace rows with the same ids and parts, all or none."""
 
     @abstractmethod
-    def _delete(self, ids: list[Any]) -> None:
-        """Delete at most 500 documents."""
+    def _delete(self, ids: list[Any], first: int) -> None:
+        """Delete the parts of at most 500 documents, from `first` on.
+
+        `first` is 0 if ``stored.parts`` is None.
+        """
 
     @abstractmethod
     def _count(self) -> int:
         """Return the number of documents."""
 
     @abstractmethod
-    def _read(self, ids: list[Any], column: Column) -> Iterable[tuple[Any, Any]]:
-        """Return (id, value) of at most 500 documents."""
+    def _read(self, ids: list[Any], column: Column, part: int) -> Iterable[tuple[Any, Any]]:
+        """Return (id, value) of one part of at most 500 documents.
+
+        `part` is 0 if ``stored.parts`` is None.
+        """
 
     # -- searching ------------------------------------------------------------
 
     def search(self, request: SearchRequest) -> Hits:
-        """Return the ids and scores of the best documents for each query.
+        """Return the best rows and their scores for each query.
 
         Raise FilterError for a condition that is invalid, or that the engine cannot
         answer, and EngineError if the engine fails.
@@ -552,13 +615,17 @@ class Engine(ABC):
         if condition is False:
             return [([], [])] * len(request.vectors)
         with self._errors("cannot be searched"):
-            return self._search(request, None if condition is True else condition)
+            hits = self._search(request, None if condition is True else condition)
+        if not self.stored.parts and any(part for keys, _ in hits for _, part in keys):
+            # Another process has added documents with several parts.
+            self._description = replace(self.stored, parts=True)
+        return hits
 
     @abstractmethod
     def _search(self, request: SearchRequest, condition: object) -> Hits:
-        """Search the documents that satisfy a condition of the engine's language.
+        """Search the rows that satisfy a condition of the engine's language.
 
-        None: all documents.
+        None: all rows.
         """
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice, repeat
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..data.batches import DocumentsLike, as_batches
+from ..data.batches import DocumentsLike, as_batches, token_batches
 from ..data.multivectors import MultiVectors, MultiVectorsLike, checked_texts
 from ..data.ranking import Ranking
+from ..data.validation import repeats_before
 from ..fde.config import FDEConfig
 from ..fde.encoder import FDEEncoder
 from ..fde.files import as_encoder
@@ -21,6 +24,7 @@ from ..index.contents import MIN_FIT_DOCUMENTS, default_preset
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
 from ..index.searching import DEFAULT_K, SearchPlan
+from ..index.searching import Group as HitGroup
 from ..index.settings import DEFAULT_CANDIDATES, FirstStageRecall, num_candidates
 from ..metadata import TEXT, Filter, TextDocument, comparable_values, encode_metadata
 from ..metadata.groups import MOST_FIELDS, Group, best_of_groups, group_of, require_field, unknown_field
@@ -36,6 +40,7 @@ from .base import (
     EngineInfo,
     Hits,
     SearchRequest,
+    Vectors,
     open_engine,
     slices,
 )
@@ -58,11 +63,24 @@ _Used = Literal["refuse", "skip", "replace"]
 _KINDS = {True: "integers", False: "strings"}
 
 
+class _Stage(NamedTuple):
+    """How all queries of a search are ranked, and among which documents."""
+
+    k: int
+    rerank: Rerank | None
+    where: Filter | None
+    ids: list[Any] | None
+    threads: int | None
+
+
 class EngineIndex:
     """A collection in a vector database, with exact Chamfer similarity as the ranking.
 
     The vectors find candidates in the database.  The encoder is fitted once and stored
     there, so any process can search.  Vectors of another encoder are refused.
+
+    Texts that follow each other with the same id are the parts of a document.  Each
+    part has its own vector.  A search returns each document by its best part.
 
     Parameters
     ----------
@@ -157,7 +175,8 @@ class EngineIndex:
         documents : MultiVectors, a list of arrays, or an iterable of MultiVectors
             With ids.  Documents without ids are numbered from 0, if the collection is
             empty or `resume` is set.  A new collection's encoder is fitted on the first
-            batch; for an iterable, give a fitted encoder.
+            batch; for an iterable, give a fitted encoder.  Milvus, and collections that
+            an older version of muvera made, take only documents with one part.
         metadata : iterable of dict, optional
             One for each document, in order, for `where`.
         texts : iterable of str, optional
@@ -167,7 +186,8 @@ class EngineIndex:
         threads : int, optional
             Default: all usable cores.
         progress : callable, optional
-            Called with the number of documents in each batch, after it.
+            Called with the number of documents in each batch, after it.  Parts count
+            one by one.
 
         Returns
         -------
@@ -196,6 +216,8 @@ class EngineIndex:
         progress: Callable[[int], object] | None = None,
     ) -> AddReport:
         """Write documents in batches, and replace those whose id is in use.
+
+        All parts of a document are replaced.
 
         Parameters
         ----------
@@ -240,7 +262,7 @@ class EngineIndex:
         texts_of_all = iter(repeat(None) if texts is None else texts)
         report = AddReport()
         position = 0
-        for batch in as_batches(documents):
+        for batch in _whole_documents(as_batches(documents)):
             if not batch.has_ids:
                 if used != "skip" and position == 0 and len(self):
                     way_out = ", or resume=True to continue an addition" if used == "refuse" else ""
@@ -248,13 +270,14 @@ class EngineIndex:
                         f"The documents have no ids, and the collection is not empty. Give them ids{way_out}."
                     )
                 batch = batch.with_ids(np.arange(position, position + len(batch)))
-            batch.require_single_parts(self.engine.location)
-            values = list(islice(values_of_all, len(batch)))
-            contents = list(islice(texts_of_all, len(batch)))
+            self._require_parts(batch)
+            starts = _starts(batch)
+            values = list(islice(values_of_all, len(starts)))
+            contents = list(islice(texts_of_all, len(starts)))
             least = min(len(values), len(contents))
-            if least < len(batch):
+            if least < len(starts):
                 raise ValueError(_UNEQUAL.format(f"only {position + least}"))
-            rows = list(map(_row, batch.ids.tolist(), values, contents))
+            rows = list(map(_row, batch.ids[starts].tolist(), values, contents))
             position += len(rows)
             if self.engine.description is None:
                 self._create(batch, threads)
@@ -262,8 +285,12 @@ class EngineIndex:
             tokens = batch.dimension * batch.num_tokens // max(1, len(batch))
             step = max(1, _BATCH_BYTES // (4 * self.engine.stored.vector_dimension + 2 * tokens))
             known = set() if used == "replace" else self._known(batch, used)
-            for some, some_rows in zip(slices(batch, step), slices(rows, step), strict=True):
-                report = report.plus(self._write(some, some_rows, known, threads))
+            bounds = np.append(starts, len(batch))
+            for first, last in token_batches(bounds, step):
+                some = batch[bounds[first] : bounds[last]]
+                report = report.plus(self._write(some, rows[first:last], known, threads))
+                if used == "replace":
+                    self._delete_later_parts(some)
                 if progress is not None:
                     progress(len(some))
         sources = ((metadata, values_of_all), (texts, texts_of_all))
@@ -292,14 +319,41 @@ class EngineIndex:
         self, documents: MultiVectors, rows: list[Mapping[str, Any]], known: set[Any], threads: int | None
     ) -> AddReport:
         """Encode and write documents, except `known` ids, with metadata and texts."""
-        names = documents.ids.tolist()
-        filled = np.flatnonzero(documents.lengths > 0).tolist()
+        starts = _starts(documents)
+        names = documents.ids[starts].tolist()
+        filled = np.flatnonzero(np.add.reduceat(documents.lengths, starts) > 0).tolist() if names else []
         new = [i for i in filled if names[i] not in known]
         if new:
-            texts = documents[new]
+            bounds = np.append(starts, len(documents))
+            texts = documents[np.concatenate([np.arange(bounds[i], bounds[i + 1]) for i in new])]
             vectors = self.encoder.encode_documents(texts, threads=threads)
             self.engine.add(texts, vectors, [rows[i] for i in new])
         return AddReport(len(new), len(filled) - len(new), len(names) - len(filled))
+
+    def _delete_later_parts(self, documents: MultiVectors) -> None:
+        """Delete the parts that replaced documents had beyond the new ones."""
+        filled = documents.ids[documents.lengths > 0].tolist()
+        by_count: dict[int, list[Any]] = {}
+        for id, count in Counter(filled).items():
+            by_count.setdefault(count, []).append(id)
+        for count, ids in by_count.items():
+            self.engine.delete(ids, count)
+
+    def _require_parts(self, documents: MultiVectors) -> None:
+        """Raise ValueError unless the engine can store the parts of documents."""
+        stored = self.engine.description
+        if not (self.engine.keeps_parts if stored is None else stored.parts is not None):
+            documents.require_single_parts(self.engine.location)
+        if documents.has_parts:
+            starts = _starts(documents)
+            filled = np.add.reduceat(documents.lengths, starts) > 0
+            owners = np.repeat(filled, np.diff(np.append(starts, len(documents))))
+            blank = np.flatnonzero(owners & (documents.lengths == 0))
+            if len(blank):
+                id = documents.ids[blank[:1]].tolist()[0]
+                raise ValueError(
+                    f"A part of document {id!r} has no tokens, and a database cannot find it. Remove that part."
+                )
 
     def _require_kind(self, documents: MultiVectors) -> None:
         """Raise unless the documents fit the collection's dimension and kind of ids."""
@@ -392,10 +446,13 @@ class EngineIndex:
         candidates: int | None = None,
         recall: float | None = None,
         rerank: Rerank | None = "auto",
+        group: HitGroup = "document",
         group_by: str | None = None,
         threads: int | None = None,
     ) -> list[Ranking]:
         """Return the `k` best documents for each query.
+
+        A document with several parts has the score of its best part.
 
         Parameters
         ----------
@@ -419,6 +476,9 @@ class EngineIndex:
             Where to rank the candidates.  "here": in this process.  "auto": in the
             engine if it can rank its half-precision tokens, because sending tokens
             would dominate the latency.  None: keep the order and scores of the vectors.
+        group : {"document", "part"}
+            As for :meth:`muvera.MuveraIndex.search`.  "part" needs tokens in the
+            engine, or ``rerank=None``, if documents have several parts.
         group_by : str, optional
             A metadata field: return only the best document of each value, see
             :meth:`muvera.TextIndex.search`.  All candidates are ranked.
@@ -434,17 +494,20 @@ class EngineIndex:
         ------
         TypeError, ValueError
             For queries of another dimension, a wrong setting, `recall` without a
-            calibration, or a `group_by` field in which no document has a value.
+            calibration, or a `group_by` field in which no document has a value, or with
+            ``group="part"``.
             FilterError for a condition that is invalid, or that this engine cannot
             answer.
         EngineError
             If the engine fails, or stores no tokens to rank by.
         """
-        SearchPlan(k, candidates=candidates, recall=recall, threads=threads)  # checks them
+        SearchPlan(k, candidates=candidates, recall=recall, threads=threads, group=group)  # checks them
         count = self.num_candidates(k, candidates, recall)
         texts = self._checked(queries)
         if group_by is not None:
             require_field(group_by)
+            if group == "part":
+                raise ValueError("group_by returns documents, not parts. Omit one of group_by and group.")
             ranked = self.search(
                 texts, count, where=where, ids=ids, candidates=count, rerank=rerank, threads=threads
             )
@@ -463,20 +526,65 @@ class EngineIndex:
                         ),
                     )
                 )
-        engine_ranks = rerank == "auto" and self.engine.reranks and self._tokens == "engine"
+            if group == "part" and self._ranks_locally and self.engine.stored.parts:
+                raise EngineError(
+                    "The local index ranks documents, not parts. Omit group, or search the local index."
+                )
         allowed = None if ids is None else as_id_list(ids)
+        stage = _Stage(k, rerank, where, allowed, threads)
         rankings = self._as_rankings([([], [])] * len(texts))
         for rows in slices(np.flatnonzero(texts.lengths > 0), _QUERIES):
             block = texts[rows]
             vectors = self.encoder.encode_queries(block, threads=threads)
-            limit = k if rerank is None else count
-            tokens = block if engine_ranks else None
-            hits = self.engine.search(SearchRequest(vectors, limit, tokens, k, where, allowed))
-            final = engine_ranks or rerank is None
-            best = self._as_rankings(hits) if final else self._rank(block, hits, k, threads)
-            for i, ranking in zip(rows.tolist(), best, strict=True):
-                rankings[i] = ranking
+            left = np.arange(len(block))
+            # The best rows can be parts of few documents: then more of them are ranked.
+            several = group == "document" and bool(self.engine.stored.parts)
+            wanted, limit = self._enough(2 * k if several else k, count, candidates, stage)
+            while len(left):
+                found = self._best_rows(block[left], vectors[left], wanted, limit, stage)
+                short = np.zeros(len(left), bool)
+                for i, (ranking, more) in enumerate(found):
+                    best = ranking if group == "part" else _best_parts(ranking, k)
+                    rankings[rows[left[i]]] = best
+                    short[i] = more and len(best) < k
+                at_most = wanted == limit and candidates is not None
+                left = left[:0] if at_most or group == "part" else left[short]
+                wanted, limit = self._enough(2 * wanted, limit, candidates, stage)
         return rankings
+
+    def _enough(self, wanted: int, limit: int, candidates: int | None, stage: _Stage) -> tuple[int, int]:
+        """Return how many rows to rank, and how many the vectors find.
+
+        `limit` grows only without `candidates`.  A local index ranks all of these rows.
+        """
+        limit = limit if candidates is not None else max(limit, wanted)
+        local = self._ranks_locally and stage.rerank is not None
+        return limit if local else min(wanted, limit), limit
+
+    @property
+    def _ranks_locally(self) -> bool:
+        """True if a local index has the tokens."""
+        return isinstance(self._tokens, MuveraIndex)
+
+    def _best_rows(
+        self, queries: MultiVectors, vectors: Vectors, wanted: int, limit: int, stage: _Stage
+    ) -> list[tuple[Ranking, bool]]:
+        """Return up to `wanted` best rows of each query, and if there can be more.
+
+        The vectors find `limit` candidates.  A local index ranks documents instead.
+        """
+        if stage.rerank is None:
+            hits = self.engine.search(SearchRequest(vectors, wanted, None, None, stage.where, stage.ids))
+            best = self._as_rankings(hits)
+        elif stage.rerank == "auto" and self.engine.reranks and self._tokens == "engine":
+            request = SearchRequest(vectors, limit, queries, wanted, stage.where, stage.ids)
+            best = self._as_rankings(self.engine.search(request))
+        else:
+            hits = self.engine.search(SearchRequest(vectors, limit, None, None, stage.where, stage.ids))
+            best = self._rank(queries, hits, stage.k if self._ranks_locally else wanted, stage.threads)
+            if self._ranks_locally:
+                return [(one, len(keys) == limit) for one, (keys, _) in zip(best, hits, strict=True)]
+        return [(ranking, len(ranking) == wanted) for ranking in best]
 
     def num_candidates(self, k: int, candidates: int | None = None, recall: float | None = None) -> int:
         """Return the number of documents that a search ranks for each query.
@@ -538,12 +646,19 @@ class EngineIndex:
             If the engine fails, or stores no tokens to rank by.
         """
         texts = with_enough_tokens(self._checked(queries))
-        proposed = self.search(texts, MAX_RANKED, candidates=MAX_RANKED, rerank=None, threads=threads)
-        exact = self.search(texts, BEST, candidates=MAX_RANKED, threads=threads)
+        proposed = self._rows(texts, MAX_RANKED, candidates=MAX_RANKED, rerank=None, threads=threads)
+        exact = self._rows(texts, BEST, candidates=MAX_RANKED, threads=threads)
         width = min(len(ranking) for ranking in proposed)
-        best = np.stack([np.isin(a.ids[:width], b.ids) for a, b in zip(proposed, exact, strict=True)])
+        best = np.stack([_are_in(a[:width], b) for a, b in zip(proposed, exact, strict=True)])
         numbers = list(numbers_of(best).items())
         self.engine.change_description(replace(self.engine.stored, candidates_by_recall=numbers))
+
+    def _rows(self, queries: MultiVectors, k: int, **options: Any) -> list[Ranking]:
+        """Search for parts, or for documents if a local index has the tokens."""
+        if not self._ranks_locally:
+            return self.search(queries, k, group="part", **options)
+        # The vectors and the local index can prefer different parts of a document.
+        return [replace(ranking, parts=None) for ranking in self.search(queries, k, **options)]
 
     def _checked(self, queries: MultiVectorsLike) -> MultiVectors:
         dimension = self.engine.stored.token_dimension
@@ -551,18 +666,33 @@ class EngineIndex:
 
     def _rank(self, queries: MultiVectors, hits: Hits, k: int, threads: int | None) -> list[Ranking]:
         """Rank candidates by exact Chamfer similarity in this process."""
-        proposals = [ids for ids, _ in hits]
+        proposals = [keys for keys, _ in hits]
         if isinstance(self._tokens, MuveraIndex):
-            return self._tokens.rerank(queries, proposals, k, missing="ignore", threads=threads)
-        documents = self.engine.tokens(list(dict.fromkeys(id for ids in proposals for id in ids)))
-        present = set(documents.ids.tolist()) if len(documents) else set()
+            ids = [list(dict.fromkeys(id for id, _ in keys)) for keys in proposals]
+            return self._tokens.rerank(queries, ids, k, missing="ignore", threads=threads)
+        distinct = list(dict.fromkeys(key for keys in proposals for key in keys))
+        tokens = self.engine.tokens_of_rows(distinct)
         # Another process may have deleted some since the search.
-        proposals = [[id for id in ids if id in present] for ids in proposals]
-        return rerank(queries, documents, proposals, k, threads=threads)
+        present = [key for key in distinct if key in tokens]
+        place = {key: i for i, key in enumerate(present)}
+        documents = MultiVectors.from_arrays(
+            [tokens[key] for key in present], dimension=self.engine.stored.token_dimension
+        )
+        places = [[place[key] for key in keys if key in place] for keys in proposals]
+        ranked = rerank(queries, documents, places, k, threads=threads)
+        return self._as_rankings(
+            [([present[i] for i in one.ids.tolist()], one.scores.tolist()) for one in ranked]
+        )
 
     def _as_rankings(self, hits: Hits) -> list[Ranking]:
-        kind = np.int64 if self.engine.stored.integer_ids else np.str_
-        return [Ranking(np.array(ids, kind), np.array(scores, np.float32)) for ids, scores in hits]
+        stored = self.engine.stored
+        kind = np.int64 if stored.integer_ids else np.str_
+        rankings = []
+        for keys, scores in hits:
+            ids = np.array([id for id, _ in keys], kind)
+            parts = np.array([part for _, part in keys], np.int64) if stored.parts else None
+            rankings.append(Ranking(ids, np.array(scores, np.float32), parts=parts))
+        return rankings
 
     def measure_recall(
         self,
@@ -582,7 +712,7 @@ class EngineIndex:
         queries : MultiVectors or a list of arrays
             Queries without tokens do not count.
         k : int
-            Number of exact best documents to find.
+            Number of exact best documents to find.  Parts count one by one.
         candidates : int
             Number of documents that the engine proposes.
         threads : int, optional
@@ -604,9 +734,9 @@ class EngineIndex:
         texts = texts[np.flatnonzero(texts.lengths > 0)]
         if len(texts) == 0:
             raise ValueError("queries have no tokens, so there is nothing to measure. Give others.")
-        best = self.search(texts, k, candidates=max(candidates, MAX_RANKED), threads=threads)
-        proposed = self.search(texts, candidates, candidates=candidates, rerank=None, threads=threads)
-        shares = [np.isin(a.ids, b.ids).mean() for a, b in zip(best, proposed, strict=True)]
+        best = self._rows(texts, k, candidates=max(candidates, MAX_RANKED), threads=threads)
+        proposed = self._rows(texts, candidates, candidates=candidates, rerank=None, threads=threads)
+        shares = [_are_in(a, b).mean() for a, b in zip(best, proposed, strict=True)]
         return FirstStageRecall(float(np.mean(shares)), k, candidates, len(texts), False, len(self))
 
     # -- reading --------------------------------------------------------------
@@ -683,8 +813,54 @@ def read_groups(index: EngineIndex, field: str, ids: Sequence[Any]) -> dict[Any,
 
 def _best_of(ranking: Ranking, groups: Mapping[Any, Group], k: int) -> Ranking:
     """Return the best document of each group, at most `k`."""
-    at = best_of_groups(ranking.ids.tolist(), groups, k)
-    return replace(ranking, ids=ranking.ids[at], scores=ranking.scores[at])
+    return _at(ranking, best_of_groups(ranking.ids.tolist(), groups, k))
+
+
+def _best_parts(ranking: Ranking, k: int) -> Ranking:
+    """Return the best part of each document, at most `k`."""
+    if ranking.parts is None:
+        return ranking
+    return _at(ranking, np.sort(np.unique(ranking.ids, return_index=True)[1])[:k])
+
+
+def _at(ranking: Ranking, at: NDArray[np.int64] | list[int]) -> Ranking:
+    parts = None if ranking.parts is None else ranking.parts[at]
+    return replace(ranking, ids=ranking.ids[at], scores=ranking.scores[at], parts=parts)
+
+
+def _are_in(ranking: Ranking, other: Ranking) -> NDArray[np.bool_]:
+    """Return which rows of a ranking are in another one."""
+    if ranking.parts is None or other.parts is None:
+        return np.isin(ranking.ids, other.ids)
+    known = set(zip(other.ids.tolist(), other.parts.tolist(), strict=True))
+    keys = zip(ranking.ids.tolist(), ranking.parts.tolist(), strict=True)
+    return np.array([key in known for key in keys], bool)
+
+
+def _starts(documents: MultiVectors) -> NDArray[np.int64]:
+    """Return the first text of each document."""
+    return np.flatnonzero(~repeats_before(documents.ids))
+
+
+def _whole_documents(batches: Iterable[MultiVectors]) -> Iterator[MultiVectors]:
+    """Yield batches that begin with a document's first part.
+
+    A batch can end between two parts of a document; the batch before gets the rest.
+    """
+    earlier: MultiVectors | None = None
+    for batch in batches:
+        if earlier is not None and earlier.has_ids and batch.has_ids and len(earlier) and len(batch):
+            more = int(np.append(batch.ids != earlier.ids[-1], True).argmax())
+            if more:
+                earlier = MultiVectors.concatenate([earlier, batch[:more]])
+                batch = batch[more:]
+                if not len(batch):
+                    continue
+        if earlier is not None:
+            yield earlier
+        earlier = batch
+    if earlier is not None:
+        yield earlier
 
 
 def _row(id: int | str, metadata: Mapping[str, Any], text: str | None) -> Mapping[str, Any]:

@@ -85,6 +85,7 @@ class LanceDBEngine(Engine):
         pa = self._pa
         columns = {
             "id": pa.int64() if description.integer_ids else pa.string(),
+            **({} if description.parts is None else {"part": pa.int64()}),
             "vector": pa.list_(pa.float32(), description.vector_dimension),
             "metadata": pa.string(),
             "terms": pa.list_(pa.string()),
@@ -106,7 +107,9 @@ class LanceDBEngine(Engine):
 
     def _write_part(self, number: int, content: bytes) -> None:
         table = self._database.open_table(self._encoder_name)
-        _upsert(table, "part", self._pa.table({"part": [number], "content": [content]}, schema=table.schema))
+        _upsert(
+            table, ["part"], self._pa.table({"part": [number], "content": [content]}, schema=table.schema)
+        )
 
     def finish(self) -> None:
         """Build the graph and the index of terms, or add new rows to them."""
@@ -141,7 +144,7 @@ class LanceDBEngine(Engine):
             table.add_columns(pa.schema([(name, kinds[name.split("_")[1]]) for name in sorted(names)]))
         entries = [
             {
-                "id": row.id,
+                **dict(zip(self._key, (row.id, row.part), strict=False)),
                 "vector": row.vector,
                 "metadata": json.dumps(row.metadata),
                 "terms": row.flat.terms,
@@ -155,17 +158,25 @@ class LanceDBEngine(Engine):
                 [row.tokens for row in rows if row.tokens is not None]
             ).to_arrow()
             data = data.set_column(data.schema.get_field_index("tokens"), "tokens", tokens)
-        _upsert(table, "id", data)
+        _upsert(table, self._key, data)
 
-    def _delete(self, ids: list[Any]) -> None:
-        self._table.delete(self.conditions.among(ids))
+    @property
+    def _key(self) -> list[str]:
+        """The columns that tell rows apart."""
+        return ["id"] if self.stored.parts is None else ["id", "part"]
+
+    def _delete(self, ids: list[Any], first: int) -> None:
+        self._table.delete(self.conditions.among(ids) + f" and part >= {first}" * bool(first))
 
     def _count(self) -> int:
-        return int(self._table.count_rows())
+        return int(self._table.count_rows(None if self.stored.parts is None else "part = 0"))
 
-    def _read(self, ids: list[Any], column: Column) -> Iterable[tuple[Any, Any]]:
+    def _read(self, ids: list[Any], column: Column, part: int) -> Iterable[tuple[Any, Any]]:
         columns = ["id"] if column == "id" else ["id", column]
-        query = self._table.search().select(columns).where(self.conditions.among(ids))
+        chosen = self.conditions.among(ids)
+        if self.stored.parts is not None:
+            chosen += f" and part = {part}"
+        query = self._table.search().select(columns).where(chosen)
         rows = query.limit(None).to_arrow()
         names = rows["id"].to_pylist()
         if column == "tokens":
@@ -186,16 +197,20 @@ class LanceDBEngine(Engine):
             query = self._table.search(vector, vector_column_name="vector").distance_type("dot")
             # The graph keeps bytes: find twice as many, and order them by the floats.
             query = query.limit(request.limit).ef(max(request.breadth, 2 * request.limit)).refine_factor(2)
-            query = query.select(["id", "_distance"])
+            query = query.select([*self._key, "_distance"])
             if condition is not None:
                 query = query.where(condition, prefilter=True)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 rows = query.to_arrow()
+            ids = rows["id"].to_pylist()
+            parts = [0] * len(ids) if self.stored.parts is None else rows["part"].to_pylist()
             # The distance is 1 - <q, v>.
-            hits.append((rows["id"].to_pylist(), 1 - rows["_distance"].to_numpy().astype(np.float32)))
+            hits.append(
+                (list(zip(ids, parts, strict=True)), 1 - rows["_distance"].to_numpy().astype(np.float32))
+            )
         return hits
 
 
-def _upsert(table: lancedb.table.Table, key: str, data: pa.Table) -> None:
+def _upsert(table: lancedb.table.Table, key: list[str], data: pa.Table) -> None:
     table.merge_insert(key).when_matched_update_all().when_not_matched_insert_all().execute(data)

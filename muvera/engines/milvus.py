@@ -62,6 +62,7 @@ class MilvusEngine(Engine):
     conditions = MilvusConditions()
     max_dimension = 32_768
     keeps_tokens = False
+    keeps_parts = False  # a primary key of Milvus is one field
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -141,13 +142,13 @@ class MilvusEngine(Engine):
             entities.append({**entity, "terms": terms, "bounds": row.flat.bounds})
         self._client.upsert(self.name, entities)
 
-    def _delete(self, ids: list[Any]) -> None:
+    def _delete(self, ids: list[Any], first: int) -> None:
         self._client.delete(self.name, filter=self.conditions.among(ids))  # ids= does not escape quotes
 
     def _count(self) -> int:
         return int(self._client.query(self.name, filter="", output_fields=["count(*)"])[0]["count(*)"])
 
-    def _read(self, ids: list[Any], column: Column) -> list[tuple[Any, Any]]:
+    def _read(self, ids: list[Any], column: Column, part: int) -> list[tuple[Any, Any]]:
         chosen = self.conditions.among(ids)
         rows = self._client.query(self.name, filter=chosen, output_fields=["id", column])
         return [(row["id"], row[column]) for row in rows]
@@ -164,4 +165,4 @@ class MilvusEngine(Engine):
             search_params={"metric_type": "IP", "params": {"ef": request.breadth}},
             consistency_level="Strong",
         )
-        return [([hit["id"] for hit in hits], [hit["distance"] for hit in hits]) for hits in results]
+        return [([(hit["id"], 0) for hit in hits], [hit["distance"] for hit in hits]) for hits in results]

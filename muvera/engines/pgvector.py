@@ -100,12 +100,13 @@ class PgVectorEngine(Engine):
         ):
             self._run("CREATE EXTENSION IF NOT EXISTS vector")
         identity = "bigint" if description.integer_ids else 'text COLLATE "C"'
+        key, part = ("id, part", "part integer, ") if description.parts is not None else ("id", "")
         tokens = ", tokens bytea NOT NULL" if description.tokens else ""
         self._run(f"CREATE TABLE {self._parts} (part integer PRIMARY KEY, content bytea NOT NULL)")
         self._run(
-            f"CREATE TABLE {self._table} (id {identity} PRIMARY KEY, embedding "
+            f"CREATE TABLE {self._table} (id {identity}, {part}embedding "
             f"halfvec({description.vector_dimension}) NOT NULL, metadata jsonb NOT NULL, terms jsonb NOT "
-            f"NULL, bounds jsonb NOT NULL{tokens})"
+            f"NULL, bounds jsonb NOT NULL{tokens}, PRIMARY KEY ({key}))"
         )
         self._run(f"CREATE INDEX ON {self._table} USING gin (terms)")
         if description.vector_dimension <= _INLINE:
@@ -139,23 +140,33 @@ class PgVectorEngine(Engine):
     # -- documents ------------------------------------------------------------
 
     def _write(self, rows: list[EngineRow]) -> None:
-        names = ["id", "embedding", "metadata", "terms", "bounds", *["tokens"] * self.stored.tokens]
+        key = ["id"] if self.stored.parts is None else ["id", "part"]
+        values = ["embedding", "metadata", "terms", "bounds", *["tokens"] * self.stored.tokens]
+        names = [*key, *values]
         query = (
             f"INSERT INTO {self._table} ({', '.join(names)}) VALUES ({', '.join(['%s'] * len(names))}) "
-            f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{name} = EXCLUDED.{name}' for name in names[1:])}"
+            f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET "
+            f"{', '.join(f'{name} = EXCLUDED.{name}' for name in values)}"
         )
         with self._transaction() as cursor:
-            cursor.executemany(query, map(_values, rows))
+            cursor.executemany(query, [[row.id, row.part][: len(key)] + _values(row) for row in rows])
 
-    def _delete(self, ids: list[Any]) -> None:
-        self._run(f"DELETE FROM {self._table} WHERE id = ANY(%s)", ids)
+    def _delete(self, ids: list[Any], first: int) -> None:
+        parts = f" AND part >= {first}" * bool(first)
+        self._run(f"DELETE FROM {self._table} WHERE id = ANY(%s){parts}", ids)
 
     def _count(self) -> int:
-        return int(self._run(f"SELECT count(*) FROM {self._table}")[0][0])
+        return int(self._run(f"SELECT count(*) FROM {self._table} WHERE {self._part} = 0")[0][0])
 
-    def _read(self, ids: list[Any], column: Column) -> list[tuple[Any, Any]]:
+    @property
+    def _part(self) -> str:
+        """The column of part numbers; 0 if there is none."""
+        return "0" if self.stored.parts is None else "part"
+
+    def _read(self, ids: list[Any], column: Column, part: int) -> list[tuple[Any, Any]]:
         known = [id for id in ids if "\0" not in str(id)]  # PostgreSQL refuses a NUL
-        rows = self._run(f"SELECT id, {column} FROM {self._table} WHERE id = ANY(%s)", known)
+        where = f"id = ANY(%s) AND {self._part} = {part}"
+        rows = self._run(f"SELECT id, {column} FROM {self._table} WHERE {where}", known)
         return [(id, np.frombuffer(value, "<f2")) for id, value in rows] if column == "tokens" else rows
 
     # -- searching ------------------------------------------------------------
@@ -164,7 +175,7 @@ class PgVectorEngine(Engine):
         where = "" if condition is None else f"WHERE {condition}".replace("%", "%%")
         # <#> is the negative inner product.
         query = (
-            f"SELECT id, embedding <#> %s::halfvec AS distance FROM {self._table} {where} "
+            f"SELECT id, {self._part}, embedding <#> %s::halfvec AS distance FROM {self._table} {where} "
             f"ORDER BY distance LIMIT {request.limit}"
         )
         hits: Hits = []
@@ -174,12 +185,12 @@ class PgVectorEngine(Engine):
             cursor.execute("SET LOCAL hnsw.iterative_scan = strict_order")
             for vector in request.vectors:
                 rows = cursor.execute(query, [str(vector.tolist())]).fetchall()
-                hits.append(([id for id, _ in rows], [-distance for _, distance in rows]))
+                hits.append(([(id, part) for id, part, _ in rows], [-distance for *_, distance in rows]))
         return hits
 
 
 def _values(row: EngineRow) -> list[Any]:
-    """Return the values of a row's columns, with the vector and JSON as text."""
+    """Return a row's values except its key, with the vector and JSON as text."""
     plain = [json.dumps(value) for value in (row.metadata, row.flat.terms, row.flat.bounds)]
     if "\\u0000" in "".join([json.dumps(row.id), *plain]).replace("\\\\", ""):  # without escaped backslashes
         raise EngineError(
@@ -187,4 +198,4 @@ def _values(row: EngineRow) -> list[Any]:
             "Remove it."
         )
     tokens = [] if row.tokens is None else [row.tokens.astype("<f2").tobytes()]
-    return [row.id, str(row.vector.tolist()), *plain, *tokens]
+    return [str(row.vector.tolist()), *plain, *tokens]

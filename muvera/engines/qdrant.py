@@ -52,12 +52,14 @@ _MULTIVECTOR = 1 << 20
 _RANGES = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
 
 
-def qdrant_id(id: int | str) -> int | str:
-    """Return the point id of a document.
+def qdrant_id(id: int | str, part: int = 0) -> int | str:
+    """Return the point id of a document's part.
 
-    It is `id` itself if that is an unsigned integer or a UUID, and otherwise a UUID
-    made from its text.
+    For part 0 it is `id` itself if that is an unsigned integer or a UUID, and otherwise
+    a UUID made from its text.  For later parts, it is a UUID made from both numbers.
     """
+    if part:
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{part} {qdrant_id(id)}"))
     if isinstance(id, int) and 0 <= id < 1 << 64:
         return id
     try:
@@ -70,10 +72,12 @@ class QdrantConditions(Conditions[Any]):
     """A builder of Qdrant's filters: each condition is a filter, which may be nested.
 
     `models` has the classes of requests, from ``qdrant_client`` or from Qdrant Edge.
+    With `parts`, points store the id and the part of their document.
     """
 
-    def __init__(self, models: ModuleType | SimpleNamespace) -> None:
+    def __init__(self, models: ModuleType | SimpleNamespace, parts: bool = True) -> None:
         self._models = models
+        self._parts = parts
 
     def join(self, word: str, parts: list[Any]) -> Any:
         """Join filters by "and" or "or"."""
@@ -105,7 +109,13 @@ class QdrantConditions(Conditions[Any]):
 
     def among(self, ids: list[Any]) -> Any:
         """Test that a document has one of these ids."""
+        if self._parts:
+            return self._field("id", match=self._models.MatchAny(any=ids))
         return self.join("and", [self._models.HasIdCondition(has_id=list(map(qdrant_id, ids)))])
+
+    def from_part(self, first: int, last: int | None = None) -> Any:
+        """Test that a point is a part of these numbers; None: all from `first` on."""
+        return self._field("part", range=self._models.Range(gte=first, lte=last))
 
     def _field(self, key: str, **test: Any) -> Any:
         return self.join("and", [self._models.FieldCondition(key=key, **test)])
@@ -173,7 +183,13 @@ class QdrantEngine(Engine):
         vectors, optimizers = self._settings(description)
         self._client.create_collection(self._encoder_name, vectors_config={})
         self._client.create_collection(self.name, vectors_config=vectors, optimizers_config=optimizers)
+        self._index_fields(description)
+
+    def _index_fields(self, description: Description) -> None:
         self._index_field("terms", "keyword")
+        if description.parts is not None:
+            self._index_field("id", "integer" if description.integer_ids else "keyword")
+            self._index_field("part", "integer")
 
     def _drop(self, name: str) -> None:
         self._client.delete_collection(name)
@@ -201,6 +217,8 @@ class QdrantEngine(Engine):
             bounds = {name: value for name, value in row.flat.bounds.items() if not isinstance(value, str)}
             fields.update(f"bounds.{name}" for name in bounds)
             payload = {"id": row.id, "metadata": row.metadata, "terms": row.flat.terms, "bounds": bounds}
+            if self.stored.parts is not None:
+                payload["part"] = row.part
             vectors: dict[str, Any] = {_FDE: row.vector.tolist()}
             if row.tokens is not None:
                 if row.tokens.size > _MULTIVECTOR:
@@ -211,16 +229,19 @@ class QdrantEngine(Engine):
                         "--pooling`, or split the document."
                     )
                 vectors[_TOKENS] = row.tokens.astype(np.float32).tolist()
-            points.append(self.models.PointStruct(id=qdrant_id(row.id), vector=vectors, payload=payload))
+            points.append(
+                self.models.PointStruct(id=qdrant_id(row.id, row.part), vector=vectors, payload=payload)
+            )
         for name in sorted(fields - self._indexed):
             self._index_field(name, "float")
             self._indexed.add(name)
         self._upsert(points)
 
-    def _read(self, ids: list[Any], column: Column) -> Iterator[tuple[Any, Any]]:
+    def _read(self, ids: list[Any], column: Column, part: int) -> Iterator[tuple[Any, Any]]:
         tokens = column == "tokens"
         payload: list[str] = ["id"] if tokens else ["id", column]
-        for record in self._retrieve(list(map(qdrant_id, ids)), payload, [_TOKENS] if tokens else False):
+        points = [qdrant_id(id, part) for id in ids]
+        for record in self._retrieve(points, payload, [_TOKENS] if tokens else False):
             yield record.payload["id"], record.vector[_TOKENS] if tokens else record.payload[column]
 
     # -- searching ------------------------------------------------------------
@@ -228,7 +249,7 @@ class QdrantEngine(Engine):
     @property
     def conditions(self) -> QdrantConditions:
         """The builder of Qdrant's filters."""
-        return QdrantConditions(self.models)
+        return QdrantConditions(self.models, self.stored.parts is not None)
 
     def _search(self, request: SearchRequest, condition: object) -> Hits:
         models = self.models
@@ -241,9 +262,12 @@ class QdrantEngine(Engine):
                 tokens = request.queries[i].astype(np.float32).tolist()
                 first = [models.Prefetch(**query)]
                 query = {"query": tokens, "using": _TOKENS, "prefetch": first, "limit": request.k}
-            requests.append(models.QueryRequest(**query, with_payload=["id"]))
+            requests.append(models.QueryRequest(**query, with_payload=["id", "part"]))
         return [
-            ([point.payload["id"] for point in points], [point.score for point in points])
+            (
+                [(point.payload["id"], point.payload.get("part", 0)) for point in points],
+                [point.score for point in points],
+            )
             for points in self._query(requests)
         ]
 
@@ -253,11 +277,22 @@ class QdrantEngine(Engine):
         for some in slices(points, _POINTS):
             self._client.upsert(self.name, some, wait=True)
 
-    def _delete(self, ids: list[Any]) -> None:
-        self._client.delete(self.name, points_selector=list(map(qdrant_id, ids)), wait=True)
+    def _delete(self, ids: list[Any], first: int) -> None:
+        chosen = self.models.FilterSelector(filter=self._rows(ids, first))
+        self._client.delete(self.name, points_selector=chosen, wait=True)
+
+    def _rows(self, ids: list[Any], first: int) -> Any:
+        """Return the filter of documents, or of their parts from `first` on."""
+        chosen = self.conditions.among(ids)
+        return self.conditions.join("and", [chosen, self.conditions.from_part(first)]) if first else chosen
+
+    @property
+    def _documents(self) -> Any:
+        """The filter of one point for each document."""
+        return None if self.stored.parts is None else self.conditions.from_part(0, 0)
 
     def _count(self) -> int:
-        return int(self._client.count(self.name, exact=True).count)
+        return int(self._client.count(self.name, count_filter=self._documents, exact=True).count)
 
     def _retrieve(self, ids: list[int | str], payload: list[str], vectors: list[str] | bool) -> Iterator[Any]:
         for some in slices(ids, _POINTS):
@@ -310,7 +345,7 @@ class QdrantEdgeEngine(QdrantEngine):
         for folder in (self._parts, self._data):
             folder.mkdir(parents=True)
         self._shard = self.models.EdgeShard.create(str(self._data), config)
-        self._index_field("terms", "keyword")
+        self._index_fields(description)
         self._shard.flush()
 
     def _drop(self, name: str) -> None:
@@ -343,11 +378,12 @@ class QdrantEdgeEngine(QdrantEngine):
     def _upsert(self, points: list[Any]) -> None:
         self._shard.update(self.models.UpdateOperation.upsert_points(points))
 
-    def _delete(self, ids: list[Any]) -> None:
-        self._shard.update(self.models.UpdateOperation.delete_points(list(map(qdrant_id, ids))))
+    def _delete(self, ids: list[Any], first: int) -> None:
+        chosen = self._rows(ids, first)
+        self._shard.update(self.models.UpdateOperation.delete_points_by_filter(chosen))
 
     def _count(self) -> int:
-        return int(self._shard.count(self.models.CountRequest(exact=True)))
+        return int(self._shard.count(self.models.CountRequest(exact=True, filter=self._documents)))
 
     def _retrieve(self, ids: list[int | str], payload: list[str], vectors: list[str] | bool) -> Iterator[Any]:
         return iter(self._shard.retrieve(ids, with_payload=payload, with_vector=vectors))

@@ -116,7 +116,7 @@ def test_qdrant_answers_with_few_points_at_a_time() -> None:
         retrieve=lambda name, ids, **_: [Mock(payload={"id": id}, vector={"tokens": [[id]]}) for id in ids]
     )
     client.retrieve = Mock(side_effect=client.retrieve)
-    found = dict(QdrantEngine("qdrant://memory#docs", client)._read(list(range(150)), "tokens"))
+    found = dict(QdrantEngine("qdrant://memory#docs", client)._read(list(range(150)), "tokens", 0))
     assert found == {id: [[id]] for id in range(150)}
     assert [len(call.args[1]) for call in client.retrieve.call_args_list] == [64, 64, 22]
 
