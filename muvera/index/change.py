@@ -285,8 +285,8 @@ class Change:
         batches : iterable of tuple
             Documents, and their codes if they are known.  The parts of a document may
             be in several batches that follow each other.  "fde" and "moments" are
-            fitted on the first 4,096 documents, or on all if there are fewer; "mean"
-            and "simhash", once the collection needs vectors.
+            fitted once the batches have 4,096 documents, or at the end; "mean" and
+            "simhash", once the collection needs vectors.
         threads : int, optional
             As for :meth:`muvera.MuveraIndex.build`.
         progress : callable, optional

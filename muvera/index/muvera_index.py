@@ -159,9 +159,9 @@ class MuveraIndex:
         ----------
         documents : MultiVectors, list of arrays or tensors, or iterable of MultiVectors
             An iterable is read once, one batch at a time.  "fde" and "moments" are
-            fitted on its first 4,096 documents; "mean" and "simhash", once the
-            collection needs vectors.  Yield documents in random order, or pass a fitted
-            encoder.
+            fitted once its batches have 4,096 documents, or at its end; "mean" and
+            "simhash", once the collection needs vectors.  Yield documents in random
+            order, or pass a fitted encoder.
         encoder : str, configuration or fitted encoder, optional
             As for the class.
         ids : sequence of int or of str, optional
