@@ -82,10 +82,12 @@ def load(
     with closing(open_engine(to)) as engine:
         if drop:
             engine.drop()
+        new = engine.describe() is None
+        if isinstance(opened, IndexSource) and engine.takes_parts:
+            opened.keep_parts()
         chosen: FDEConfig | FDEEncoder | None = None  # the stored one
         if encoder is not None or config is not None:
             chosen = choose_encoder(encoder, config, opened.dimension)
-        new = engine.describe() is None
         if new:
             chosen = to_encoder(chosen or fitted or choose_encoder(None, None, opened.dimension))
             engine.require_dimension(chosen.config.vector_dimension)

@@ -117,7 +117,9 @@ class IndexSource(Source):
         self.encoder = index.encoder
         info = index.info()
         self.dimension = info.dimension
-        self.num_documents = (info.parts if texts is None else None) or info.documents
+        self._rows = info.parts or info.documents
+        self._joins = texts is not None  # a text belongs to all parts of a document
+        self.num_documents = info.documents if self._joins else self._rows
         self.num_tokens = info.tokens
         codec = index.codec if index.settings.tokens is None else None
         if isinstance(codec, ResidualCodec):
@@ -125,6 +127,11 @@ class IndexSource(Source):
             self.nbits = codec.bits
             self.centroids = codec.arrays["centroids"]
             self.bucket_weights = codec.arrays["levels"]
+
+    def keep_parts(self) -> None:
+        """Let batches have the parts of long texts, too."""
+        self._joins = False
+        self.num_documents = self._rows
 
     def _blocks(self) -> Iterator[NDArray[Any]]:
         ids = self._index.ids
@@ -140,8 +147,7 @@ class IndexSource(Source):
         """Yield the documents with their ids, at most `max_tokens` tokens at a time."""
         for ids in self._blocks():
             tokens = self._index.tokens(ids)
-            # A text belongs to all parts of a document.
-            yield from collection_batches(tokens if self.texts is None else join_parts(tokens), max_tokens)
+            yield from collection_batches(join_parts(tokens) if self._joins else tokens, max_tokens)
 
     def coded_batches(
         self, max_tokens: int

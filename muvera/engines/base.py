@@ -288,6 +288,12 @@ class Engine(ABC):
             raise EngineError(f"{self.location} does not exist. Add documents first, or give another name.")
         return self.description
 
+    @property
+    def takes_parts(self) -> bool:
+        """True if documents of the collection can have several parts."""
+        stored = self.description
+        return self.keeps_parts if stored is None else stored.parts is not None
+
     def require_dimension(self, floats: int) -> None:
         """Raise ValueError if the engine accepts only vectors of fewer floats."""
         if floats > self.max_dimension:

@@ -341,8 +341,7 @@ class EngineIndex:
 
     def _require_parts(self, documents: MultiVectors) -> None:
         """Raise ValueError unless the engine can store the parts of documents."""
-        stored = self.engine.description
-        if not (self.engine.keeps_parts if stored is None else stored.parts is not None):
+        if not self.engine.takes_parts:
             documents.require_single_parts(self.engine.location)
         if documents.has_parts:
             starts = _starts(documents)

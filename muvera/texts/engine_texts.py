@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
-from ..data.multivectors import MultiVectors
+from ..data.multivectors import MultiVectors, cut_parts, join_parts
 from ..engines.base import Engine, EngineError
 from ..engines.engine_index import EngineIndex, read_groups
 from ..index.id_map import Missing
@@ -18,7 +18,7 @@ from ..metadata import Filter, TextDocument
 from ..metadata.groups import Group
 from ..utils.hints import Hint, Message
 from .database import shared_words
-from .encoders.base import NoEncoder, TextEncoder
+from .encoders.base import NoEncoder, TextEncoder, passage_length
 from .encoders.registry import as_text_encoder, required_encoder
 from .hit import SearchOptions
 from .protocol import NewTexts
@@ -44,6 +44,9 @@ class EngineTexts:
     ----------
     index : EngineIndex
         A collection with texts, or a new one whose `text_encoder` is named.
+    passage : int, optional
+        Longer texts are stored as parts of at most this many tokens, if the collection
+        takes parts.
     """
 
     #: No lock: the database orders concurrent changes.
@@ -55,8 +58,9 @@ class EngineTexts:
     #: A database stores token vectors.
     table = None
 
-    def __init__(self, index: EngineIndex) -> None:
+    def __init__(self, index: EngineIndex, passage: int | None = None) -> None:
         self.index = index
+        self._passage = passage
 
     def __repr__(self) -> str:
         return self.index.engine.location
@@ -88,8 +92,11 @@ class EngineTexts:
         return read_groups(self.index, field, ids)
 
     def tokens(self, ids: list[int | str]) -> MultiVectors:
-        """Return the token vectors of texts, in half precision."""
-        return self.index.engine.tokens(ids)
+        """Return the token vectors of texts; the parts of a long one are joined.
+
+        They have half precision.
+        """
+        return join_parts(self.index.engine.tokens(ids))
 
     @property
     def vectors(self) -> MuveraIndex:
@@ -112,6 +119,15 @@ class EngineTexts:
             candidates=count,
             threads=options.threads,
         )
+        if options.candidates is None:  # the candidates can be parts of fewer than k texts
+            short = [
+                q for q, found in enumerate(rankings) if found.parts is not None and len(found) < options.k
+            ]
+            more = self.index.search(
+                encoded[short], options.k, where=options.where, ids=options.ids, threads=options.threads
+            )
+            for q, found in zip(short, more, strict=True):
+                rankings[q] = found
         ranked: list[Parts] = []
         for query, ranking in zip(queries, rankings, strict=True):
             maxsim = dict(ranking)
@@ -163,6 +179,8 @@ class EngineTexts:
                 f"The text of {names[empty[0]]!r} is blank, and a database cannot find blank texts. "
                 "Remove it."
             )
+        if self._passage is not None and self.index.engine.takes_parts:
+            encoded = cut_parts(encoded, self._passage)
         write = self.index.update if update else self.index.add
         write(encoded, new.metadata, texts=new.texts, threads=threads)
         return names
@@ -173,7 +191,7 @@ class EngineTexts:
         `documents` are the texts as they are stored, and `metadata` is the new metadata
         of each of them.
         """
-        tokens = self.tokens([document.id for document in documents])
+        tokens = self.index.engine.tokens([document.id for document in documents])
         self.index.update(tokens, metadata, texts=[document.text for document in documents])
 
     def delete(self, ids: list[int | str], missing: Missing) -> None:
@@ -242,4 +260,4 @@ def open_engine_texts(
         if isinstance(engine, str):
             index.close()
         raise
-    return EngineTexts(index), model
+    return EngineTexts(index, passage_length(model)), model

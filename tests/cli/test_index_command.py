@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from builders.command_line import answer, fails, muvera, set_terminal, some_texts
 from builders.paths import ROOT
-from builders.text_encoders import HashEncoder
+from builders.text_encoders import HashEncoder, ShortModel
 
 from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex, TextIndex, top_k
 from muvera.cli import printing, sources
@@ -532,6 +532,20 @@ def test_texts_and_metadata_are_loaded(tmp_path: Path, monkeypatch: pytest.Monke
     with EngineIndex(f"lancedb:{tmp_path / 'lance'}#minilm") as loaded:
         assert [one.metadata for one in loaded.documents(["x", "z", "j"])] == [{"n": 1}, {"n": 3}, {"n": 4}]
         assert [one.text for one in loaded.documents(["x", "z"])] == ["e f", "c d"]
+
+
+def test_the_parts_of_long_texts_are_loaded_and_searched(tmp_path: Path) -> None:
+    pytest.importorskip("lancedb", reason="lancedb is not installed")
+    folder, url = tmp_path / "texts", f"lancedb:{tmp_path / 'lance'}#long"
+    texts = TextIndex.build(["red apple " * 40, "a pear"], ShortModel(), ids=["long", "short"], path=folder)
+    assert answer("load", folder, "--to", url, "--encoder", "mean")["documents"] == 2
+    parts = texts.index.tokens(["long"])
+    with EngineIndex(url) as loaded:
+        assert len(loaded.engine.tokens(["long"])) == len(parts) > 1
+        assert [one.text for one in loaded.documents(["long", "short"])] == ["red apple " * 40, "a pear"]
+    parts[:1].with_ids(["query"]).save(tmp_path / "query")
+    found = answer("search", url, tmp_path / "query", "--group", "part")["queries"][0]["results"]
+    assert sorted((hit["id"], hit["part"]) for hit in found)[:2] == [("long", 0), ("long", 1)]
 
 
 def test_a_killed_load_continues(many: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from builders.text_encoders import HashEncoder
+from builders.text_encoders import HashEncoder, ShortModel
 
 from muvera import TextIndex, adapt
 from muvera.engines import EngineError, EngineIndex
@@ -137,6 +137,34 @@ def test_refused_changes_change_nothing(changing: Any) -> None:
         with pytest.raises((KeyError, ValueError, TypeError)):
             call()
     assert len(changing) == 5 and 3 not in changing and changing.get(["db"])[0].text == TEXTS[3]
+
+
+def test_long_texts_are_parts(collections: Any) -> None:
+    engine = collections("long_texts")
+    if not engine.keeps_tokens:
+        pytest.skip("its tokens are in a local index, which does not change")
+    texts = [
+        f"{'red pear ' * 900}a zebra sleeps at noon{' green apple' * 30}",
+        "A quagga is a zebra.",
+        "short",
+    ]
+    local = TextIndex.build(texts, ShortModel(), ids=["long", "quagga", "short"])
+    EngineIndex(engine, "mean", text_encoder="short").add(local.index.tokens(["short"]), texts=["short"])
+    index = TextIndex.open(engine, ShortModel())
+    index.add(texts[:2], ids=["long", "quagga"], metadata=[{"kind": 1}, {}])
+    index.update(ids=["long"], metadata=[{"kind": 2}])
+    assert len(index) == 3 and index.get(["long"])[0] == TextDocument("long", texts[0], {"kind": 2})
+    expected = local.search("zebra sleeps at noon", 3, words=0, mean=0)
+    hits = index.search("zebra sleeps at noon", 3, words=0)
+    assert [hit.id for hit in hits] == [hit.id for hit in expected]
+    assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in expected], abs=0.02)
+    for words in (0, 0.5):  # more parts of the long text are close than a search ranks by default
+        assert len(index.search("red pear", 3, words=words)) == 3
+    expected_score = local.explain("noon", "long").score
+    assert index.explain("noon", "long").score == pytest.approx(expected_score, abs=0.02)
+    assert len(engine.tokens(["long"])) == len(local.index.tokens(["long"])) > 1
+    index.delete(["long"])
+    assert found(index.search("noon", 3, words=0)) != ["long"] and len(index) == 2
 
 
 def test_the_encoder_and_the_texts_are_checked(collections: Any) -> None:
