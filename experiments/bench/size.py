@@ -70,7 +70,7 @@ COMPETITORS = (
     Competitor("mean vectors", "pooled", {}, {}, 1_000_000),
     Competitor("BM25", "bm25", {}, {}, 1_000_000),
     Competitor("Qdrant Edge, mean vectors and MaxSim", "qdrant", {}, {}, 400_000),
-    Competitor("LEMUR", "lemur", {}, {}, 100_000),
+    Competitor("LEMUR", "lemur", {}, {}, 10_000),
 )
 
 
