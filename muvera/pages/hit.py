@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.multivectors import MultiVectors
+from ..reranking.chamfer import chamfer_matrix
 from ..utils.checks import require_int
 from .page import Line, PageFacts
 
@@ -102,7 +104,7 @@ class PageHit:
             In the order of the query's vectors.  The similarities add up to the
             Chamfer similarity of query and page.
         """
-        products = self.source.query @ self.source.read().T
+        products = _products(self.source.query, self.source.read())
         names = {token: word for word, tokens in self.source.words for token in tokens}
         grid = self.source.facts.grid
         found = []
@@ -138,7 +140,7 @@ class PageHit:
                 f"Page {self.page[1]} of {self.page[0]} is damaged: its grid of {grid[0]} x {grid[1]} has "
                 f"{len(patches)} patches. Add the page again."
             )
-        products = self.source.query @ patches.T
+        products = _products(self.source.query, patches)
         products -= products.mean(axis=1, keepdims=True)
         return np.asarray(products.reshape(-1, *grid), np.float32)
 
@@ -319,6 +321,15 @@ def boxes_of(
         )  # fmt: skip
         found.append((score, _snapped(box, lines)))
     return [(*box, score) for score, box in sorted(found, key=lambda pair: -pair[0])[:n]]
+
+
+def _products(query: NDArray[np.float32], patches: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the inner product of each query vector with each patch.
+
+    Its bits are the same on every processor, unlike those of a BLAS product.
+    """
+    alone = [MultiVectors.from_flat(vectors, np.ones(len(vectors), np.int64)) for vectors in (query, patches)]
+    return chamfer_matrix(*alone, threads=1)
 
 
 def _strongest(

@@ -23,6 +23,7 @@ from ..index.muvera_index import MuveraIndex
 from ..index.settings import IndexSettings
 from ..index.token_store import CodeStore, Level
 from ..metadata import Filter, TextDocument
+from ..reranking.chamfer import chamfer_matrix
 from ..reranking.codecs import CODECS
 from ..texts.database import DocumentDatabase, merge_metadata, require_ids
 from ..texts.encoders.base import ScoreWeights, TableEncoder, encode_rows, score_weights
@@ -697,7 +698,7 @@ class PageIndex:
             hit = self._hit(self._pages.get([id])[0], {}, contents, asked.queries[0])
             if not len(hit.source.read()):
                 raise ValueError(f"Page {hit.page[1]} of {hit.page[0]} has no text to explain. Give another.")
-            score = float((hit.source.query @ hit.source.read().T).max(axis=1).sum())
+            score = float(chamfer_matrix([hit.source.query], [hit.source.read()], threads=1)[0, 0])
             return replace(hit, score=score, parts={"maxsim": score})
 
         return self._pages.on_one_state(explained)

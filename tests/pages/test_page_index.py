@@ -39,6 +39,14 @@ def test_scores_are_chamfer_similarities_of_all_vectors() -> None:
         assert hit.score == pytest.approx(chamfer(query, vectors[hit.page[1] - 1]), abs=1e-5)
 
 
+def test_an_explanation_has_the_score_of_the_search() -> None:
+    index = small_index(7)
+    for vectors in page_vectors(7):
+        query = unit(vectors + 0.05)
+        hits = index.search(query, 7)
+        assert [index.explain(query, hit.id).score for hit in hits] == [hit.score for hit in hits]
+
+
 def test_special_vectors_are_not_pooled() -> None:
     vectors = page_vectors(1)[0]
     page = Page(vectors, "a.pdf", grid=GRID)
