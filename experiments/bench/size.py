@@ -44,8 +44,8 @@ _ENOUGH = 0.97
 # Queries that are timed.
 _TIMED = 100
 
-# Mean recalls that a search of the default index asks for, and documents that are added
-# to it.
+# Values of `recall=` that are tried on the default index, and the number of documents
+# that are then added to it.
 _DIAL, _ADDED = (0.9, 0.95, 0.98), 10_000
 
 

@@ -533,30 +533,41 @@ class EngineIndex:
         stage = _Stage(k, rerank, where, allowed, threads)
         rankings = self._as_rankings([([], [])] * len(texts))
         for rows in slices(np.flatnonzero(texts.lengths > 0), _QUERIES):
-            block = texts[rows]
-            vectors = self.encoder.encode_queries(block, threads=threads)
-            left = np.arange(len(block))
-            # The best rows can be parts of few documents: then more of them are ranked.
-            several = group == "document" and bool(self.engine.stored.parts)
-            wanted, limit = self._enough(2 * k if several else k, count, candidates, stage)
-            while len(left):
-                found = self._best_rows(block[left], vectors[left], wanted, limit, stage)
-                short = np.zeros(len(left), bool)
-                for i, (ranking, more) in enumerate(found):
-                    best = ranking if group == "part" else _best_parts(ranking, k)
-                    rankings[rows[left[i]]] = best
-                    short[i] = more and len(best) < k
-                at_most = wanted == limit and candidates is not None
-                left = left[:0] if at_most or group == "part" else left[short]
-                wanted, limit = self._enough(2 * wanted, limit, candidates, stage)
+            found = self._ranked(texts[rows], count, candidates is not None, group, stage)
+            for row, ranking in zip(rows.tolist(), found, strict=True):
+                rankings[row] = ranking
         return rankings
 
-    def _enough(self, wanted: int, limit: int, candidates: int | None, stage: _Stage) -> tuple[int, int]:
+    def _ranked(
+        self, queries: MultiVectors, count: int, fixed: bool, group: HitGroup, stage: _Stage
+    ) -> list[Ranking]:
+        """Rank `count` candidates of each query that has tokens.
+
+        The best rows can be parts of few documents.  Then more of them are ranked, and
+        more candidates are found, unless their number is `fixed`.
+        """
+        vectors = self.encoder.encode_queries(queries, threads=stage.threads)
+        rankings = self._as_rankings([([], [])] * len(queries))
+        left = np.arange(len(queries))
+        several = group == "document" and bool(self.engine.stored.parts)
+        wanted, limit = self._enough(2 * stage.k if several else stage.k, count, fixed, stage)
+        while len(left):
+            found = self._best_rows(queries[left], vectors[left], wanted, limit, stage)
+            short = np.zeros(len(left), bool)
+            for i, (ranking, more) in enumerate(found):
+                best = ranking if group == "part" else _best_parts(ranking, stage.k)
+                rankings[left[i]] = best
+                short[i] = more and len(best) < stage.k
+            left = left[:0] if group == "part" or (fixed and wanted == limit) else left[short]
+            wanted, limit = self._enough(2 * wanted, limit, fixed, stage)
+        return rankings
+
+    def _enough(self, wanted: int, limit: int, fixed: bool, stage: _Stage) -> tuple[int, int]:
         """Return how many rows to rank, and how many the vectors find.
 
-        `limit` grows only without `candidates`.  A local index ranks all of these rows.
+        `limit` grows unless it is `fixed`.  A local index ranks all of these rows.
         """
-        limit = limit if candidates is not None else max(limit, wanted)
+        limit = limit if fixed else max(limit, wanted)
         local = self._ranks_locally and stage.rerank is not None
         return limit if local else min(wanted, limit), limit
 

@@ -174,9 +174,9 @@ def shares_found(
     """Return the share of each query's `k` exact best rows that were proposed.
 
     A proposed row with the same score replaces one of them: equal documents are equally
-    good answers.  The share of none is 1.  `proposed` are the rows for each query, and
-    their products.
-    :func:`nearest` describes `sources` and `among`.
+    good answers.  The share is 1 for a query without exact best rows.  `proposed` are
+    the rows for each query, and their products.  :func:`nearest` describes `sources`
+    and `among`.
     """
     rows = contents.searchable[0] if among is None else among
     count = min(k + _most_parts(contents, sources, among), len(rows))

@@ -279,8 +279,8 @@ def estimate(
 
     The coarse level must be codes or means, not the floats of all tokens.  Scoring by
     codes takes a quarter of the time of decoding them.  `rows` are int64 (n,) for each
-    query.  The result has rows and their Chamfer
-    similarities for each query, best first; a query without tokens has none.
+    query.  The result has rows and their Chamfer similarities for each query, best
+    first; a query without tokens has none.
     """
     tokens = contents.tokens
     best = [_NOTHING] * len(rows)
@@ -317,7 +317,7 @@ def best_rows(
     lengths = queries.lengths.tolist()
     left = [q for q, length in enumerate(lengths) if length and len(rows[q])]
     same = len(left) > 1 and all(rows[q] is rows[left[0]] for q in left)
-    if same and not stops and tokens.ranks_together(rows[left[0]]):
+    if same and not stops and tokens.ranks_together(rows[left[0]], k, rescore):
         for start in range(0, len(left), _TOGETHER):
             group = left[start : start + _TOGETHER]
             results = tokens.rank_together(queries[group], rows[group[0]], k, threads, rescore)

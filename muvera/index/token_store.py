@@ -742,9 +742,9 @@ class DocumentTokens:
         """Return True if a short query ranks these floats without rounding them."""
         return len(query) <= LANES and len(rows) <= _SHORT_RANKED
 
-    def ranks_together(self, rows: Rows) -> bool:
-        """Return True if :meth:`rank_together` takes less time than :meth:`rank`."""
-        return not self.has_estimates and len(rows) > _SHORT_RANKED
+    def ranks_together(self, rows: Rows, k: int, rescore: int | None) -> bool:
+        """Return True if :meth:`rank` would round the floats of these rows."""
+        return not self.has_estimates and len(rows) > max(_SHORT_RANKED, self._reranked(k, rescore))
 
     def rank(
         self,
@@ -788,8 +788,8 @@ class DocumentTokens:
     ) -> list[Ranked]:
         """Return the k best of the same `rows` for each query, as :meth:`rank` does.
 
-        The coarse level is floats, and all queries have tokens.  Each row is read and
-        rounded once for all queries.
+        All queries have tokens, and :meth:`ranks_together` is true.  Each row is read
+        and rounded once for all queries.
         """
         assert self.coarse is self.floats
         best, count = np.sort(rows), self._reranked(k, rescore)

@@ -614,7 +614,7 @@ class PageIndex:
             Maximum number of hits.  Default: all pages, except pages without text if
             the encoder reads text.
         words : float, optional
-            As for :meth:`search`.  How rare a word is, is counted in `pages` only.
+            As for :meth:`search`.  Only `pages` count for how rare a word is.
         threads : int, optional
             Default: all usable cores.
 

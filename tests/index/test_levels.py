@@ -129,15 +129,15 @@ def test_wrong_factors_are_refused() -> None:
         IndexSettings(tokens="int8", keep_exact=True, pool=2)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_queries_that_read_many_documents_together_rank_as_alone(threads: int) -> None:
+@pytest.mark.parametrize(("k", "threads"), [(7, 1), (7, 2), (2_600, 2)])
+def test_queries_that_read_many_documents_together_rank_as_alone(k: int, threads: int) -> None:
     documents = unit(documents_like_real(5_000, ids=[f"d{i}" for i in range(5_000)]))
     short = unit(queries_like_real(documents, 20))
     long = MultiVectors.from_arrays([np.concatenate(list(short))[:40]])
     queries = MultiVectors.concatenate([short, long])
     exact = MuveraIndex.build(documents, "mean", exact_tokens=10**6, threads=1)
-    together = [list(ranking) for ranking in exact.search(queries, 7, threads=threads)]
-    assert together == [list(exact.search([query], 7)[0]) for query in queries]
-    oracle = top_k(queries, documents, 7)
+    together = [list(ranking) for ranking in exact.search(queries, k, threads=threads)]
+    assert together == [list(exact.search([query], k)[0]) for query in queries]
+    oracle = top_k(queries, documents, k)
     found = [{score for _, score in ranking} for ranking in together]
     assert found == [{score for _, score in ranking} for ranking in oracle]
