@@ -28,7 +28,7 @@ from .bench.static_texts import static
 from .bench.tokens import tokens
 from .bench.vectors import vectors
 from .bench.words import words
-from .commands import check, encode, get, machines, page, passages, quick, results, run
+from .commands import check, encode, get, machines, page, passages, quick, recompute, results, run
 
 
 class Commands(errors.Commands):
@@ -43,7 +43,7 @@ app = typer.Typer(
     name="experiments", cls=Commands, no_args_is_help=True, add_completion=False, rich_markup_mode=None,
     pretty_exceptions_enable=False, help=__doc__,
 )  # fmt: skip
-for command in (get, encode, passages, run, quick, check, page, results, machines):
+for command in (get, encode, passages, run, quick, check, recompute, page, results, machines):
     app.command()(command)
 for bench in (
     speed,

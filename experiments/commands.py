@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 from muvera.utils.atomic_files import write_bytes
 
 from .bench.plumbing import Cache, Data, Save, paths_of, progress, usage_errors
+from .bench.size import recomputed as recomputed_sizes
 from .datasets.apidocs import download_wheels, write_apidocs
 from .datasets.collection import Collection
 from .datasets.discovery import CACHE, DatasetPath, texts_in
@@ -22,7 +23,8 @@ from .report.page import page_of
 from .report.papers import papers_page
 from .report.results_pages import update_fde_table, update_readme, write_pages
 from .report.run_folder import load_run
-from .report.stored_results import RESULTS, save_run
+from .report.stored_ids import recomputed
+from .report.stored_results import IDS, RESULTS, save_run
 from .report.table import markdown
 from .runner.check import EXPECTED, check_run, record_run
 from .runner.configuration import Experiment, load_experiments
@@ -213,6 +215,31 @@ def page(
         target.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(target, content)
     typer.echo(f"{target} ({len(content) / 1e6:.2f} MB)")
+
+
+def recompute(
+    name: Annotated[
+        list[str] | None, typer.Argument(help="Experiments. Default: all with stored ids.")
+    ] = None,
+) -> None:
+    """Compute recalls and nDCGs from the stored ids, and compare them with the pages.
+
+    Print what differs, and the number of equal cells.
+    """
+    names = name or sorted(path.stem for path in (RESULTS / IDS).glob("*.npz"))
+    failed = False
+    for experiment in names:
+        cells = list((recomputed_sizes if experiment == "size" else recomputed)(experiment, RESULTS))
+        if not cells:
+            raise typer.BadParameter(f"There are no stored ids of {experiment}. Run it with --save.")
+        wrong = [cell for cell in cells if cell.stored != cell.recomputed]
+        for cell in wrong:
+            where = f"{cell.table}, {cell.row}, {cell.column}"
+            typer.echo(f"FAIL {where}: {cell.stored or 'empty'}, by the ids {cell.recomputed or 'empty'}")
+        typer.echo(f"{experiment}: {len(cells) - len(wrong)} of {len(cells)} cells are as stored.")
+        failed |= bool(wrong)
+    if failed:
+        raise typer.Exit(1)
 
 
 def results() -> None:

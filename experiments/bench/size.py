@@ -12,6 +12,7 @@ import json
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -27,6 +28,10 @@ from ..datasets.collection import tokens_checksum
 from ..datasets.discovery import CACHE, DatasetPath
 from ..datasets.loading import load_collection
 from ..evaluation.metrics import recall
+from ..evaluation.summary import Found
+from ..report.stored_ids import Recomputed, read_ids, write_found
+from ..report.stored_results import RESULTS, load_results
+from ..report.stored_tables import StoredTables
 from ..report.table import Column, Table
 from ..systems.base import Material, NotApplicableError
 from ..systems.library import Muvera
@@ -84,6 +89,7 @@ def measure(
     asked = collection.queries[:queries].with_ids(np.arange(queries))
     best = _exact(documents, asked, out.with_suffix(".npy").with_stem(out.stem.partition("-")[0]))
     results: dict[str, Any] = {"machine": measured_on(), "points": []}
+    ids = dict[str, Any]()
     system = SYSTEMS[competitor.system](**competitor.build)
     with tempfile.TemporaryDirectory() as folder, threadpool_limits(1):
         material = Material(collection, Path(folder), cache, 42, 1)
@@ -97,6 +103,7 @@ def measure(
             for candidates in _CANDIDATES:
                 how = {name: factor * candidates for name, factor in competitor.query.items()}
                 answers = system.search(asked, K, candidates=candidates, **how)
+                ids[str(candidates)] = answers.ids
                 found = float(recall(answers.ids, best).mean())
                 seconds = float(np.median(answers.seconds[:_TIMED]))
                 results["points"].append([candidates, found, 1000 * seconds])
@@ -110,7 +117,15 @@ def measure(
             results = {"skipped": str(error)}
         finally:
             system.close()
+    with tempfile.NamedTemporaryFile(dir=out.parent, delete=False) as file:
+        np.savez_compressed(file, **ids)
+    shutil.move(file.name, _ids_of(out))
     write_json(out, results)
+
+
+def _ids_of(out: Path) -> Path:
+    """Return the file of the ids that each number of candidates led to."""
+    return out.with_suffix(".npz")
 
 
 def _dial(system: Muvera, queries: MultiVectors, best: NDArray[np.int64]) -> dict[str, Any]:
@@ -241,7 +256,7 @@ def size(
     del loaded
     folder = cache.expanduser() / "size"
     folder.mkdir(parents=True, exist_ok=True)
-    rows = []
+    rows, found = [], dict[str, Found]()
     for count in sizes:
         for each in COMPETITORS:
             if count > each.most or (system and each.label not in system):
@@ -259,7 +274,42 @@ def size(
                 continue
             rows.append({"system": each.label, "documents": count, **_row(results)})
             progress(str(rows[-1]))
+            if _ids_of(out).exists():
+                best = np.load(folder / f"{marks[count]}.npy", allow_pickle=False)
+                own = found.setdefault(f"{count:,}", Found(np.asarray(best, np.int64)))
+                with np.load(_ids_of(out), allow_pickle=False) as file:
+                    own.ids |= {(f"{each.label}, {name}", 0): file[name] for name in file.files}
     finish("size", "Real texts by size", tables_of(rows, collection, asked), save)
+    if save:
+        _save_ids(found, {row["system"] for row in rows})
+
+
+def _save_ids(found: dict[str, Found], measured: set[str]) -> None:
+    """Store ids by number of documents; those of systems not `measured` are kept."""
+    for count, own in read_ids("size").items():
+        kept = {key: ids for key, ids in own.ids.items() if key[0].rpartition(", ")[0] not in measured}
+        if kept:
+            found.setdefault(count, Found(own.exact)).ids |= kept
+    if found:
+        write_found("size", found)
+
+
+def recomputed(name: str, results: Path = RESULTS) -> Iterator[Recomputed]:
+    """Yield the recalls and candidates that the stored ids determine."""
+    stored = StoredTables(load_results(name, results))
+    title, hundred, needed = "Real texts by size", "10-recall@10 of 100 candidates", "candidates for .95"
+    for count, found in read_ids(name, results).items():
+        points: dict[str, list[list[float]]] = {}
+        for (point, _), ids in found.ids.items():
+            label, _, candidates = point.rpartition(", ")
+            points.setdefault(label, []).append([float(candidates), recall(ids, found.exact).mean(), 0])
+        for label, curve in points.items():
+            reached = at_recall(curve)
+            cells = {hundred: next((f"{share:.3f}" for number, share, _ in curve if number == 100), "")}
+            cells[needed] = "" if reached is None else f"{reached[0]:,.0f}"
+            for column, text in cells.items():
+                known = stored.cell(title, [label, count], column, empty=True)
+                yield Recomputed(title, f"{label}, {count}", column, known, text)
 
 
 def _row(results: dict[str, Any]) -> dict[str, Any]:

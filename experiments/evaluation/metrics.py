@@ -10,7 +10,7 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import ir_measures
 import numpy as np
@@ -75,6 +75,14 @@ def recall(ids: NDArray[np.int64], best: NDArray[np.int64]) -> NDArray[np.float6
     return share
 
 
+class Best(Protocol):
+    """The exact best documents of each query."""
+
+    def best(self, count: int) -> NDArray[np.int64]:
+        """Return the positions of at most `count` documents, best first."""
+        ...
+
+
 class ExactAnswers:
     """Exact Chamfer's answers to a collection's queries, cached in a folder.
 
@@ -114,7 +122,7 @@ class ExactAnswers:
 def judge(
     metrics: Sequence[str],
     ids: NDArray[np.int64],
-    exact: ExactAnswers,
+    exact: Best,
     judgements: Sequence[dict[int, int]] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """Return each metric's value for every query.
@@ -126,7 +134,7 @@ def judge(
         names of ir-measures such as nDCG@10.
     ids : NDArray[np.int64]
         Positions of documents (n, k), best first, filled up with -1.
-    exact : ExactAnswers
+    exact : Best
         The best documents by exact Chamfer, for recalls.
     judgements : Sequence[dict[int, int]] or None
         Grades of documents by position, for each of the n queries.  Without them,

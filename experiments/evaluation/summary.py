@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..datasets.collection import Collection
 from ..runner.configuration import Experiment, Point
 from ..runner.raw_store import Raw, Session, load_raw, raw_path
-from .metrics import ExactAnswers, judge
+from .metrics import ExactAnswers, judge, parse_metric
 from .statistics import latency, mean_interval
 
 
@@ -33,6 +33,25 @@ class Measured:
         return bool(self.raw.facts.get("turns") == other.raw.facts.get("turns"))
 
 
+@dataclass(eq=False)
+class Found:
+    """What the queries of an experiment found in one collection, and what is relevant.
+
+    Documents are positions.
+    """
+
+    #: Exact Chamfer's best documents, (n, m), as many as recalls read; none without a
+    #: recall.
+    exact: NDArray[np.int64]
+    judgements: list[dict[int, int]] | None = None
+    #: Documents by point and seed, best first, (n, k), -1 for missing ones.
+    ids: dict[tuple[str, int], NDArray[np.int64]] = field(default_factory=dict)
+
+    def best(self, count: int) -> NDArray[np.int64]:
+        """Return the exact best documents of each query, best first."""
+        return self.exact[:, :count]
+
+
 @dataclass(frozen=True)
 class Part:
     """An experiment on one collection: its results by point, without token vectors."""
@@ -40,6 +59,7 @@ class Part:
     experiment: Experiment
     collection: str
     points: dict[str, Measured] = field(default_factory=dict)
+    found: Found = field(default_factory=lambda: Found(np.empty((0, 0), np.int64)))
 
 
 def summarize(session: Session, experiment: Experiment, collection: Collection) -> Part:
@@ -59,8 +79,10 @@ def summarize(session: Session, experiment: Experiment, collection: Collection) 
     Part
         Results by point, without the points of systems that failed.
     """
-    part = Part(experiment, collection.name)
     exact = ExactAnswers(collection, session.cache)
+    relevant = max((parse_metric(name).exact for name in experiment.metrics), default=0)
+    best = exact.best(relevant) if relevant else np.empty((len(collection.queries), 0), np.int64)
+    part = Part(experiment, collection.name, found=Found(best, collection.judgements))
     content = collection.content
     for point in experiment.points():
         rows, by_seed, first = [], list[dict[str, NDArray[np.float64]]](), None
@@ -70,6 +92,7 @@ def summarize(session: Session, experiment: Experiment, collection: Collection) 
                 continue  # the system failed and is in the list of failures
             values = judge(experiment.metrics, raw.ids, exact, collection.judgements)
             by_seed.append(values)
+            part.found.ids[point.name, seed] = raw.ids
             rows.append(_row(part, point, seed, raw, values))
             session.note_provenance(raw.facts["measured"])
             if experiment.timed and seed == experiment.seeds[0]:

@@ -28,6 +28,9 @@ _ROUNDING = 1e-9
 
 _SHARE, _LATENCY = "{:.3f}", "median latency"
 
+# Kinds of tables without times and bytes.
+_QUALITY = ("metrics", "candidates", "variance")
+
 
 def result_tables(parts: Sequence[Part]) -> list[dict[str, Any]]:
     """Return all tables of a run as ``summary.json`` holds them; every cell is text."""
@@ -42,6 +45,13 @@ def result_tables(parts: Sequence[Part]) -> list[dict[str, Any]]:
                 about = {"experiment": name, "title": title, "caption": experiment.caption}
                 tables.append({**about, "header": table.header, "rows": table.cells})
     return tables
+
+
+def quality_tables(parts: Sequence[Part]) -> list[Table]:
+    """Return the tables of one experiment that do not depend on times and bytes."""
+    kinds = [kind for kind in parts[0].experiment.tables if kind in _QUALITY]
+    tables = [table for kind in kinds for table in _KINDS[kind](list(parts))]
+    return [table for table in (*tables, _differences(parts)) if table.rows]
 
 
 def _grid(
@@ -88,7 +98,7 @@ def _size(parts: list[Part]) -> list[Table]:
     ]
 
 
-def _differences(parts: list[Part]) -> Table:
+def _differences(parts: Sequence[Part]) -> Table:
     """Return the differences over the same queries that the configuration lists."""
     cells: dict[tuple[str, str], dict[str, str]] = {}
     for part in parts:

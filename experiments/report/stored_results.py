@@ -18,6 +18,9 @@ from .table import Table
 #: Folder of the stored results.
 RESULTS = Path(__file__).parents[1] / "results"
 
+#: Folder of ids, within the stored results and within a run; see stored_ids.
+IDS = "ids"
+
 
 def load_results(name: str, folder: Path = RESULTS) -> dict[str, Any]:
     """Return stored results, or an empty dictionary if there are none."""
@@ -82,7 +85,10 @@ def save_tables(name: str, title: str, tables: Iterable[Table], folder: Path = R
 
 
 def save_run(folder: Path, results: Path = RESULTS) -> None:
-    """Store the tables of a finished run, one file for each experiment with tables."""
+    """Store the tables of a finished run, and the ids from which they are computed.
+
+    There is one file of each for each experiment with tables.
+    """
     run = load_run(folder)
     manifest = run.manifest
     on = {"machine": manifest["machine"], "threads": manifest["threads"]}
@@ -91,6 +97,12 @@ def save_run(folder: Path, results: Path = RESULTS) -> None:
         tables = [table for table in run.tables if table["experiment"] == name]
         stored = {"experiment": name, "configuration": manifest["experiments"][name], **on, "tables": tables}
         save_results(name, stored, results)
+        ids, target = folder / IDS / f"{name}.npz", results / IDS / f"{name}.npz"
+        if ids.exists():
+            target.parent.mkdir(exist_ok=True)
+            write_bytes(target, ids.read_bytes())
+        else:  # a run of an earlier version
+            target.unlink(missing_ok=True)
 
 
 def _lines(value: Any, indent: int = 0) -> str:

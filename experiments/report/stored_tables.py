@@ -40,13 +40,14 @@ class StoredTables:
         """Return the first cell of each row."""
         return [row[0] for row in self.table(title)["rows"]]
 
-    def cell(self, title: str, row: str | Sequence[str], column: str) -> str:
+    def cell(self, title: str, row: str | Sequence[str], column: str, *, empty: bool = False) -> str:
         """Return the text of a cell; `row` is the row's first cell, or its first cells.
 
         Raises
         ------
         MissingCellError
-            If the table, row or column does not exist, or the cell is empty.
+            If the table, row or column does not exist, or the cell is empty and not
+            allowed to be.
         """
         table, wanted = self.table(title), [row] if isinstance(row, str) else list(row)
         if column not in table["header"]:
@@ -54,7 +55,7 @@ class StoredTables:
         for cells in table["rows"]:
             if [cell.replace("*", "") for cell in cells[: len(wanted)]] == wanted:
                 text = str(cells[table["header"].index(column)])
-                if text:
+                if text or empty:
                     return text
         raise MissingCellError(f"the row {', '.join(wanted)!r} of the table {title!r} in {column}")
 

@@ -135,13 +135,14 @@ def load_experiments(names: Sequence[str], folder: Path = CONFIGS) -> list[Exper
             experiments |= {experiment.name: experiment for experiment in included}
         else:
             try:
-                experiments[path.stem] = _experiment(path.stem, content)
+                experiments[path.stem] = experiment_of(path.stem, content)
             except (ValueError, TypeError) as error:
                 raise ValueError(f"{path.stem}: {error}") from error
     return list(experiments.values())
 
 
-def _experiment(name: str, content: dict[str, Any]) -> Experiment:
+def experiment_of(name: str, content: dict[str, Any]) -> Experiment:
+    """Return the experiment that a configuration's content describes."""
     _require_keys(content, _KEYS, "key of an experiment")
     _require("title" in content, "title is missing: describe what the experiment shows.")
     given = {"k": 100, "queries": 300, "seeds": 1, **content}

@@ -16,6 +16,7 @@ from ..datasets.loading import load_collection
 from ..evaluation.summary import Part, summarize
 from ..known_names import require_known
 from ..report.result_tables import result_tables
+from ..report.stored_ids import write_ids
 from .configuration import Experiment
 from .measure import measure
 from .provenance import machine
@@ -98,6 +99,7 @@ def _run(
         "measured": session.measured,
     }
     write_json(session.out / "manifest.json", manifest)
+    write_ids(parts, session.out)
     rows = [row for part in parts for measured in part.points.values() for row in measured.rows]
     # Last, because its existence shows that the run is complete.
     write_json(session.out / "summary.json", {"rows": rows, "tables": result_tables(parts)})
