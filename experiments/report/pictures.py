@@ -366,6 +366,7 @@ _CHARTS: dict[str, tuple[Chart, ...]] = {
             r"paper R=\d+ k=(\d) p=32": r"k=\1, p=32",
             r"paper R=\d+ k=(\d) p=16": r"k=\1, p=16",
             r"paper R=\d+ k=(\d) p=8": r"k=\1, p=8",
+            r"paper k-means R=\d+ k=(\d) p=16": r"k-means, p=16",
         }),
     ),
     "nearest_neighbor": (

@@ -29,6 +29,10 @@ from .insertion_order import Order, insertion_order
 #: Parameters that a configuration may set; dimension and seed come from the runner.
 _PARAMETERS = [*STEPS, *PARAMETERS]
 
+# Kinds of search by faiss, links of its graphs on each level (twice on the lowest), and
+# candidates of a vector that is added.
+_FAISS, _LINKS, _EF_CONSTRUCTION = ("pq", "graph", "pq_graph"), 16, 200
+
 _SETTINGS = [setting.name for setting in fields(IndexSettings)]
 
 
@@ -139,7 +143,8 @@ class FirstStage(_LibrarySystem):
 
     `search` is "exact", "scan" or "hnsw" as in :func:`muvera.mips.make_search`, or "pq"
     for faiss with one byte for every `pq_floats` floats (MUVERA, section 3.2:
-    PQ-256-G).  `order` is the order in which vectors are added: "given", "random", or
+    PQ-256-G).  "graph" and "pq_graph" are faiss's graphs of floats and of such codes.
+    `order` is the order in which vectors are added: "given", "random", or
     by "rising_dimension" or "falling_dimension", the local intrinsic dimension.
     `floats` keeps only the first floats of each vector.  An FDE keeps its default
     coefficients if `fit_coefficients` is false.
@@ -151,7 +156,7 @@ class FirstStage(_LibrarySystem):
         self,
         *,
         preset: str = DEFAULT_PRESET,
-        search: Literal["exact", "scan", "hnsw", "pq"] = "exact",
+        search: Literal["exact", "scan", "hnsw", "pq", "graph", "pq_graph"] = "exact",
         pq_floats: int = 8,
         hnsw: dict[str, int] | None = None,
         order: Order = "given",
@@ -160,7 +165,7 @@ class FirstStage(_LibrarySystem):
         **changes: Any,
     ) -> None:
         super().__init__(preset, changes)
-        require_known(search, ("exact", "scan", "hnsw", "pq"), "search")
+        require_known(search, ("exact", "scan", "hnsw", *_FAISS), "search")
         self._kind, self._pq_floats, self._hnsw = search, pq_floats, hnsw or {}
         self._order, self._fit_coefficients = order, fit_coefficients
         self._floats = floats
@@ -181,8 +186,8 @@ class FirstStage(_LibrarySystem):
         self._encoder, vectors, seconds = material.shared[key]
         start = time.perf_counter()
         size = min(self._encoder.config.vector_dimension, self._floats or 1 << 30)
-        if self._kind == "pq":
-            self._search: Any = _ProductCodes(size, self._pq_floats)
+        if self._kind in _FAISS:
+            self._search: Any = _Faiss(self._kind, size, self._pq_floats)
         else:
             settings = HNSWSettings(seed=material.seed, **self._hnsw)
             self._search = make_search(self._kind, size, settings)
@@ -282,25 +287,40 @@ class Carving(System):
         return self._first.bytes_per_document()
 
 
-class _ProductCodes:
-    """Product quantization by faiss: 256 centers for each group of floats."""
+class _Faiss:
+    """Search by faiss: product codes, or a graph of floats or of product codes.
 
-    def __init__(self, dimension: int, group: int) -> None:
-        if dimension % group:
+    A code has 256 centers for each group of floats.
+    """
+
+    def __init__(self, kind: str, dimension: int, group: int) -> None:
+        if dimension % group and kind != "graph":
             raise ValueError(f"pq_floats must divide the {dimension} floats of a vector, got {group}.")
-        faiss = import_extra("faiss", "experiments", "search='pq'")
+        faiss = import_extra("faiss", "experiments", f"search={kind!r}")
         metric = faiss.METRIC_INNER_PRODUCT
-        self._index: Any = faiss.IndexPQ(dimension, dimension // group, 8, metric)
+        self._dimension, self._group, self._kind = dimension, group, kind
+        if kind == "pq":
+            self._index: Any = faiss.IndexPQ(dimension, dimension // group, 8, metric)
+        elif kind == "graph":
+            self._index = faiss.IndexHNSWFlat(dimension, _LINKS, metric)
+        else:
+            self._index = faiss.IndexHNSWPQ(dimension, dimension // group, _LINKS, 8, metric)
+        if kind != "pq":
+            self._index.hnsw.efConstruction = _EF_CONSTRUCTION
 
     def add(self, ids: NDArray[np.int64], vectors: NDArray[np.float32], threads: int) -> None:
         self._index.train(vectors)
         self._index.add(vectors)
 
     def search(
-        self, vectors: NDArray[np.float32], k: int, *, threads: int
+        self, vectors: NDArray[np.float32], k: int, *, threads: int, ef: int | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        if ef is not None:
+            self._index.hnsw.efSearch = ef
         scores, ids = self._index.search(vectors, k)
         return ids, scores
 
     def info(self) -> dict[str, int]:
-        return {"bytes_per_vector": int(self._index.code_size)}
+        codes = 4 * self._dimension if self._kind == "graph" else self._dimension // self._group
+        links = 0 if self._kind == "pq" else 4 * 2 * _LINKS
+        return {"bytes_per_vector": codes + links}
