@@ -7,7 +7,7 @@ holds the sum of its tokens.  Both are projected at random, as in section 2.
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +68,7 @@ class KMeansCells(System):
         ids, scores = self._search.search(self._encoded(queries, sums=True), k, threads=self.threads)
         return Answers(ids, scores, np.full(len(queries), np.nan))
 
-    def reads_tokens(self) -> bool:
+    def reads_tokens(self, **_: Any) -> bool:
         """Return False: nothing is ranked exactly."""
         return False
 

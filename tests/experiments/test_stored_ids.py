@@ -96,7 +96,9 @@ def test_recalls_by_size_follow_from_the_stored_ids(tmp_path: Path) -> None:
 
 
 def test_the_ids_in_the_repository_lead_to_the_stored_numbers() -> None:
-    """One experiment; the command checks all."""
-    assert [cell for cell in recomputed("nested") if cell.stored != cell.recomputed] == []
+    """Of the smallest file; the command checks all."""
+    path = min((RESULTS / "ids").glob("*.npz"), key=lambda path: path.stat().st_size)
+    cells = list(recomputed(path.stem))
+    assert cells and [cell for cell in cells if cell.stored != cell.recomputed] == []
     for path in (RESULTS / "ids").glob("*.npz"):
         assert json.loads((RESULTS / f"{path.stem}.json").read_text(encoding="utf-8"))["tables"]
