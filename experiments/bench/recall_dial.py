@@ -79,7 +79,7 @@ def _dialed(
     rankings = rank(index.contents, queries, proposal, None)
     if not proposal.stops:
         return rankings, np.full(len(queries), float(len(index)))
-    return rankings, np.array([stop.state[RANKED] for stop in proposal.stops])
+    return rankings, np.array([stop.state[RANKED] or len(index) for stop in proposal.stops])
 
 
 def _fixed_number(index: MuveraIndex, queries: MultiVectors, best: list[list[Any]], target: float) -> int:

@@ -5,6 +5,10 @@ queries are windows of documents, or real queries.  It controls their mean recal
 conformal risk control (Angelopoulos et al. 2022, arXiv 2208.02814): later queries of
 the same distribution reach it, too.
 
+A query of few tokens needs more candidates, because its ten best differ less from the
+others: 8 tokens need up to three times as many as 32.  So windows of each length have
+their own limits, and a query takes those of the longest windows that it has room for.
+
 An encoder finds more of the best documents of windows that it was fitted to, so these
 promise too much.  A fit leaves out the windows of some documents, and they calibrate.
 A real query resembles them: the documents that it looks for were fitted on.  Added
@@ -92,6 +96,9 @@ _ROUND = 16
 
 # The cap is at least this many times k, as in a search.
 _LEAST = 3
+
+# A number of candidates for queries of any length does not depend on shorter windows.
+_SHORT = 8
 
 # Largest number of expected misses (levels x queries x checks) that are traced
 # together: 4 MiB.
@@ -228,11 +235,47 @@ class Level(NamedTuple):
 EVERYTHING = Level(target=1.0, fixed=0, cap=0, limit=0.0, stopped=1.0, capped=1.0)
 
 
-class Dial(NamedTuple):
-    """When to stop for one mean recall: a calibration, and its level."""
+class QueryGroup(NamedTuple):
+    """The error model of queries with similar numbers of tokens, and when to stop.
 
-    calibration: Calibration
+    Parameters
+    ----------
+    least : int
+        Least number of tokens of a query.
+    slope : float
+        Slope of exact scores as a function of products.
+    variance : float
+        Variance of the errors per query token.
+    levels : tuple of Level
+        One for each of TARGETS, by ascending target.
+    """
+
+    least: int
+    slope: float
+    variance: float
+    levels: tuple[Level, ...]
+
+    def level(self, recall: float, k: int) -> Level:
+        """Return the lowest level with this mean recall and room for `k` documents."""
+        level = next((level for level in self.levels if level.target >= recall), self.levels[-1])
+        return level if level.cap >= _LEAST * k else level._replace(cap=_LEAST * k)
+
+
+class Dial(NamedTuple):
+    """When to stop ranking a query for one mean recall: its group, and a level."""
+
+    group: QueryGroup
     level: Level
+
+    def stop(self, products: NDArray[np.float32], tokens: int, k: int) -> Stop:
+        """Return when to stop ranking a query for its `k` best.
+
+        `products`, float32 (c,), are the products of its candidates, best first.
+        `tokens` is its number of tokens.
+        """
+        state = _states(self.group.slope, self.group.variance, np.array([tokens]))[0]
+        state[LIMIT] = self.level.limit * k
+        return Stop(products, state)
 
 
 class Scored(NamedTuple):
@@ -244,6 +287,8 @@ class Scored(NamedTuple):
     scores: NDArray[np.float32]
     #: Number of tokens of each query, int64 (n,).
     query_tokens: NDArray[np.int64]
+    #: Least number of tokens of each query's group, int64 (n,).
+    groups: NDArray[np.int64]
     #: Share of the exact best documents that are among the candidates.
     within: float
     #: Marks candidates that were added after the encoder was fitted, bool (n, c).
@@ -256,12 +301,8 @@ class Calibration:
 
     Parameters
     ----------
-    slope : float
-        Slope of exact scores as a function of products.
-    variance : float
-        Variance of the errors per query token.
-    levels : tuple of Level
-        One for each of TARGETS, by ascending target.
+    groups : tuple of QueryGroup
+        One for each length of windows, by ascending length; one for real queries.
     documents : int
         Documents in the index when it was calibrated.
     queries : int
@@ -280,9 +321,7 @@ class Calibration:
         contains DEFAULT_RECALL of them; ascending, without the ten best.
     """
 
-    slope: float
-    variance: float
-    levels: tuple[Level, ...]
+    groups: tuple[QueryGroup, ...]
     documents: int
     queries: int
     pseudo_queries: bool
@@ -302,52 +341,43 @@ class Calibration:
         depth: int | None = None,
         deep: tuple[tuple[int, int], ...] = (),
     ) -> Calibration:
-        """Fit the error model and a level for each of TARGETS.
+        """Fit each group's error model, and a level for each of TARGETS.
 
         The default of `depth` is the number of candidates that reaches a mean recall of
         _NEARLY_ALL.  The arguments after `measured` are fields of the class.
         """
-        products, scores, query_tokens, within, added = measured
-        best = np.zeros(scores.shape, bool)
-        np.put_along_axis(best, np.argsort(-scores, axis=1, kind="stable")[:, :BEST], True, axis=1)
-        slope, variance = _error_model(products, scores, query_tokens)
-        states = _states(slope, variance, query_tokens)
-        levels = _levels(TARGETS, within, products, scores, best, states, added)
+        best = np.zeros(measured.scores.shape, bool)
+        for own, scores in zip(best, measured.scores, strict=True):
+            own[np.argsort(-scores, kind="stable")[:BEST]] = True
+        groups = tuple(_group(measured, best, least) for least in np.unique(measured.groups).tolist())
         if depth is None:
             depth = max(_LEAST * BEST, _number(best, _NEARLY_ALL))
         failed = int((best[:, :depth].sum(axis=1) < _FAILED * best.sum(axis=1)).sum())
-        return cls(
-            slope, variance, levels, documents, len(products), pseudo_queries, tokens, depth, failed, deep
-        )
+        return cls(groups, documents, len(best), pseudo_queries, tokens, depth, failed, deep)
+
+    def group(self, tokens: int) -> QueryGroup:
+        """Return the group of queries with this number of tokens."""
+        return next((group for group in reversed(self.groups) if group.least <= tokens), self.groups[0])
+
+    def number(self, recall: float) -> int:
+        """Return the number of candidates for this mean recall, whatever the length.
+
+        Queries of fewer than 8 tokens may find less.
+        """
+        groups = [group for group in self.groups if group.least >= _SHORT] or self.groups
+        return max(group.level(recall, BEST).fixed for group in groups)
 
     def enough(self, k: int) -> int:
         """Return the number of candidates that reaches DEFAULT_RECALL of the `k` best.
 
         Between measured k, its logarithm is interpolated; beyond, it is proportional.
         """
-        fixed = self.level(DEFAULT_RECALL, BEST).fixed
+        fixed = self.number(DEFAULT_RECALL)
         if not self.deep:
             return max(k, fixed)
         at, counts = np.log([(BEST, fixed), *self.deep]).T
         count = math.exp(float(np.interp(math.log(max(k, 1)), at, counts)))
         return max(k, math.ceil(count * max(1.0, k / self.deep[-1][0]) - 1e-6))
-
-    def level(self, recall: float, k: int) -> Level:
-        """Return the lowest level with this mean recall and room for `k` documents."""
-        level = next((level for level in self.levels if level.target >= recall), self.levels[-1])
-        return level if level.cap >= _LEAST * k else level._replace(cap=_LEAST * k)
-
-    def stops(
-        self, level: Level, products: Sequence[NDArray[np.float32]], tokens: NDArray[np.int64], k: int
-    ) -> list[Stop]:
-        """Return when to stop ranking each query for its `k` best.
-
-        `products`, float32 (c,) for each query, are the products of its candidates,
-        best first.  `tokens`, int64 (n,), is the number of tokens of each query.
-        """
-        states = _states(self.slope, self.variance, tokens)
-        states[:, LIMIT] = level.limit * k
-        return [Stop(row, state) for row, state in zip(products, states, strict=True)]
 
     def warning(self, added: Calibration) -> str | None:
         """Return a warning if some of the added documents seem to be of another kind.
@@ -373,9 +403,15 @@ class Calibration:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Calibration:
         """Return the calibration of :meth:`to_dict`."""
-        levels = tuple(Level(*level) for level in values["levels"])
+        values = dict(values)
+        if "levels" in values:  # an older calibration has limits for queries of any length
+            values["groups"] = [(0, *(values.pop(name) for name in ("slope", "variance", "levels")))]
+        groups = tuple(
+            QueryGroup(least, slope, variance, tuple(Level(*level) for level in levels))
+            for least, slope, variance, levels in values["groups"]
+        )
         deep = tuple((int(k), int(count)) for k, count in values.get("deep", ()))
-        return cls(**{**values, "levels": levels, "deep": deep})
+        return cls(**{**values, "groups": groups, "deep": deep})
 
 
 def require_recall(recall: object, candidates: object) -> None:
@@ -394,6 +430,20 @@ def require_recall(recall: object, candidates: object) -> None:
     if candidates is not None:
         either, other = Argument("recall", f"{recall}"), Argument("candidates", f"{candidates}")
         raise ValueError(Message("Give ", either, " or ", other, ", not both."))
+
+
+def _group(measured: Scored, best: NDArray[np.bool_], least: int) -> QueryGroup:
+    """Return the group of the queries with this least number of tokens.
+
+    `best` (n, c) marks the exact best of all queries.
+    """
+    own = measured.groups == least
+    products, scores, tokens = measured.products[own], measured.scores[own], measured.query_tokens[own]
+    added = None if measured.added is None else measured.added[own]
+    slope, variance = _error_model(products, scores, tokens)
+    states = _states(slope, variance, tokens)
+    levels = _levels(TARGETS, measured.within, products, scores, best[own], states, added)
+    return QueryGroup(least, slope, variance, levels)
 
 
 def _error_model(

@@ -156,11 +156,13 @@ class CandidateSearch:
         found = [np.count_nonzero(row) for row in labels >= 0]
         return [(labels[q, :number], products[q, :number]) for q, number in enumerate(found)]
 
-    def dial(self, recall: float, k: int) -> Dial | None:
+    def dials(self, recall: float, k: int, tokens: NDArray[np.int64]) -> list[Dial] | None:
         """Return when to stop for a mean recall, by the calibration that ranks more.
 
-        `k` is the number of documents to return.  Return None for a collection too
-        small for a calibration, and raise ValueError if a larger collection has none.
+        `k` is the number of documents to return.  `tokens`, int64 (n,), is the number
+        of tokens of each query; the result has a dial for each.  Return None for a
+        collection too small for a calibration, and raise ValueError if a larger
+        collection has none.
         """
         if self.calibration is None:
             if len(self.search) <= MAX_RANKED:
@@ -172,7 +174,13 @@ class CandidateSearch:
                     Hint("calibrate", "Call calibrate with real queries."),
                 )
             )
-        dials = [Dial(each, each.level(recall, k)) for each in self.calibrations]
+        lengths, of_query = np.unique(tokens, return_inverse=True)
+        dials = [self._dial(recall, k, length) for length in lengths.tolist()]
+        return [dials[i] for i in of_query.tolist()]
+
+    def _dial(self, recall: float, k: int, tokens: int) -> Dial:
+        groups = [each.group(tokens) for each in self.calibrations]
+        dials = [Dial(group, group.level(recall, k)) for group in groups]
         most = max(dials, key=lambda dial: dial.level.fixed)
         # Real queries about documents of another kind find less than windows of these
         # documents.

@@ -74,8 +74,8 @@ _LEFT_OUT, _KEPT_SHARE, _LEFT_SHARE = 64, 32, 8
 # Maximum number of documents whose windows calibrate.
 _CALIBRATION_DOCUMENTS = 128
 
-# Lengths of the windows of each document, because real queries have different lengths.
-_LENGTHS = (8, 16, 32)
+# Lengths of the windows of each document: shorter queries need more candidates.
+_LENGTHS = (4, 8, 16, 32)
 
 # Multiplications for ranking the windows of a calibration: one to two seconds.
 _RANKED_PRODUCTS = 12 * 10**10
@@ -329,7 +329,9 @@ def calibrate_on_windows(
     others = len(contents.searchable[0]) - _most_parts(contents, sources)
     if min(len(windows), others + 1) < MIN_QUERIES:
         return None
-    return calibrate(contents, windows, sources, threads, depth)
+    with stage("calibrating"):
+        groups = np.tile(_LENGTHS, len(windows) // len(_LENGTHS))
+        return _calibrate(contents, windows, groups, sources, threads, depth)
 
 
 def added_rows(contents: IndexContents) -> Rows:
@@ -361,29 +363,28 @@ def _calibration_windows(contents: IndexContents, rows: Rows) -> tuple[MultiVect
     )
 
 
-def calibrate(
-    contents: IndexContents,
-    queries: MultiVectors,
-    sources: Rows | None = None,
-    threads: int | None = None,
-    depth: int | None = None,
-) -> Calibration:
-    """Calibrate with queries that have tokens.
+def calibrate(contents: IndexContents, queries: MultiVectors, threads: int | None = None) -> Calibration:
+    """Calibrate with real queries that have tokens.
 
-    The contents must have vectors.  :func:`nearest` describes `sources`, and
-    :meth:`Calibration.fit` describes `depth`.
+    They have one group: a mean over their lengths is what their user asks for.  The
+    contents must have vectors.
     """
     with stage("calibrating"):
-        return _calibrate(contents, queries, sources, threads, depth)
+        return _calibrate(contents, queries, np.zeros(len(queries), np.int64), threads=threads)
 
 
 def _calibrate(
     contents: IndexContents,
     queries: MultiVectors,
-    sources: Rows | None,
-    threads: int | None,
-    depth: int | None,
+    groups: NDArray[np.int64],
+    sources: Rows | None = None,
+    threads: int | None = None,
+    depth: int | None = None,
 ) -> Calibration:
+    """Calibrate with queries of these `groups`, int64 (n,).
+
+    :func:`nearest` describes `sources`, and :meth:`Calibration.fit` describes `depth`.
+    """
     assert contents.candidates is not None
     documents, tokens = contents.searchable
     others = len(documents) - _most_parts(contents, sources)
@@ -400,15 +401,17 @@ def _calibrate(
     deep: tuple[tuple[int, int], ...] = ()
     many = len(documents) > 4 * MAX_RANKED and tokens <= MAX_TOKENS
     if many or depth is None:
-        some = np.unique(np.linspace(0, len(queries) - 1, _BEYOND).astype(np.int64))
+        some = np.flatnonzero(groups != _LENGTHS[0])  # the shortest windows are unlike most queries
+        some = some[np.unique(np.linspace(0, len(some) - 1, _BEYOND).astype(np.int64))]
         own = None if sources is None else sources[some]
         reached = _ranks_of_best(contents, queries[some], own, threads)
         within = float((reached.ranks[:, :BEST] < MAX_RANKED).mean()) if many else 1.0
         deep = reached.numbers(_DEEP)
     share_done(0.8)
     added = contents.candidates.newer(rows)
+    del rows
     return Calibration.fit(
-        Scored(products, scores, queries.lengths, within, added),
+        Scored(products, scores, queries.lengths, groups, within, added),
         documents=len(documents),
         pseudo_queries=sources is not None,
         tokens=contents.tokens.ranked_by,

@@ -30,6 +30,7 @@ from ..utils.checks import as_id_list, as_path, counted, require_int
 from ..utils.hints import Argument, Hint, Message
 from ..utils.locks import renew_after_fork
 from ..utils.parallel import thread_count
+from .calibration import TARGETS
 from .change import Change
 from .contents import IndexContents, default_preset
 from .generations import Destination, Generation, journal_bytes, staging_beside
@@ -832,8 +833,8 @@ class MuveraIndex:
         candidates = self._contents.candidates
         numbers = dict[float, int]()
         for calibration in () if candidates is None else candidates.calibrations:
-            for level in calibration.levels:
-                numbers[level.target] = max(level.fixed, numbers.get(level.target, 0))
+            for target in TARGETS:
+                numbers[target] = max(calibration.number(target), numbers.get(target, 0))
         return numbers
 
     # -- reading --------------------------------------------------------------

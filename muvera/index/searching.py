@@ -29,7 +29,7 @@ from ..utils.parallel import (
     thread_count,
     threads_for_short_work,
 )
-from .calibration import BEST, EVERYTHING, Level, require_recall
+from .calibration import BEST, EVERYTHING, Dial, Level, require_recall
 from .candidates import CandidateSearch
 from .contents import IndexContents
 from .settings import num_candidates
@@ -98,8 +98,8 @@ class Proposal(NamedTuple):
         For each query, most promising first.
     k : int
         Number of documents to return.
-    level : Level, optional
-        The calibrated level of the search; without one, the expected recall is unknown.
+    levels : sequence of Level
+        The calibrated level of each query; if empty, the expected recall is unknown.
     stops : sequence of Stop
         When to stop ranking each query; if empty, all rows are ranked.
     candidates : CandidateSearch, optional
@@ -108,9 +108,13 @@ class Proposal(NamedTuple):
 
     rows: Sequence[Rows]
     k: int
-    level: Level | None = None
+    levels: Sequence[Level] = ()
     stops: Sequence[Stop] = ()
     candidates: CandidateSearch | None = None
+
+    def has_everything(self, query: int) -> bool:
+        """Return True if the rows of a query are all that may be found."""
+        return bool(self.levels) and self.levels[query] is EVERYTHING
 
     def expected_recall(self, query: int, best: Rows) -> float | None:
         """Return the calibrated mean recall of queries that ended like this one.
@@ -127,16 +131,17 @@ class Proposal(NamedTuple):
         that was not measured yet is the best one, because the query may be about
         documents of its kind.
         """
-        if self.level is None:
+        if not self.levels:
             return None
+        level = self.levels[query]
         if self.candidates is not None and len(best):
             unmeasured = self.candidates.unmeasured(best)
             if unmeasured[0] or unmeasured.mean() > 0.5:
                 return None
             if self.candidates.newer(best).mean() > 0.5:
-                return self.level.added
+                return level.added
         early = self.stops and self.stops[query].state[STOPPED]
-        return self.level.stopped if early else self.level.capped
+        return level.stopped if early else level.capped
 
 
 def search(contents: IndexContents, queries: MultiVectors, plan: SearchPlan) -> list[Ranking]:
@@ -171,18 +176,44 @@ def propose(contents: IndexContents, queries: MultiVectors, plan: SearchPlan) ->
         tokens = int(contents.tokens.coarse_lengths[rows].sum())
         allowed = rows
     candidates = contents.candidates
-    dial = None if candidates is None or plan.recall is None else candidates.dial(plan.recall, k)
-    count = plan.num_candidates if dial is None else dial.level.cap
-    if candidates is not None and dial is None and plan.candidates is None:
+    dials: list[Dial] | None = None
+    if candidates is not None and plan.recall is not None:
+        dials = candidates.dials(plan.recall, k, queries.lengths)
+    count = plan.num_candidates
+    if dials is not None:
+        count = min((dial.level.cap for dial in dials), default=count)
+    elif candidates is not None and plan.candidates is None:
         count = candidates.enough(k)
     if candidates is None or len(rows) <= count or tokens <= contents.settings.exact_tokens:
-        return Proposal([rows] * len(queries), k, EVERYTHING)
-    found = _find(candidates, queries, count, allowed, plan)
-    proposed = [rows for rows, _ in found]
-    if dial is None:
-        return Proposal(proposed, k)
-    stops = dial.calibration.stops(dial.level, [products for _, products in found], queries.lengths, k)
-    return Proposal(proposed, k, dial.level, stops, candidates)
+        return Proposal([rows] * len(queries), k, [EVERYTHING] * len(queries))
+    if dials is not None:
+        return _dialed(candidates, queries, dials, k, rows, plan)
+    return Proposal([found for found, _ in _find(candidates, queries, count, allowed, plan)], k)
+
+
+def _dialed(
+    candidates: CandidateSearch,
+    queries: MultiVectors,
+    dials: Sequence[Dial],
+    k: int,
+    allowed: Rows,
+    plan: SearchPlan,
+) -> Proposal:
+    """Return each query's candidates among the rows `allowed`, and when to stop.
+
+    Queries with the same largest number of candidates are searched together, so that no
+    answer depends on the other queries.
+    """
+    proposed, stops = [allowed] * len(queries), [ALL] * len(queries)
+    levels = [EVERYTHING] * len(queries)
+    caps = np.array([dial.level.cap for dial in dials])
+    for cap in np.unique(caps[caps < len(allowed)]).tolist():
+        own = np.flatnonzero(caps == cap)
+        found = _find(candidates, queries[own], cap, None if plan.ids is None else allowed, plan)
+        for q, (rows, products) in zip(own.tolist(), found, strict=True):
+            proposed[q], levels[q] = rows, dials[q].level
+            stops[q] = dials[q].stop(products, len(queries[q]), k)
+    return Proposal(proposed, k, levels, stops, candidates)
 
 
 def _find(

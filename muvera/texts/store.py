@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectors, cut_parts, join_parts
 from ..fde.config import FDEConfig
 from ..fde.encoder import FDEEncoder
-from ..index.calibration import EVERYTHING
 from ..index.change import Change
 from ..index.contents import IndexContents
 from ..index.generations import (
@@ -212,8 +211,9 @@ class TextStore:
             proposal = proposal._replace(k=max(map(len, proposal.rows), default=1))
         found = [(rows[: plan.k], scores[: plan.k]) for rows, scores in scorer.best(proposal, coded)]
         few = []
-        if in_parts and proposal.level is not EVERYTHING:
+        if in_parts:
             few = [q for q, (rows, _) in enumerate(found) if len(rows) < options.k and len(encoded[q])]
+            few = [q for q in few if not proposal.has_everything(q)]
         words = [_NO_WORDS] * len(queries)
         if options.words:
             words = [self._match_words(text, contents, options) for text in queries]

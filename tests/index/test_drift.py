@@ -15,7 +15,7 @@ from muvera import FDEConfig, MultiVectors, MuveraIndex, TextIndex, top_k
 from muvera.fde.learned_projection import sample_windows, window_similarities
 from muvera.index import change as steps
 from muvera.index import measuring
-from muvera.index.calibration import Calibration, Level
+from muvera.index.calibration import Calibration, Level, QueryGroup
 from muvera.index.candidates import CandidateSearch
 
 OLD = kind(0, 400)
@@ -87,7 +87,7 @@ def test_windows_of_seen_documents_would_promise_too_much(index: MuveraIndex) ->
     left_out = searched(index).calibration
     seen = measuring.calibrate_on_windows(index.contents, np.arange(len(OLD)), None)
     assert left_out is not None and seen is not None
-    assert left_out.level(0.98, 10).fixed > seen.level(0.98, 10).fixed
+    assert left_out.number(0.98) > seen.number(0.98)
 
 
 def test_added_documents_calibrate_a_second_time(index: MuveraIndex, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_added_documents_calibrate_a_second_time(index: MuveraIndex, tmp_path: P
     assert searched(index).added_calibration is None
     index.add(kind(0, 60, seed=1))
     added = searched(index).added_calibration
-    assert added is not None and (added.documents, added.queries) == (460, 180)
+    assert added is not None and (added.documents, added.queries) == (460, 240)
     assert searched(index).calibration == first
     index.save(tmp_path / "index")
     assert searched(MuveraIndex.load(tmp_path / "index")).added_calibration == added
@@ -160,7 +160,8 @@ def calibration(failed: int, **changes: Any) -> Calibration:
         "tokens": "floats",
         "depth": 30,
     }
-    return Calibration(1.0, 1.0, (Level(1.0, 30, 32, 0.0, 1.0, 1.0),), failed=failed, **(facts | changes))
+    group = QueryGroup(0, 1.0, 1.0, (Level(1.0, 30, 32, 0.0, 1.0, 1.0),))
+    return Calibration((group,), failed=failed, **(facts | changes))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from muvera import MultiVectors, MuveraIndex, Ranking, hybrid_search, top_k
 from muvera.index import calibration as dial
-from muvera.index.calibration import TARGETS, Calibration, Level, MeasuredWindows
+from muvera.index.calibration import TARGETS, Calibration, Dial, Level, MeasuredWindows, QueryGroup
 from muvera.kernels.selection import LIMIT, SLOPE, STATE, STEP, VARIANCE, trace_misses
 from muvera.reranking.pruning import RerankOptions, score_candidates
 
@@ -105,7 +105,8 @@ def test_a_number_of_candidates_is_the_smallest_that_reaches_the_recall(seed: in
 
 
 LEVELS = tuple(Level(target, 10, 30 + 16 * i, 0.1 / (1 + i), 0.9, 0.95) for i, target in enumerate(TARGETS))
-CALIBRATION = Calibration(0.7, 0.2, LEVELS, 100, 64, True, "floats")
+GROUP = QueryGroup(0, 0.7, 0.2, LEVELS)
+CALIBRATION = Calibration((GROUP,), 100, 64, True, "floats")
 
 
 @given(st.floats(0.001, 0.9999), st.integers(1, 100))
@@ -114,7 +115,7 @@ def test_a_search_takes_the_lowest_level_that_suffices(recall: float, k: int) ->
 
     Its cap has room for 3 k documents.
     """
-    level = CALIBRATION.level(recall, k)
+    level = GROUP.level(recall, k)
     assert level.target >= recall
     assert not any(recall <= other.target < level.target for other in LEVELS)
     expected = LEVELS[TARGETS.index(level.target)]
@@ -127,8 +128,8 @@ def test_stops_scale_with_tokens_and_results(tokens: list[int], level: Level, k:
 
     The limit of expected misses grows with k.
     """
-    products = [np.zeros(3, np.float32) for _ in tokens]
-    for stop, count in zip(CALIBRATION.stops(level, products, np.array(tokens, int), k), tokens, strict=True):
+    for count in tokens:
+        stop = Dial(GROUP, level).stop(np.zeros(3, np.float32), count, k)
         assert stop.state[VARIANCE] == 0.2 * count and stop.state[SLOPE] == 0.7
         assert stop.state[LIMIT] == level.limit * k
         assert np.count_nonzero(stop.state) == 3
@@ -150,8 +151,7 @@ def test_a_higher_limit_stops_no_later(seed: int, k: int, limit: float, times: f
     ranked = []
     for own in (limit, limit * times):
         level = Level(0.9, 0, 60, own, 1.0, 1.0)
-        calibration = Calibration(1.0, 0.1, (level,), 60, 64, True, "floats")
-        (stop,) = calibration.stops(level, [products[order]], np.array([3]), k)
+        stop = Dial(QueryGroup(0, 1.0, 0.1, (level,)), level).stop(products[order], 3, k)
         options = RerankOptions(k, early_exit=False, stop=stop)
         scores = score_candidates(query, [(documents, order)], options)
         count = int((scores > -np.inf).sum())

@@ -15,7 +15,7 @@ from muvera.data.batches import DocumentsLike
 from muvera.fde import config as sizes
 from muvera.fde.config import Size
 from muvera.index import change
-from muvera.index.calibration import Calibration, Level
+from muvera.index.calibration import Calibration, Level, QueryGroup
 
 DOCUMENTS = documents_like_real(700)
 QUERIES = queries_like_real(DOCUMENTS, 20)
@@ -120,7 +120,8 @@ def test_more_results_need_more_candidates(counts: list[int], k: int) -> None:
     ten, hundred, thousand = np.maximum(np.cumsum(counts), [10, 100, 1000]).tolist()
     level = Level(0.95, ten, ten, 0.0, 0.95, 0.95)
     deep = ((100, hundred), (1000, thousand))
-    calibration = Calibration(1.0, 1.0, (level,), 10**6, 64, True, "floats", deep=deep)
+    group = QueryGroup(0, 1.0, 1.0, (level,))
+    calibration = Calibration((group,), 10**6, 64, True, "floats", deep=deep)
     assert [calibration.enough(each) for each in (10, 100, 1000)] == [ten, hundred, thousand]
     # Beyond the measured numbers, candidates grow with the documents to return.
     assert calibration.enough(3000) == 3 * thousand
