@@ -165,3 +165,12 @@ def test_truncation_keeps_the_first_columns_and_unit_length(texts: MultiVectors,
     middle, _ = Options(truncate_dimension=2).apply(texts)
     twice, _ = Options(truncate_dimension=columns).apply(middle)
     np.testing.assert_allclose(twice.tokens, short.tokens, atol=3e-7)
+
+
+def test_clusters_are_compact_instead_of_chains() -> None:
+    """Nearest tokens alone would join all tokens on an arc but the last."""
+    angles = np.radians([0, 5, 10, 15, 20, 25, 30, 36])
+    arc = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    pooled = pool_tokens(MultiVectors.from_arrays([arc]), 4, PLAIN)[0]
+    found = np.degrees(np.arctan2(pooled[:, 1], pooled[:, 0]))
+    assert found.max() < 35  # the last token is not alone, although its gap is the largest

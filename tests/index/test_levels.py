@@ -12,6 +12,7 @@ from muvera import IndexSettings, MultiVectors, MuveraIndex, top_k
 from muvera.index import token_store
 from muvera.index.generations import IndexFolderError, read_manifest
 from muvera.kernels.rows import normalize_rows
+from muvera.reranking.pruning import RerankOptions
 
 
 def unit(vectors: MultiVectors) -> MultiVectors:
@@ -141,3 +142,17 @@ def test_queries_that_read_many_documents_together_rank_as_alone(k: int, threads
     oracle = top_k(queries, documents, k)
     found = [{score for _, score in ranking} for ranking in together]
     assert found == [{score for _, score in ranking} for ranking in oracle]
+
+
+@pytest.mark.parametrize("tokens", ["float32", "int8"])
+def test_scores_of_means_bound_no_exact_scores(tokens: str) -> None:
+    """Means of unlike tokens score far below them: no rescored text is skipped."""
+    rng = np.random.default_rng(3)
+    texts = rng.standard_normal((300, 12, 16)).astype(np.float32)
+    index = MuveraIndex.build(list(texts), "mean", tokens=tokens, pool=6, exact_tokens=10**6)
+    store, rows = index.contents.tokens, np.arange(300)
+    for query in rng.standard_normal((10, 4, 16)).astype(np.float32):
+        ways = (RerankOptions(3, early_exit=early) for early in (True, False))
+        found, whole = (store.rank(query, rows, options, 1, rescore=60) for options in ways)
+        np.testing.assert_array_equal(found[0], whole[0])
+        np.testing.assert_array_equal(found[1], whole[1])

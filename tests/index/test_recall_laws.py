@@ -53,6 +53,19 @@ def test_higher_targets_rank_more(seed: int, within: float) -> None:
     assert fixed == sorted(fixed) and fixed[-1] <= 96
 
 
+@settings(max_examples=15)
+@given(some.seeds, st.floats(0.5, 0.99))
+def test_what_the_candidates_lack_raises_what_they_must_reach(seed: int, within: float) -> None:
+    """A level is that of all the best at ``target / within``, and reaches less."""
+    products, scores, best, states = drawn(seed)
+    raised = tuple(target / within for target in TARGETS)
+    whole = dial._levels(raised, 1.0, products, scores, best, states)
+    for level, other in zip(levels_of(seed, within), whole, strict=True):
+        assert level[1:4] == other[1:4]
+        if other.target <= 1 and other.stopped != other.target:
+            assert level.stopped == pytest.approx(within * other.stopped)
+
+
 def test_without_any_exact_best_every_candidate_is_ranked() -> None:
     assert {(level.fixed, level.cap, level.limit) for level in levels_of(0, within=0.0)} == {(96, 96, 0.0)}
 

@@ -20,7 +20,7 @@ from muvera import FDEConfig, MultiVectors, MuveraIndex, TextIndex, top_k
 from muvera.index import measuring as module
 from muvera.index.calibration import FirstStage, MeasuredWindows
 from muvera.index.generations import Destination
-from muvera.index.measuring import document_windows, shares_found
+from muvera.index.measuring import document_windows, nearest, shares_found
 from muvera.index.settings import IndexInfo
 from muvera.utils.parallel import listening
 
@@ -286,3 +286,30 @@ def test_the_default_is_fitted_as_soon_as_there_are_enough_documents(tmp_path: P
     assert loaded.encoder is not None and loaded.info().search == "exact" and not loaded.info().warnings
     loaded.save(tmp_path / "waiting")
     assert MuveraIndex.load(tmp_path / "waiting").info() == loaded.info()
+
+
+def test_windows_have_as_many_candidates_as_queries() -> None:
+    """One more is found in place of the window's document."""
+    index = built()
+    windows, sources = document_windows(index.contents, 12)
+    found = nearest(index.contents, windows, 30, sources)
+    assert [len(rows) for rows, _ in found] == [30] * len(windows)
+    assert all(source not in rows for (rows, _), source in zip(found, sources, strict=True))
+
+
+def test_ranks_are_the_places_of_the_exact_best_in_their_order() -> None:
+    index = built(backend="exact", encoder=POOR)
+    ranks = module._ranks_of_best(index.contents, QUERIES, None, 1).ranks
+    candidates = nearest(index.contents, QUERIES, ranks.shape[1])
+    for own, (rows, _), exact in zip(ranks, candidates, top_k(QUERIES, DOCUMENTS, 30), strict=True):
+        assert own[:30].tolist() == [rows.tolist().index(document) for document in exact.ids.tolist()]
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5])
+def test_a_share_of_the_documents_leads_to_the_numbers_of_all(share: float) -> None:
+    """Each exact best document has two others before it among the candidates."""
+    ranks = 3 * np.arange(1000)[np.newaxis] + 2
+    whole, part = (dict(module._Reached(ranks, one).numbers((100, 1000))) for one in (1.0, share))
+    assert part.keys() == whole.keys() == {100, 1000}
+    for k, count in whole.items():
+        assert count * (1 - 1e-9) <= part[k] <= count + 3 / share

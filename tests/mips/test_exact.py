@@ -141,6 +141,20 @@ def test_few_floats_are_read_after_the_bytes(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.usefixtures("bytes_first")
+@pytest.mark.parametrize("k", [1, 10, 90])
+def test_all_floats_are_read_if_too_many_vectors_are_possible(
+    k: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes cannot tell vectors apart that differ by less than their rounding."""
+    rng = np.random.default_rng(0)
+    vectors, rows = vectors_of(rng, 400, 32), vectors_of(rng, 5, 32)
+    vectors = vectors[:1] + vectors * np.float32(1e-4)
+    monkeypatch.setattr(module, "_MOST_READ", 0.25)
+    own = filled(ExactSearch(32), vectors).search(rows, k)
+    np.testing.assert_array_equal(own, without_bytes(vectors, rows, k))
+
+
+@pytest.mark.usefixtures("bytes_first")
 def test_bytes_after_changes_and_a_reload(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     vectors, rows = vectors_of(rng, 200, 70), vectors_of(rng, 3, 70)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import muvera.mips.scan as module
 from muvera.kernels.scan import STEP
 from muvera.mips.base import SavedState
-from muvera.mips.codebook import _coded_columns
+from muvera.mips.codebook import Codebook, _coded_columns
 from muvera.mips.scan import ScanSearch
 
 VECTORS, QUERIES = clustered(0, 6000), clustered(1, 40)
@@ -127,3 +127,39 @@ def test_columns_without_codes_have_a_small_share_of_all_variance(shares: list[f
     assert np.square(spreads[kept]).sum() >= 0.97 * np.square(spreads).sum() * (1 - 1e-12)
     smaller = np.sort(np.square(spreads))[::-1][: len(kept) // 2].sum()
     assert len(kept) == 2 * STEP or smaller < 0.97 * np.square(spreads).sum() * (1 + 1e-12)
+
+
+def test_one_best_vector_is_among_the_many_that_bytes_order() -> None:
+    """A few best by codes would not always contain it."""
+    queries = clustered(5, 300)
+    search = filled(ScanSearch(32), VECTORS)
+    assert recall(search.search(queries, 1)[0], VECTORS, queries) > 0.95
+
+
+def test_another_round_of_k_means_hardly_lowers_the_error_of_codes() -> None:
+    sample = clustered(3, 4000)
+    codebook = Codebook.fit(sample)
+    points = codebook.paired(sample).reshape(len(sample), codebook.pairs, 2).astype(np.float64)
+    errors = np.zeros(2)
+    for pair in range(codebook.pairs):
+        centers = codebook.centroids[pair].T.astype(np.float64)
+        for lap in range(2):
+            distances = np.square(points[:, pair, np.newaxis] - centers).sum(axis=2)
+            errors[lap] += distances.min(axis=1).sum()
+            nearest = distances.argmin(axis=1)
+            centers = np.array([
+                points[nearest == i, pair].mean(axis=0) if (nearest == i).any() else centers[i]
+                for i in range(len(centers))
+            ])  # fmt: skip
+    assert errors[0] * 0.98 < errors[1] <= errors[0] * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_pairs_of_columns_do_not_depend_on_the_mean_vector(many: bool) -> None:
+    """A constant changes no ranking, so it must not decide which columns have codes."""
+    sample = np.random.default_rng(4).normal(size=(3000, 64)).astype(np.float32)
+    sample *= np.float32(0.9) ** np.arange(64, dtype=np.float32)
+    shifted = sample + np.linspace(0, 8, 64, dtype=np.float32)
+    np.testing.assert_array_equal(
+        Codebook.fit(sample, many=many).columns, Codebook.fit(shifted, many=many).columns
+    )

@@ -347,3 +347,16 @@ def test_vectors_of_a_graph_have_length_one(seed: int, count: int, kind: str) ->
     search = filled(hnsw(DIM), vectors_of(seed, count, kind=kind))
     stored = np.asarray(search._graph.index.get_items(list(range(count)), return_type="numpy"))
     np.testing.assert_allclose(np.linalg.norm(stored.astype(np.float64), axis=1), 1, atol=1e-6)
+
+
+@settings(max_examples=10)
+@given(some.seeds, st.integers(40, 80))
+def test_nearly_all_vectors_have_their_length_in_a_graph(seed: int, count: int) -> None:
+    """Ranking by products needs it; only the longest twentieth counts as shorter."""
+    vectors = vectors_of(seed, count, kind="lengths")
+    search = filled(hnsw(DIM), vectors)
+    stored = np.asarray(search._graph.index.get_items(list(range(count)), return_type="numpy"))
+    lengths = np.linalg.norm(vectors, axis=1)
+    ratios = np.linalg.norm(stored[:, :DIM], axis=1) / lengths
+    kept = np.isclose(ratios, ratios.max(), rtol=1e-4)
+    assert kept.mean() >= 0.94 and lengths[kept].max() <= lengths[~kept].min()

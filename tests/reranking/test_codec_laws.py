@@ -17,6 +17,7 @@ from scipy.stats import norm
 
 from muvera import MultiVectors, chamfer_matrix
 from muvera.kernels.token_codes import byte_table
+from muvera.reranking import codecs
 from muvera.reranking.codec_files import read_codec, write_codec
 from muvera.reranking.codecs import CODECS, ResidualCodec, TokenCodec
 from muvera.reranking.coded_vectors import CodedVectors, rank_decoded, score_coded
@@ -328,3 +329,49 @@ def test_scores_of_codes_are_homogeneous_in_the_query(case: Any, exponent: int) 
     scaled = score_coded(query * np.float32(2.0**exponent), codec, runs, threads=1)
     np.testing.assert_array_equal(scaled, score_coded(query, codec, runs, threads=1) * 2.0**exponent)
     assert len(scaled) == len(coded)
+
+
+# -- fits -----------------------------------------------------------------------------
+
+
+@each_residual
+def test_scales_are_the_deviations_of_residuals(bits: int) -> None:
+    """Each rotated coordinate has one, at least a quarter of the typical one."""
+    sample = tokens(2, 3000, 12)
+    sample[:, :3] *= np.float32(6)
+    codec = CODECS[f"{bits}bit"](sample, threads=1)
+    units = sample / np.linalg.norm(sample, axis=1, keepdims=True)
+    rotated = units.astype(np.float64) @ codec.arrays["rotation"].astype(np.float64)
+    centroids = codec.arrays["centroids"].astype(np.float64)
+    distances = np.square(centroids).sum(axis=1) - 2 * rotated @ centroids.T
+    residuals = rotated - centroids[distances.argmin(axis=1)]
+    deviations = np.sqrt(np.square(residuals).mean(axis=0))
+    typical = np.sqrt(np.square(deviations).mean())
+    assert deviations.max() > 1.1 * deviations.min()
+    np.testing.assert_allclose(codec.arrays["scales"], np.maximum(deviations, typical / 4), rtol=1e-3)
+
+
+def test_rotation_and_centroids_are_drawn_from_different_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers of one stream would make one part depend on the other."""
+    states: list[Any] = []
+    for name in ("_random_rotation", "_direction_centroids"):
+        drawing = getattr(codecs, name)
+
+        def drawn(*arguments: Any, drawing: Any = drawing) -> Any:
+            (stream,) = (one for one in arguments if isinstance(one, np.random.Generator))
+            states.append(stream.bit_generator.state["state"])
+            return drawing(*arguments)
+
+        monkeypatch.setattr(codecs, name, drawn)
+    CODECS["2bit"](tokens(0, 400, 16), threads=1)
+    assert len(states) == 2 and states[0] != states[1]
+
+
+def test_a_few_huge_tokens_of_the_sample_cost_the_others_no_precision() -> None:
+    """Bytes of a usual token are a 127th of its largest entry, as without them."""
+    rows = tokens(0, 400, 16)
+    sample = np.concatenate([rows, rows[:3] * np.float32(1e6)])
+    codec = CODECS["int8"](sample, threads=1)
+    peaks = np.abs(rows - codec.arrays["center"]).max(axis=1)
+    errors = np.abs(codec.decode(codec.encode(rows)) - rows).max(axis=1)
+    assert (errors <= 0.51 * peaks / 127 + 1e-6 * peaks).all()

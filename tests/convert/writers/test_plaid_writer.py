@@ -151,6 +151,8 @@ def test_tokens_are_coded_as_well_as_so_many_bits_allow(nbits: int, tmp_path: Pa
     np.testing.assert_allclose(np.linalg.norm(found.tokens, axis=1), 1, atol=1e-5)
     # A scalar quantizer of normal numbers loses .363, .118 and .0095 of their variance,
     # which is at most 1 here.
+    cutoffs, weights = read_torch(tmp_path / "out" / "buckets.pt")
+    np.testing.assert_allclose(cutoffs, (weights[1:] + weights[:-1]) / 2, atol=1e-3)
     assert lost(documents, tmp_path / "out") < {1: 0.363, 2: 0.118, 4: 0.0095, 8: 0.0005}[nbits]
     if nbits < 8:
         convert(documents, tmp_path / "means", to="plaid", nbits=nbits, bucket_means=True)
