@@ -309,6 +309,17 @@ def test_claims_of_papers_are_compared_on_every_collection(tmp_path: Path) -> No
         held(expect="better")
 
 
+@pytest.mark.parametrize("numbers", [("0.9", "0.8", "0.7"), ("0.7", "0.8", "0.9")])
+def test_collections_follow_a_rule_and_not_their_numbers(tmp_path: Path, numbers: tuple[str, ...]) -> None:
+    """Real ColBERTv2 comes first, and every collection counts."""
+    header = ["system", "b", "cosqa-minilm", "lotte500-colbertv2"]
+    table = {"title": "T: nDCG@10", "header": header, "rows": [["x", *numbers], ["y", "0.8", "0.8", "0.8"]]}
+    save_results("views", {"configuration": {"title": "T"}, "tables": [table]}, tmp_path)
+    claim = {"result": "views", "table": "nDCG@10", "row": "x", "against": "y", "expect": "more"}
+    found = {one.collection: one.value for one in comparisons(claim, tmp_path)}
+    assert list(found.items()) == list(zip(header[1:], numbers, strict=True))[::-1]
+
+
 def test_a_paired_difference_differs_if_its_interval_excludes_zero(tmp_path: Path) -> None:
     rows = [["x minus y", "+0.003 [-0.002, +0.009]", "-0.1 [-0.2, -0.05]"]]
     table = {"title": "paired differences", "caption": "", "header": ["difference", "a", "b"], "rows": rows}
