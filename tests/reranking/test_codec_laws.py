@@ -370,7 +370,7 @@ def test_rotation_and_centroids_are_drawn_from_different_streams(monkeypatch: py
 def test_a_few_huge_tokens_of_the_sample_cost_the_others_no_precision() -> None:
     """Bytes of a usual token are a 127th of its largest entry, as without them."""
     rows = tokens(0, 400, 16)
-    sample = np.concatenate([rows, rows[:3] * np.float32(1e6)])
+    sample = np.concatenate([rows, rows[:3] * np.float32(1e6), rows[:3] * np.float32(-1e6)])
     codec = CODECS["int8"](sample, threads=1)
     peaks = np.abs(rows - codec.arrays["center"]).max(axis=1)
     errors = np.abs(codec.decode(codec.encode(rows)) - rows).max(axis=1)
