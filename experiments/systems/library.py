@@ -296,21 +296,28 @@ class _Faiss:
     def __init__(self, kind: str, dimension: int, group: int) -> None:
         if dimension % group and kind != "graph":
             raise ValueError(f"pq_floats must divide the {dimension} floats of a vector, got {group}.")
-        faiss = import_extra("faiss", "experiments", f"search={kind!r}")
-        metric = faiss.METRIC_INNER_PRODUCT
+        self._faiss = import_extra("faiss", "experiments", f"search={kind!r}")
         self._dimension, self._group, self._kind = dimension, group, kind
-        if kind == "pq":
-            self._index: Any = faiss.IndexPQ(dimension, dimension // group, 8, metric)
-        elif kind == "graph":
-            self._index = faiss.IndexHNSWFlat(dimension, _LINKS, metric)
-        else:
-            self._index = faiss.IndexHNSWPQ(dimension, dimension // group, _LINKS, 8, metric)
-        if kind != "pq":
-            self._index.hnsw.efConstruction = _EF_CONSTRUCTION
 
     def add(self, ids: NDArray[np.int64], vectors: NDArray[np.float32], threads: int) -> None:
-        self._index.train(vectors)
-        self._index.add(vectors)
+        metric = self._faiss.METRIC_INNER_PRODUCT
+        if self._kind != "graph":
+            self._codes = self._faiss.IndexPQ(self._dimension, self._dimension // self._group, 8, metric)
+            self._codes.train(vectors)
+            self._codes.add(vectors)
+        if self._kind == "pq":
+            self._index: Any = self._codes
+            return
+        graph = self._faiss.IndexHNSWFlat(self._dimension, _LINKS, metric)
+        graph.hnsw.efConstruction = _EF_CONSTRUCTION
+        graph.add(vectors)
+        self._index = graph
+        if self._kind == "pq_graph":
+            # As in DiskANN, floats make the links, and codes are compared along them.
+            # IndexHNSWPQ would make links by Euclidean distances of codes.
+            self._index = self._faiss.IndexHNSW(self._codes, _LINKS)
+            self._index.hnsw = graph.hnsw
+            self._index.ntotal = graph.ntotal
 
     def search(
         self, vectors: NDArray[np.float32], k: int, *, threads: int, ef: int | None = None

@@ -204,6 +204,34 @@ def test_product_codes_have_a_byte_per_group_of_floats(tmp_path: Path) -> None:
         built("fde", many, tmp_path, search="pq", pq_floats=7)
 
 
+@pytest.mark.parametrize(("search", "like"), [("graph", "exact"), ("pq_graph", "pq")])
+def test_a_graph_finds_what_comparing_all_finds(search: str, like: str, tmp_path: Path) -> None:
+    """Of floats or of codes; by inner product, some vectors are unreachable in a graph."""
+    many = synthetic_collection("quick-cone", documents=300, queries=4)
+    small = {"preset": "paper", "num_repetitions": 2, "projection_dimension": 8}
+    beam = built("fde", many, tmp_path, search=search, **small).search(many.queries, 20, ef=300)
+    whole = built("fde", many, tmp_path, search=like, **small).search(many.queries, 20)
+    shared = [len(set(a) & set(b)) for a, b in zip(beam.ids, whole.ids, strict=True)]
+    assert np.mean(shared) > 16
+
+
+def test_cells_of_k_means_find_documents_of_their_topics(tmp_path: Path) -> None:
+    """A query's cells hold sums: twice its tokens have twice its scores."""
+    many = synthetic_collection("quick-wide", documents=150, queries=8)
+    system = built("k_means_cells", many, tmp_path, num_repetitions=10)
+    found = ask_untimed(system, many.queries)
+    exact = exact_scores(many.queries, many.documents).argsort(axis=1)[:, ::-1][:, :5]
+    assert np.mean([np.isin(a, b).mean() for a, b in zip(exact, found.ids, strict=True)]) > 0.7
+    twice = MultiVectors.from_arrays([np.concatenate([query, query]) for query in many.queries])
+    np.testing.assert_allclose(ask_untimed(system, twice).scores, 2 * found.scores, rtol=1e-4)
+
+
+def ask_untimed(system: Any, queries: MultiVectors) -> Any:
+    answers = system.search(queries, 20)
+    assert np.isnan(answers.seconds).all() and answers.ids.shape == (len(queries), 20)
+    return answers
+
+
 def test_a_line_is_of_dimension_one_and_a_plane_of_two() -> None:
     stream = np.random.default_rng(0)
     # Directions on an arc, and on a patch of a sphere in space.
