@@ -206,7 +206,7 @@ def test_product_codes_have_a_byte_per_group_of_floats(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("search", "like"), [("graph", "exact"), ("pq_graph", "pq")])
 def test_a_graph_finds_what_comparing_all_finds(search: str, like: str, tmp_path: Path) -> None:
-    """Of floats or of codes; by inner product, some vectors are unreachable in a graph."""
+    """Of floats or of codes; some vectors are unreachable by inner products."""
     many = synthetic_collection("quick-cone", documents=300, queries=4)
     small = {"preset": "paper", "num_repetitions": 2, "projection_dimension": 8}
     beam = built("fde", many, tmp_path, search=search, **small).search(many.queries, 20, ef=300)
