@@ -1,6 +1,7 @@
 """The learned projection: windows, the fit, rounding, and whole encoders."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 import muvera.fde.encoder as encoder_module
 from muvera import FDEEncoder, LearnedProjection, MultiVectors, chamfer_matrix
+from muvera.fde.encoder import fitted_without_queries_from
 from muvera.fde.learned_projection import (
     Maps,
     ProjectionMaps,
@@ -426,6 +428,43 @@ def test_vectors_of_the_sample_have_mean_zero(name: str) -> None:
     vectors = fitted(name).encode_documents(documents[np.flatnonzero(documents.lengths)])
     lengths = np.linalg.norm(vectors, axis=1)
     assert np.linalg.norm(vectors.mean(axis=0)) < 0.01 * lengths.mean()
+
+
+def shifted(texts: MultiVectors, shift: float) -> MultiVectors:
+    """Return the texts that have tokens, moved by `shift` in each column."""
+    filled = texts[np.flatnonzero(texts.lengths)]
+    return MultiVectors.from_flat(filled.tokens + np.float32(shift), filled.lengths)
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_documents_that_give_no_windows_are_part_of_the_fit(name: str) -> None:
+    """Vectors of both groups together have mean zero."""
+    dimension = CONFIGS[name].dimension
+    documents, others = (shifted(ragged(dimension, 40, seed), seed) for seed in (0, 1))
+    encoder = fitted_without_queries_from(CONFIGS[name], [documents], others, 1)
+    vectors = np.concatenate([encoder.encode_documents(texts) for texts in (documents, others)])
+    assert np.linalg.norm(vectors.mean(axis=0)) < 0.01 * np.linalg.norm(vectors, axis=1).mean()
+
+
+def test_seeds_draw_different_windows_and_queries_count_for_coefficients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config, documents = CONFIGS["moments"], ragged(CONFIGS["moments"].dimension)
+    queries = shifted(ragged(config.dimension, 10, seed=1), 1)
+    drawn: list[Any] = []
+
+    def sample(*arguments: Any) -> MultiVectors:
+        drawn.append(sample_windows(*arguments))
+        windows: MultiVectors = drawn[-1]
+        return windows
+
+    monkeypatch.setattr(encoder_module, "sample_windows", sample)
+    encoders = [FDEEncoder(replace(config, seed=seed)).fit(documents) for seed in (1, 2)]
+    assert not np.array_equal(drawn[0].tokens[:40], drawn[1].tokens[:40])
+    asked = FDEEncoder(replace(config, seed=1)).fit(documents, queries)
+    assert encoders[0].blocks is not None and asked.blocks is not None
+    own, other = encoders[0].blocks.to_arrays(), asked.blocks.to_arrays()
+    assert any(not np.array_equal(own[name], other[name]) for name in own)
 
 
 @pytest.mark.parametrize("name", ["fde", "fde of means", "simhash, learned"])
