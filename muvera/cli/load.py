@@ -48,16 +48,19 @@ def load(
     """Load documents into a vector database.
 
     Run an interrupted command again to continue it.  If SOURCE is an index with an
-    encoder, that encoder is the default.  If SOURCE is a text index, its texts and
-    metadata are loaded, too.  To search texts: muvera texts search URL QUESTION
+    encoder, that encoder is the default; for pages, it is simhash.  If SOURCE is an
+    index of texts or pages, texts and metadata are loaded, too.  To search them:
+    muvera texts search URL QUESTION, or muvera pages search URL QUERY
 
     \b
     Example: load an index's documents into PostgreSQL, and search there.
       muvera load my.index --to postgresql://me@localhost/search#docs
       muvera search postgresql://me@localhost/search#docs queries.npy
     """
-    from ..engines import EngineIndex, open_engine
+    from ..engines import EngineError, EngineIndex, open_engine
+    from ..engines.engine_index import encoder_of_pages
     from ..index.settings import IndexSettings
+    from ..texts.text_index import TextIndex
     from .sources import (
         IndexSource,
         announce_tokens,
@@ -71,15 +74,24 @@ def load(
     begun = time.perf_counter()
     opened = open_documents(source, format, option)
     fitted: FDEEncoder | None = None
-    texts = metadata = text_encoder = None
+    texts = metadata = text_encoder = pages = None
     if isinstance(opened, IndexSource):
         fitted = opened.encoder
         if opened.texts is not None:
             first, second = tee(opened.documents())
             texts = (row.text for row in first)
             metadata = (row.metadata for row in second)
-            text_encoder = opened.texts.encoder.name
+            if isinstance(opened.texts, TextIndex):
+                text_encoder = opened.texts.encoder.name
+            else:
+                facts = opened.texts.info()
+                text_encoder, pages = facts["encoder"] or "", facts["root"] or ""
     with closing(open_engine(to)) as engine:
+        if pages is not None and not (tokens and engine.keeps_tokens):
+            raise EngineError(
+                f"{engine.location} would store no tokens, so it could not rank pages. Use an engine and a "
+                "command that store them."
+            )
         if drop:
             engine.drop()
         new = engine.describe() is None
@@ -88,6 +100,8 @@ def load(
         chosen: FDEConfig | FDEEncoder | None = None  # the stored one
         if encoder is not None or config is not None:
             chosen = choose_encoder(encoder, config, opened.dimension)
+        if pages is not None:
+            fitted = to_encoder(encoder_of_pages(opened.dimension, engine))
         if new:
             chosen = to_encoder(chosen or fitted or choose_encoder(None, None, opened.dimension))
             engine.require_dimension(chosen.config.vector_dimension)
@@ -97,7 +111,9 @@ def load(
         announce_tokens(opened, to_store, settings, threads, tokens and engine.keeps_tokens)
         if new:
             fit(to_encoder(to_store), opened)
-        index = EngineIndex(engine, chosen, tokens="engine" if tokens else None, text_encoder=text_encoder)
+        index = EngineIndex(
+            engine, chosen, tokens="engine" if tokens else None, text_encoder=text_encoder, pages=pages
+        )
         with progress_bar(opened.num_documents, "documents", "loading") as advance:
             write = index.update if replace else partial(index.add, resume=True)
             report = write(stream(opened), metadata, texts=texts, threads=threads, progress=advance)
@@ -105,6 +121,7 @@ def load(
     duration = time.perf_counter() - begun
     text = f"{engine.location}: {_loaded(report)}; {facts['documents']:,} in total."
     command = "muvera search {} QUERIES" if texts is None else "muvera texts search {} QUESTION"
+    command = command if pages is None else "muvera pages search {} QUERY"
     remark = f"in {seconds(duration)}; search with: {command.format(engine.location)}"
     show(json_, {**facts, "seconds": round(duration, 3)}, wrapped(text), remark)
 

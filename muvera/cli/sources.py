@@ -21,6 +21,8 @@ from ..index.estimate import expected_bytes, expected_seconds
 from ..index.generations import MANIFEST, texts_file
 from ..index.muvera_index import MuveraIndex
 from ..index.settings import IndexSettings
+from ..pages.folder import is_page_index
+from ..pages.page_index import PageIndex
 from ..reranking.codecs import ResidualCodec
 from ..texts.database import TextDocument
 from ..texts.encoders.base import NoEncoder
@@ -96,6 +98,9 @@ def is_index(path: Path) -> bool:
 def open_index(path: Path) -> IndexSource:
     """Return the source of an index's folder, with the changes in its journal."""
     folder = path.expanduser().resolve()
+    if is_page_index(folder):
+        pages = PageIndex.load(folder)
+        return IndexSource(pages.texts.vectors, pages)
     if texts_file(folder) is None:
         return IndexSource(MuveraIndex.load(folder))
     texts = TextIndex.load(folder, NoEncoder())
@@ -105,13 +110,14 @@ def open_index(path: Path) -> IndexSource:
 class IndexSource(Source):
     """Tokens and ids of an index's documents, in the order of addition.
 
-    `texts` is the text index of `index`, if it has texts.  An index that stores the
-    codes of a PLAID index is a :class:`muvera.data.batches.CodedSource`.
+    `texts` is the index of texts or pages whose vectors are in `index`, if it is one.
+    An index that stores the codes of a PLAID index is a
+    :class:`muvera.data.batches.CodedSource`.
     """
 
     name = "muvera index"
 
-    def __init__(self, index: MuveraIndex, texts: TextIndex | None = None) -> None:
+    def __init__(self, index: MuveraIndex, texts: TextIndex | PageIndex | None = None) -> None:
         self._index = index
         self.texts = texts
         self.encoder = index.encoder
@@ -138,10 +144,10 @@ class IndexSource(Source):
         return (ids[start : start + _DOCUMENTS] for start in range(0, len(ids), _DOCUMENTS))
 
     def documents(self) -> Iterator[TextDocument]:
-        """Yield the texts of a text index, in the order of the tokens."""
+        """Yield the texts of texts or pages, in the order of the tokens."""
         assert self.texts is not None
         for ids in self._blocks():
-            yield from self.texts.get(ids.tolist())
+            yield from self.texts.texts.get(ids.tolist())
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the documents with their ids, at most `max_tokens` tokens at a time."""

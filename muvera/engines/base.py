@@ -88,7 +88,8 @@ class Description:
     integer_ids: bool
     #: SHA-256 of the fitted encoder.
     encoder: str
-    #: Name of the text encoder, or None if the documents are not texts.
+    #: Name of the encoder of texts or pages, "" if pages have none.  None for other
+    #: documents.
     text_encoder: str | None = None
     #: Calibrated number of candidates for each mean recall; empty without a
     #: calibration.
@@ -96,6 +97,9 @@ class Description:
     #: True if a document has several parts.  None if rows have no part numbers: the
     #: engine cannot store them, or an older version of muvera made the collection.
     parts: bool | None = None
+    #: Folder of the documents of pages, "" if it is not known.  None if the documents
+    #: are not pages.
+    pages: str | None = None
 
 
 class AddReport(NamedTuple):
@@ -355,12 +359,19 @@ class Engine(ABC):
         self._description = stored
         return stored
 
-    def create(self, encoder: FDEEncoder, tokens: bool, integer_ids: bool, text_encoder: str | None) -> None:
+    def create(
+        self,
+        encoder: FDEEncoder,
+        tokens: bool,
+        integer_ids: bool,
+        text_encoder: str | None,
+        pages: str | None = None,
+    ) -> None:
         """Create an empty collection, and store a fitted encoder beside it.
 
-        Ids are integers or strings.  `text_encoder` is the name of a text encoder, or
-        None if the documents are not texts.  Raise EngineError if the collection exists
-        or cannot be created.
+        Ids are integers or strings.  `text_encoder` and `pages` are fields of
+        :class:`Description`.  Raise EngineError if the collection exists or cannot be
+        created.
         """
         if self.describe() is not None:
             raise EngineError(f"{self.location} exists. Give another name, or drop it.")
@@ -369,7 +380,7 @@ class Engine(ABC):
         config = encoder.config
         description = Description(
             config.vector_dimension, config.dimension, tokens, integer_ids, _hash(content), text_encoder,
-            parts=False if self.keeps_parts else None,
+            parts=False if self.keeps_parts else None, pages=pages,
         )  # fmt: skip
         with self._errors("cannot be created"):
             self._create(description)

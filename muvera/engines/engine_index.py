@@ -54,6 +54,9 @@ _BATCH_BYTES = 8 << 20
 # Queries whose candidates' tokens are in memory at once.
 _QUERIES = 64
 
+# The same for pages, which have about 20 times as many tokens as texts.
+_QUERIES_OF_PAGES = 4
+
 _UNEQUAL = "metadata and texts must have one entry per document, got {}. Give one for each."
 
 # What an addition does about an id in use.
@@ -89,14 +92,18 @@ class EngineIndex:
         see :func:`muvera.engines.open_engine`.
     encoder : str, configuration or fitted encoder, optional
         Makes the vectors of a new collection.  An existing collection must have the
-        same encoder.  Default: the stored encoder, or "fde" for a new collection.
+        same encoder.  Default: the stored encoder, or "fde" for a new collection; with
+        `pages`, "simhash".
     tokens : "engine", MuveraIndex or None
         Where the tokens for exact ranking are: in the engine, in a local index of the
         same documents, or nowhere. Default: in the engine with half precision, or
         nowhere if the engine cannot store tokens.
     text_encoder : str, optional
         Name of the text encoder of a new collection with texts, for
-        :meth:`muvera.TextIndex.open`.
+        :meth:`muvera.TextIndex.open`; with `pages`, of the page encoder.
+    pages : str, optional
+        Folder of the documents of a new collection with pages, for
+        :meth:`muvera.PageIndex.open`; "" if it is not known.
 
     Raises
     ------
@@ -114,6 +121,7 @@ class EngineIndex:
         *,
         tokens: Literal["engine"] | MuveraIndex | None = "engine",
         text_encoder: str | None = None,
+        pages: str | None = None,
     ) -> None:
         if not isinstance(engine, (str, Engine)):
             raise TypeError(
@@ -122,6 +130,7 @@ class EngineIndex:
         #: The collection in the engine.
         self.engine = open_engine(engine) if isinstance(engine, str) else engine
         self._text_encoder = text_encoder
+        self._pages = pages
         self._requested = encoder
         try:
             stored = self.engine.describe()
@@ -136,6 +145,11 @@ class EngineIndex:
 
     def _require_same_encoder(self, stored: Description) -> None:
         """Raise EngineError if another encoder was requested than the stored one."""
+        if self._text_encoder is not None and (self._pages is None) != (stored.pages is None):
+            kinds = ("texts", "pages") if stored.pages is None else ("pages", "texts")
+            raise EngineError(
+                f"{self.engine.location} has {kinds[0]}, not {kinds[1]}. Use another collection."
+            )
         if self._text_encoder not in (None, stored.text_encoder):
             raise EngineError(
                 f"{self.engine.location} has texts of the encoder {stored.text_encoder!r}, not "
@@ -366,7 +380,11 @@ class EngineIndex:
             )
 
     def _create(self, documents: MultiVectors, threads: int | None) -> None:
-        requested = default_preset(documents) if self._requested is None else self._requested
+        requested = self._requested
+        if requested is None and self._pages is not None:
+            requested = encoder_of_pages(documents.dimension, self.engine)
+        elif requested is None:
+            requested = default_preset(documents)
         config, encoder = as_encoder(requested, documents.dimension)
         self.engine.require_dimension(config.vector_dimension)
         if encoder is None:
@@ -384,7 +402,8 @@ class EngineIndex:
             if encoder.needs_fit:
                 encoder.fit(filled, threads=threads)
         integer_ids = documents.ids.dtype.kind == "i"
-        self.engine.create(encoder, self._tokens == "engine", integer_ids, self._text_encoder)
+        stores = self._tokens == "engine"
+        self.engine.create(encoder, stores, integer_ids, self._text_encoder, self._pages)
 
     def delete(self, ids: Iterable[Any], *, missing: Missing = "raise") -> None:
         """Delete documents by id.
@@ -532,7 +551,8 @@ class EngineIndex:
         allowed = None if ids is None else as_id_list(ids)
         stage = _Stage(k, rerank, where, allowed, threads)
         rankings = self._as_rankings([([], [])] * len(texts))
-        for rows in slices(np.flatnonzero(texts.lengths > 0), _QUERIES):
+        count_at_once = _QUERIES if self.engine.stored.pages is None else _QUERIES_OF_PAGES
+        for rows in slices(np.flatnonzero(texts.lengths > 0), count_at_once):
             found = self._ranked(texts[rows], count, candidates is not None, group, stage)
             for row, ranking in zip(rows.tolist(), found, strict=True):
                 rankings[row] = ranking
@@ -801,6 +821,20 @@ class EngineIndex:
         EngineInfo
         """
         return EngineInfo(self.engine.kind, self.engine.location, len(self), self.engine.description)
+
+
+def encoder_of_pages(dimension: int, engine: Engine) -> FDEConfig:
+    """Return the default configuration of a new collection with pages.
+
+    "simhash" hardly depends on the first pages, which later ones may not resemble.  It
+    has fewer repetitions if the engine does not accept its vectors.
+    """
+    config = FDEConfig.preset("simhash", dimension)
+    count = config.to_dict()["num_repetitions"]
+    while config.vector_dimension > engine.max_dimension and count > 1:
+        count -= 1
+        config = FDEConfig.preset("simhash", dimension, num_repetitions=count)
+    return config
 
 
 def read_groups(index: EngineIndex, field: str, ids: Sequence[Any]) -> dict[Any, Group]:

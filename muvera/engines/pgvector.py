@@ -87,10 +87,17 @@ class PgVectorEngine(Engine):
     def _has_collection(self, name: str) -> bool:
         return self._run("SELECT to_regclass(%s)::text", f'"{name}"') != [(None,)]
 
-    def create(self, encoder: FDEEncoder, tokens: bool, integer_ids: bool, text_encoder: str | None) -> None:
+    def create(
+        self,
+        encoder: FDEEncoder,
+        tokens: bool,
+        integer_ids: bool,
+        text_encoder: str | None,
+        pages: str | None = None,
+    ) -> None:
         """Create an empty collection in one transaction, see :meth:`Engine.create`."""
         with self._errors("cannot be created"), self._transaction():
-            super().create(encoder, tokens, integer_ids, text_encoder)
+            super().create(encoder, tokens, integer_ids, text_encoder, pages)
 
     def _create(self, description: Description) -> None:
         # The server's error is appended, so the advice is part of the sentence.

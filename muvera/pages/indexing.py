@@ -12,7 +12,8 @@ from ..metadata import is_utf8
 from ..texts.encoders.base import TableEncoder
 from ..texts.encoders.pages import PageEncoder, TextLayerEncoder
 from ..texts.encoders.registry import as_page_encoder
-from ..utils.checks import as_path
+from ..texts.engine_texts import EngineTexts
+from ..utils.checks import as_path, counted
 from ..utils.hints import Argument, Message
 from .folder import is_page_index
 from .page import Page
@@ -72,7 +73,7 @@ class Progress(NamedTuple):
 
 def index_documents(
     source: str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    out: str | os.PathLike[str] | PageIndex,
     encoder: PageEncoder | TableEncoder | str = "static",
     *,
     progress: Callable[[Progress], object] = lambda state: None,
@@ -90,12 +91,14 @@ def index_documents(
     ----------
     source : path
         A PDF, a picture, or a folder of them and of folders.
-    out : path
-        The folder of the index: a new one, or a page index of the same encoder.
+    out : path or PageIndex
+        The folder of the index: a new one, or a page index of the same encoder.  Or a
+        page index, such as one that is open in a database.
     encoder : PageEncoder, TableEncoder or str
-        The model, or its name.  Default: "static", which needs no model: it encodes the
-        text layers of PDFs.  A page without a text layer is stored, but no search
-        returns it.
+        The model, or its name; a given index uses its encoder.  Default: "static",
+        which needs no model: it encodes the text layers of PDFs.  A page
+        without a text layer is stored, but no search returns it; a database does not
+        store it.
     progress : callable
         Called after each page.
     skipped : callable
@@ -118,9 +121,10 @@ def index_documents(
         If `out` is an index of another encoder or folder, or no page can be read, or
         none has a text layer that `encoder` needs.
     """
-    place, target = as_path(source, "source").resolve(), as_path(out, "out").resolve()
+    place = as_path(source, "source").resolve()
+    target = None if isinstance(out, PageIndex) else as_path(out, "out").resolve()
     root, documents = _documents(place)
-    model = as_page_encoder(encoder)
+    model = out.encoder if isinstance(out, PageIndex) else as_page_encoder(encoder)
     reads_text = isinstance(model, TextLayerEncoder)
     if reads_text and options:
         raise ValueError(
@@ -130,21 +134,22 @@ def index_documents(
                 ".",
             )
         )
-    index = PageIndex.load(target, model) if is_page_index(target) else None
+    index = out if isinstance(out, PageIndex) else None
+    if target is not None and is_page_index(target):
+        index = PageIndex.load(target, model)
     if index is not None and index.root != root:
         raise ValueError(
-            f"{target} is an index of {_documents_of(index)}, but these documents are in {root}. Give another "
-            "folder for the index."
+            f"{target or index} is an index of {_documents_of(index)}, but these documents are in {root}. Give "
+            "another index, or their folder as root."
         )
     counts = {path: _count(path, skipped) for path in documents}
     names = {path: path.relative_to(root).as_posix() for path in documents if counts[path]}
-    present = set() if index is None else set(index.ids)
-    left = [
-        (path, number)
-        for path, name in names.items()
-        for number in range(1, counts[path] + 1)
-        if f"{name}:{number}" not in present
-    ]
+    pages = [(path, number) for path in names for number in range(1, counts[path] + 1)]
+    ids = [f"{names[path]}:{number}" for path, number in pages]
+    present = set() if index is None else _present(index, ids)
+    left = [page for page, id in zip(pages, ids, strict=True) if id not in present]
+    in_database = index is not None and isinstance(index.texts, EngineTexts)
+    blank = 0
     begun = time.monotonic()
     waiting: list[Page] = []
     total = sum(counts.values())
@@ -166,6 +171,9 @@ def index_documents(
                     )
                 continue
             failed = None, 0
+            if in_database and page.vectors is None and not page.text.strip():
+                total, blank = total - 1, blank + 1
+                continue
             waiting.append(page)
             if index is None and (page.vectors is not None or page.text):
                 index = PageIndex(_dimension(model, page), model, root=root, **options)  # type: ignore[arg-type]
@@ -186,6 +194,10 @@ def index_documents(
     finally:
         if index is not None and waiting:
             _save(index, waiting, target, threads)
+    if blank:
+        skipped(
+            f"{counted(blank, 'page')} without a text layer cannot be found, so the database has no record."
+        )
     if index is None:
         if waiting:
             raise ValueError(
@@ -262,7 +274,14 @@ def _encoded(
     )
 
 
-def _save(index: PageIndex, waiting: list[Page], target: Path, threads: int | None) -> None:
+def _present(index: PageIndex, ids: list[str]) -> set[int | str]:
+    """Return which of `ids` are in an index, and perhaps other ids of it."""
+    if not isinstance(index.texts, EngineTexts):
+        return set(index.ids)
+    return set(index.texts.index.engine.read(ids, "id")) if len(index) else set()
+
+
+def _save(index: PageIndex, waiting: list[Page], target: Path | None, threads: int | None) -> None:
     index.add(waiting, threads=threads)
     waiting.clear()
     index.save(target)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import TIMEOUT_MAX
-from typing import TYPE_CHECKING, Any, TypedDict, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypedDict, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +17,7 @@ from ..convert import open_source
 from ..convert.parsing import read_json_object
 from ..data.multivectors import MultiVectors, MultiVectorsLike, as_multivectors, checked_texts
 from ..data.validation import as_ids
+from ..engines.base import Engine
 from ..fde.files import as_encoder
 from ..index.contents import IndexContents
 from ..index.id_map import Missing
@@ -26,16 +28,28 @@ from ..metadata import Filter, TextDocument
 from ..reranking.chamfer import chamfer_matrix
 from ..reranking.codecs import CODECS
 from ..texts.database import DocumentDatabase, merge_metadata, require_ids
-from ..texts.encoders.base import ScoreWeights, TableEncoder, encode_rows, score_weights
+from ..texts.encoders.base import ScoreWeights, TableEncoder, encode_rows, encode_texts, score_weights
 from ..texts.encoders.pages import COLPALI_GRID, PageEncoder, TextLayerEncoder
 from ..texts.encoders.registry import as_page_encoder, required_page_encoder
-from ..texts.hit import SearchOptions, chosen_weights, require_weights
+from ..texts.engine_texts import EngineTexts
+from ..texts.hit import WORDS, SearchOptions, chosen_weights, require_weights
 from ..texts.journal import DurableFolder, TextChange, opened_folder, repeating_changes
-from ..texts.protocol import NewTexts
+from ..texts.protocol import NewTexts, Texts
 from ..texts.store import TextStore
 from ..texts.text_index import attach_table
 from ..utils.atomic_files import atomic_folder
-from ..utils.checks import as_id_list, as_path, counted, given, require_choice, require_int, require_number
+from ..utils.checks import (
+    as_id_list,
+    as_path,
+    counted,
+    given,
+    require_choice,
+    require_int,
+    require_number,
+    url_scheme,
+)
+from ..utils.hints import Argument, Message
+from .collection import open_engine_pages
 from .folder import KIND, PAGES, ROOT, is_former, read_pages
 from .hit import PageHit, Source
 from .page import (
@@ -90,6 +104,9 @@ class PageIndex:
     index is saved, rank the best pages again and make heat maps.  Vectors without a
     place on the page, such as vectors of a prompt, are not pooled.  If pages have text,
     words that they share with the query can count, too.
+
+    Pages are in memory or in a folder.  :meth:`open` also opens pages in a database,
+    which stores all vectors and no means.
 
     Several threads may search while another thread changes or saves the index.
 
@@ -157,7 +174,8 @@ class PageIndex:
             vectors = MuveraIndex.of(IndexContents.empty(config, IndexSettings(), fitted, reader.codec))
         facts = {KIND: PAGES, ROOT: None if self._root is None else str(self._root)}
         passage = None if reader is None else reader.passage
-        self._pages = TextStore(vectors, DocumentDatabase(self._made_by, passage, means=False, facts=facts))
+        database = DocumentDatabase(self._made_by, passage, means=False, facts=facts)
+        self._pages: TextStore | EngineTexts = TextStore(vectors, database)
         self._folder: Path | None = None
 
     # -- building -------------------------------------------------------------
@@ -310,6 +328,8 @@ class PageIndex:
     def add(self, pages: Iterable[Page], *, threads: int | None = None) -> list[int | str]:
         """Add pages under new ids: all of them, or none after an exception.
 
+        In a database, batches written before an exception stay.
+
         Parameters
         ----------
         pages : iterable of Page
@@ -389,15 +409,18 @@ class PageIndex:
         vectors = self._fitting(pages)
         if vectors is None:
             return self._put_texts(ids, texts, metadata, threads, update)
-        means = MultiVectors.from_arrays([page.pooled(self._factor) for page in pages])
-        return self._pages.put_tokens(vectors.with_ids(ids), means, texts, metadata, threads, update)
+        means = None
+        if isinstance(self._pages, TextStore):
+            means = MultiVectors.from_arrays([page.pooled(self._factor) for page in pages])
+        new = NewTexts(vectors.with_ids(ids), texts, metadata, means)
+        return self._pages.put(new, threads, update)
 
     def _fitting(self, pages: Sequence[Page]) -> MultiVectors | None:
         """Return the vectors of pages, or None if the index encodes their text.
 
         Raise an error for a page that does not fit.
         """
-        reads_text = self._pages.table is not None
+        reads_text = self._pages.table is not None or self._reader is not None
         wrong = next((page for page in pages if (page.vectors is None) != reads_text), None)
         if wrong is not None:
             place = f"page {wrong.number} of {wrong.document}"
@@ -421,9 +444,12 @@ class PageIndex:
     ) -> list[int | str]:
         """Store pages whose text the encoder encodes."""
         encoder, table = required(self._encoder, self._made_by), self._pages.table
-        assert isinstance(encoder, TextLayerEncoder) and table is not None
-        rows = encode_rows(encoder.text, texts, table).with_ids(ids)
-        return self._pages.put(NewTexts(rows, texts, metadata), threads, update)
+        assert isinstance(encoder, TextLayerEncoder)
+        if table is None:
+            encoded = encode_texts(encoder.text.encode_documents, texts)
+            return self._pages.put(NewTexts(encoded.with_ids(ids), texts, metadata), threads, update)
+        rows = encode_rows(encoder.text, texts, table)
+        return self._pages.put(NewTexts(rows.with_ids(ids), texts, metadata), threads, update)
 
     def delete(self, ids: Iterable[int | str], *, missing: Missing = "raise") -> None:
         """Delete pages by id.
@@ -455,6 +481,11 @@ class PageIndex:
             Fit the encoder of single vectors again in any case.
         threads : int, optional
             Default: all usable cores.
+
+        Raises
+        ------
+        EngineError
+            For pages in a database.
         """
         self._pages.rebuild(fit, threads)
 
@@ -505,21 +536,24 @@ class PageIndex:
         candidates : int, optional
             Pages that single vectors propose and the means rank, in a collection of
             more than about 10,000 pages.  Default: 5,000.  Fewer take less time, and
-            miss more pages.
+            miss more pages.  In a database, candidates are ranked by all vectors, and
+            the default is 100.
         recall : float, optional
             Instead of `candidates`: the mean share of the best pages to find, see
             :meth:`muvera.MuveraIndex.search`.
         rescore : int, optional
-            Pages that the unpooled patches rank.  Default: ``2 * k + 10``.
+            Pages that the unpooled patches rank.  Default: ``2 * k + 10``.  Not for a
+            database, where they rank all candidates.
         words : float, optional
             Weight of words that query and page share (BM25), from 0 to below 1.
             Default: 0.2, if the query has words.  With an encoder of text layers, the
-            default weights of :meth:`muvera.TextIndex.search`.
+            default weights of :meth:`muvera.TextIndex.search`.  In a database, words
+            only reorder the candidates.
         group_by : str, optional
             A metadata field: return only the best page of each value.  "document"
             returns documents by their best page.  See :meth:`muvera.TextIndex.search`.
             Groups are looked for in at most `rescore` or `candidates` pages.  Default:
-            1,000, or 10,000 with an encoder of text layers.
+            1,000, or 10,000 with an encoder of text layers; 100 in a database.
         threads : int, optional
             Default: all usable cores.
 
@@ -536,7 +570,18 @@ class PageIndex:
         """
         asked = self._asked(queries, text)
         grouped = rescore or candidates
-        if candidates is None and recall is None and self._pages.vectors.contents.candidates is not None:
+        if isinstance(self._pages, EngineTexts):
+            if rescore is not None:
+                raise ValueError(
+                    Message(
+                        "A database ranks all candidates by all vectors of a page. Give ",
+                        Argument("candidates", ""),
+                        " instead of ",
+                        Argument("rescore"),
+                        ".",
+                    )
+                )
+        elif candidates is None and recall is None and self._pages.vectors.contents.candidates is not None:
             candidates = max(_CANDIDATES, require_int("k", k, 1))
         passage = None if self._reader is None else self._reader.passage
         chosen = SearchOptions(
@@ -546,6 +591,52 @@ class PageIndex:
         found = self._pages.on_one_state(lambda: self._find(asked.queries, chosen))
         return found[0] if asked.single else found
 
+    @overload
+    async def asearch(  # type: ignore[overload-overlap]
+        self, queries: str | NDArray[Any], k: int = ..., **options: Unpack[PageSearchKeywords]
+    ) -> list[PageHit]: ...
+
+    @overload
+    async def asearch(
+        self,
+        queries: Sequence[str] | Sequence[NDArray[Any]] | MultiVectors,
+        k: int = ...,
+        **options: Unpack[PageSearchKeywords],
+    ) -> list[list[PageHit]]: ...
+
+    async def asearch(
+        self,
+        queries: str | NDArray[Any] | Sequence[str] | Sequence[NDArray[Any]] | MultiVectors,
+        k: int = 10,
+        **options: Unpack[PageSearchKeywords],
+    ) -> list[PageHit] | list[list[PageHit]]:
+        """Call :meth:`search` in a thread, so that the event loop keeps running.
+
+        A cancelled call does not stop its thread, but its hits are dropped.
+
+        Parameters
+        ----------
+        queries : str, array (tokens, dimension), or a sequence of either
+            As for :meth:`search`.
+        k : int
+            Maximum number of hits for each query.
+        **options
+            Other arguments of :meth:`search`.
+
+        Returns
+        -------
+        list of PageHit, or list of such lists
+            As for :meth:`search`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for :meth:`search`.
+        """
+        import asyncio  # whoever awaits this has imported it
+
+        return await asyncio.to_thread(lambda: self.search(queries, k, **options))
+
     def _asked(self, queries: Any, text: Any = None) -> PageQueries:
         if self._pages.table is not None:  # without its table, the index cannot be searched
             required(self._encoder, self._made_by)
@@ -553,7 +644,7 @@ class PageIndex:
 
     def _find(self, queries: list[PageQuery], options: SearchOptions) -> list[list[PageHit]]:
         """Return the hits of each query; those with words count shared words."""
-        contents = self._pages.vectors.contents
+        vectors = self._vectors_of()
         found: list[list[PageHit]] = [[] for _ in queries]
         weights = self._weights(options.words)
         for with_words in (False, True):
@@ -564,17 +655,24 @@ class PageIndex:
             lines = [queries[q].text for q in group]
             weighted = replace(options, words=weights.words if with_words else 0.0, mean=weights.mean)
             for q, parts in zip(group, self._pages.rank(lines, encoded, weighted), strict=True):
-                pages = self._pages.get(list(parts))
-                found[q] = [self._hit(page, parts[page.id], contents, queries[q]) for page in pages]
+                # Another program can have deleted pages of a database since.
+                pages = self._pages.get(list(parts), missing="ignore")
+                found[q] = [
+                    self._hit_of(page, parts[page.id], queries[q], partial(vectors, page.id))
+                    for page in pages
+                ]
         return found
 
-    def _hit(
-        self, page: TextDocument, parts: dict[str, float], contents: IndexContents, query: PageQuery
-    ) -> PageHit:
-        def read() -> NDArray[np.float32]:
-            return np.asarray(contents.tokens.rows(contents.ids.rows([page.id]))[0], np.float32)
+    def _vectors_of(self) -> Callable[[int | str], NDArray[np.float32]]:
+        """Return a function that returns the vectors of a page by id.
 
-        return self._hit_of(page, parts, query, read)
+        It reads the pages as they are now, also after a change; in a database, those of
+        the time of its call.
+        """
+        if isinstance(self._pages, EngineTexts):
+            return self.vectors
+        contents = self._pages.vectors.contents
+        return lambda id: np.asarray(contents.tokens.rows(contents.ids.rows([id]))[0], np.float32)
 
     def _hit_of(
         self, page: TextDocument, parts: dict[str, float], query: PageQuery, read: Callable[[], Any]
@@ -590,7 +688,10 @@ class PageIndex:
     def _weights(self, words: float | None) -> ScoreWeights:
         """Return the weights of the score's parts for queries with words."""
         default = ScoreWeights(ScoreWeights().words, 0.0)  # not measured on pages
-        return chosen_weights(words, None, default if self._reader is None else score_weights(self._reader))
+        if self._reader is not None:
+            stores_means = self._pages.has_means
+            default = score_weights(self._reader) if stores_means else ScoreWeights(WORDS, 0.0)
+        return chosen_weights(words, None, default)
 
     def rerank(
         self,
@@ -694,8 +795,8 @@ class PageIndex:
             raise TypeError("explain needs one query: a string, or an array (tokens, dimension).")
 
         def explained() -> PageHit:
-            contents = self._pages.vectors.contents
-            hit = self._hit(self._pages.get([id])[0], {}, contents, asked.queries[0])
+            read = partial(self._vectors_of(), id)
+            hit = self._hit_of(self._pages.get([id])[0], {}, asked.queries[0], read)
             if not len(hit.source.read()):
                 raise ValueError(f"Page {hit.page[1]} of {hit.page[0]} has no text to explain. Give another.")
             score = float(chamfer_matrix([hit.source.query], [hit.source.read()], threads=1)[0, 0])
@@ -737,7 +838,12 @@ class PageIndex:
     @property
     def dimension(self) -> int:
         """Columns of a vector."""
-        return self._pages.vectors.config.dimension
+        if isinstance(self._pages, TextStore):
+            return self._pages.vectors.config.dimension
+        stored = self._pages.index.engine.description
+        if stored is not None:
+            return stored.token_dimension
+        return self.encoder.encode_queries(["."]).dimension  # the first pages create the collection
 
     @property
     def encoder(self) -> PageEncoder:
@@ -817,6 +923,8 @@ class PageIndex:
         ------
         FilterError
             For an invalid condition.
+        EngineError
+            For pages in a database, which answers conditions only in a search.
         """
         return self._pages.select(where)
 
@@ -832,6 +940,11 @@ class PageIndex:
         -------
         list of int or str
             Empty for an unknown document.
+
+        Raises
+        ------
+        EngineError
+            For pages in a database.
         """
         return self._pages.select({DOCUMENT: document})
 
@@ -841,7 +954,21 @@ class PageIndex:
     def __contains__(self, id: object) -> bool:
         return id in self._pages
 
+    def __iter__(self) -> Iterator[TextDocument]:
+        for page in self._pages:
+            yield replace(page, metadata=visible_metadata(page.metadata))
+
+    def __reduce__(self) -> NoReturn:
+        """Raise TypeError, as locks and open files cannot be pickled or copied."""
+        raise TypeError(
+            "A PageIndex cannot be pickled or copied, because it has locks and open files or connections. "
+            "Save pages to a folder, and load the folder in the other process or as the copy; open a database "
+            "there by its URL."
+        )
+
     def __repr__(self) -> str:
+        if isinstance(self._pages, EngineTexts):
+            return f"PageIndex({self._pages}, encoder={self._made_by!r})"
         return f"PageIndex({counted(len(self), 'page')}, dimension={self.dimension})"
 
     def page(self, id: int | str) -> tuple[str, int]:
@@ -895,6 +1022,11 @@ class PageIndex:
             what reads the pooled vectors, as in :class:`muvera.IndexInfo`.  If the
             index encodes text, both are the tokens of the text, and "without_text" is
             the number of pages that have none.
+
+        Raises
+        ------
+        EngineError
+            For pages in a database.
         """
         contents = self._pages.vectors.contents
         tokens, rows = contents.tokens, contents.searchable[0]
@@ -907,6 +1039,14 @@ class PageIndex:
             "encoder": self._made_by or None, "root": None if self._root is None else str(self._root),
             "search": contents.kind, "pooled": pooled, "patches": patches, **textless,
         }  # fmt: skip
+
+    @property
+    def texts(self) -> Texts:
+        """The text layers, the metadata and the vectors, as they are stored.
+
+        For the other modules of this package; its attributes may change in any version.
+        """
+        return self._pages
 
     # -- saving ---------------------------------------------------------------
 
@@ -929,7 +1069,12 @@ class PageIndex:
             Without `path`, if the index has no folder yet.
         FileExistsError, IndexFolderError
             As for :meth:`muvera.MuveraIndex.save`.
+        EngineError
+            With a path, for pages in a database.
         """
+        if isinstance(self._pages, EngineTexts):
+            self._pages.save(path, overwrite)
+            return
         if path is None and self._folder is None:
             raise ValueError("save() without a path needs a saved or loaded index. Give a path.")
         target = self._folder if path is None else as_path(path).resolve()
@@ -972,14 +1117,14 @@ class PageIndex:
     @classmethod
     def open(
         cls,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Engine,
         encoder: PageEncoder | TableEncoder | str | None = None,
         *,
         root: str | os.PathLike[str] | None = None,
         save_changes: int = 1000,
         save_seconds: float = 300.0,
     ) -> PageIndex:
-        """Open a saved index for durable changes.
+        """Open a saved index, or pages in a database, for durable changes.
 
         A change is durable once the method returns, as for
         :meth:`muvera.TextIndex.open`: it is first written to a journal, with the
@@ -988,13 +1133,14 @@ class PageIndex:
 
         Parameters
         ----------
-        path : path
-            The folder of the index.  The folder of a former version is first saved in
-            the format of this one.
+        path : path, str or Engine
+            The folder of the index, or a collection of pages by its URL, such as
+            ``"postgresql://user@host/database#pages"``, or as an opened engine.  The
+            folder of a former version is first saved in the format of this one.
         encoder : PageEncoder, TableEncoder or str, optional
-            As for :meth:`load`.
+            As for :meth:`load`.  An empty collection needs it.
         root : path, optional
-            As for :meth:`load`.
+            As for :meth:`load`.  The first pages of an empty collection store it there.
         save_changes : int
             Save the folder after about this many changed pages; a page with
             many vectors counts as several.
@@ -1009,7 +1155,14 @@ class PageIndex:
         ------
         FileNotFoundError, IndexFolderError, ValueError
             As for :meth:`load`, and if another process writes the folder.
+        EngineError
+            If the database cannot be reached or stores no tokens, or the collection has
+            no pages.
         """
+        if isinstance(path, Engine) or url_scheme(str(path)):
+            opened = cls.__new__(cls)
+            opened._open_engine(path if isinstance(path, Engine) else str(path), encoder, root)
+            return opened
         require_int("save_changes", save_changes, 1)
         require_number("save_seconds", save_seconds, 0.001, TIMEOUT_MAX)
         place = as_path(path).resolve()
@@ -1017,6 +1170,18 @@ class PageIndex:
             cls.load(place).save()
         with opened_folder(place, save_changes, save_seconds) as folder:
             return cls._load(place, encoder, root, folder)
+
+    def _open_engine(
+        self,
+        engine: Engine | str,
+        encoder: PageEncoder | TableEncoder | str | None,
+        root: str | os.PathLike[str] | None,
+    ) -> None:
+        self._served_root = None if root is None else as_path(root).resolve()
+        opened = open_engine_pages(engine, encoder, self._served_root)
+        self._pages, self._encoder, self._made_by = opened.pages, opened.encoder, opened.made_by
+        self._root = self._served_root or (Path(opened.root) if opened.root else None)
+        self._folder = None
 
     @classmethod
     def load(
@@ -1084,7 +1249,7 @@ class PageIndex:
         known = stored.database.fact(ROOT)
         self._root = Path(known) if known and self._served_root is None else self._served_root
         self._folder = target
-        self._pages = TextStore(stored.vectors, stored.database)
+        self._pages = store = TextStore(stored.vectors, stored.database)
         self._made_by = stored.database.text_encoder or ""
         self._encoder = required_page_encoder(self._made_by, encoder, target)
         if self._encoder is not None:
@@ -1094,7 +1259,7 @@ class PageIndex:
                 self._repeat(change)
         if folder is not None:
             folder.unsaved = sum(len(change.ids) for change in stored.changes)
-            self._pages.keep(folder)
+            store.keep(folder)
 
     def _repeat(self, change: TextChange) -> None:
         """Make a change of the journal."""
@@ -1116,10 +1281,9 @@ class PageIndex:
                 pool_page(tokens, page.special, self._factor)
                 for page, tokens in zip(facts, vectors, strict=True)
             ]
-            self._pages.put_tokens(
-                MultiVectors.from_arrays(vectors).with_ids(change.ids), MultiVectors.from_arrays(means),
-                change.texts, change.metadata, None, update=True,
-            )  # fmt: skip
+            encoded = MultiVectors.from_arrays(vectors).with_ids(change.ids)
+            new = NewTexts(encoded, change.texts, change.metadata, MultiVectors.from_arrays(means))
+            self._pages.put(new, None, update=True)
 
 
 def _sizes(level: Level, lengths: NDArray[np.int64], dimension: int, codec: str) -> dict[str, Any]:

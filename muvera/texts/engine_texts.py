@@ -1,4 +1,4 @@
-"""EngineTexts: the texts of a TextIndex in a vector database."""
+"""EngineTexts: the texts or pages of an index in a vector database."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from .ranking import Parts, add_parts, best_parts
 Result = TypeVar("Result")
 
 _NO_LIST = Message(
-    "is a database, which does not list its texts. ",
+    "is a database, which does not list its documents. ",
     Hint("give_ids_or_search", "Give their ids, or search with where=."),
 )
 _NO_VECTORS = "is a database, so index, info and rebuild are not available. Use EngineIndex instead."
 
 
 class EngineTexts:
-    """A collection of texts in a vector database, with the methods of Texts.
+    """A collection of texts or pages in a vector database, with the methods of Texts.
 
     :class:`muvera.texts.protocol.Texts` describes the methods.  Changes are durable at
     once.  The methods that need all texts or the vectors raise EngineError.  Shared
@@ -94,9 +94,12 @@ class EngineTexts:
     def tokens(self, ids: list[int | str]) -> MultiVectors:
         """Return the token vectors of texts; the parts of a long one are joined.
 
-        They have half precision.
+        They have half precision.  Raise KeyError for an unknown id.
         """
-        return join_parts(self.index.engine.tokens(ids))
+        found = join_parts(self.index.engine.tokens(ids))
+        if len(found) < len(ids):
+            self.get(ids)  # names the unknown id
+        return found
 
     @property
     def vectors(self) -> MuveraIndex:
@@ -252,6 +255,8 @@ def open_engine_texts(
             model = as_text_encoder(encoder)
             # The first texts create the collection, with the name of their encoder.
             index = EngineIndex(index.engine, text_encoder=model.name)
+        elif stored.pages is not None:
+            raise EngineError(f"{location} has pages, not texts. Open it with PageIndex.open.")
         elif stored.text_encoder is None:
             raise EngineError(f"{location} has no texts. Load an index of texts with muvera load.")
         else:

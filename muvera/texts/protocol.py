@@ -30,6 +30,9 @@ class NewTexts(NamedTuple):
     encoded: MultiVectors | CodedVectors
     texts: list[str]
     metadata: Sequence[Mapping[str, Any]]
+    #: Means of groups of tokens, for an index in this process with ``pool``.  Then no
+    #: encoder can make the tokens again, so a journal keeps them.
+    means: MultiVectors | None = None
 
 
 class Texts(Protocol):
@@ -74,7 +77,10 @@ class Texts(Protocol):
         """
 
     def tokens(self, ids: list[int | str]) -> MultiVectors:
-        """Return the stored token vectors of texts, in the order of `ids`."""
+        """Return the stored token vectors of texts, in the order of `ids`.
+
+        Raise KeyError for an unknown id.
+        """
 
     @property
     def vectors(self) -> MuveraIndex:

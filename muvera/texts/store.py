@@ -7,7 +7,7 @@ journal.py.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -316,11 +316,16 @@ class TextStore:
     def put(self, new: NewTexts, threads: int | None, update: bool = False) -> list[int | str]:
         """Add texts and return their ids."""
         with self.changing, self.vectors.change() as change:
-            parts = self._parts(new.encoded, change)
-            ids = (change.update if update else change.add)(parts, threads=threads)
+            parts = self._parts(new.encoded, change) if new.means is None else new.encoded
+            ids = (change.update if update else change.add)(parts, threads=threads, means=new.means)
             names: list[int | str] = list(dict.fromkeys(ids.tolist()))
-            means = stored_means(new.encoded) if isinstance(new.encoded, MultiVectors) else None
-            self._commit(change, checked_rows(names, new.texts, new.metadata, means), names)
+            means = tokens = None
+            if isinstance(new.encoded, MultiVectors):
+                if new.means is None:
+                    means = stored_means(new.encoded)
+                elif self.folder is not None:
+                    tokens = [np.asarray(each, "<f4").tobytes() for each in new.encoded]
+            self._commit(change, checked_rows(names, new.texts, new.metadata, means, tokens), names)
         return names
 
     def _parts(self, encoded: MultiVectors | CodedVectors, change: Change) -> MultiVectors | CodedVectors:
@@ -330,26 +335,6 @@ class TextStore:
             return encoded
         named = encoded if encoded.has_ids else encoded.with_ids(change.contents.ids.new_ids(encoded))
         return cut_parts(named, passage)
-
-    def put_tokens(
-        self,
-        encoded: MultiVectors,
-        means: MultiVectors,
-        texts: list[str],
-        metadata: Sequence[Mapping[str, Any]],
-        threads: int | None,
-        update: bool = False,
-    ) -> list[int | str]:
-        """Add texts whose tokens no encoder can make again, and return their ids.
-
-        The journal keeps the tokens.  `means` are the means of groups of tokens.
-        """
-        with self.changing, self.vectors.change() as change:
-            ids = (change.update if update else change.add)(encoded, threads=threads, means=means)
-            names: list[int | str] = ids.tolist()
-            tokens = [np.asarray(each, "<f4").tobytes() for each in encoded] if self.folder else None
-            self._commit(change, checked_rows(names, texts, metadata, tokens=tokens), names)
-        return names
 
     def put_metadata(self, documents: list[TextDocument], metadata: list[dict[str, Any]]) -> None:
         """Replace the metadata of stored texts."""

@@ -70,7 +70,7 @@ def as_path(path: str | os.PathLike[str], name: str = "path", kind: str = "folde
         if kind == "folder":
             advice = (
                 "Write a folder and copy it with muvera load FOLDER --to URL, or open the URL with "
-                "TextIndex.open or EngineIndex."
+                "TextIndex.open, PageIndex.open or EngineIndex."
             )
         raise ValueError(f"{name} must be a {kind}, got a URL of {scheme}. {advice}")
     return Path(path)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders.command_line import answer, muvera
+from builders.command_line import answer, fails, muvera
 from builders.pages import DIMENSION, GRID, GreyEncoder, write_pdf
 
 from muvera import PageIndex
@@ -148,6 +148,49 @@ def test_documents_are_added_with_the_encoder_of_the_index(
     assert code == 2 and "contains no page index" in " ".join(err.split())
     code, _, err = muvera("pages", "add", index, new)  # "grey" is not built in
     assert code == 2 and "'grey', which made its vectors, is not loaded" in " ".join(err.split())
+
+
+def test_a_database_has_the_commands_of_a_folder(index: Path, tmp_path: Path) -> None:
+    pytest.importorskip("lancedb")
+    url = f"lancedb:{tmp_path}/lance#pages"
+    report = answer("load", index, "--to", url)
+    assert (report["added"], report["description"]["pages"]) == (2, str((tmp_path / "reports").resolve()))
+    here, there = (
+        [
+            (hit["id"], hit["boxes"][0][:4])  # half precision can move a weaker box
+            for hit in answer("pages", "search", each, "annual", "--encoder", "grey")["hits"]
+        ]
+        for each in (index, url)
+    )
+    assert here == there
+    new = write_pdf(tmp_path / "reports" / "2025.pdf", ["new"])
+    for pages in (3, 3):  # the second call encodes nothing
+        assert answer("pages", "add", url, new, "--encoder", "grey")["pages"] == pages
+    assert answer("pages", "get", url, "2025.pdf:1")["documents"][0]["text"] == "new"
+    assert answer("pages", "delete", url, "2024.pdf:1", "2025.pdf:1")["pages"] == 1
+    for command, message in (
+        (("pages", "list", url), "does not list its documents"),
+        (("pages", "delete", url, "2024.pdf"), "'2024.pdf' is not in"),
+        (("texts", "search", url, "annual"), "is a page index, but this command needs texts"),
+        (("load", index, "--to", url, "--no-tokens"), "could not rank pages"),
+        (("pages", "add", url, new, "--encoder", "grey", "--root", tmp_path), "root"),
+    ):
+        assert message in " ".join(fails(*command).split())
+
+
+def test_text_layers_are_loaded_into_a_database(tmp_path: Path) -> None:
+    pytest.importorskip("lancedb")
+    pytest.importorskip("wordllama")
+    (tmp_path / "reports").mkdir()
+    write_pdf(tmp_path / "reports" / "2024.pdf", ["annual report", "", "revenue by region"])
+    answer("pages", "index", tmp_path / "reports", tmp_path / "index")
+    url = f"lancedb:{tmp_path}/lance#pages"
+    assert answer("load", tmp_path / "index", "--to", url)["without_tokens"] == 1
+    assert answer("pages", "search", url, "earnings of regions", "-k", 1)["hits"][0]["page"] == 3
+    facts = answer("pages", "add", url, tmp_path / "reports")
+    assert facts["pages"] == 2 and facts["skipped"] == [
+        "1 page without a text layer cannot be found, so the database has no record."
+    ]
 
 
 def test_a_command_for_texts_refuses_pages(index: Path) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders.command_line import answer
 from builders.realistic_collections import CONFIG, DIM, documents_like_real, queries_like_real
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muvera import FDEEncoder, IndexSettings, MultiVectors, MuveraIndex, Ranking
+from muvera import FDEEncoder, IndexSettings, MultiVectors, MuveraIndex, PageIndex, Ranking
 from muvera.convert.readers.arrow import FileRows, parquet_rows, parquet_source
 from muvera.distributed import ShardError
 from muvera.distributed.ray_index import merge
@@ -200,6 +201,21 @@ def test_wrong_folders_are_refused(parquet: Path, tmp_path: Path) -> None:
         prepare(parquet, ENCODER, tmp_path / "new", 301, SETTINGS)
     with pytest.raises(TypeError, match=r"ray\.data\.Dataset"):
         prepare(DOCUMENTS, ENCODER, tmp_path / "new", 2, SETTINGS)
+
+
+def test_an_index_of_pages_has_no_shards_but_vectors_for_them(tmp_path: Path) -> None:
+    vectors = documents_like_real(3)
+    PageIndex.from_arrays(vectors, pages=[("a.pdf", n) for n in (1, 2, 3)]).save(tmp_path / "pages")
+    with pytest.raises(FileNotFoundError, match=r"contains an index, not shards\. Shards have token"):
+        open_shards(tmp_path / "pages")
+    answer("convert", tmp_path / "pages", tmp_path / "vectors", "--to", "parquet")
+    target = prepare(
+        tmp_path / "vectors", FDEEncoder(CONFIG).fit(vectors), tmp_path / "shards", 2, IndexSettings()
+    )
+    for name in target.names:
+        write_shard(str(target.root), name, 1)
+    found = [id for name in target.names for id in MuveraIndex.load(target.root / name).ids.tolist()]
+    assert found == ["a.pdf:1", "a.pdf:2", "a.pdf:3"]
 
 
 def test_a_changed_manifest_is_refused(parquet: Path, tmp_path: Path) -> None:

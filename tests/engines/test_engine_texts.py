@@ -76,8 +76,8 @@ def test_a_target_recall_after_a_calibration(collections: Any) -> None:
 
 def test_methods_of_folders_are_refused(texts: TextIndex) -> None:
     for call, message in (
-        (lambda: texts.select({}), "does not list its texts"),
-        (lambda: list(texts), "does not list its texts"),
+        (lambda: texts.select({}), "does not list its documents"),
+        (lambda: list(texts), "does not list its documents"),
         (lambda: texts.save("x"), "has no folder"),
         (texts.info, "index, info and rebuild are not available"),
         (texts.rebuild, "index, info and rebuild are not available"),
@@ -190,7 +190,7 @@ def test_another_model_searches_texts_in_a_database(texts: TextIndex) -> None:
     hit = adapted.search("red apple", 1, where={"kind": "fruit"})[0]
     assert (hit.id, hit.metadata) == ("apple", METADATA[1])
     assert set(hit.parts) == {"maxsim", "words", "mean"}
-    with pytest.raises(EngineError, match="does not list its texts"):
+    with pytest.raises(EngineError, match="does not list its documents"):
         adapt(texts, HashEncoder(16, "same vectors"))
 
 

@@ -1,5 +1,7 @@
 """PageIndex.open: durable changes, kills, and the verbs that texts have, too."""
 
+import asyncio
+import copy
 import os
 import shutil
 import signal
@@ -119,6 +121,18 @@ def test_a_recall_is_calibrated_for_pages(monkeypatch: pytest.MonkeyPatch) -> No
     assert np.mean([hits[0].id == str(n) or hits[0].id == n for n, hits in enumerate(found)]) > 0.9
     with pytest.raises(ValueError, match="64"):
         index.calibrate(queries[:3])
+
+
+def test_an_index_is_iterated_awaited_and_not_copied(folder: Path) -> None:
+    index = PageIndex.load(folder)
+    assert list(index) == index.get(index.ids) and list(index)[1].metadata["number"] == 2
+    query = VECTORS[1, :3]
+    assert asyncio.run(index.asearch(query, 2, where={"number": 2})) == index.search(
+        query, 2, where={"number": 2}
+    )
+    assert [len(hits) for hits in asyncio.run(index.asearch([query, query], 1))] == [1, 1]
+    with pytest.raises(TypeError, match="cannot be pickled or copied"):
+        copy.deepcopy(index)
 
 
 def _write(folder: Path, pipe: int, start: int) -> None:

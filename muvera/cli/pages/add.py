@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from ..options import IndexEncoderOption, JsonOption, ThreadsOption
+from ..verbs import IndexArgument, open_pages
 from .index import DocumentsArgument, encode_documents
-from .search import IndexArgument
+from .search import RootOption
 
 
 def add(
     index: IndexArgument,
     source: DocumentsArgument,
     encoder: IndexEncoderOption = None,
+    root: RootOption = None,
     threads: ThreadsOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -23,7 +25,5 @@ def add(
     Example:
       muvera pages add my-pages REPORTS/2025.pdf
     """
-    from ...pages.page_index import PageIndex
-
-    model = PageIndex.load(index, encoder).encoder
-    encode_documents(source, index, model, threads, json_)
+    with open_pages(index, encoder, root=root) as opened:
+        encode_documents(source, index, opened, opened.encoder, threads, json_)

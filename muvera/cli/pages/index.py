@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Option
 
@@ -14,6 +14,7 @@ from ..options import JsonOption, ThreadsOption, new_encoder, only_given
 from ..printing import announce, megabytes, note, progress_bar, seconds, show, warn, wrapped
 
 if TYPE_CHECKING:
+    from ...pages.page_index import PageIndex
     from ...texts.encoders.pages import PageEncoder
 
 DocumentsArgument = Annotated[
@@ -51,24 +52,33 @@ def index(
       muvera pages search my-pages "revenue by region"
     """
     from ...texts.encoders.registry import as_page_encoder
+    from ...utils.checks import as_path
 
     options = only_given(factor=factor, patches=patches)
-    encode_documents(source, out, as_page_encoder(encoder), threads, json_, **options)
+    as_path(source, "source")  # both refuse a URL
+    as_path(out, "out")
+    encode_documents(source, str(out), out, as_page_encoder(encoder), threads, json_, **options)
 
 
 def encode_documents(
-    source: Path, out: Path, model: PageEncoder, threads: int | None, json_: bool, **options: float | str
+    source: Path,
+    name: str,
+    out: Path | PageIndex,
+    model: PageEncoder,
+    threads: int | None,
+    json_: bool,
+    **options: float | str,
 ) -> None:
     """Encode documents into a new index or an existing one, and report.
 
-    `options` are those of :func:`muvera.pages.indexing.index_documents`.
+    `name` is the index as the user named it.  `out` and `options` are those of
+    :func:`muvera.pages.indexing.index_documents`.
     """
     from ...pages.indexing import Progress, index_documents
     from ...texts.encoders.pages import FastembedPageEncoder
-    from ...utils.checks import as_path, counted
+    from ...texts.engine_texts import EngineTexts
+    from ...utils.checks import counted
 
-    as_path(source, "source")  # both refuse a URL
-    as_path(out, "out")
     if isinstance(model, FastembedPageEncoder) and model.download_gigabytes:
         note(
             f"muvera: the model {model.name} is not on this machine yet. Its first use downloads "
@@ -100,16 +110,17 @@ def encode_documents(
                 source, out, model, progress=tell, skipped=skip, threads=threads, **options
             )  # fmt: skip
     except KeyboardInterrupt:
-        note(f"muvera: {out} keeps the encoded pages. Run the command again to continue.")
+        note(f"muvera: {name} keeps the encoded pages. Run the command again to continue.")
         raise
     duration = time.monotonic() - begun
-    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    without = built.info().get("without_text", 0)
-    facts = {
-        "index": str(out), "pages": len(built), "without_text": without, "skipped": skipped, "bytes": size
-    }  # fmt: skip
+    facts: dict[str, Any] = {"index": name, "pages": len(built), "skipped": skipped}
+    without, size = 0, ""
+    if not isinstance(built.texts, EngineTexts):
+        num_bytes = sum(file.stat().st_size for file in Path(name).rglob("*") if file.is_file())
+        without, size = built.info().get("without_text", 0), f"{megabytes(num_bytes)}, "
+        facts |= {"without_text": without, "bytes": num_bytes}
     encoded = f"encoded by {built.encoder_name}"
-    line = f"{out}: {counted(len(built), 'page')}, {encoded}, {megabytes(size)}, in {seconds(duration)}"
+    line = f"{name}: {counted(len(built), 'page')}, {encoded}, {size}in {seconds(duration)}"
     if without:
         line += (
             f". {counted(without, 'page')} {'has' if without == 1 else 'have'} no text layer, so no search finds "

@@ -10,8 +10,7 @@ from typer import Argument, Option
 
 from ..options import GroupByOption, IndexEncoderOption, JsonOption, RecallOption, WhereOption, WordsOption
 from ..printing import seconds, show, warn, wrapped
-
-IndexArgument = Annotated[Path, Argument(metavar="INDEX", help="Folder of a page index.")]
+from ..verbs import IndexArgument, open_pages
 
 RootOption = Annotated[Path | None, Option(help="Folder of the documents, if they were moved.")]
 
@@ -22,7 +21,7 @@ def search(
     k: Annotated[int, Option("--k", "-k", min=1, help="Number of pages.")] = 5,
     where: WhereOption = None,
     words: WordsOption = None,
-    candidates: Annotated[int | None, Option(min=1, help="Pages to rank (default: 5,000).")] = None,
+    candidates: Annotated[int | None, Option(min=1, help="Pages to rank (default: 5,000; URL: 100).")] = None,
     recall: RecallOption = None,
     group_by: GroupByOption = None,
     pictures: Annotated[
@@ -38,38 +37,40 @@ def search(
     Example:
       muvera pages search my-pages "revenue by region" --pictures found
     """
-    from ...pages.page_index import PageIndex
     from ...utils.checks import as_path, counted
 
     if not query.strip():
         raise ValueError("The query is blank. Give at least a word.")
     if pictures is not None:
         as_path(pictures, "--pictures")  # refuses a URL
-    loaded = PageIndex.load(index, encoder, root=root)
-    begun = time.perf_counter()
-    hits = loaded.search(
-        query, k, where=where, words=words, recall=recall, group_by=group_by,
-        candidates=None if candidates is None else max(candidates, k),
-    )  # fmt: skip
-    duration = time.perf_counter() - begun
-    lines, found = [], []
-    for rank, hit in enumerate(hits, 1):
-        facts = hit.to_dict()
-        lines.append(wrapped(f"{rank:2d}  {hit.score:.3f}  {hit.page[0]}, page {hit.page[1]}", later="    "))
-        if hit.source.facts.grid is not None:
-            facts["boxes"] = hit.boxes()
-        if pictures is not None:
-            pictures.mkdir(parents=True, exist_ok=True)
-            path = pictures / f"{rank:02d}.png"
-            try:
-                hit.save(path)
-            except (ValueError, OSError) as error:
-                warn(str(error))
-            else:
-                facts["picture"] = str(path)
-                lines.append(f"    {path}")
-        found.append(facts)
-    answer = {"index": str(index), "query": query, "seconds": round(duration, 4), "hits": found}
+    with open_pages(index, encoder, root=root) as loaded:
+        begun = time.perf_counter()
+        hits = loaded.search(
+            query, k, where=where, words=words, recall=recall, group_by=group_by,
+            candidates=None if candidates is None else max(candidates, k),
+        )  # fmt: skip
+        duration = time.perf_counter() - begun
+        lines, found = [], []
+        for rank, hit in enumerate(hits, 1):
+            facts = hit.to_dict()
+            lines.append(
+                wrapped(f"{rank:2d}  {hit.score:.3f}  {hit.page[0]}, page {hit.page[1]}", later="    ")
+            )
+            if hit.source.facts.grid is not None:
+                facts["boxes"] = hit.boxes()
+            if pictures is not None:
+                pictures.mkdir(parents=True, exist_ok=True)
+                path = pictures / f"{rank:02d}.png"
+                try:
+                    hit.save(path)
+                except (ValueError, OSError) as error:
+                    warn(str(error))
+                else:
+                    facts["picture"] = str(path)
+                    lines.append(f"    {path}")
+            found.append(facts)
+        total = len(loaded)
+    answer = {"index": index, "query": query, "seconds": round(duration, 4), "hits": found}
     show(
-        json_, answer, "\n".join(lines), f"{len(hits):,} of {counted(len(loaded), 'page')} in {seconds(duration)}"
+        json_, answer, "\n".join(lines), f"{len(hits):,} of {counted(total, 'page')} in {seconds(duration)}"
     )  # fmt: skip

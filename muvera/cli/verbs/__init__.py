@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 IndexArgument = Annotated[str, Argument(metavar="INDEX", help="Folder of an index, or an engine's URL.")]
 
-NAMES = "Ids; of pages also names of documents, such as 2024.pdf."
+NAMES = "Ids; of pages in a folder also names of documents, such as 2024.pdf."
 
 
 def register(group: Typer) -> None:
@@ -27,21 +27,55 @@ def register(group: Typer) -> None:
     group.command("delete")(delete.delete)
 
 
-def open_index(index: str, encoder: str | None, *, change: bool = False, encodes: bool = True) -> Index:
+def open_index(
+    index: str,
+    encoder: str | None,
+    *,
+    change: bool = False,
+    encodes: bool = True,
+    root: Path | None = None,
+) -> Index:
     """Open an index: a folder of texts or pages, or the URL of an engine.
 
     With `change`, changes are durable.  Without `encodes`, the command encodes nothing,
-    so that it needs no encoder.  Default encoder: the stored one.
+    so that it needs no encoder.  Default encoder: the stored one.  `root` is the folder
+    of the documents of pages.
     """
+    from ...engines import open_engine
     from ...pages.folder import is_page_index
     from ...texts.encoders.base import NoEncoder
     from ...utils.checks import url_scheme
 
-    if not url_scheme(index) and is_page_index(Path(index)):
-        return (muvera.PageIndex.open if change else muvera.PageIndex.load)(index, encoder)
     model = NoEncoder() if encoder is None and not encodes else encoder
-    opens = muvera.TextIndex.open if change or url_scheme(index) else muvera.TextIndex.load
-    return opens(index, model)
+    if url_scheme(index):
+        engine = open_engine(index)
+        try:
+            stored = engine.describe()
+            if stored is not None and stored.pages is not None:
+                return muvera.PageIndex.open(engine, encoder, root=root)
+            return muvera.TextIndex.open(engine, model)
+        except BaseException:
+            engine.close()
+            raise
+    if is_page_index(Path(index)):
+        return (muvera.PageIndex.open if change else muvera.PageIndex.load)(index, encoder, root=root)
+    return (muvera.TextIndex.open if change else muvera.TextIndex.load)(index, model)
+
+
+def open_pages(
+    index: str, encoder: str | None, *, change: bool = False, root: Path | None = None
+) -> muvera.PageIndex:
+    """Open a page index as :func:`open_index`, with the folder `root`; refuse texts."""
+    from ...pages.folder import is_page_index
+    from ...utils.checks import url_scheme
+
+    if not url_scheme(index) and not is_page_index(Path(index)):
+        return muvera.PageIndex.load(index, encoder)  # raises
+    opened = open_index(index, encoder, change=change, root=root)
+    if isinstance(opened, muvera.TextIndex):
+        opened.close()
+        raise ValueError(f"{index} has texts, but this command needs pages. Use muvera texts.")
+    return opened
 
 
 def noun(index: Index) -> str:
@@ -53,12 +87,17 @@ def named(index: Index, names: list[Any]) -> list[int | str]:
     """Return the stored ids of what a user named.
 
     Ids from CSV or the command line become integers if the index has them, and the name
-    of a document becomes the ids of its pages.  Raise KeyError for an unknown name.
+    of a document becomes the ids of its pages, except in a database.  Raise KeyError
+    for an unknown name.
     """
-    if isinstance(index, muvera.PageIndex):
-        ids = [id for name in names for id in (index.pages_of(name) or [name])]
-    else:
+    from ...texts.engine_texts import EngineTexts
+
+    if isinstance(index, muvera.TextIndex):
         ids = stored_ids(index, names)
+    elif isinstance(index.texts, EngineTexts):
+        ids = names  # a database does not list the pages of a document
+    else:
+        ids = [id for name in names for id in (index.pages_of(name) or [name])]
     # `get` names an unknown id as it was typed.
     return [document.id for document in index.get(list(dict.fromkeys(ids)))]
 
