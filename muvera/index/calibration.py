@@ -7,7 +7,9 @@ the same distribution reach it, too.
 
 A query of few tokens needs more candidates, because its ten best differ less from the
 others: 8 tokens need up to three times as many as 32.  So windows of each length have
-their own limits, and a query takes those of the longest windows that it has room for.
+their own limits.  A query takes the limits of the windows with the most distinct tokens
+that do not have more than the query.  Distinct, because a ColBERT model fills a
+question of 10 tokens with 22 masks, which are like the tokens of its words.
 
 An encoder finds more of the best documents of windows that it was fitted to, so these
 promise too much.  A fit leaves out the windows of some documents, and they calibrate.
@@ -30,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
+from ..kernels.rows import count_distinct
 from ..kernels.selection import LIMIT, SLOPE, STATE, STEP, VARIANCE, trace_misses
 from ..reranking.pruning import Stop
 from ..utils.checks import require_number
@@ -97,8 +100,8 @@ _ROUND = 16
 # The cap is at least this many times k, as in a search.
 _LEAST = 3
 
-# A number of candidates for queries of any length does not depend on shorter windows.
-_SHORT = 8
+# Tokens are alike if their cosine is above this.
+_ALIKE = 0.9
 
 # Largest number of expected misses (levels x queries x checks) that are traced
 # together: 4 MiB.
@@ -240,8 +243,8 @@ class QueryGroup(NamedTuple):
 
     Parameters
     ----------
-    least : int
-        Least number of tokens of a query.
+    least : float
+        Least number of distinct tokens of a query: their mean number in the windows.
     slope : float
         Slope of exact scores as a function of products.
     variance : float
@@ -250,7 +253,7 @@ class QueryGroup(NamedTuple):
         One for each of TARGETS, by ascending target.
     """
 
-    least: int
+    least: float
     slope: float
     variance: float
     levels: tuple[Level, ...]
@@ -287,7 +290,9 @@ class Scored(NamedTuple):
     scores: NDArray[np.float32]
     #: Number of tokens of each query, int64 (n,).
     query_tokens: NDArray[np.int64]
-    #: Least number of tokens of each query's group, int64 (n,).
+    #: Number of distinct tokens of each query, int64 (n,).
+    distinct: NDArray[np.int64]
+    #: Number of each query's group, int64 (n,).
     groups: NDArray[np.int64]
     #: Share of the exact best documents that are among the candidates.
     within: float
@@ -349,22 +354,23 @@ class Calibration:
         best = np.zeros(measured.scores.shape, bool)
         for own, scores in zip(best, measured.scores, strict=True):
             own[np.argsort(-scores, kind="stable")[:BEST]] = True
-        groups = tuple(_group(measured, best, least) for least in np.unique(measured.groups).tolist())
+        groups = tuple(_group(measured, best, number) for number in np.unique(measured.groups).tolist())
         if depth is None:
             depth = max(_LEAST * BEST, _number(best, _NEARLY_ALL))
         failed = int((best[:, :depth].sum(axis=1) < _FAILED * best.sum(axis=1)).sum())
         return cls(groups, documents, len(best), pseudo_queries, tokens, depth, failed, deep)
 
-    def group(self, tokens: int) -> QueryGroup:
-        """Return the group of queries with this number of tokens."""
-        return next((group for group in reversed(self.groups) if group.least <= tokens), self.groups[0])
+    def group(self, distinct: int) -> QueryGroup:
+        """Return the group of queries with this number of distinct tokens."""
+        groups = [group for group in self.groups if group.least <= distinct]
+        return max(groups or self.groups[:1], key=lambda group: group.least)
 
     def number(self, recall: float) -> int:
         """Return the number of candidates for this mean recall, whatever the length.
 
-        Queries of fewer than 8 tokens may find less.
+        Queries with few distinct tokens may find less.
         """
-        groups = [group for group in self.groups if group.least >= _SHORT] or self.groups
+        groups = self.groups[1:] or self.groups  # the shortest windows are unlike most queries
         return max(group.level(recall, BEST).fixed for group in groups)
 
     def enough(self, k: int) -> int:
@@ -405,7 +411,7 @@ class Calibration:
         """Return the calibration of :meth:`to_dict`."""
         values = dict(values)
         if "levels" in values:  # an older calibration has limits for queries of any length
-            values["groups"] = [(0, *(values.pop(name) for name in ("slope", "variance", "levels")))]
+            values["groups"] = [(0.0, *(values.pop(name) for name in ("slope", "variance", "levels")))]
         groups = tuple(
             QueryGroup(least, slope, variance, tuple(Level(*level) for level in levels))
             for least, slope, variance, levels in values["groups"]
@@ -432,17 +438,25 @@ def require_recall(recall: object, candidates: object) -> None:
         raise ValueError(Message("Give ", either, " or ", other, ", not both."))
 
 
-def _group(measured: Scored, best: NDArray[np.bool_], least: int) -> QueryGroup:
-    """Return the group of the queries with this least number of tokens.
+def distinct_tokens(queries: MultiVectors) -> NDArray[np.int64]:
+    """Return the number of distinct tokens of each query, at most 64; int64 (n,)."""
+    counts = np.empty(len(queries), np.int64)
+    count_distinct(np.asarray(queries.tokens, np.float32), queries.offsets, _ALIKE, counts)
+    return counts
+
+
+def _group(measured: Scored, best: NDArray[np.bool_], number: int) -> QueryGroup:
+    """Return the group with this number.
 
     `best` (n, c) marks the exact best of all queries.
     """
-    own = measured.groups == least
+    own = measured.groups == number
     products, scores, tokens = measured.products[own], measured.scores[own], measured.query_tokens[own]
     added = None if measured.added is None else measured.added[own]
     slope, variance = _error_model(products, scores, tokens)
     states = _states(slope, variance, tokens)
     levels = _levels(TARGETS, measured.within, products, scores, best[own], states, added)
+    least = float(measured.distinct[own].mean()) if number else 0.0
     return QueryGroup(least, slope, variance, levels)
 
 

@@ -17,7 +17,7 @@ from ..mips import SEARCHES, make_search
 from ..mips.base import Keep, Saved, SavedState, VectorSearch
 from ..utils.hints import Argument, Hint, Message
 from ..utils.parallel import split_by_count
-from .calibration import MAX_RANKED, Calibration, Dial, MeasuredWindows
+from .calibration import MAX_RANKED, Calibration, Dial, MeasuredWindows, distinct_tokens
 from .settings import IndexSettings, num_candidates
 from .token_store import Ranked, Rows
 
@@ -156,13 +156,12 @@ class CandidateSearch:
         found = [np.count_nonzero(row) for row in labels >= 0]
         return [(labels[q, :number], products[q, :number]) for q, number in enumerate(found)]
 
-    def dials(self, recall: float, k: int, tokens: NDArray[np.int64]) -> list[Dial] | None:
+    def dials(self, recall: float, k: int, queries: MultiVectors) -> list[Dial] | None:
         """Return when to stop for a mean recall, by the calibration that ranks more.
 
-        `k` is the number of documents to return.  `tokens`, int64 (n,), is the number
-        of tokens of each query; the result has a dial for each.  Return None for a
-        collection too small for a calibration, and raise ValueError if a larger
-        collection has none.
+        `k` is the number of documents to return.  The result has a dial for each query.
+        Return None for a collection too small for a calibration, and raise ValueError
+        if a larger collection has none.
         """
         if self.calibration is None:
             if len(self.search) <= MAX_RANKED:
@@ -174,12 +173,12 @@ class CandidateSearch:
                     Hint("calibrate", "Call calibrate with real queries."),
                 )
             )
-        lengths, of_query = np.unique(tokens, return_inverse=True)
-        dials = [self._dial(recall, k, length) for length in lengths.tolist()]
+        counts, of_query = np.unique(distinct_tokens(queries), return_inverse=True)
+        dials = [self._dial(recall, k, count) for count in counts.tolist()]
         return [dials[i] for i in of_query.tolist()]
 
-    def _dial(self, recall: float, k: int, tokens: int) -> Dial:
-        groups = [each.group(tokens) for each in self.calibrations]
+    def _dial(self, recall: float, k: int, distinct: int) -> Dial:
+        groups = [each.group(distinct) for each in self.calibrations]
         dials = [Dial(group, group.level(recall, k)) for group in groups]
         most = max(dials, key=lambda dial: dial.level.fixed)
         # Real queries about documents of another kind find less than windows of these

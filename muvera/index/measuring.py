@@ -29,6 +29,7 @@ from .calibration import (
     Calibration,
     MeasuredWindows,
     Scored,
+    distinct_tokens,
 )
 from .contents import IndexContents
 from .searching import best_rows
@@ -381,7 +382,7 @@ def _calibrate(
     threads: int | None = None,
     depth: int | None = None,
 ) -> Calibration:
-    """Calibrate with queries of these `groups`, int64 (n,).
+    """Calibrate with queries of these `groups`, int64 (n,); 0 is that of real queries.
 
     :func:`nearest` describes `sources`, and :meth:`Calibration.fit` describes `depth`.
     """
@@ -411,7 +412,7 @@ def _calibrate(
     added = contents.candidates.newer(rows)
     del rows
     return Calibration.fit(
-        Scored(products, scores, queries.lengths, groups, within, added),
+        Scored(products, scores, queries.lengths, distinct_tokens(queries), groups, within, added),
         documents=len(documents),
         pseudo_queries=sources is not None,
         tokens=contents.tokens.ranked_by,

@@ -178,7 +178,7 @@ def propose(contents: IndexContents, queries: MultiVectors, plan: SearchPlan) ->
     candidates = contents.candidates
     dials: list[Dial] | None = None
     if candidates is not None and plan.recall is not None:
-        dials = candidates.dials(plan.recall, k, queries.lengths)
+        dials = candidates.dials(plan.recall, k, queries)
     count = plan.num_candidates
     if dials is not None:
         count = min((dial.level.cap for dial in dials), default=count)

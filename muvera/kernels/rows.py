@@ -410,6 +410,58 @@ def normalize_rows(tokens):
     return zero
 
 
+@helper
+def _product(left, right):
+    """Return the inner product of two rows.
+
+    Eight sums do not wait for each other; as variables, they stay in one register.
+    """
+    zero = np.float32(0.0)
+    s0, s1, s2, s3, s4, s5, s6, s7 = zero, zero, zero, zero, zero, zero, zero, zero
+    depth = len(left)
+    whole = depth // 8 * 8
+    for k in range(0, whole, 8):
+        s0 += left[k] * right[k]
+        s1 += left[k + 1] * right[k + 1]
+        s2 += left[k + 2] * right[k + 2]
+        s3 += left[k + 3] * right[k + 3]
+        s4 += left[k + 4] * right[k + 4]
+        s5 += left[k + 5] * right[k + 5]
+        s6 += left[k + 6] * right[k + 6]
+        s7 += left[k + 7] * right[k + 7]
+    total = ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7))
+    for k in range(whole, depth):
+        total += left[k] * right[k]
+    return total
+
+
+@kernel
+def count_distinct(tokens, offsets, cosine, counts):
+    """Write how many tokens of each text are unlike the distinct ones before them.
+
+    Two tokens are alike if their cosine is above `cosine`.  `tokens` are float32 (n,
+    d).  Tokens after the first 64 distinct ones are not counted.
+    """
+    kept = np.empty(64, np.int64)
+    squares = np.empty(64, np.float32)
+    for text in range(len(counts)):
+        count = 0
+        for i in range(offsets[text], offsets[text + 1]):
+            square = _product(tokens[i], tokens[i])
+            distinct = True
+            for j in range(count):
+                if _product(tokens[i], tokens[kept[j]]) > cosine * np.sqrt(square * squares[j]):
+                    distinct = False
+                    break
+            if distinct:
+                kept[count] = i
+                squares[count] = square
+                count += 1
+                if count == len(kept):
+                    break
+        counts[text] = count
+
+
 @kernel
 def first_beyond(bits, magnitude, limit):
     """Return the flat position of the first large number, or -1.

@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import strategies as some
 from builders.indexes import recall
 from builders.realistic_collections import DIM, documents_like_real, queries_like_real
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from muvera import MultiVectors, MuveraIndex, top_k
 from muvera.index import calibration as dial
@@ -88,7 +91,9 @@ def test_more_recall_ranks_more(index: MuveraIndex) -> None:
     for target in (0.5, 0.9, 0.98):
         rankings = index.search(QUERIES, 10, recall=target)
         shares.append(recall(rankings, top_k(QUERIES, DOCUMENTS, 10)))
-        levels = [calibration.group(len(query)).level(target, 10) for query in QUERIES]
+        levels = [
+            calibration.group(count).level(target, 10) for count in dial.distinct_tokens(QUERIES).tolist()
+        ]
         expected = [{level.stopped, level.capped} for level in levels]
         assert all(own.expected_recall in pair for own, pair in zip(rankings, expected, strict=True))
     assert shares == sorted(shares) and shares[-1] > 0.93
@@ -156,15 +161,42 @@ def test_everything_is_ranked_where_nothing_is_calibrated(
         index.search(QUERIES, 5, recall=0.9)
 
 
-@pytest.mark.parametrize(("tokens", "least"), [(1, 4), (4, 4), (7, 4), (8, 8), (31, 16), (32, 32), (99, 32)])
-def test_a_query_takes_the_limits_of_windows_that_are_no_longer(
-    index: MuveraIndex, tokens: int, least: int
+@pytest.mark.parametrize(("count", "number"), [(1, 0), (4, 0), (5, 0), (9, 1), (31, 2), (32, 3), (99, 3)])
+def test_a_query_takes_the_limits_of_windows_with_no_more_tokens(
+    index: MuveraIndex, count: int, number: int
 ) -> None:
     candidates = index.contents.candidates
     assert candidates is not None and candidates.calibration is not None
-    assert [group.least for group in candidates.calibration.groups] == [4, 8, 16, 32]
-    dials = candidates.dials(0.9, 10, np.array([40, tokens]))
-    assert dials is not None and [dial.group.least for dial in dials] == [32, least]
+    windows = candidates.calibration.groups
+    groups = [
+        group._replace(least=least) for group, least in zip(windows, (4.0, 7.9, 15.2, 31.5), strict=True)
+    ]
+    calibrated = dataclasses.replace(candidates.calibration, groups=tuple(groups))
+    candidates = dataclasses.replace(candidates, calibration=calibrated)
+    different = np.eye(99, dtype=np.float32)  # tokens that have nothing in common
+    queries = [different[:40], different[:count], np.repeat(different[:count], 3, axis=0)]
+    dials = candidates.dials(0.9, 10, MultiVectors.from_arrays(queries))
+    assert dials is not None and [dial.group for dial in dials] == [groups[3], groups[number], groups[number]]
+
+
+@given(some.seeds, st.integers(0, 30), st.integers(1, 9), st.integers(2, 40))
+def test_tokens_that_are_like_earlier_ones_are_not_distinct(
+    seed: int, count: int, kinds: int, dimension: int
+) -> None:
+    """Definition, token by token.  Neither norms nor other queries matter."""
+    rng = np.random.default_rng(seed)
+    centers = rng.standard_normal((kinds, dimension))
+    tokens = centers[rng.integers(0, kinds, count)] + 0.2 * rng.standard_normal((count, dimension))
+    tokens = (tokens * rng.uniform(0.1, 9, (count, 1))).astype(np.float32)
+    unit = tokens / np.linalg.norm(tokens, axis=1, keepdims=True)
+    kept: list[int] = []
+    for i in range(count):
+        cosines = unit[kept] @ unit[i]
+        assume(np.all(np.abs(cosines - 0.9) > 1e-5))
+        if not np.any(cosines > 0.9):
+            kept.append(i)
+    queries = MultiVectors.from_arrays([tokens[:1], tokens, tokens[:0]], dimension=dimension)
+    assert dial.distinct_tokens(queries).tolist() == [min(count, 1), len(kept), 0]
 
 
 def test_short_queries_reach_the_recall_too() -> None:
