@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..kernels.rows import count_distinct
-from ..kernels.selection import LIMIT, SLOPE, STATE, STEP, VARIANCE, trace_misses
+from ..kernels.selection import LEAST, LIMIT, SLOPE, STATE, STEP, VARIANCE, trace_misses
 from ..reranking.pruning import Stop
 from ..utils.checks import require_number
 from ..utils.hints import Argument, Message
@@ -278,6 +278,7 @@ class Dial(NamedTuple):
         """
         state = _states(self.group.slope, self.group.variance, np.array([tokens]))[0]
         state[LIMIT] = self.level.limit * k
+        state[LEAST] = _unstopped(self.level.fixed)
         return Stop(products, state)
 
 
@@ -392,7 +393,8 @@ class Calibration:
         depth can be compared with it; otherwise there is no warning.
         """
         comparable = self.pseudo_queries and self.depth and added.depth == self.depth
-        expected = (self.failed + 1) * max(1.0, added.queries / self.queries)
+        ratio = added.queries / self.queries
+        expected = self.failed * ratio + max(1.0, ratio)
         if not comparable or added.failed < _TIMES * expected:
             return None
         return (
@@ -537,6 +539,15 @@ def _levels(
     return tuple(levels)
 
 
+def _unstopped(fixed: int) -> int:
+    """Return the number of candidates at which no query stops yet.
+
+    The errors of real queries fit the model less well than the errors of windows do, so
+    a query ranks more than half of what all queries would need.
+    """
+    return fixed // 2
+
+
 def _cap(best: NDArray[np.bool_], recall: float) -> int:
     """Return the number of candidates at which ranking stops at the latest."""
     enough = max(_LEAST * BEST, _number(best, 1 - _SHARE * (1 - recall)))
@@ -558,10 +569,12 @@ def _level(
     `recall` is ``target / within``: what the candidates must reach.  Column j of
     `expected` has the misses that are expected after ``STEP * j`` candidates.
     """
-    count = len(best)
+    count, fixed = len(best), _number(best, recall)
     recalls = np.cumsum(best, axis=1) / BEST  # after each candidate
     # A limit stops at the first check below it.
-    reached = np.minimum.accumulate(expected[:, 1:], axis=1) / BEST
+    reached = expected[:, 1:] / BEST
+    reached[:, : _unstopped(fixed) // STEP] = np.inf
+    reached = np.minimum.accumulate(reached, axis=1)
     checks = recalls[:, STEP - 1 : cap : STEP][:, : reached.shape[1]]
     after = np.concatenate([checks, recalls[:, cap - 1 : cap]], axis=1)
 
@@ -590,7 +603,7 @@ def _level(
 
     return Level(
         target,
-        fixed=_number(best, recall),
+        fixed=fixed,
         cap=cap,
         limit=limit,
         stopped=mean_recall(early & ~found_added),

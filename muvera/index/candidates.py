@@ -199,7 +199,7 @@ class CandidateSearch:
         """The calibration, then the added documents' calibration, if there are any."""
         return [each for each in (self.calibration, self.added_calibration) if each is not None]
 
-    def newer(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def newer(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
         """Return which rows were added after the encoder was fitted, bool of any shape.
 
         None of them, if the encoder hardly depends on its sample.

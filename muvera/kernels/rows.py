@@ -419,8 +419,8 @@ def _product(left, right):
     zero = np.float32(0.0)
     s0, s1, s2, s3, s4, s5, s6, s7 = zero, zero, zero, zero, zero, zero, zero, zero
     depth = len(left)
-    whole = depth // 8 * 8
-    for k in range(0, whole, 8):
+    rest = depth // 8 * 8
+    for k in range(0, rest, 8):
         s0 += left[k] * right[k]
         s1 += left[k + 1] * right[k + 1]
         s2 += left[k + 2] * right[k + 2]
@@ -430,7 +430,7 @@ def _product(left, right):
         s6 += left[k + 6] * right[k + 6]
         s7 += left[k + 7] * right[k + 7]
     total = ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7))
-    for k in range(whole, depth):
+    for k in range(rest, depth):
         total += left[k] * right[k]
     return total
 

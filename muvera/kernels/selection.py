@@ -16,7 +16,7 @@ from .jit import helper, kernel
 
 #: Positions in the state of a query: parameters of its calibration, then counts and
 #: sums of its ranking.
-SLOPE, VARIANCE, LIMIT, RANKED, SUM, SQUARES, STOPPED, STATE = range(8)
+SLOPE, VARIANCE, LIMIT, LEAST, RANKED, SUM, SQUARES, STOPPED, STATE = range(9)
 
 #: Number of candidates that are ranked before the first check.
 FIRST_CHECK = 12
@@ -82,7 +82,8 @@ def _expected_misses(least, products, state, most):
 def enough(score, products, heap, state):
     """Record a ranked candidate.
 
-    Return True if the expected misses are at most the state's limit.
+    Return True if more than the state's least number are ranked, and the expected
+    misses are at most its limit.
     """
     error = np.float64(score) - state[SLOPE] * products[np.int64(state[RANKED])]
     state[RANKED] += 1
@@ -90,6 +91,8 @@ def enough(score, products, heap, state):
     state[SQUARES] += error * error
     count = np.int64(state[RANKED])
     if count < max(FIRST_CHECK, heap.shape[0] + 2) or count % STEP or count == products.shape[0]:
+        return False
+    if count <= state[LEAST]:
         return False
     if _expected_misses(np.float64(heap[0]), products, state, state[LIMIT]) > state[LIMIT]:
         return False

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from muvera import MultiVectors, MuveraIndex, Ranking, hybrid_search, top_k
 from muvera.index import calibration as dial
 from muvera.index.calibration import TARGETS, Calibration, Dial, Level, MeasuredWindows, QueryGroup
-from muvera.kernels.selection import LIMIT, SLOPE, STATE, STEP, VARIANCE, trace_misses
+from muvera.kernels.selection import LEAST, LIMIT, SLOPE, STATE, STEP, VARIANCE, trace_misses
 from muvera.reranking.pruning import RerankOptions, score_candidates
 
 
@@ -82,6 +82,7 @@ def test_a_level_reaches_its_target_on_the_calibrations_queries(seed: int, targe
     expected = np.full((20, level.cap // STEP + 1), np.inf)
     caps = np.array([level.cap])
     trace_misses(scores[:, : level.cap], products[:, : level.cap], caps, 10, states, expected[np.newaxis])
+    expected[:, : level.fixed // 2 // STEP + 1] = np.inf  # no query stops yet
     below = expected <= level.limit * 10 * (1 + 1e-12)
     ends = np.where(below.any(axis=1), below.argmax(axis=1) * STEP, level.cap)
     recalls = np.array([best[q, : ends[q]].sum() / 10 for q in range(20)])
@@ -145,15 +146,15 @@ def test_stops_scale_with_tokens_and_results(tokens: list[int], level: Level, k:
         stop = Dial(GROUP, level).stop(np.zeros(3, np.float32), count, k)
         assert stop.state[VARIANCE] == 0.2 * count and stop.state[SLOPE] == 0.7
         assert stop.state[LIMIT] == level.limit * k
-        assert np.count_nonzero(stop.state) == 3
+        assert stop.state[LEAST] == level.fixed // 2 and np.count_nonzero(stop.state) == 4
 
 
 @settings(max_examples=15)
-@given(some.seeds, st.integers(1, 10), st.floats(0.001, 0.5), st.floats(1, 4))
-def test_a_higher_limit_stops_no_later(seed: int, k: int, limit: float, times: float) -> None:
+@given(some.seeds, st.integers(1, 10), st.floats(0.001, 0.5), st.floats(1, 4), st.integers(0, 60))
+def test_a_higher_limit_stops_no_later(seed: int, k: int, limit: float, times: float, fixed: int) -> None:
     """Ranked candidates are a prefix, which a higher limit shortens.
 
-    They end where the misses reach the limit.
+    They end where the misses reach the limit, after half of the fixed number.
     """
     rng = np.random.default_rng(seed)
     documents = MultiVectors.from_flat(rng.standard_normal((120, 4)).astype(np.float32), [2] * 60)
@@ -163,17 +164,19 @@ def test_a_higher_limit_stops_no_later(seed: int, k: int, limit: float, times: f
     order = np.argsort(-products)
     ranked = []
     for own in (limit, limit * times):
-        level = Level(0.9, 0, 60, own, 1.0, 1.0)
+        level = Level(0.9, fixed, 60, own, 1.0, 1.0)
         stop = Dial(QueryGroup(0, 1.0, 0.1, (level,)), level).stop(products[order], 3, k)
         options = RerankOptions(k, early_exit=False, stop=stop)
         scores = score_candidates(query, [(documents, order)], options)
         count = int((scores > -np.inf).sum())
         np.testing.assert_array_equal(scores[:count], exact[order][:count])
-        # Definition: at the first check whose expected misses are at most the limit.
+        # Definition: at the first check after half of the fixed number whose expected
+        # misses are at most the limit.
         states, misses = np.zeros((1, STATE)), np.full((1, 60 // STEP + 1), np.inf)
         states[:, SLOPE], states[:, VARIANCE] = 1.0, 0.3
         traced = exact[order][np.newaxis], products[order][np.newaxis]
         trace_misses(*traced, np.array([60]), k, states, misses[np.newaxis])
+        misses[:, : fixed // 2 // STEP + 1] = np.inf
         checks = np.flatnonzero(misses[0] <= own * k)
         assert count == (checks[0] * STEP if len(checks) else 60)
         ranked.append(count)

@@ -277,11 +277,11 @@ def test_memory_of_builds_and_rebuilds(folder: Path, monkeypatch: pytest.MonkeyP
     Each of these may exist twice.
 
     The rest, below 1.3 MB, is in proportion to documents: vectors of 97 floats and
-    their 140 bytes, ids, offsets. The calibration of recall= takes the same 18 MB for
-    any larger collection: 384 windows (three lengths for each of 128 documents) of
-    1,000 candidates each, with their rows, products, scores and stops (40 bytes).
+    their 140 bytes, ids, offsets. The calibration of recall= takes the same 24 MB for
+    any larger collection: 1,024 windows (four lengths for each of 256 documents) of
+    1,000 candidates each, with their rows, products, scores and stops (24 bytes).
     """
-    calibration = 18 << 20
+    calibration = 24 << 20
     monkeypatch.setattr(token_store, "_STAGING_BYTES", 1 << 20)
     monkeypatch.setattr(token_store, "_BATCH_TOKENS", 1 << 12)
     pool = np.random.default_rng(0).standard_normal((2400, 64)).astype(np.float32)
