@@ -3,6 +3,7 @@
 They hold for any batch and number of threads.
 """
 
+import math
 from collections.abc import Iterator
 from copy import copy
 from typing import Any
@@ -359,4 +360,5 @@ def test_nearly_all_vectors_have_their_length_in_a_graph(seed: int, count: int) 
     lengths = np.linalg.norm(vectors, axis=1)
     ratios = np.linalg.norm(stored[:, :DIM], axis=1) / lengths
     kept = np.isclose(ratios, ratios.max(), rtol=1e-4)
-    assert kept.mean() >= 0.94 and lengths[kept].max() <= lengths[~kept].min()
+    assert np.count_nonzero(~kept) <= math.ceil((count - 1) / 20)  # beyond the 95th percentile
+    assert lengths[kept].max() <= lengths[~kept].min()
