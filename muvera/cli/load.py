@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from contextlib import closing
 from functools import partial
 from itertools import tee
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from typer import Option
 
@@ -22,6 +23,7 @@ from .options import (
 from .printing import progress_bar, seconds, show, wrapped
 
 if TYPE_CHECKING:
+    from ..convert import Source
     from ..engines.base import AddReport
     from ..fde.config import FDEConfig
     from ..fde.encoder import FDEEncoder
@@ -60,7 +62,6 @@ def load(
     from ..engines import EngineError, EngineIndex, open_engine
     from ..engines.engine_index import encoder_of_pages
     from ..index.settings import IndexSettings
-    from ..texts.text_index import TextIndex
     from .sources import (
         IndexSource,
         announce_tokens,
@@ -73,19 +74,9 @@ def load(
 
     begun = time.perf_counter()
     opened = open_documents(source, format, option)
-    fitted: FDEEncoder | None = None
-    texts = metadata = text_encoder = pages = None
-    if isinstance(opened, IndexSource):
-        fitted = opened.encoder
-        if opened.texts is not None:
-            first, second = tee(opened.documents())
-            texts = (row.text for row in first)
-            metadata = (row.metadata for row in second)
-            if isinstance(opened.texts, TextIndex):
-                text_encoder = opened.texts.encoder.name
-            else:
-                facts = opened.texts.info()
-                text_encoder, pages = facts["encoder"] or "", facts["root"] or ""
+    fitted = opened.encoder if isinstance(opened, IndexSource) else None
+    stored = _texts_of(opened)
+    pages = stored.pages
     with closing(open_engine(to)) as engine:
         if pages is not None and not (tokens and engine.keeps_tokens):
             raise EngineError(
@@ -112,18 +103,46 @@ def load(
         if new:
             fit(to_encoder(to_store), opened)
         index = EngineIndex(
-            engine, chosen, tokens="engine" if tokens else None, text_encoder=text_encoder, pages=pages
+            engine, chosen, tokens="engine" if tokens else None, text_encoder=stored.encoder, pages=pages
         )
         with progress_bar(opened.num_documents, "documents", "loading") as advance:
             write = index.update if replace else partial(index.add, resume=True)
-            report = write(stream(opened), metadata, texts=texts, threads=threads, progress=advance)
+            report = write(
+                stream(opened), stored.metadata, texts=stored.texts, threads=threads, progress=advance
+            )
         facts = {**index.info().to_dict(), **report.to_dict()}
     duration = time.perf_counter() - begun
     text = f"{engine.location}: {_loaded(report)}; {facts['documents']:,} in total."
-    command = "muvera search {} QUERIES" if texts is None else "muvera texts search {} QUESTION"
-    command = command if pages is None else "muvera pages search {} QUERY"
+    command = "muvera search {} QUERIES"
+    if stored.texts is not None:
+        command = "muvera texts search {} QUESTION" if pages is None else "muvera pages search {} QUERY"
     remark = f"in {seconds(duration)}; search with: {command.format(engine.location)}"
     show(json_, {**facts, "seconds": round(duration, 3)}, wrapped(text), remark)
+
+
+class _Texts(NamedTuple):
+    """The texts of a source in the order of its tokens, if it has texts or pages."""
+
+    texts: Iterable[str] | None = None
+    metadata: Iterable[dict[str, Any]] | None = None
+    #: Name of their encoder; "" if pages have none.
+    encoder: str | None = None
+    #: Folder of the documents of pages, "" if it is not known.
+    pages: str | None = None
+
+
+def _texts_of(source: Source) -> _Texts:
+    from ..texts.text_index import TextIndex
+    from .sources import IndexSource
+
+    if not isinstance(source, IndexSource) or source.texts is None:
+        return _Texts()
+    first, second = tee(source.documents())
+    texts, metadata = (row.text for row in first), (row.metadata for row in second)
+    if isinstance(source.texts, TextIndex):
+        return _Texts(texts, metadata, source.texts.encoder.name)
+    facts = source.texts.info()
+    return _Texts(texts, metadata, facts["encoder"] or "", facts["root"] or "")
 
 
 def _loaded(report: AddReport) -> str:

@@ -110,7 +110,7 @@ def open_index(path: Path) -> IndexSource:
 class IndexSource(Source):
     """Tokens and ids of an index's documents, in the order of addition.
 
-    `texts` is the index of texts or pages whose vectors are in `index`, if it is one.
+    `texts` is the index of texts or pages that has the vectors of `index`, if any has.
     An index that stores the codes of a PLAID index is a
     :class:`muvera.data.batches.CodedSource`.
     """
@@ -144,7 +144,7 @@ class IndexSource(Source):
         return (ids[start : start + _DOCUMENTS] for start in range(0, len(ids), _DOCUMENTS))
 
     def documents(self) -> Iterator[TextDocument]:
-        """Yield the texts of texts or pages, in the order of the tokens."""
+        """Yield the stored texts or text layers, in the order of the tokens."""
         assert self.texts is not None
         for ids in self._blocks():
             yield from self.texts.texts.get(ids.tolist())
