@@ -7,9 +7,9 @@ the same distribution reach it, too.
 
 A query of few tokens needs more candidates, because its ten best differ less from the
 others: 8 tokens need up to three times as many as 32.  So windows of each length have
-their own limits.  A query takes the limits of the windows with the most distinct tokens
-that do not have more than the query.  Distinct, because a ColBERT model fills a
-question of 10 tokens with 22 masks, which are like the tokens of its words.
+their own limits, and a query takes those of the longest windows that are not longer.
+Only distinct tokens count as length: a ColBERT model fills a question of 10 tokens with
+22 masks, which are like the tokens of its words.
 
 An encoder finds more of the best documents of windows that it was fitted to, so these
 promise too much.  A fit leaves out the windows of some documents, and they calibrate.

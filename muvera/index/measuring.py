@@ -372,7 +372,7 @@ def _calibration_windows(contents: IndexContents, rows: Rows, most: int) -> tupl
 def calibrate(contents: IndexContents, queries: MultiVectors, threads: int | None = None) -> Calibration:
     """Calibrate with real queries that have tokens.
 
-    They have one group: a mean over their lengths is what their user asks for.  The
+    All of them are one group, because they have the lengths that users ask with.  The
     contents must have vectors.
     """
     with stage("calibrating"):

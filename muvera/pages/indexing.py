@@ -96,9 +96,8 @@ def index_documents(
         page index, such as one that is open in a database.
     encoder : PageEncoder, TableEncoder or str
         The model, or its name; a given index uses its encoder.  Default: "static",
-        which needs no model: it encodes the text layers of PDFs.  A page
-        without a text layer is stored, but no search returns it; a database does not
-        store it.
+        which needs no model: it encodes the text layers of PDFs.  A page without a text
+        layer is stored, but no search returns it; a database does not store it.
     progress : callable
         Called after each page.
     skipped : callable
