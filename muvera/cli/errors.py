@@ -31,7 +31,6 @@ _INSTEAD = {
     "check_id": "",
     "from_plaid": "--keep-codes",
     "give_ids": "Name their column with --id.",
-    "give_ids_or_search": "Give their ids, or use muvera texts search with --where.",
     "list_formats": "muvera formats",
     "load_vectors": "Use muvera search.",
     "omit": "Omit it",

@@ -533,6 +533,19 @@ class Engine(ABC):
         with self._errors("cannot be read"):
             return self._count()
 
+    def ids(self, where: Filter) -> list[Any]:
+        """Return the ids of documents that satisfy a condition, in the order of ids.
+
+        Numbers in strings count as numbers, so page 2 comes before page 10.  Raise
+        FilterError for a condition that is invalid, or that the engine cannot answer.
+        """
+        condition = build_condition(where, self.conditions)
+        if condition is False:
+            return []
+        with self._errors("cannot be read"):
+            ids = self._ids(None if condition is True else condition)
+            return sorted(ids, key=_in_order)
+
     def read(self, ids: list[Any], column: Column, part: int = 0) -> dict[Any, Any]:
         """Return the values of a column by id, of one part of each document.
 
@@ -609,6 +622,13 @@ class Engine(ABC):
         """Return the number of documents."""
 
     @abstractmethod
+    def _ids(self, condition: Any) -> Iterable[Any]:
+        """Return the ids of documents that satisfy a condition of the engine.
+
+        None: of all documents.
+        """
+
+    @abstractmethod
     def _read(self, ids: list[Any], column: Column, part: int) -> Iterable[tuple[Any, Any]]:
         """Return (id, value) of one part of at most 500 documents.
 
@@ -644,6 +664,16 @@ class Engine(ABC):
 
         None: all rows.
         """
+
+
+def _in_order(id: int | str) -> Any:
+    """Return the key by which ids are ordered; numbers in strings count as numbers."""
+    if isinstance(id, int):
+        return id
+    parts = re.split("([0-9]+)", id)  # every second part is a number
+    numbers = [digits.lstrip("0") for digits in parts[1::2]]
+    parts[1::2] = [(len(digits), digits) for digits in numbers]
+    return parts, id
 
 
 class _Sliceable(Protocol):

@@ -7,7 +7,7 @@ of the engine.  Nothing is written.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -28,9 +28,6 @@ from .qdrant import QdrantEdgeEngine, QdrantEngine
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient, models
-
-# Rows of one read.
-_ROWS = 256
 
 # Usual names of a token's document, in a row for each token.
 _DOCUMENT = ("doc_id", "document_id", "docid", "document", "page_id")
@@ -135,21 +132,12 @@ class ForeignQdrant(ForeignCollection, QdrantEngine):
         ids = []
         arrays = []
         with self._errors("cannot be read"):
-            for id, vectors in self._all_points():
+            for point in self._scroll(None, False, True):
+                vectors = point.vector
                 value = vectors.get(self._field_name) if isinstance(vectors, dict) else vectors
-                ids.append(id)
+                ids.append(point.id)
                 arrays.append(np.asarray(value, np.float32))
         return _collected(self.location, arrays, ids)
-
-    def _all_points(self) -> Iterator[tuple[Any, Any]]:
-        start = None
-        while True:
-            points, start = self._client.scroll(
-                self.name, limit=_ROWS, offset=start, with_vectors=True, with_payload=False
-            )
-            yield from ((point.id, point.vector) for point in points)
-            if start is None:
-                return
 
     def find(self, query: NDArray[np.float32], k: int, settings: Mapping[str, Any]) -> list[Any]:
         """Search with ``query_points``, see :meth:`ForeignCollection.find`."""
@@ -202,17 +190,6 @@ class ForeignQdrantEdge(ForeignQdrant, QdrantEdgeEngine):
         self.cosine = vectors[found]["distance"] == "Cosine"
         self._quantized = bool(config.get("quantization_config") or vectors[found].get("quantization_config"))
         self._shard = edge.EdgeShard.load(str(self._folder))
-
-    def _all_points(self) -> Iterator[tuple[Any, Any]]:
-        start = None
-        while True:
-            request = self.models.ScrollRequest(
-                limit=_ROWS, offset=start, with_vector=True, with_payload=False
-            )
-            points, start = self._shard.scroll(request)
-            yield from ((point.id, point.vector) for point in points)
-            if start is None:
-                return
 
     def _points(self, query: NDArray[np.float32], k: int, params: models.SearchParams) -> Iterable[Any]:
         request = self.models.QueryRequest(

@@ -171,6 +171,14 @@ class LanceDBEngine(Engine):
     def _count(self) -> int:
         return int(self._table.count_rows(None if self.stored.parts is None else "part = 0"))
 
+    def _ids(self, condition: Any) -> list[Any]:
+        first = [] if self.stored.parts is None else ["part = 0"]
+        chosen = [*first, *([condition] if condition else [])]
+        query = self._table.search().select(["id"]).limit(None)
+        if chosen:
+            query = query.where(self.conditions.join("and", chosen))
+        return list(query.to_arrow()["id"].to_pylist())
+
     def _read(self, ids: list[Any], column: Column, part: int) -> Iterable[tuple[Any, Any]]:
         columns = ["id"] if column == "id" else ["id", column]
         chosen = self.conditions.among(ids)

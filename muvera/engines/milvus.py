@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -147,6 +148,12 @@ class MilvusEngine(Engine):
 
     def _count(self) -> int:
         return int(self._client.query(self.name, filter="", output_fields=["count(*)"])[0]["count(*)"])
+
+    def _ids(self, condition: Any) -> Iterator[Any]:
+        reader = self._client.query_iterator(self.name, filter=condition or "", output_fields=["id"])
+        while batch := reader.next():
+            yield from (row["id"] for row in batch)
+        reader.close()
 
     def _read(self, ids: list[Any], column: Column, part: int) -> list[tuple[Any, Any]]:
         chosen = self.conditions.among(ids)

@@ -170,6 +170,10 @@ class PgVectorEngine(Engine):
         """The column of part numbers; 0 if there is none."""
         return "0" if self.stored.parts is None else "part"
 
+    def _ids(self, condition: Any) -> list[Any]:
+        chosen = self.conditions.join("and", [f"{self._part} = 0", *([condition] if condition else [])])
+        return [id for (id,) in self._run(f"SELECT id FROM {self._table} WHERE {chosen}")]
+
     def _read(self, ids: list[Any], column: Column, part: int) -> list[tuple[Any, Any]]:
         known = [id for id in ids if "\0" not in str(id)]  # PostgreSQL refuses a NUL
         where = f"id = ANY(%s) AND {self._part} = {part}"

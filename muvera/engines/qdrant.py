@@ -42,6 +42,9 @@ _TOKENS = "tokens"
 # Points of a request: a point with the tokens of a long text can have megabytes.
 _POINTS = 64
 
+# Points of a request that reads all points, with the tokens of short documents.
+_SCROLLED = 256
+
 # Seconds of a request.
 _TIMEOUT = 60
 
@@ -237,6 +240,11 @@ class QdrantEngine(Engine):
             self._indexed.add(name)
         self._upsert(points)
 
+    def _ids(self, condition: Any) -> Iterator[Any]:
+        chosen = [one for one in (self._documents, condition) if one is not None]
+        points = self._scroll(self.conditions.join("and", chosen) if chosen else None, ["id"], False)
+        return (point.payload["id"] for point in points)
+
     def _read(self, ids: list[Any], column: Column, part: int) -> Iterator[tuple[Any, Any]]:
         tokens = column == "tokens"
         payload: list[str] = ["id"] if tokens else ["id", column]
@@ -297,6 +305,21 @@ class QdrantEngine(Engine):
     def _retrieve(self, ids: list[int | str], payload: list[str], vectors: list[str] | bool) -> Iterator[Any]:
         for some in slices(ids, _POINTS):
             yield from self._client.retrieve(self.name, some, with_payload=payload, with_vectors=vectors)
+
+    def _scroll(self, condition: Any, payload: list[str] | bool, vectors: bool) -> Iterator[Any]:
+        """Yield the points that satisfy a condition, in the order of their ids."""
+        start = None
+        while True:
+            points, start = self._page(_SCROLLED, start, condition, payload, vectors)
+            yield from points
+            if start is None:
+                return
+
+    def _page(self, limit: int, start: Any, condition: Any, payload: list[str] | bool, vectors: bool) -> Any:
+        """Return some points from the id `start` on, and the id of the next one."""
+        return self._client.scroll(
+            self.name, condition, limit, offset=start, with_payload=payload, with_vectors=vectors
+        )
 
     def _query(self, requests: list[Any]) -> list[Any]:
         answers = self._client.query_batch_points(self.name, requests=requests)
@@ -387,6 +410,12 @@ class QdrantEdgeEngine(QdrantEngine):
 
     def _retrieve(self, ids: list[int | str], payload: list[str], vectors: list[str] | bool) -> Iterator[Any]:
         return iter(self._shard.retrieve(ids, with_payload=payload, with_vector=vectors))
+
+    def _page(self, limit: int, start: Any, condition: Any, payload: list[str] | bool, vectors: bool) -> Any:
+        request = self.models.ScrollRequest(
+            limit=limit, offset=start, filter=condition, with_payload=payload, with_vector=vectors
+        )
+        return self._shard.scroll(request)
 
     def _query(self, requests: list[Any]) -> list[Any]:
         return list(self._shard.query_batch(self.models.QueryBatchRequest(requests)))

@@ -207,7 +207,7 @@ class _Tools:
     def _matches(self, where: dict[str, Any]) -> bool:
         """Return True if a text satisfies a condition.
 
-        A search works for databases, too; they have no select.
+        A database would read the ids of all texts for `select`.
         """
         return bool(self._index.search("a", 1, where=where, words=0))
 

@@ -877,7 +877,7 @@ class PageIndex:
 
     @property
     def ids(self) -> list[int | str]:
-        """The ids of all pages, in insertion order."""
+        """The ids of all pages, in the order of :meth:`select`."""
         return self._pages.select({})
 
     def get(self, ids: Iterable[int | str], *, missing: Missing = "raise") -> list[TextDocument]:
@@ -909,6 +909,8 @@ class PageIndex:
     def select(self, where: Filter) -> list[int | str]:
         """Return the ids of pages that satisfy a condition, in insertion order.
 
+        In a database, they are in the order of the ids.
+
         Parameters
         ----------
         where : mapping
@@ -922,14 +924,12 @@ class PageIndex:
         Raises
         ------
         FilterError
-            For an invalid condition.
-        EngineError
-            For pages in a database, which answers conditions only in a search.
+            For an invalid condition, or one that the database cannot answer.
         """
         return self._pages.select(where)
 
     def pages_of(self, document: str) -> list[int | str]:
-        """Return the ids of a document's pages, in insertion order.
+        """Return the ids of a document's pages, in the order of :meth:`select`.
 
         Parameters
         ----------
@@ -940,11 +940,6 @@ class PageIndex:
         -------
         list of int or str
             Empty for an unknown document.
-
-        Raises
-        ------
-        EngineError
-            For pages in a database.
         """
         return self._pages.select({DOCUMENT: document})
 

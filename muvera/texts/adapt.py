@@ -82,9 +82,8 @@ def adapt(
         memory.
     texts : iterable of str, optional
         Typical texts to fit the map on; both encoders encode them.  With fewer than
-        200, unlike models find clearly fewer of the best texts.  Required for the index
-        of a database, which cannot list its texts.  Default: 200 random texts of the
-        index.
+        200, unlike models find clearly fewer of the best texts.  Default: 200 random
+        texts of the index.
     candidates : int
         Texts that the new encoder ranks for each query, or `k` if that is more.  More
         raise recall, and more texts are encoded.

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 
 from ..data.multivectors import MultiVectors, cut_parts, join_parts
-from ..engines.base import Engine, EngineError
+from ..engines.base import Engine, EngineError, slices
 from ..engines.engine_index import EngineIndex, read_groups
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
@@ -26,10 +26,9 @@ from .ranking import Parts, add_parts, best_parts
 
 Result = TypeVar("Result")
 
-_NO_LIST = Message(
-    "is a database, which does not list its documents. ",
-    Hint("give_ids_or_search", "Give their ids, or search with where=."),
-)
+# Documents that an iteration reads at once.
+_DOCUMENTS = 500
+
 _NO_VECTORS = "is a database, so index, info and rebuild are not available. Use EngineIndex instead."
 
 
@@ -74,7 +73,9 @@ class EngineTexts:
         return isinstance(id, (int, str)) and bool(self.get([id], missing="ignore"))
 
     def __iter__(self) -> Iterator[TextDocument]:
-        self._refuse(_NO_LIST)
+        for some in slices(self.select({}), _DOCUMENTS):
+            # Another program can have deleted some since.
+            yield from self.get(some, missing="ignore")
 
     def get(self, ids: list[int | str], *, missing: Missing = "raise") -> list[TextDocument]:
         """Return texts and metadata in the order of `ids`.
@@ -84,8 +85,8 @@ class EngineTexts:
         return self.index.documents(ids, missing=missing)
 
     def select(self, where: Filter) -> list[int | str]:
-        """Raise EngineError: databases answer conditions only in a search."""
-        self._refuse(_NO_LIST)
+        """Return the ids of documents that satisfy a condition, in the order of ids."""
+        return [] if self.index.engine.description is None else self.index.engine.ids(where)
 
     def groups(self, field: str, ids: Sequence[int | str]) -> dict[int | str, Group]:
         """Return the values of a metadata field by id, without ids that have none."""

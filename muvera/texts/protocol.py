@@ -56,7 +56,7 @@ class Texts(Protocol):
         """Return True if a text has this id."""
 
     def __iter__(self) -> Iterator[TextDocument]:
-        """Yield all texts in insertion order."""
+        """Yield all texts in the order of :meth:`select`."""
 
     def get(self, ids: list[int | str], *, missing: Missing = "raise") -> list[TextDocument]:
         """Return texts and metadata in the order of `ids`.
@@ -67,6 +67,7 @@ class Texts(Protocol):
     def select(self, where: Filter) -> list[int | str]:
         """Return the ids of texts that satisfy a condition, in insertion order.
 
+        A database returns them in the order of the ids.
         The condition ``{}`` selects all texts.
         """
 

@@ -937,6 +937,8 @@ class TextIndex:
     def select(self, where: Filter) -> list[int | str]:
         """Return the ids of texts that satisfy a condition, in insertion order.
 
+        In a database, they are in the order of the ids.
+
         Parameters
         ----------
         where : mapping
@@ -950,9 +952,7 @@ class TextIndex:
         Raises
         ------
         FilterError
-            For an invalid condition.
-        EngineError
-            For texts in a database, which answers conditions only in a search.
+            For an invalid condition, or one that the database cannot answer.
         """
         return self._texts.select(where)
 

@@ -348,7 +348,11 @@ def test_an_engine(index: Path, tmp_path: Path) -> None:
     assert answer("texts", "add", url, tmp_path / "new.csv", "--id", "url", *HASH)["texts"] == 4
     assert answer("texts", "delete", url, "a")["texts"] == 3
     assert answer("texts", "get", url, "d")["documents"][0]["text"] == "Green tea"
-    fails("texts", "list", url)
+    listed = answer("texts", "list", url, "--where", '{"year": {"$gte": 1}}')
+    assert (
+        listed["found"] == answer("texts", "delete", url, "--where", '{"year": {"$gte": 1}}')["deleted"] > 0
+    )
+    assert "names the field 'brand'" in muvera("texts", "list", url, "--where", '{"brand": 1}')[2]
 
 
 def test_empty_rows_of_csv_are_counted(index: Path, tmp_path: Path) -> None:

@@ -106,6 +106,7 @@ def test_where_and_ids_select_documents(filled: EngineIndex, where: dict[str, An
     for within, expected in ((None, wanted), (some, [i for i in wanted if i < 100])):
         hits = ids(filled.search(QUERIES[:2], COUNT, where=where, ids=within, rerank=None))
         assert [sorted(row) for row in hits] == [sorted(DOCUMENTS.ids[expected].tolist())] * 2
+    assert filled.engine.ids(where) == DOCUMENTS.ids[wanted].tolist()  # "text 2" before "text 10"
     assert ids(filled.search(QUERIES[:1], 3, where=where, ids=[])) == [[]]
 
 
@@ -122,8 +123,11 @@ def test_any_condition_selects_what_python_selects(collections: Any) -> None:
                 hits = index.search(QUERIES[:1], 40, where=where, rerank=None)
             except FilterError:
                 assert collections.kind.startswith("qdrant")  # which orders numbers only
+                with pytest.raises(FilterError):
+                    index.engine.ids(where)
                 continue
             assert sorted(hits[0].ids.tolist()) == wanted, where
+            assert index.engine.ids(where) == wanted, where
 
     compare()
 
@@ -148,6 +152,7 @@ def test_odd_strings_raise_a_sentence_or_find_nothing(filled: EngineIndex, text:
         lambda: found(where={"who.x": {"$in": [text]}}),
         lambda: found(where={text: 1}),
         lambda: found(ids=[text]),
+        lambda: filled.engine.ids({"who.x": text}),
         lambda: filled.delete([text], missing="ignore"),
     ):
         try:
@@ -352,6 +357,7 @@ def test_what_does_not_fit_is_refused(collections: Any) -> None:
         index.info,
         index.drop,
         index.engine.describe,
+        lambda: index.engine.ids({}),
     ):
         with pytest.raises(EngineError, match=r"refused is closed\. Open it again with TextIndex\.open"):
             call()

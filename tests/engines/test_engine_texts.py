@@ -7,7 +7,7 @@ from builders.text_encoders import HashEncoder, ShortModel
 
 from muvera import TextIndex, adapt
 from muvera.engines import EngineError, EngineIndex
-from muvera.metadata import TextDocument
+from muvera.metadata import FilterError, TextDocument
 from muvera.texts.engine_texts import EngineTexts
 
 TEXTS = [
@@ -68,6 +68,17 @@ def test_texts_are_read_by_their_ids(texts: TextIndex) -> None:
         texts.get(["cat"])
 
 
+def test_texts_are_listed_in_the_order_of_their_ids(
+    texts: TextIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("muvera.texts.engine_texts._DOCUMENTS", 2)
+    assert texts.select({}) == sorted(IDS)
+    assert texts.select({"kind": "fruit", "$not": {"year": 1}}) == ["pear"]
+    assert list(texts) == texts.get(sorted(IDS))
+    with pytest.raises(FilterError, match="near"):
+        texts.select({"year": {"$near": 3}})
+
+
 def test_a_target_recall_after_a_calibration(collections: Any) -> None:
     texts = opened(collections, "calibrated")
     texts.calibrate([*TEXTS, "red"] * 13)
@@ -76,8 +87,6 @@ def test_a_target_recall_after_a_calibration(collections: Any) -> None:
 
 def test_methods_of_folders_are_refused(texts: TextIndex) -> None:
     for call, message in (
-        (lambda: texts.select({}), "does not list its documents"),
-        (lambda: list(texts), "does not list its documents"),
         (lambda: texts.save("x"), "has no folder"),
         (texts.info, "index, info and rebuild are not available"),
         (texts.rebuild, "index, info and rebuild are not available"),
@@ -190,8 +199,8 @@ def test_another_model_searches_texts_in_a_database(texts: TextIndex) -> None:
     hit = adapted.search("red apple", 1, where={"kind": "fruit"})[0]
     assert (hit.id, hit.metadata) == ("apple", METADATA[1])
     assert set(hit.parts) == {"maxsim", "words", "mean"}
-    with pytest.raises(EngineError, match="does not list its documents"):
-        adapt(texts, HashEncoder(16, "same vectors"))
+    sampled = adapt(texts, HashEncoder(16, "same vectors"), candidates=2)
+    assert found(sampled.search("red apple", 1, where={"kind": "fruit"})) == ["apple"]
 
 
 @pytest.mark.parametrize("words", [0, 0.5])

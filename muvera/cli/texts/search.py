@@ -66,7 +66,7 @@ def search(
             )  # fmt: skip
             duration = time.perf_counter() - begun
             if not hits:
-                # A search works for databases, too; they have no select.
+                # A database would read the ids of all texts for `select`.
                 warn_of_unmatched(where, lambda probe: loaded.search("a", 1, where=probe, words=0))
             facts = {"index": index, "query": question, "seconds": round(duration, 4)}
             facts["hits"] = [hit.to_dict() for hit in hits]

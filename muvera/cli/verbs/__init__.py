@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 IndexArgument = Annotated[str, Argument(metavar="INDEX", help="Folder of an index, or an engine's URL.")]
 
-NAMES = "Ids; of pages in a folder also names of documents, such as 2024.pdf."
+NAMES = "Ids; of pages also names of documents, such as 2024.pdf."
 
 
 def register(group: Typer) -> None:
@@ -87,15 +87,10 @@ def named(index: Index, names: list[Any]) -> list[int | str]:
     """Return the stored ids of what a user named.
 
     Ids from CSV or the command line become integers if the index has them, and the name
-    of a document becomes the ids of its pages, except in a database.  Raise KeyError
-    for an unknown name.
+    of a document becomes the ids of its pages.  Raise KeyError for an unknown name.
     """
-    from ...texts.engine_texts import EngineTexts
-
     if isinstance(index, muvera.TextIndex):
         ids = stored_ids(index, names)
-    elif isinstance(index.texts, EngineTexts):
-        ids = names  # a database does not list the pages of a document
     else:
         ids = [id for name in names for id in (index.pages_of(name) or [name])]
     # `get` names an unknown id as it was typed.

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from typer import Argument, Option
+from typer import Option
 
 from ..conditions import warn_of_unmatched
 from ..hits import document_line
 from ..options import IndexEncoderOption, JsonOption, WhereOption
 from ..printing import show
-from . import noun, open_index
+from . import IndexArgument, noun, open_index
 
 
 def list_(
-    index: Annotated[str, Argument(metavar="INDEX", help="Folder of an index.")],
+    index: IndexArgument,
     where: WhereOption = None,
     limit: Annotated[int, Option("--limit", "-k", min=1, help="Number of documents to print.")] = 20,
     offset: Annotated[int, Option(min=0, help="Number of documents to skip.")] = 0,
     encoder: IndexEncoderOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """List texts or pages in the order of their addition.
+    """List texts or pages in the order of their addition; from a URL, of their ids.
 
     \b
     Example:
