@@ -21,7 +21,9 @@ def list_(
     encoder: IndexEncoderOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """List texts or pages in the order of their addition; from a URL, of their ids.
+    """List texts or pages in the order of their addition.
+
+    For a URL, they are in the order of their ids.
 
     \b
     Example:
