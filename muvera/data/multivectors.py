@@ -88,11 +88,9 @@ class MultiVectors:
                 f"{rows.shape}."
             )
         bounds = as_offsets(offsets, len(rows))
-        self._set(rows, bounds, None if ids is None else as_ids(ids, len(bounds) - 1, parts=True))
+        self._set(rows, bounds, None if ids is None else as_ids(ids, len(bounds) - 1, parts=True), False)
 
-    def _set(
-        self, tokens: TokenArray, offsets: NDArray[np.int64], ids: Ids | None, finite: bool = False
-    ) -> None:
+    def _set(self, tokens: TokenArray, offsets: NDArray[np.int64], ids: Ids | None, finite: bool) -> None:
         """Set valid arrays; with `finite`, the numbers were checked."""
         self.tokens = tokens
         self.offsets = offsets
@@ -140,19 +138,7 @@ class MultiVectors:
         """
         tokens, lengths = _joined(arrays, dimension, dtype, name)
         names = None if ids is None else as_ids(ids, len(lengths), parts=True)
-        return cls._of(tokens, running_total(lengths), names)
-
-    @classmethod
-    def _of(
-        cls, tokens: TokenArray, offsets: NDArray[np.int64], ids: Ids | None, finite: bool = False
-    ) -> MultiVectors:
-        """Make texts of valid arrays without checks.
-
-        Checks take longer than a small search.
-        """
-        texts = object.__new__(cls)
-        texts._set(tokens, offsets, ids, finite)
-        return texts
+        return _unchecked(tokens, running_total(lengths), names)
 
     @classmethod
     def from_flat(cls, tokens: AnyArray, lengths: ArrayLike, *, ids: IdsLike | None = None) -> MultiVectors:
@@ -348,7 +334,7 @@ class MultiVectors:
         MultiVectors
             Its arrays are shared with this collection.
         """
-        return self._of(self.tokens, self.offsets, as_ids(ids, len(self), parts=True), self._finite)
+        return _unchecked(self.tokens, self.offsets, as_ids(ids, len(self), parts=True), self._finite)
 
     def require_single_parts(self, owner: str) -> None:
         """Raise ValueError if a document has several parts.
@@ -399,13 +385,13 @@ class MultiVectors:
         if count == 0 or (positions[-1] - positions[0] == count - 1 and (np.diff(positions) == 1).all()):
             first = int(positions[0]) if count else 0
             bounds = self.offsets[first : first + count + 1]
-            return self._of(self.tokens[bounds[0] : bounds[-1]], bounds - bounds[0], ids, self._finite)
+            return _unchecked(self.tokens[bounds[0] : bounds[-1]], bounds - bounds[0], ids, self._finite)
         if len(np.unique(positions)) != count:
             raise ValueError("A text was selected twice. Select each position once.")
         if self.has_parts:
             ids = as_ids(ids, count, parts=True)
         rows, offsets = rows_of_texts(self.offsets, positions)
-        return self._of(self.tokens[rows], offsets, ids, self._finite)
+        return _unchecked(self.tokens[rows], offsets, ids, self._finite)
 
     def __repr__(self) -> str:
         size = f"{counted(len(self), 'text')}, {counted(self.num_tokens, 'token')}"
@@ -596,9 +582,21 @@ def _no_tokens(dimension: int, floats: bool) -> NDArray[Any]:
     return read_only_view(np.empty((0, dimension), np.float32 if floats else np.uint16))
 
 
-def regroup(texts: MultiVectors, offsets: NDArray[np.int64]) -> MultiVectors:
-    """Return the same tokens as other texts, without ids; offsets are not checked."""
-    return MultiVectors._of(texts.tokens, offsets, None, texts._finite)
+def _unchecked(
+    tokens: TokenArray, offsets: NDArray[np.int64], ids: Ids | None = None, finite: bool = False
+) -> MultiVectors:
+    """Make texts of valid arrays without checks.
+
+    Checks take longer than a small search.
+    """
+    texts = object.__new__(MultiVectors)
+    texts._set(tokens, offsets, ids, finite)
+    return texts
+
+
+def regroup(texts: MultiVectors, offsets: NDArray[np.int64], ids: Ids | None = None) -> MultiVectors:
+    """Return the same tokens as other texts; `offsets` and `ids` are not checked."""
+    return _unchecked(texts.tokens, offsets, ids, texts._finite)
 
 
 def cut_parts(texts: MultiVectors, most: int) -> MultiVectors:
@@ -613,7 +611,7 @@ def cut_parts(texts: MultiVectors, most: int) -> MultiVectors:
     places = np.arange(len(owners)) - np.repeat(running_total(counts)[:-1], counts)
     begins = texts.offsets[owners] + places * texts.lengths[owners] // counts[owners]
     offsets = np.append(begins, texts.num_tokens)
-    return MultiVectors._of(texts.tokens, offsets, texts.ids[owners], texts._finite)
+    return regroup(texts, offsets, texts.ids[owners])
 
 
 def join_parts(texts: MultiVectors) -> MultiVectors:
@@ -622,7 +620,7 @@ def join_parts(texts: MultiVectors) -> MultiVectors:
         return texts
     first = np.flatnonzero(~repeats_before(texts.ids))
     offsets = np.append(texts.offsets[first], texts.num_tokens)
-    return MultiVectors._of(texts.tokens, offsets, texts.ids[first], texts._finite)
+    return regroup(texts, offsets, texts.ids[first])
 
 
 def as_multivectors(value: object, name: str = "documents") -> MultiVectors:
@@ -637,7 +635,7 @@ def as_multivectors(value: object, name: str = "documents") -> MultiVectors:
         array = as_array(value, name)
         if array.ndim == 2 and array.size and array.dtype in READY:  # as from_arrays, in less time
             offsets = np.array((0, array.shape[0]), np.int64)
-            return MultiVectors._of(np.array(array, order="C"), offsets, None)
+            return _unchecked(np.array(array, order="C"), offsets)
         if array.ndim not in (2, 3):
             raise ValueError(
                 f"{name} has shape {array.shape}; expected (tokens, dimension) for one text, (n, tokens, "
