@@ -146,7 +146,7 @@ class _BlasLimit:
         self.inside = 0
         self.limits: Any = None
         self._renew_locks()
-        renew_after_fork(self)
+        renew_after_fork(self._renew_locks)
 
     def _renew_locks(self) -> None:
         self.lock = Lock()

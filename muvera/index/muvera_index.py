@@ -130,7 +130,7 @@ class MuveraIndex:
         # Generations that interrupted saves may have made current, by folder.
         self._attempted: dict[Path, set[Generation]] = {}
         self._renew_locks()
-        renew_after_fork(self)
+        renew_after_fork(self._renew_locks)
 
     def _renew_locks(self) -> None:
         # Held during a change.  Any thread can release a plain lock, even a thread that

@@ -79,7 +79,7 @@ class SharedGraph:
         #: A fork holds it alone, too: the child would wait forever for a mutex of
         #: hnswlib that another thread held.
         self.calls = ReadersWriterLock()
-        hold_during_fork(self.calls, last=True)
+        hold_during_fork(self.calls.locks, last=True)
         self.num_unmarked = 0
         #: True for each label that is not marked as removed.
         self.unmarked = np.zeros(0, bool)

@@ -29,7 +29,7 @@ from ..metadata import (
 )
 from ..metadata import TextDocument as TextDocument
 from ..metadata.groups import MOST_FIELDS, Group, unknown_field
-from ..utils.locks import hold_during_fork
+from ..utils.locks import hold_during_fork, renew_after_fork
 from .words import TOKENIZER, WordScores, as_match, counted_words, spaced
 
 # ``metadata_values`` has a row for each comparable value of each field, and one of kind
@@ -174,14 +174,17 @@ class DocumentDatabase:
         self._most_groups: dict[str, int] = {}
         #: True if documents have mean vectors; False for a file of an older version.
         self.has_means = _has_means(self._connection)
-        hold_during_fork(self)
+        hold_during_fork(self._locks)
+        renew_after_fork(self._renew_locks)
 
     def _renew_locks(self) -> None:
-        # Acquired in this order.
         self._copying = RLock()
         self._lock = RLock()
-        self._locks = self._copying, self._lock
         self._writable = False  # the first change copies: the parent process shares the temporary file
+
+    def _locks(self) -> tuple[Any, Any]:
+        """Return the locks in the order in which they are acquired."""
+        return self._copying, self._lock
 
     @classmethod
     def open(cls, path: Path) -> DocumentDatabase:

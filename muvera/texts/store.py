@@ -81,7 +81,7 @@ class TextStore:
         self.groups = database.groups
         self._folder: DurableFolder | None = None
         self._renew_locks()
-        renew_after_fork(self)
+        renew_after_fork(self._renew_locks)
         with vectors.change() as change:
             change.attach(partial(_write_texts, database))
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakMethod
 
-_OWNERS: WeakSet[Any] = WeakSet()
-#: Owners of locks that a fork acquires, and of locks that it acquires after them.
-_FIRST: WeakSet[Any] = WeakSet()
-_LAST: WeakSet[Any] = WeakSet()
+#: Methods that renew locks.
+_renew: set[WeakMethod[Callable[[], None]]] = set()
+#: Methods that return the locks that a fork acquires first, and last.
+_first: set[WeakMethod[Callable[[], Iterable[Any]]]] = set()
+_last: set[WeakMethod[Callable[[], Iterable[Any]]]] = set()
 _held: list[Any] = []
 
 # Seconds that a fork waits for a lock.
@@ -30,28 +31,31 @@ _numbers = count()
 _thread = threading.local()
 
 
-def renew_after_fork(owner: Any) -> None:
-    """Call ``owner._renew_locks()`` in every child process.
+def renew_after_fork(renew: Callable[[], None]) -> None:
+    """Call the method `renew` in every child process.
 
-    The owner is not kept alive.
+    Its object is not kept alive.
     """
-    _OWNERS.add(owner)
+    _renew.add(WeakMethod(renew, _renew.discard))
 
 
-def hold_during_fork(owner: Any, *, last: bool = False) -> None:
-    """Hold ``owner._locks`` during a fork, and then call ``owner._renew_locks()``.
+def hold_during_fork(locks: Callable[[], Iterable[Any]], *, last: bool = False) -> None:
+    """Hold the locks that the method `locks` returns during a fork.
 
-    The library that the locks protect has locks, too, which must be free in the child.
-    With `last`, they are acquired after the locks of other owners: a thread that holds
-    another owner's locks may wait for them.  `owner` is not kept alive.
+    The library that they protect has locks, too, which must be free in the child.  With
+    `last`, they are acquired after other locks: a thread that holds other locks may
+    wait for them.  The method's object is not kept alive.  It renews the locks in the
+    child, see :func:`renew_after_fork`.
     """
-    (_LAST if last else _FIRST).add(owner)
-    _OWNERS.add(owner)
+    methods = _last if last else _first
+    methods.add(WeakMethod(locks, methods.discard))
 
 
 def _before() -> None:
-    locks = [lock for owner in (*_FIRST, *_LAST) for lock in owner._locks]
-    _held.extend(lock for lock in locks if lock.acquire(timeout=_PATIENCE))
+    for weak in (*_first, *_last):
+        locks = weak()
+        if locks is not None:
+            _held.extend(lock for lock in locks() if lock.acquire(timeout=_PATIENCE))
 
 
 def _in_parent() -> None:
@@ -61,8 +65,10 @@ def _in_parent() -> None:
 
 def _in_child() -> None:
     _held.clear()
-    for owner in list(_OWNERS):
-        owner._renew_locks()
+    for weak in list(_renew):
+        renew = weak()
+        if renew is not None:
+            renew()
 
 
 if hasattr(os, "register_at_fork"):
@@ -82,10 +88,14 @@ class ReadersWriterLock:
 
     def __init__(self) -> None:
         self._renew_locks()
-        renew_after_fork(self)
+        renew_after_fork(self._renew_locks)
 
     def _renew_locks(self) -> None:
         self._entrance, *self._slots = self._locks = [threading.Lock() for _ in range(1 + _SLOTS)]
+
+    def locks(self) -> list[threading.Lock]:
+        """Return all plain locks, in the order in which a writer acquires them."""
+        return self._locks
 
     def shared(self) -> threading.Lock:
         """Return the plain lock that this thread must hold as a reader."""
