@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,8 @@ _ROUNDING = 1e-5
 Shares = NDArray[np.float64]
 
 
-class FailingQuery(NamedTuple):
+@dataclass(frozen=True)
+class FailingQuery:
     """A query whose answer lacks some of the exact best documents.
 
     Parameters
@@ -70,7 +71,8 @@ class FailingQuery(NamedTuple):
     missing: list[int | str]
 
 
-class Evidence(NamedTuple):
+@dataclass(frozen=True)
+class Evidence:
     """What was tried, and the recall with it.
 
     Parameters
@@ -142,15 +144,16 @@ class Audit:
         if self.unknown_ids:
             sentences.append(
                 f"{counted(self.unknown_ids, 'id')} in the answers "
-                f"{'matches' if self.unknown_ids == 1 else 'match'} no document. Give the documents that were "
-                "searched, with the same ids."
+                f"{'matches' if self.unknown_ids == 1 else 'match'} no document. Give the documents that "
+                "were searched, with the same ids."
             )
         if self.recall >= ENOUGH:
             return [*sentences, f"Nothing to fix: the recall is at least {ENOUGH}."]
         if self.like_means >= _SAME and self.like_means > self.recall + _GAIN:
             sentences.append(
-                f"{self.like_means:.0%} of the answers equal the answers of mean vectors: one vector for each text "
-                "seems to make the ranking. Let it find more documents, and rank them by all tokens."
+                f"{self.like_means:.0%} of the answers equal the answers of mean vectors: one vector for "
+                "each text seems to make the ranking. Let it find more documents, and rank them by all "
+                "tokens."
             )
         helpful = [tried for tried in self.evidence if tried.helps]
         enough = [tried for tried in helpful if tried.recall >= ENOUGH]
@@ -180,8 +183,9 @@ class Audit:
             lines.append("milliseconds: " + ", ".join(f"{k} {v:.2f}" for k, v in self.milliseconds.items()))
         if self.num_failing:
             lines.append(f"{counted(self.num_failing, 'query', 'queries')} lack a document; the worst:")
-        for query, recall, missing in self.failing:
-            lines.append(f"  {query!r}: recall {recall:.2f}, without {', '.join(map(repr, missing))}")
+        for failed in self.failing:
+            missing = ", ".join(map(repr, failed.missing))
+            lines.append(f"  {failed.query!r}: recall {failed.recall:.2f}, without {missing}")
         lines += [f"tried: {tried.what}: recall {tried.recall:.3f}" for tried in self.evidence]
         return "\n".join([*lines, *(f"- {sentence}" for sentence in self.advice)])
 
@@ -193,9 +197,7 @@ class Audit:
         dict
             Values by field, and "advice".
         """
-        failing = [query._asdict() for query in self.failing]
-        evidence = [tried._asdict() for tried in self.evidence]
-        return {**asdict(self), "failing": failing, "evidence": evidence, "advice": self.advice}
+        return {**asdict(self), "advice": self.advice}
 
 
 #: A collection's URL, a file of a run, or ids for each query.
