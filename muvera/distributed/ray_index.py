@@ -94,14 +94,16 @@ class RayIndex:
         Configuration of the shards' encoder.
     timeout : float
         As for :meth:`open`.
+    size : int
+        Number of documents in all shards.
     """
 
-    def __init__(self, actors: dict[str, list[Any]], config: FDEConfig, timeout: float) -> None:
+    def __init__(self, actors: dict[str, list[Any]], config: FDEConfig, timeout: float, size: int) -> None:
         self._actors = actors
         self._config = config
         self._timeout = timeout
         self._turns = itertools.count()
-        self._size = 0
+        self._size = size
 
     @classmethod
     def open(
@@ -155,35 +157,13 @@ class RayIndex:
             name: [kind.remote(str(shards.root / name), threads) for _ in range(copies)]
             for name in shards.names
         }
-        index = cls(actors, config, require_number("timeout", timeout, 0))
+        patience = require_number("timeout", timeout, 0)
         try:
-            index._size = sum(index._sizes(shards.root))
+            sizes = _sizes(actors, shards.root, patience)
         except BaseException:
-            index.close()
+            _end(actors)
             raise
-        return index
-
-    def _sizes(self, root: Path) -> list[int]:
-        """Wait until all actors have loaded their shards, and return the sizes."""
-        ray = import_extra("ray", "ray", "RayIndex")
-        asked = {actor.size.remote(): name for name, actors in self._actors.items() for actor in actors}
-        done, waiting = ray.wait(list(asked), num_returns=len(asked), timeout=self._timeout)
-        if waiting:
-            raise ShardError(
-                f"{counted(len(waiting), 'actor')} of {len(asked)} did not load a shard of {root} within "
-                f"{self._timeout:g} seconds, such as {asked[waiting[0]]!r}. Does the cluster have enough "
-                "free cores (ray.available_resources())? Give fewer cores=, or a longer timeout=."
-            )
-        sizes = {}
-        for reference in done:
-            try:
-                sizes[asked[reference]] = ray.get(reference)
-            except ray.exceptions.RayError as error:
-                raise ShardError(
-                    f"{asked[reference]!r} of {root} cannot be loaded: {_reason(error)} All machines must "
-                    "see the folder under this name."
-                ) from error
-        return list(sizes.values())
+        return cls(actors, config, patience, sum(sizes))
 
     def search(
         self,
@@ -290,9 +270,7 @@ class RayIndex:
 
     def close(self) -> None:
         """End the actors; a second call does nothing."""
-        ray = import_extra("ray", "ray", "RayIndex")
-        for actor in itertools.chain.from_iterable(self._actors.values()):
-            ray.kill(actor)
+        _end(self._actors)
         self._actors = {}
 
     def __enter__(self) -> RayIndex:
@@ -307,6 +285,35 @@ class RayIndex:
     def __repr__(self) -> str:
         size = f"{counted(len(self), 'document')}, {counted(len(self._actors), 'shard')}"
         return f"RayIndex({size}, dimension={self._config.dimension})"
+
+
+def _sizes(actors: dict[str, list[Any]], root: Path, timeout: float) -> list[int]:
+    """Wait until all actors have loaded their shards, and return the sizes."""
+    ray = import_extra("ray", "ray", "RayIndex")
+    asked = {actor.size.remote(): name for name, copies in actors.items() for actor in copies}
+    done, waiting = ray.wait(list(asked), num_returns=len(asked), timeout=timeout)
+    if waiting:
+        raise ShardError(
+            f"{counted(len(waiting), 'actor')} of {len(asked)} did not load a shard of {root} within "
+            f"{timeout:g} seconds, such as {asked[waiting[0]]!r}. Does the cluster have enough free cores "
+            "(ray.available_resources())? Give fewer cores=, or a longer timeout=."
+        )
+    sizes = {}
+    for reference in done:
+        try:
+            sizes[asked[reference]] = ray.get(reference)
+        except ray.exceptions.RayError as error:
+            raise ShardError(
+                f"{asked[reference]!r} of {root} cannot be loaded: {_reason(error)} All machines must see "
+                "the folder under this name."
+            ) from error
+    return list(sizes.values())
+
+
+def _end(actors: dict[str, list[Any]]) -> None:
+    ray = import_extra("ray", "ray", "RayIndex")
+    for actor in itertools.chain.from_iterable(actors.values()):
+        ray.kill(actor)
 
 
 def merge(rankings: tuple[Ranking, ...], k: int, complete: bool = True) -> Ranking:
