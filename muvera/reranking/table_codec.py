@@ -82,6 +82,8 @@ class TableCodec(TokenCodec):
         SHA-256 of the table.
     shape : int64 (2,)
         Number of rows, and dimension.
+    table : float32 (rows, dimension), optional
+        Its rows, valid, contiguous and read-only.
 
     Raises
     ------
@@ -92,12 +94,18 @@ class TableCodec(TokenCodec):
     kind = "table"
     names = ("checksum", "shape")
 
-    def __init__(self, checksum: NDArray[np.uint8], shape: NDArray[np.int64]) -> None:
+    def __init__(
+        self,
+        checksum: NDArray[np.uint8],
+        shape: NDArray[np.int64],
+        table: NDArray[np.float32] | None = None,
+    ) -> None:
         valid = checksum.dtype == np.uint8 and checksum.shape == (32,) and shape.shape == (2,)
         if not valid or shape.dtype.kind != "i" or not shape.min() > 0 or shape.max() >= 1 << 32:
             raise ValueError("The codec's checksum must be 32 bytes, and its shape two positive integers.")
         self.num_rows, dimension = shape.tolist()
-        self._attached: _Table | None = None
+        #: None until :meth:`attach` for a codec without its table.
+        self.attached = None if table is None else _Table(table)
         no_bytes, no_floats = (read_only_view(np.empty(0, kind)) for kind in (np.uint8, np.float32))
         ones = read_only_view(np.ones(dimension, np.float32))
         width = 2 if self.num_rows <= _SHORT else 4
@@ -135,9 +143,8 @@ class TableCodec(TokenCodec):
                 f"Row {row} of the table has {table[row, column]!s} in column {column}: every number must be "
                 f"{bound}."
             )
-        codec = cls(_checksum(table), np.array(table.shape, np.int64))
-        codec._attached = _Table(read_only_view(np.ascontiguousarray(table)))
-        return codec
+        rows = read_only_view(np.ascontiguousarray(table))
+        return cls(_checksum(table), np.array(table.shape, np.int64), rows)
 
     @property
     def table(self) -> NDArray[np.float32]:
@@ -152,12 +159,12 @@ class TableCodec(TokenCodec):
 
     @property
     def _made(self) -> _Table:
-        if self._attached is None:
+        if self.attached is None:
             raise ValueError(
                 "The tokens are stored as rows of a text encoder's table, which is not part of the index. "
                 "Load the index with TextIndex.load."
             )
-        return self._attached
+        return self.attached
 
     def attach(self, other: TableCodec) -> None:
         """Use the table of another codec.
@@ -173,7 +180,7 @@ class TableCodec(TokenCodec):
                 f"encoder's table has the checksum {_shown(other)}. Load it with the encoder that built it, "
                 "or build the index again."
             )
-        self._attached = other._attached
+        self.attached = other.attached
 
     @property
     def longest(self) -> float:
