@@ -433,6 +433,6 @@ def _with_ids(documents: Callable[[], Iterator[Document]], ids: list[Any]) -> It
     for count, document in enumerate(documents(), 1):
         if count > len(ids):
             raise ValueError(f"ids has {len(ids)} entries, but there are more texts; give one per text.")
-        yield document._replace(id=ids[count - 1])
+        yield Document(document.tokens, document.where, ids[count - 1], document.dropped)
     if count < len(ids):
         raise ValueError(f"ids has {len(ids)} entries for {count} texts; give one per text.")

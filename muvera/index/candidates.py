@@ -184,7 +184,7 @@ class CandidateSearch:
         # Real queries about documents of another kind find less than windows of these
         # documents.
         added = None if self.drift_warning is not None else dials[-1].level.added
-        return most._replace(level=most.level._replace(added=added))
+        return Dial(most.group, most.level._replace(added=added))
 
     def enough(self, k: int) -> int:
         """Return the number of candidates that a search ranks by default.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,7 +89,8 @@ class SearchPlan:
         return num_candidates(self.k, self.candidates)
 
 
-class Proposal(NamedTuple):
+@dataclass(frozen=True)
+class Proposal:
     """The rows to rank for each query, and when to stop.
 
     Parameters

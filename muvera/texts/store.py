@@ -208,7 +208,7 @@ class TextStore:
         if table is None:
             coded = plan.k > options.k and plan.recall is None and contents.tokens.has_estimates
         if in_parts and not proposal.stops:  # k parts can be of fewer texts
-            proposal = proposal._replace(k=max(map(len, proposal.rows), default=1))
+            proposal = replace(proposal, k=max(map(len, proposal.rows), default=1))
         found = [(rows[: plan.k], scores[: plan.k]) for rows, scores in scorer.best(proposal, coded)]
         few = []
         if in_parts:
