@@ -299,15 +299,7 @@ def tune(
         min_fitting=0, seed=seed, threads=threads,
     )  # fmt: skip
     size = len(drawn.documents)
-    candidates = min(_CANDIDATES, size // 4) if candidates is None else int(candidates)
-    if candidates > size // 2:
-        raise ValueError(
-            Message(
-                Argument("candidates"),
-                f" must be at most half of the {size} sampled documents, got {candidates}: with more, "
-                "every encoder finds nearly everything. Sample more documents.",
-            )
-        )
+    candidates = _num_candidates(candidates, size)
     allowed = _within(encoder_configs(drawn.documents.dimension), drawn.population, max_bytes)
     advance = progress or (lambda _: None)
     order = np.random.default_rng([seed, 1]).permutation(len(drawn.scores))
@@ -337,6 +329,20 @@ def tune(
         rows=tuple(rows),
         exact_search=drawn.collection.num_tokens <= EXACT_TOKENS,
     )
+
+
+def _num_candidates(candidates: int | None, size: int) -> int:
+    """Return the number of candidates among `size` documents, at most half of them."""
+    number = min(_CANDIDATES, size // 4) if candidates is None else int(candidates)
+    if number > size // 2:
+        raise ValueError(
+            Message(
+                Argument("candidates"),
+                f" must be at most half of the {size} sampled documents, got {number}: with more, "
+                "every encoder finds nearly everything. Sample more documents.",
+            )
+        )
+    return number
 
 
 def encoder_configs(dimension: int) -> dict[str, FDEConfig]:
