@@ -227,24 +227,9 @@ def prepare(
             remove_folder(root / _DOCUMENTS)
         rows = parquet_rows(_parquet(dataset, root))
         documents = sum(part.stop for part in rows)
-    if not 1 <= count <= documents:
-        raise ValueError(
-            f"shards must be from 1 to the number of documents, got {count} for "
-            f"{counted(documents, 'document')}. Give fewer shards, or more documents."
-        )
-    bounds = [documents * number // count for number in range(count + 1)]
-    if rows:
-        bounds[1:-1] = [_document_start(rows, row) for row in bounds[1:-1]]
-    elif earlier is not None and len(earlier.plan["bounds"]) == count + 1:
-        bounds = earlier.plan["bounds"]
-    if any(start == stop for start, stop in pairwise(bounds)):
-        raise ValueError(
-            f"shards={count} would leave a shard without documents, because one document has the parts of "
-            "several shards. Give fewer shards."
-        )
     plan = {
         **_FORMAT,
-        "bounds": bounds,
+        "bounds": _bounds(documents, count, rows, earlier),
         "files": [[str(part.file.absolute()), part.stop] for part in rows] if from_path else None,
         "contents": [_file_checksum(part.file) for part in rows] if from_path else None,
         "encoder": _encoder_checksum(encoder),
@@ -269,6 +254,30 @@ def prepare(
         partial.unlink(missing_ok=True)
     write_json(root / MANIFEST, {**plan, "sha256": content_checksum(plan)})
     return Shards(root, plan)
+
+
+def _bounds(documents: int, count: int, rows: list[FileRows], earlier: Shards | None) -> list[int]:
+    """Return the first document of each of `count` shards, then the count of documents.
+
+    A shard begins with the first part of a document.  Without `rows`, the bounds of an
+    `earlier` plan tell where documents begin.
+    """
+    if not 1 <= count <= documents:
+        raise ValueError(
+            f"shards must be from 1 to the number of documents, got {count} for "
+            f"{counted(documents, 'document')}. Give fewer shards, or more documents."
+        )
+    bounds = [documents * number // count for number in range(count + 1)]
+    if rows:
+        bounds[1:-1] = [_document_start(rows, row) for row in bounds[1:-1]]
+    elif earlier is not None and len(earlier.plan["bounds"]) == count + 1:
+        bounds = earlier.plan["bounds"]
+    if any(start == stop for start, stop in pairwise(bounds)):
+        raise ValueError(
+            f"shards={count} would leave a shard without documents, because one document has the parts of "
+            "several shards. Give fewer shards."
+        )
+    return bounds
 
 
 def _remove_leftovers(shards: Shards) -> None:
