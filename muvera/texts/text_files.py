@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -103,20 +103,9 @@ def read_texts(
         all_rows = list(_csv_rows(path, content))
         rows = [placed for placed in all_rows if placed[0]]
         empty_rows = len(all_rows) - len(rows)
-        for column in (*text, *([id] if id else []), *([title] if title else []), *(metadata or [])):
-            if rows and column not in rows[0][0]:
-                known = ", ".join(rows[0][0])
-                raise ValueError(
-                    f"{path}, line 1 has no column {column!r}. Name one of its columns: {known}."
-                )
-        if rows and not text and not optional_text and _DEFAULT_TEXT[-1] not in rows[0][0]:
-            raise ValueError(
-                Message(
-                    f"{path}, line 1 has no column {_DEFAULT_TEXT[-1]!r}. Choose a column with ",
-                    Argument("text", "COLUMN"),
-                    f" (columns: {', '.join(rows[0][0])}).",
-                )
-            )
+        if rows:
+            named = (*text, *([id] if id else []), *([title] if title else []), *(metadata or []))
+            _require_columns(path, list(rows[0][0]), named, default_text=not text and not optional_text)
         others = {*text_columns, *id_columns, "metadata", *([title] if title else [])}
         remarks = tuple(_convert_numbers(rows, others))
     else:
@@ -139,6 +128,25 @@ def read_texts(
     texts, names = (None if column is None else [column[i] for i in kept] for column in (texts, names))
     kept_values = [values[i] for i in kept]
     return TextFile(texts, names, kept_values, empty_rows, len(rows) - len(kept), remarks)
+
+
+def _require_columns(path: Path, columns: list[str], named: Iterable[str], *, default_text: bool) -> None:
+    """Raise ValueError unless a CSV file has the named columns.
+
+    With `default_text`, it must also have the column "text".
+    """
+    for column in named:
+        if column not in columns:
+            known = ", ".join(columns)
+            raise ValueError(f"{path}, line 1 has no column {column!r}. Name one of its columns: {known}.")
+    if default_text and _DEFAULT_TEXT[-1] not in columns:
+        raise ValueError(
+            Message(
+                f"{path}, line 1 has no column {_DEFAULT_TEXT[-1]!r}. Choose a column with ",
+                Argument("text", "COLUMN"),
+                f" (columns: {', '.join(columns)}).",
+            )
+        )
 
 
 def _kept_rows(
