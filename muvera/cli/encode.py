@@ -60,15 +60,7 @@ def encode(
     """
     from ..convert.pipeline import require_ending
     from ..convert.writers import VECTOR_WRITERS, Gathered, new_target
-    from ..utils.checks import counted
-    from .sources import (
-        choose_encoder,
-        fit,
-        open_documents,
-        open_queries,
-        stream,
-        to_encoder,
-    )
+    from .sources import choose_encoder, fit, open_documents, open_queries, stream, to_encoder
 
     _require_free(out, save_encoder, overwrite=overwrite)  # before the work
     require_ending(out, to, VECTOR_WRITERS)
@@ -101,16 +93,14 @@ def encode(
     saved = beside or save_encoder
     facts |= {"encoder": None if saved is None else str(saved)}
     facts |= {"without_tokens": counts.empty, "config": ready.config.to_dict(), "seconds": round(duration, 3)}
-    text = f"{out}: {counted(counts.texts, 'vector')} of {side}, {counted(floats, 'float')} each"
-    if counts.empty:
-        text += f", {counts.empty:,} of them zero because their texts have no tokens"
     remarks = []
     if beside is not None:
         remarks.append(
             f"{beside}: the encoder, fitted to these documents. Encode queries for them with --encoder "
             f"{beside}. (--save-encoder names another folder.)"
         )
-    show(json_, facts, wrapped(f"{text}, in {seconds(duration)}"), *remarks)
+    text = f"{out}: {counts.text(side, floats)}, in {seconds(duration)}"
+    show(json_, facts, wrapped(text), *remarks)
 
 
 def _require_free(*paths: Path | None, overwrite: bool) -> None:
@@ -134,6 +124,15 @@ class _Counts:
 
     texts: int = 0
     empty: int = 0
+
+    def text(self, side: str, floats: int) -> str:
+        """Describe the vectors of the texts, each of `floats` numbers."""
+        from ..utils.checks import counted
+
+        text = f"{counted(self.texts, 'vector')} of {side}, {counted(floats, 'float')} each"
+        if self.empty:
+            text += f", {self.empty:,} of them zero because their texts have no tokens"
+        return text
 
 
 def _vectors(

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from functools import partial
 from itertools import tee
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from typer import Option
 
@@ -62,23 +62,14 @@ def load(
     from ..engines import EngineError, EngineIndex, open_engine
     from ..engines.engine_index import encoder_of_pages
     from ..index.settings import IndexSettings
-    from .sources import (
-        IndexSource,
-        announce_tokens,
-        choose_encoder,
-        fit,
-        open_documents,
-        stream,
-        to_encoder,
-    )
+    from .sources import IndexSource, announce_tokens, choose_encoder, fit, open_documents, stream, to_encoder
 
     begun = time.perf_counter()
     opened = open_documents(source, format, option)
     fitted = opened.encoder if isinstance(opened, IndexSource) else None
     stored = _texts_of(opened)
-    pages = stored.pages
     with closing(open_engine(to)) as engine:
-        if pages is not None and not (tokens and engine.keeps_tokens):
+        if stored.pages is not None and not (tokens and engine.keeps_tokens):
             raise EngineError(
                 f"{engine.location} would store no tokens, so it could not rank pages. Use an engine and a "
                 "command that store them."
@@ -91,7 +82,7 @@ def load(
         chosen: FDEConfig | FDEEncoder | None = None  # the stored one
         if encoder is not None or config is not None:
             chosen = choose_encoder(encoder, config, opened.dimension)
-        if pages is not None:
+        if stored.pages is not None:
             fitted = to_encoder(encoder_of_pages(opened.dimension, engine))
         if new:
             chosen = to_encoder(chosen or fitted or choose_encoder(None, None, opened.dimension))
@@ -102,9 +93,8 @@ def load(
         announce_tokens(opened, to_store, settings, threads, tokens and engine.keeps_tokens)
         if new:
             fit(to_encoder(to_store), opened)
-        index = EngineIndex(
-            engine, chosen, tokens="engine" if tokens else None, text_encoder=stored.encoder, pages=pages
-        )
+        kept: Literal["engine"] | None = "engine" if tokens else None
+        index = EngineIndex(engine, chosen, tokens=kept, text_encoder=stored.encoder, pages=stored.pages)
         with progress_bar(opened.num_documents, "documents", "loading") as advance:
             write = index.update if replace else partial(index.add, resume=True)
             report = write(
@@ -113,10 +103,7 @@ def load(
         facts = {**index.info().to_dict(), **report.to_dict()}
     duration = time.perf_counter() - begun
     text = f"{engine.location}: {_loaded(report)}; {facts['documents']:,} in total."
-    command = "muvera search {} QUERIES"
-    if stored.texts is not None:
-        command = "muvera texts search {} QUESTION" if pages is None else "muvera pages search {} QUERY"
-    remark = f"in {seconds(duration)}; search with: {command.format(engine.location)}"
+    remark = f"in {seconds(duration)}; search with: {stored.search_command(engine.location)}"
     show(json_, {**facts, "seconds": round(duration, 3)}, wrapped(text), remark)
 
 
@@ -129,6 +116,14 @@ class _Texts(NamedTuple):
     encoder: str | None = None
     #: Folder of the documents of pages, "" if it is not known.
     pages: str | None = None
+
+    def search_command(self, url: str) -> str:
+        """Return the command that searches a collection with them."""
+        if self.texts is None:
+            return f"muvera search {url} QUERIES"
+        if self.pages is None:
+            return f"muvera texts search {url} QUESTION"
+        return f"muvera pages search {url} QUERY"
 
 
 def _texts_of(source: Source) -> _Texts:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Option
 
@@ -30,6 +33,9 @@ from .changes import (
     announce_texts,
     read_file,
 )
+
+if TYPE_CHECKING:
+    from ...texts.encoders.base import CachedEncoder, TextEncoder
 
 
 def index(
@@ -63,7 +69,7 @@ def index(
       muvera serve my-index
     """
     from ...index.generations import require_place
-    from ...texts.encoders.base import CachedEncoder, count_long
+    from ...texts.encoders.base import count_long
     from ...texts.encoders.registry import load_text_encoder
     from ...texts.words import mostly_latin
     from ...utils.checks import as_path, counted
@@ -71,11 +77,7 @@ def index(
     require_place(as_path(out, "OUT"), overwrite)
     content = read_file(source, text, id, metadata, title, duplicates)
     begun = time.perf_counter()
-    cache = out.with_name(f"{out.name}.encoded")
     loaded = load_text_encoder(encoder)
-    # The static encoder is as fast as reading its vectors from a cache.
-    cached = None if encoder == "static" else CachedEncoder(loaded, cache)
-    model = loaded if cached is None else cached
     texts = content.texts or []
     if encoder == "static" and not mostly_latin(texts):
         note(
@@ -84,7 +86,9 @@ def index(
             "--encoder sentence-transformers:CHECKPOINT."
         )
     settings = only_given(tokens=tokens, backend=backend)
-    try:
+    # The static encoder is as fast as reading its vectors from a cache.
+    cache = out.with_name(f"{out.name}.encoded")
+    with nullcontext(loaded) if encoder == "static" else _cached(loaded, cache) as model:
         announce_texts(texts, model, vectors, **settings)
         with progress_bar(len(content.metadata), "texts", "encoding") as advance:
             built = muvera.TextIndex.build(
@@ -92,16 +96,7 @@ def index(
                 overwrite=overwrite, threads=threads, progress=advance,
                 **only_given(vectors=vectors), **settings,
             )  # fmt: skip
-    except BaseException:
-        if cached is not None:
-            if len(cached):
-                kept = counted(len(cached), "encoded text")
-                note(f"muvera: {cache} keeps {kept}. Run the command again to continue.")
-            cached.close(keep=True)
-        raise
-    long = count_long(model, texts)
-    if cached is not None:
-        cached.close(keep=False)
+        long = count_long(model, texts)
     duration = time.perf_counter() - begun
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     facts = {"index": str(out), "texts": len(built), "in_windows": long, "encoder": model.name, "bytes": size}
@@ -113,3 +108,21 @@ def index(
         verb = "is" if long == 1 else "are"
         line += f". {counted(long, 'text')} {verb} longer than the model reads and encoded in windows."
     show(json_, {**facts, "seconds": round(duration, 3)}, wrapped(line))
+
+
+@contextmanager
+def _cached(encoder: TextEncoder, cache: Path) -> Iterator[CachedEncoder]:
+    """Store encoded texts in the file `cache` during a block, and after an error."""
+    from ...texts.encoders.base import CachedEncoder
+    from ...utils.checks import counted
+
+    cached = CachedEncoder(encoder, cache)
+    try:
+        yield cached
+    except BaseException:
+        if len(cached):
+            kept = counted(len(cached), "encoded text")
+            note(f"muvera: {cache} keeps {kept}. Run the command again to continue.")
+        cached.close(keep=True)
+        raise
+    cached.close(keep=False)
