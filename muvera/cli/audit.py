@@ -18,9 +18,10 @@ def audit(
         str,
         Argument(
             metavar="URL|RUN",
-            help="A collection of token vectors, such as qdrant://localhost:6333#NAME, qdrant-edge:FOLDER#NAME, "
-            "lancedb:FOLDER#NAME, milvus:FILE.db#NAME or postgresql://HOST/DATABASE#NAME; or a run: a file "
-            "in TREC's format, or JSON with a list of ids for each query.",
+            help="A collection of token vectors, such as qdrant://localhost:6333#NAME, "
+            "qdrant-edge:FOLDER#NAME, lancedb:FOLDER#NAME, milvus:FILE.db#NAME or "
+            "postgresql://HOST/DATABASE#NAME; or a run: a file in TREC's format, or JSON with "
+            "a list of ids for each query.",
         ),
     ],
     queries: Annotated[Path, Option(help="Query embeddings in any format.")],
@@ -38,8 +39,8 @@ def audit(
             "-s",
             metavar="NAME=VALUE",
             parser=pair,
-            help="Setting of the collection's search, such as hnsw_ef=64, nprobes=20 or sql='SELECT ...'; can "
-            "be repeated.",
+            help="Setting of the collection's search, such as hnsw_ef=64, nprobes=20 or sql='SELECT ...'; "
+            "can be repeated.",
         ),
     ] = None,
     threads: ThreadsOption = None,

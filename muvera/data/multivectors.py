@@ -352,7 +352,8 @@ class MultiVectors:
         if self.has_parts:
             id = self.ids[repeats_before(self.ids)][:1].tolist()[0]
             raise ValueError(
-                f"{owner} takes documents with one part, but id {id!r} has several. Give each part its own id."
+                f"{owner} takes documents with one part, but id {id!r} has several. Give each part "
+                "its own id."
             )
 
     def __len__(self) -> int:

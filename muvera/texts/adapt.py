@@ -112,8 +112,8 @@ def adapt(
     dimension = index.index.config.dimension if isinstance(index.texts, TextStore) else old.shape[1]
     if old.shape[1] != dimension:
         raise ValueError(
-            f"The index has vectors of {dimension} dimensions, but its encoder {index.encoder.name} now gives "
-            f"documents {old.shape[1]}. Load the index with the encoder that made it."
+            f"The index has vectors of {dimension} dimensions, but its encoder {index.encoder.name} now "
+            f"gives documents {old.shape[1]}. Load the index with the encoder that made it."
         )
     _require_dimension(cached, encode_texts(cached.encode_queries, [chosen[0]]), "queries", new.shape[1])
     return AdaptedIndex(AdaptedTexts(index, cached, orthogonal_map(new, old), candidates), cached)

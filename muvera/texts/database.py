@@ -340,7 +340,8 @@ class DocumentDatabase:
                     read += len(text) + len(metadata)
                     if read > most:
                         raise ValueError(
-                            f"The documents have more than {most:,} characters together. Read fewer at a time."
+                            f"The documents have more than {most:,} characters together. Read fewer "
+                            "at a time."
                         )
         _reading.set((most, read))
         if missing == "raise":

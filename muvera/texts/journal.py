@@ -317,8 +317,8 @@ def _complete_lines(content: bytes, path: Path) -> list[bytes]:
     last = _last_checksum(lines[:count], path)
     if any(complete[count:]) or not _is_torn(b"".join(lines[count:]), last):
         raise IndexFolderError(
-            f"{path} is damaged in line {count + 1}, or the line before it is missing. Restore the folder from "
-            "a copy, or remove that line and the lines after it, which loses their changes."
+            f"{path} is damaged in line {count + 1}, or the line before it is missing. Restore the folder "
+            "from a copy, or remove that line and the lines after it, which loses their changes."
         )
     return lines[:count]
 

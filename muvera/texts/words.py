@@ -48,9 +48,9 @@ STOP_WORDS: dict[str, frozenset[str]] = {
         "so über um und uns von vor war was wenn werden wie wir wird zu zum zur",
         "es": "a al como con cual cuál de del donde dónde el en entre es esta este esto la las lo los más me "
         "mi no o para pero por porque que qué quién se ser si sin sobre son su sus un una y ya",
-        "fr": "à au aux avec ce ces cette comme comment dans de des du elle en est et il ils je la le les leur "
-        "mais ne nous on ou où par pas plus pour que quel quelle qui quoi sa se ses si son sont sur un une "
-        "vous",
+        "fr": "à au aux avec ce ces cette comme comment dans de des du elle en est et il ils je la le les "
+        "leur mais ne nous on ou où par pas plus pour que quel quelle qui quoi sa se ses si son sont sur un "
+        "une vous",
     }.items()
 }
 

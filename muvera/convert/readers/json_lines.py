@@ -305,8 +305,8 @@ def _require_equal_lengths(rows: Any, field: str) -> None:
     if len(lengths) > 1:
         unit = "hex digits" if isinstance(rows[0], str) else "numbers"
         raise ReadError(
-            f"it has in {field} a token of {min(lengths)} {unit} and one of {max(lengths)}, but all must have "
-            "the same number. Export it again."
+            f"it has in {field} a token of {min(lengths)} {unit} and one of {max(lengths)}, but all must "
+            "have the same number. Export it again."
         )
 
 

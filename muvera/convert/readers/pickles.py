@@ -123,7 +123,7 @@ READERS = (
         _is_pickle,
         _open_pickle,
         "docs.pkl",
-        "a .pkl or .pickle file with NumPy arrays, or lists of lists of numbers: a list of them, or a dict of "
-        "id to array",
+        "a .pkl or .pickle file with NumPy arrays, or lists of lists of numbers: a list of them, or a dict "
+        "of id to array",
     ),
 )

@@ -133,8 +133,8 @@ def _rows(arrays: dict[str, NDArray[Any]], count: int, place: Path) -> NDArray[n
         rows = rows[mapping.astype(np.int64)]
     if len(rows) < count:
         raise ValueError(
-            f"{place} has vectors of {counted(len(rows), 'token')}, but its tokenizer has {count:,}. Download "
-            "it again."
+            f"{place} has vectors of {counted(len(rows), 'token')}, but its tokenizer has {count:,}. "
+            "Download it again."
         )
     weights = arrays.get("weights")
     return rows if weights is None else rows * weights.astype(np.float32)[:, np.newaxis]

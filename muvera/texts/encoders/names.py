@@ -33,7 +33,8 @@ class Known(NamedTuple):
 #: All encoders, the default of each kind first.
 KNOWN = (
     Known(
-        "static", ("text", "page"), "a table of token vectors; of pages, for the text layer; extra static", True,
+        "static", ("text", "page"), "a table of token vectors; of pages, for the text layer; extra static",
+        True,
     ),
     Known(
         "colbert-small", ("text",), "a small ColBERT model, better than static; extra fastembed", True,

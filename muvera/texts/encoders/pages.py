@@ -98,7 +98,8 @@ class TextLayerEncoder(PageEncoder):
     def encode_page(self, picture: Image) -> EncodedPage:
         """Raise ValueError: only the index encodes text layers."""
         raise ValueError(
-            f"The encoder {self.name!r} reads the text layer of a page, not its picture. Use it with PageIndex."
+            f"The encoder {self.name!r} reads the text layer of a page, not its picture. Use it with "
+            "PageIndex."
         )
 
     def encode_queries(self, texts: Sequence[str]) -> MultiVectors:

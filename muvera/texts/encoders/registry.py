@@ -197,8 +197,8 @@ def required_encoder(
     if encoder is None and name not in built_in("text"):
         raise ValueError(
             Message(
-                f"{folder} names the text encoder {name!r}, but only {', '.join(built_in('text'))} are loaded "
-                "by default. Give ",
+                f"{folder} names the text encoder {name!r}, but only {', '.join(built_in('text'))} are "
+                "loaded by default. Give ",
                 Argument("encoder", ""),
                 " if you trust it.",
             )

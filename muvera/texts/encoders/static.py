@@ -155,8 +155,8 @@ def _package_folder() -> Path:
         if sys.version_info < (3, 14) and (sys.platform, machine()) != ("linux", "aarch64"):
             raise error
         raise ImportError(
-            f"{_PURPOSE} needs wordllama, which has no wheels for Python 3.14 and for Linux on arm64. Give the "
-            'encoder "model2vec:FOLDER" instead, with a model of model2vec, or install wordllama with a C '
-            "compiler."
+            f"{_PURPOSE} needs wordllama, which has no wheels for Python 3.14 and for Linux on arm64. Give "
+            'the encoder "model2vec:FOLDER" instead, with a model of model2vec, or install wordllama with a '
+            "C compiler."
         )
     return Path(spec.origin).parent
