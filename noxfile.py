@@ -1,6 +1,6 @@
 """Development tasks, each in a virtual environment; ``nox --list`` shows them.
 
-``.ci/run`` calls the sessions of ``CI`` after the test command of the README.
+``.ci/run`` calls most of them after the test command of the README.
 """
 
 import re
@@ -118,8 +118,10 @@ def shared(session: nox.Session) -> None:
 def quick(session: nox.Session, resolution: str) -> None:
     """Run the quick tests with the oldest and with the newest supported versions."""
     session.install("-e", ".[test]", "--resolution", resolution)
-    # `clean-clone` runs all tests with the newest numba and NumPy.
-    tests = PYTHON_TESTS if resolution == "highest" else ()
+    # `clean-clone` runs all tests with the newest numba and NumPy, and those of documents and
+    # experiments need no other versions.
+    newest = resolution == "highest"
+    tests = PYTHON_TESTS if newest else ("tests", "--ignore=tests/docs", "--ignore=tests/experiments")
     few = "--hypothesis-profile=few"
     session.run("pytest", "-q", *PARALLEL, few, "-m", "not slow", *tests, *session.posargs)
 
