@@ -55,7 +55,8 @@ def test_codes_find_nearly_what_floats_find(tokens: Any, exact_tokens: int) -> N
 def test_a_ranking_has_k_rows_however_few_are_rescored(rescore: int | None) -> None:
     tokens = token_store.DocumentTokens(IndexSettings(tokens="2bit", keep_exact=True), DIM)
     tokens.append(DOCUMENTS[:60])
-    tokens.fit_codec(1)
+    tokens.fit_codec(1, at_end=True)
+    assert tokens.has_estimates
     rows, scores = tokens.rank(QUERIES[0], np.arange(60), RerankOptions(5), 1, rescore=rescore)
     assert len(rows) == len(set(rows.tolist())) == 5 and (np.diff(scores) <= 0).all()
 
