@@ -291,7 +291,8 @@ def growth_table(settings: GrowthSettings, measured: list[dict[str, Any]], real:
     caption = (
         f"The documents of {settings.collection}{made}. Preset {settings.encoder!r}, backend "
         f"{settings.backend!r}{graph}, {_TOKENS} codes and exact tokens. One thread searches. {searches} "
-        f"{generated}Recall is over {settings.judged} queries; {_TIMED} other queries are timed once each. "
+        f"{generated}Peak memory includes mapped pages of token files, which the system can drop. "
+        f"Recall is over {settings.judged} queries; {_TIMED} other queries are timed once each. "
         f"{measured[-1]['build_machine']}"
     )
     title = f"{'Real text' if real else 'Generated documents'}, backend {settings.backend}"

@@ -29,6 +29,9 @@ _MISSING = 1 / 16
 # the machine's memory.  Each released page costs a page fault when it is read again.
 _HELD_BYTES = memory_size() / 4
 
+# Bytes that Linux maps around a page fault if they are in the system's cache.
+_MAPPED = 1 << 16
+
 
 class MappedTokens(NamedTuple):
     """A mapped token file: its first row, token offsets by document, and tokens."""
@@ -71,7 +74,7 @@ class PageCache:
         return ranges
 
     def let_go(self, files: Sequence[MappedTokens], rows: NDArray[np.int64]) -> None:
-        """Count the tokens of `rows` as held in memory.
+        """Count the bytes that reading `rows` maps as held in memory.
 
         Release all pages of `files` once too many bytes are held.  Files that fit into
         memory are never released.  Rows in no file are ignored.
@@ -79,7 +82,11 @@ class PageCache:
         if sum(file.tokens.nbytes for file in files) <= _HELD_BYTES:
             return
         for file, starts, stops in _token_ranges(files, rows):
-            self._held_bytes += int((stops - starts).sum()) * file.tokens.strides[0]
+            filled = stops > starts
+            size = file.tokens.strides[0]
+            first, last = starts[filled] * size // _MAPPED, (stops[filled] * size - 1) // _MAPPED
+            first[1:] = np.maximum(first[1:], last[:-1] + 1)  # rows share what a fault maps
+            self._held_bytes += int((last - first + 1).sum()) * _MAPPED
         if self._held_bytes >= _HELD_BYTES:
             self._held_bytes = 0
             for file in files:

@@ -176,6 +176,20 @@ def test_let_go(on_disk: TokenStore[MultiVectors], monkeypatch: pytest.MonkeyPat
     assert (tokens == 1).all()
 
 
+@pytest.mark.parametrize(("step", "held"), [(128, 16), (1, 1)])  # 64 KB are 128 tokens
+def test_a_short_row_holds_what_its_page_fault_maps(
+    step: int, held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released: list[Any] = []
+    monkeypatch.setattr(page_cache, "forget", released.append)
+    file = page_cache.MappedTokens(0, np.arange(4001), np.zeros((4000, 128), np.float32))
+    rows = np.arange(16) * step
+    for limit, releases in ((held + 1, 0), (held, 1)):
+        monkeypatch.setattr(page_cache, "_HELD_BYTES", limit * 65536)
+        PageCache().let_go([file], rows)
+        assert len(released) == releases
+
+
 def test_files_that_fit_into_memory_are_not_released(
     on_disk: TokenStore[MultiVectors], monkeypatch: pytest.MonkeyPatch
 ) -> None:
