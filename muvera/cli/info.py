@@ -16,7 +16,9 @@ from .printing import WARNING, show, wrapped
 
 
 def info(
-    path: Annotated[Path, Argument(metavar="PATH", help="An index, an encoder's folder, or embeddings.")],
+    path: Annotated[
+        str, Argument(metavar="PATH", help="An index, an engine's URL, an encoder's folder, or embeddings.")
+    ],
     format: FormatOption = None,
     option: ReaderOptions = None,
     full: Annotated[bool, Option("--full", help="Compare all checksums, or measure all tokens.")] = False,
@@ -24,31 +26,21 @@ def info(
 ) -> None:
     """Describe an index, an encoder or token embeddings.
 
-    For an index: sizes, settings and the recall of its candidates.  For embeddings:
-    format and size.
+    For an index: sizes, settings and the recall of its candidates.  For a URL: the
+    collection's settings and calibration.  For embeddings: format and size.
 
     \b
     Example:
       muvera info my.index
     """
-    from ..fde.files import is_encoder_folder
-    from ..pages.folder import is_page_index
-    from .sources import is_index
+    from ..utils.checks import url_scheme
 
-    if format is None and is_page_index(path):
-        described = _Described("page index", muvera.PageIndex.load(path).info())
-    elif format is None and is_index(path):
-        described = _index(path, full)
-    elif format is None and is_encoder_folder(path):
-        config = muvera.load_encoder(path).config
-        values = {**config.to_dict(), "vector_dimension": config.vector_dimension}
-        described = _Described("encoder", {"encoder": values})
-    else:
-        described = _embeddings(path, format, option, full)
+    described = _collection(path) if url_scheme(path) else _described(Path(path), format, option, full)
+    place = described.facts.get("location", path)  # without a password
     text = "\n".join(
-        [f"{path}: {described.kind}", *map(_fitted, _fact_lines(described.shown())), *described.lines]
+        [f"{place}: {described.kind}", *map(_fitted, _fact_lines(described.shown())), *described.lines]
     )
-    facts = {"path": str(path), "kind": described.kind, **described.facts}
+    facts = {"path": place, "kind": described.kind, **described.facts}
     show(json_, facts, text, *described.remarks)
 
 
@@ -70,6 +62,32 @@ class _Described(NamedTuple):
         hidden = ("survey", "warnings")
         shown = {labels.get(name, name): value for name, value in self.facts.items() if name not in hidden}
         return {name: _without_fitted(value) for name, value in shown.items()}
+
+
+def _described(path: Path, format: str | None, option: list[Any] | None, full: bool) -> _Described:
+    from ..fde.files import is_encoder_folder
+    from ..pages.folder import is_page_index
+    from .sources import is_index
+
+    if format is None and is_page_index(path):
+        return _Described("page index", muvera.PageIndex.load(path).info())
+    if format is None and is_index(path):
+        return _index(path, full)
+    if format is None and is_encoder_folder(path):
+        config = muvera.load_encoder(path).config
+        values = {**config.to_dict(), "vector_dimension": config.vector_dimension}
+        return _Described("encoder", {"encoder": values})
+    return _embeddings(path, format, option, full)
+
+
+def _collection(url: str) -> _Described:
+    from ..engines import EngineIndex
+
+    with EngineIndex(url) as index:
+        stored = index.engine.stored  # raises if there is none
+        documents = "vectors" if stored.text_encoder is None else "texts"
+        kind = documents if stored.pages is None else "pages"
+        return _Described(f"collection of {kind}", index.info().to_dict())
 
 
 def _index(path: Path, full: bool) -> _Described:

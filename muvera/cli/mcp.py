@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Option
-
-import muvera
+from typer import Option
 
 from .options import IndexEncoderOption
+from .texts.changes import open_texts
+from .verbs import IndexArgument
 
 
 def mcp(
-    index: Annotated[Path, Argument(metavar="INDEX", help="Folder of a text index.")],
+    index: IndexArgument,
     encoder: IndexEncoderOption = None,
     writable: Annotated[bool, Option("--writable", help="Also offer the tool add.")] = False,
 ) -> None:
@@ -34,5 +33,5 @@ def mcp(
     import_extra("mcp.server", "mcp", "muvera mcp")
     from ..integrations.mcp import make_server
 
-    with (muvera.TextIndex.open if writable else muvera.TextIndex.load)(index, encoder) as opened:
+    with open_texts(index, encoder, change=writable) as opened:
         make_server(opened, writable=writable).run()

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer import Argument, Option
+from typer import Option
 
 import muvera
 
 from .options import IndexEncoderOption
 from .printing import warn
+from .verbs import IndexArgument, open_index
 
 if TYPE_CHECKING:
     from ..serve import ServerSettings
@@ -29,7 +30,7 @@ _MIN_TOKEN_LENGTH = 16
 
 
 def serve(
-    index: Annotated[Path, Argument(metavar="INDEX", help="Folder of an index.")],
+    index: IndexArgument,
     encoder: IndexEncoderOption = None,
     root: Annotated[
         Path | None, Option(help="Folder of a page index's documents, to show pictures of pages.")
@@ -59,20 +60,30 @@ def serve(
       muvera serve my-pages --root reports
     """
     from ..serve import serve as run
+    from ..texts.engine_texts import EngineTexts
     from ..utils.checks import counted
 
     settings = _settings(host, writable, threads)
     loaded = _load(index, encoder, root, writable)
+    stored = None if isinstance(loaded, muvera.MuveraIndex) else loaded.texts
+    place, name = index, Path(index).resolve().name
+    if isinstance(stored, EngineTexts):
+        place, name = stored.index.engine.location, stored.index.engine.name  # without the password
+    if isinstance(loaded, muvera.PageIndex) and root is None:
+        warn(
+            "Pictures of pages are not shown, as only the index names their folder. To show them, run: "
+            f"muvera serve {place} --root {loaded.root or 'FOLDER'}"
+        )
     noun = "page" if isinstance(loaded, muvera.PageIndex) else "document"
     address = f"[{host}]" if ":" in host else host
 
     def announce() -> None:
-        typer.echo(f"{index}: {counted(len(loaded), noun)} at http://{address}:{port}/ (Ctrl-C stops)")
+        typer.echo(f"{place}: {counted(len(loaded), noun)} at http://{address}:{port}/ (Ctrl-C stops)")
 
     try:
         run(
             loaded, settings, host=host, port=port, allowed_hosts=allowed_host,
-            name=index.resolve().name, announce=announce,
+            name=name, announce=announce,
         )  # fmt: skip
     finally:
         try:
@@ -84,25 +95,26 @@ def serve(
 
 
 def _load(
-    path: Path, encoder: str | None, root: Path | None, writable: bool
+    index: str, encoder: str | None, root: Path | None, writable: bool
 ) -> muvera.TextIndex | muvera.MuveraIndex | muvera.PageIndex:
-    """Load an index of any kind; open a text index to change it."""
+    """Load an index of any kind; open texts or pages to change them."""
     from ..index.generations import texts_file
     from ..pages.folder import is_page_index
+    from ..utils.checks import url_scheme
 
-    if is_page_index(path):
-        pages = (muvera.PageIndex.open if writable else muvera.PageIndex.load)(path, encoder, root=root)
-        if root is None:
-            warn(
-                "Pictures of pages are not shown, as only the index names their folder. To show them, run: "
-                f"muvera serve {path} --root {pages.root or 'FOLDER'}"
-            )
-        return pages
-    if root is not None:
-        raise ValueError(f"--root is the folder of a page index's documents, but {path} has none. Omit it.")
-    if texts_file(path) is None:
-        return muvera.MuveraIndex.load(path)
-    return (muvera.TextIndex.open if writable else muvera.TextIndex.load)(path, encoder)
+    folder = None if url_scheme(index) else Path(index)
+    loaded: muvera.TextIndex | muvera.MuveraIndex | muvera.PageIndex
+    if folder is not None and not is_page_index(folder) and texts_file(folder) is None:
+        loaded = muvera.MuveraIndex.load(folder)
+    else:
+        loaded = open_index(index, encoder, change=writable, root=root)
+    if root is not None and not isinstance(loaded, muvera.PageIndex):
+        if isinstance(loaded, muvera.TextIndex):
+            loaded.close()
+        raise ValueError(
+            "--root is the folder of a page index's documents, but this index has none. Omit it."
+        )
+    return loaded
 
 
 def _settings(host: str, writable: bool, threads: int | None) -> ServerSettings:

@@ -22,6 +22,7 @@ from starlette.middleware.base import RequestResponseEndpoint
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import __version__
+from ..engines.base import EngineError
 from ..index.generations import IndexFolderError
 from ..pages.page_index import PageIndex
 from ..texts.database import TextDocument, limited_reading
@@ -132,10 +133,11 @@ _ANSWERED = (
 )  # fmt: skip
 
 
-async def _as_problem(request: Request, error: Exception) -> Response:
+async def _as_problem(request: Request, error: Exception, location: str | None = None) -> Response:
     """Return `error` as a problem.
 
-    Errors of the encoder's server and timeouts get a fixed text.
+    Errors of the encoder's server, timeouts and errors of the database at `location`
+    get a fixed text.
     """
     match error:
         case HTTPException():
@@ -146,8 +148,13 @@ async def _as_problem(request: Request, error: Exception) -> Response:
             return _problem(502, "The encoder's server did not answer. Try again, or check that server.")
         case TimeoutError():
             return _problem(504, "The request took too long. Send fewer queries or candidates.")
+        case EngineError() if location is not None and str(error).startswith(location):
+            logging.getLogger("muvera").error("muvera: %s", error)
+            return _problem(502, "The database of the index failed. Try again, or read the server's log.")
         case _:
             detail = message_of(error).worded_for_clients(_INSTEAD)
+            if location is not None:
+                detail = detail.replace(location, "the index")
             return _problem(404 if isinstance(error, KeyError) else 422, detail)
 
 
@@ -315,7 +322,7 @@ def make_app(
     app = FastAPI(
         title="muvera", version=__version__, docs_url=None, redoc_url=None,
         default_response_class=JSONInParts,
-        exception_handlers=dict.fromkeys(_ANSWERED, _as_problem),
+        exception_handlers=dict.fromkeys(_ANSWERED, partial(_as_problem, location=server.served.location)),
         description="Late-interaction search: candidates by inner product, ranked by exact Chamfer similarity.",
     )  # fmt: skip
     app.add_middleware(_BodyLimit, settings=server.settings)

@@ -9,9 +9,11 @@ from starlette.exceptions import HTTPException
 
 from ..data.multivectors import MultiVectors
 from ..data.ranking import Ranking
+from ..engines.engine_index import EngineIndex
 from ..index.muvera_index import MuveraIndex
 from ..metadata import is_utf8
 from ..pages.page_index import PageIndex
+from ..texts.engine_texts import EngineTexts
 from ..texts.text_index import TextIndex
 from .bodies import HitModel, PartHitModel, Search
 from .pages import MAX_MAPPED, Pictures, page_hits
@@ -27,12 +29,17 @@ class Vectors:
     def __init__(self, index: Index) -> None:
         #: The index.
         self.index = index
+        stored = None if isinstance(index, MuveraIndex) else index.texts
+        self._collection = stored.index if isinstance(stored, EngineTexts) else None
+        #: Where the database is, without a password; None without a database.
+        self.location = None if self._collection is None else self._collection.engine.location
 
     @property
-    def vectors(self) -> MuveraIndex:
+    def vectors(self) -> MuveraIndex | EngineIndex:
         """The index of token vectors."""
-        assert isinstance(self.index, MuveraIndex)
-        return self.index
+        if isinstance(self.index, MuveraIndex):
+            return self.index
+        return self.index.texts.vectors if self._collection is None else self._collection
 
     @property
     def texts(self) -> TextIndex:
@@ -45,14 +52,21 @@ class Vectors:
         return self.texts
 
     def listed(self, start: int, stop: int) -> tuple[int, list[int | str]]:
-        """Return the number of documents, and the ids of some in insertion order."""
-        ids = self.vectors.contents.ids  # in the same order; a database would read all ids
+        """Return the number of documents, and the ids of some in their order."""
+        vectors = self.vectors
+        if isinstance(vectors, EngineIndex):
+            selected = self.documents.select({})
+            return len(selected), selected[start:stop]
+        ids = vectors.contents.ids  # in the same order; SQLite would read all ids
         return len(ids), ids.of(ids.documents[start:stop]).tolist()
 
     @property
     def dimension(self) -> int:
         """Columns of a vector."""
-        return self.vectors.config.dimension
+        vectors = self.vectors
+        if isinstance(vectors, EngineIndex):
+            return vectors.engine.stored.token_dimension
+        return vectors.config.dimension
 
     @property
     def encoder(self) -> str | None:
@@ -61,7 +75,8 @@ class Vectors:
 
     def warm_up(self) -> None:
         """Compile the kernels of a search."""
-        self.vectors.search(np.ones((1, self.dimension), np.float32), 1, threads=1)
+        if self.location is None or len(self.index):  # an empty collection has no dimension
+            self.vectors.search(np.ones((1, self.dimension), np.float32), 1, threads=1)
 
     def check(self, body: Search) -> None:
         """Raise HTTPException for a field of a search that needs another index."""
@@ -93,8 +108,12 @@ class Vectors:
         raise HTTPException(404, "This index has no pages, so it has no pictures.")
 
     def facts(self) -> dict[str, Any]:
-        """Return sizes and settings."""
-        return self.vectors.info().to_dict()
+        """Return sizes and settings, but no place of the server."""
+        facts = self.vectors.info().to_dict()
+        if self.location is not None:
+            del facts["location"]
+            facts["description"] = {**(facts["description"] or {}), "pages": None}
+        return facts
 
     def info(self) -> dict[str, Any]:
         """Return the kind of the index, its encoder, sizes and settings."""
@@ -107,11 +126,6 @@ class Texts(Vectors):
     """A TextIndex, which is searched by texts or by vectors."""
 
     kind = "texts"
-
-    @property
-    def vectors(self) -> MuveraIndex:
-        """The index of token vectors."""
-        return self.texts.index
 
     @property
     def texts(self) -> TextIndex:
@@ -156,11 +170,6 @@ class Pages(Vectors):
         """The index."""
         return self._pages
 
-    def listed(self, start: int, stop: int) -> tuple[int, list[int | str]]:
-        """Return the number of pages, and the ids of some in insertion order."""
-        ids = self._pages.ids
-        return len(ids), ids[start:stop]
-
     @property
     def dimension(self) -> int:
         """Columns of a vector."""
@@ -199,7 +208,9 @@ class Pages(Vectors):
         return self._pictures.read(id, width)
 
     def facts(self) -> dict[str, Any]:
-        """Return sizes and settings, but no folder of the server."""
+        """Return sizes and settings, but no place of the server."""
+        if self.location is not None:
+            return super().facts()
         return {name: value for name, value in self._pages.info().items() if name != "root"}
 
 

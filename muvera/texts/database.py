@@ -129,6 +129,17 @@ def limited_reading(characters: int) -> Iterator[None]:
         _reading.reset(token)
 
 
+def count_reading(characters: int) -> None:
+    """Count characters that were read.
+
+    Raise ValueError if :func:`limited_reading` does not allow them.
+    """
+    most, read = _reading.get()
+    _reading.set((most, read + characters))
+    if read + characters > most:
+        raise ValueError(f"The documents have more than {most:,} characters together. Read fewer at a time.")
+
+
 class DocumentDatabase:
     """Texts with metadata, and the name of the texts' encoder.
 
@@ -324,7 +335,6 @@ class DocumentDatabase:
         ValueError for more characters than :func:`limited_reading` allows, or for a
         damaged database.
         """
-        most, read = _reading.get()
         found: dict[Any, tuple[str, str]] = {}
         names = [identity for identity in ids if _is_storable(identity)]
         with self._lock, _damage_as_value_error():
@@ -337,13 +347,7 @@ class DocumentDatabase:
                 query = f"SELECT id, text, metadata FROM documents WHERE id IN ({marks})"
                 for identity, text, metadata in connection.execute(query, some):
                     found[identity] = text, metadata
-                    read += len(text) + len(metadata)
-                    if read > most:
-                        raise ValueError(
-                            f"The documents have more than {most:,} characters together. Read fewer "
-                            "at a time."
-                        )
-        _reading.set((most, read))
+                    count_reading(len(text) + len(metadata))
         if missing == "raise":
             for identity in ids:
                 if identity not in found:

@@ -17,7 +17,7 @@ from ..index.muvera_index import MuveraIndex
 from ..metadata import Filter, TextDocument
 from ..metadata.groups import Group
 from ..utils.hints import Hint, Message
-from .database import shared_words
+from .database import count_reading, shared_words
 from .encoders.base import NoEncoder, TextEncoder, passage_length
 from .encoders.registry import as_text_encoder, required_encoder
 from .hit import SearchOptions
@@ -82,7 +82,9 @@ class EngineTexts:
 
         For an unknown id, raise KeyError, or skip it with ``missing="ignore"``.
         """
-        return self.index.documents(ids, missing=missing)
+        found = self.index.documents(ids, missing=missing)
+        count_reading(sum(len(document.text) for document in found))
+        return found
 
     def select(self, where: Filter) -> list[int | str]:
         """Return the ids of documents that satisfy a condition, in the order of ids."""

@@ -134,9 +134,8 @@ def test_bad_options_and_sources(docs: Path, tmp_path: Path) -> None:
         assert text in fails("index", docs, tmp_path / "out", "--exact-tokens", 0, *arguments)
     assert "OUT must be a folder" in fails("index", docs, "lancedb:x#y")
     url = "postgresql://u:secret@h/d"
-    for command in (("index", url, "x"), ("info", url), ("serve", url)):
-        error = fails(*command)
-        assert "must be a folder" in error and "secret" not in error
+    error = fails("index", url, "x")
+    assert "must be a folder" in error and "secret" not in error
     assert "A URL of postgresql is not a file. Give CSV" in fails("texts", "index", url, "x")
     (tmp_path / "a.txt").write_text("text")
     (tmp_path / "a.bin").write_bytes(b"\0\1")

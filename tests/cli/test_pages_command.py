@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,8 +151,11 @@ def test_documents_are_added_with_the_encoder_of_the_index(
     assert code == 2 and "'grey', which made its vectors, is not loaded" in " ".join(err.split())
 
 
-def test_a_database_has_the_commands_of_a_folder(index: Path, tmp_path: Path) -> None:
+def test_a_database_has_the_commands_of_a_folder(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("lancedb")
+    pytest.importorskip("fastapi", reason="the serve extra is not installed")
     url = f"lancedb:{tmp_path}/lance#pages"
     report = answer("load", index, "--to", url)
     assert (report["added"], report["description"]["pages"]) == (2, str((tmp_path / "reports").resolve()))
@@ -167,6 +171,13 @@ def test_a_database_has_the_commands_of_a_folder(index: Path, tmp_path: Path) ->
     for pages in (3, 3):  # the second call encodes nothing
         assert answer("pages", "add", url, new, "--encoder", "grey")["pages"] == pages
     assert answer("pages", "get", url, "2025.pdf:1")["documents"][0]["text"] == "new"
+    described = answer("info", url)
+    assert (described["kind"], described["documents"]) == ("collection of pages", 3)
+    assert described["description"]["text_encoder"] == "grey"
+    served: list[Any] = []
+    monkeypatch.setattr("muvera.serve.serve", lambda index, *_, name, **__: served.append((len(index), name)))
+    err = muvera("serve", url, "--encoder", "grey")[2]
+    assert served == [(3, "pages")] and f"muvera serve {url} --root {tmp_path / 'reports'}" in err
     listed = answer("pages", "list", url, "--where", '{"number": 1}')
     assert [one["id"] for one in listed["documents"]] == ["2024.pdf:1", "2025.pdf:1"]
     assert answer("pages", "delete", url, "--where", '{"document": "2025.pdf"}')["pages"] == 2

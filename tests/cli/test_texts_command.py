@@ -348,6 +348,9 @@ def test_an_engine(index: Path, tmp_path: Path) -> None:
     assert answer("texts", "add", url, tmp_path / "new.csv", "--id", "url", *HASH)["texts"] == 4
     assert answer("texts", "delete", url, "a")["texts"] == 3
     assert answer("texts", "get", url, "d")["documents"][0]["text"] == "Green tea"
+    assert "collection of texts" in muvera("info", url)[1]
+    assert "Omit it" in fails("serve", url, *HASH, "--root", tmp_path)
+    assert "does not exist" in fails("info", f"{url}_of_nobody")
     listed = answer("texts", "list", url, "--where", '{"year": {"$gte": 1}}')
     assert (
         listed["found"] == answer("texts", "delete", url, "--where", '{"year": {"$gte": 1}}')["deleted"] > 0
