@@ -151,14 +151,30 @@ def test_documents_are_added_with_the_encoder_of_the_index(
     assert code == 2 and "'grey', which made its vectors, is not loaded" in " ".join(err.split())
 
 
-def test_a_database_has_the_commands_of_a_folder(
-    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("lancedb")
-    pytest.importorskip("fastapi", reason="the serve extra is not installed")
+@pytest.fixture
+def url(index: Path, tmp_path: Path) -> str:
+    """The URL of a database with the pages of `index`."""
+    pytest.importorskip("lancedb", reason="the lancedb extra is not installed")
     url = f"lancedb:{tmp_path}/lance#pages"
     report = answer("load", index, "--to", url)
     assert (report["added"], report["description"]["pages"]) == (2, str((tmp_path / "reports").resolve()))
+    return url
+
+
+def test_a_database_is_served_and_described(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fastapi", reason="the serve extra is not installed")
+    described = answer("info", url)
+    assert (described["kind"], described["documents"]) == ("collection of pages", 2)
+    assert described["description"]["text_encoder"] == "grey"
+    served: list[Any] = []
+    monkeypatch.setattr("muvera.serve.serve", lambda index, *_, name, **__: served.append((len(index), name)))
+    err = muvera("serve", url, "--encoder", "grey")[2]
+    assert served == [(2, "pages")] and f"muvera serve {url} --root {tmp_path / 'reports'}" in err
+
+
+def test_a_database_has_the_commands_of_a_folder(index: Path, url: str, tmp_path: Path) -> None:
     here, there = (
         [
             (hit["id"], hit["boxes"][0][:4])  # half precision can move a weaker box
@@ -171,13 +187,6 @@ def test_a_database_has_the_commands_of_a_folder(
     for pages in (3, 3):  # the second call encodes nothing
         assert answer("pages", "add", url, new, "--encoder", "grey")["pages"] == pages
     assert answer("pages", "get", url, "2025.pdf:1")["documents"][0]["text"] == "new"
-    described = answer("info", url)
-    assert (described["kind"], described["documents"]) == ("collection of pages", 3)
-    assert described["description"]["text_encoder"] == "grey"
-    served: list[Any] = []
-    monkeypatch.setattr("muvera.serve.serve", lambda index, *_, name, **__: served.append((len(index), name)))
-    err = muvera("serve", url, "--encoder", "grey")[2]
-    assert served == [(3, "pages")] and f"muvera serve {url} --root {tmp_path / 'reports'}" in err
     listed = answer("pages", "list", url, "--where", '{"number": 1}')
     assert [one["id"] for one in listed["documents"]] == ["2024.pdf:1", "2025.pdf:1"]
     assert answer("pages", "delete", url, "--where", '{"document": "2025.pdf"}')["pages"] == 2

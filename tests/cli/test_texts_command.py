@@ -336,10 +336,16 @@ def test_settings_are_stored_with_the_index(tmp_path: Path) -> None:
     assert "--overwrite" in fails(*given, "--text", "body")
 
 
-def test_an_engine(index: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def url(index: Path, tmp_path: Path) -> str:
+    """The URL of a database with the texts of `index`."""
     pytest.importorskip("lancedb", reason="the lancedb extra is not installed")
     url = f"lancedb:{tmp_path / 'lance'}#pages"
     assert muvera("load", index, "--to", url)[0] == 0
+    return url
+
+
+def test_texts_in_a_database_are_searched_and_changed(url: str, tmp_path: Path) -> None:
     found = answer("texts", "search", url, "apple", *HASH, "-k", 1)["hits"]
     assert [(hit["id"], hit["metadata"]["year"]) for hit in found] == [("a", 2001)]
     code, out, err = muvera("texts", "search", url, "green pear", *HASH, "--explain")
@@ -348,12 +354,15 @@ def test_an_engine(index: Path, tmp_path: Path) -> None:
     assert answer("texts", "add", url, tmp_path / "new.csv", "--id", "url", *HASH)["texts"] == 4
     assert answer("texts", "delete", url, "a")["texts"] == 3
     assert answer("texts", "get", url, "d")["documents"][0]["text"] == "Green tea"
+
+
+def test_texts_in_a_database_are_listed_and_described(url: str, tmp_path: Path) -> None:
     assert "collection of texts" in muvera("info", url)[1]
     assert "Omit it" in fails("serve", url, *HASH, "--root", tmp_path)
     assert "does not exist" in fails("info", f"{url}_of_nobody")
-    listed = answer("texts", "list", url, "--where", '{"year": {"$gte": 1}}')
+    some = ("--where", '{"year": {"$gte": 1}}')
     assert (
-        listed["found"] == answer("texts", "delete", url, "--where", '{"year": {"$gte": 1}}')["deleted"] > 0
+        answer("texts", "list", url, *some)["found"] == answer("texts", "delete", url, *some)["deleted"] > 0
     )
     assert "names the field 'brand'" in muvera("texts", "list", url, "--where", '{"brand": 1}')[2]
 
