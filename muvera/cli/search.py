@@ -25,7 +25,9 @@ def search(
     index: Annotated[str, Argument(metavar="INDEX", help="Folder of an index, or a URL of muvera load.")],
     queries: Annotated[Path, Argument(metavar="QUERIES", help="Query embeddings in any format.")],
     k: Annotated[int, Option("--k", "-k", help="Maximum number of documents per query.")] = 10,
-    candidates: Annotated[int | None, Option(help="Documents to rank (default: 100, at least k).")] = None,
+    candidates: Annotated[
+        int | None, Option(help="Documents to rank (default: 100, or what is calibrated).")
+    ] = None,
     recall: RecallOption = None,
     where: WhereOption = None,
     rerank: Annotated[
@@ -54,15 +56,12 @@ def search(
       muvera index colbert_index my.index
       muvera search my.index colbert_index/query_embedding.npy --trec > run.txt
     """
-    from ..index.settings import num_candidates
     from ..utils.checks import counted, url_scheme
 
     if trec and json_:
         raise ValueError("--trec prints only a run. Omit --json.")
     if trec and group == "part":
         raise ValueError("A TREC run has each document once per query. Omit --group part, or use --json.")
-    if recall is None:
-        candidates = num_candidates(k, candidates)
     wanted = _Wanted(queries, format, option, k, candidates, recall, group, threads)
     if url_scheme(index):
         found = _search_database(index, wanted, where, rerank)

@@ -19,7 +19,7 @@ from ..data.validation import repeats_before
 from ..fde.config import FDEConfig
 from ..fde.encoder import FDEEncoder
 from ..fde.files import as_encoder
-from ..index.calibration import BEST, MAX_RANKED, numbers_of, with_enough_tokens
+from ..index.calibration import BEST, DEFAULT_RECALL, MAX_RANKED, numbers_of, with_enough_tokens
 from ..index.contents import MIN_FIT_DOCUMENTS, default_preset
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
@@ -484,8 +484,8 @@ class EngineIndex:
         ids : collection of ids, optional
             As for :meth:`muvera.MuveraIndex.search`.
         candidates : int, optional
-            As for :meth:`muvera.MuveraIndex.search`.  Default: 100, or k if that is
-            more.
+            As for :meth:`muvera.MuveraIndex.search`.  Default: 100, or as many as
+            contain 95% of the ten best according to :meth:`calibrate`; at least k.
         recall : float, optional
             Instead of `candidates`: the mean share of the exact best to find, such as
             0.95.  It needs a calibration by :meth:`calibrate`, or of the local index in
@@ -631,7 +631,7 @@ class EngineIndex:
         Returns
         -------
         int
-            `candidates` if given, or else at least `k`.
+            `candidates` if given, or else the default of :meth:`search`.
 
         Raises
         ------
@@ -642,7 +642,10 @@ class EngineIndex:
         """
         SearchPlan(k, candidates=candidates, recall=recall)  # checks them
         if recall is None:
-            return num_candidates(k, candidates)
+            stored = self.engine.description
+            calibrated = {} if stored is None else dict(stored.candidates_by_recall)
+            usual = max(DEFAULT_CANDIDATES, calibrated.get(DEFAULT_RECALL, 0))
+            return num_candidates(k, candidates, usual)
         numbers = dict(self.engine.stored.candidates_by_recall)
         if not numbers and isinstance(self._tokens, MuveraIndex):
             numbers = self._tokens.candidates_by_recall
@@ -659,7 +662,8 @@ class EngineIndex:
     def calibrate(self, queries: MultiVectorsLike, *, threads: int | None = None) -> None:
         """Measure how many candidates ``search(recall=)`` needs.
 
-        The result is stored in the collection.
+        The result is stored in the collection.  Later searches rank as many candidates
+        as contain 95% of the ten best, but at least 100.
 
         Parameters
         ----------

@@ -537,7 +537,8 @@ class PageIndex:
             Pages that single vectors propose and the means rank, in a collection of
             more than about 10,000 pages.  Default: 5,000.  Fewer take less time, and
             miss more pages.  In a database, candidates are ranked by all vectors, and
-            the default is 100.
+            the default is 100, or as many as contain 95% of the ten best according to
+            :meth:`calibrate`.
         recall : float, optional
             Instead of `candidates`: the mean share of the best pages to find, see
             :meth:`muvera.MuveraIndex.search`.
@@ -553,7 +554,8 @@ class PageIndex:
             A metadata field: return only the best page of each value.  "document"
             returns documents by their best page.  See :meth:`muvera.TextIndex.search`.
             Groups are looked for in at most `rescore` or `candidates` pages.  Default:
-            1,000, or 10,000 with an encoder of text layers; 100 in a database.
+            1,000, or 10,000 with an encoder of text layers; in a database, the default
+            of `candidates`.
         threads : int, optional
             Default: all usable cores.
 

@@ -548,10 +548,10 @@ class TextIndex:
             Search only these texts.  Unknown ids are ignored.
         candidates : int, optional
             Number of texts to rank exactly, at least `k`.  More raise recall and take
-            longer, in proportion.  Default: 200, or as many as contain 95% of the k
-            best according to the calibration; 100 in a database.  If tokens are rows of
-            a table, all texts are ranked, and `candidates` are the texts that words and
-            means reorder.
+            longer, in proportion.  Default: 200 (in a database: 100), or as many as
+            contain 95% of the k best according to the calibration.  If tokens are rows
+            of a table, all texts are ranked, and `candidates` are the texts that words
+            and means reorder.
         recall : float, optional
             Instead of `candidates`: the mean share of the exact best to find, see
             :meth:`muvera.MuveraIndex.search`.
@@ -572,7 +572,7 @@ class TextIndex:
             without a value forms a group by itself.  Lists with the same elements are
             one value.  Groups are looked for in as many texts as needed, but in at most
             `candidates`.  Default: 10,000 if all texts are ranked, 1,000 if vectors
-            propose candidates, and 100 in a database.
+            propose candidates; in a database, the default of `candidates`.
         explain : bool
             Add word matches to each hit.  This reads the tokens of each hit and splits
             its text into tokens again.  Default: False.

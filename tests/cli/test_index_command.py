@@ -241,7 +241,7 @@ def searching(folder: Path) -> list[Any]:
 
 def test_rankings_are_those_of_exact_chamfer(searching: list[Any]) -> None:
     content = answer(*searching)
-    assert (content["k"], content["candidates"]) == (4, 100)
+    assert (content["k"], content["candidates"]) == (4, None)  # the index chooses the number
     assert [query["id"] for query in content["queries"]] == [f"q{i}" for i in range(6)]
     rankings = [[(hit["id"], hit["score"]) for hit in query["results"]] for query in content["queries"]]
     expected = list(map(list, top_k(QUERIES[[0, 1, 2, 4, 5]], some_texts(), 4)))

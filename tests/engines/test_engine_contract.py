@@ -185,6 +185,7 @@ def test_recall_takes_the_calibrated_number_of_candidates(filled: EngineIndex) -
     numbers = [filled.num_candidates(10, recall=target) for target in (0.5, 0.9, 0.98)]
     assert 10 <= numbers[0] <= numbers[1] <= numbers[2] <= COUNT
     assert recall(ids(filled.search(QUERIES, 10, recall=0.98)), ids(top_k(QUERIES, FILLED, 10))) > 0.9
+    assert filled.num_candidates(10) == max(100, filled.num_candidates(10, recall=0.95))
     filled.engine.describe()  # reads the stored calibration
     assert filled.num_candidates(10, recall=0.98) == numbers[2]
     with pytest.raises(ValueError, match="not both"):

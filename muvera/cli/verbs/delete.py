@@ -21,9 +21,9 @@ def delete(
 ) -> None:
     """Delete texts or pages by id or by a condition.
 
-    PDFs and pictures are not deleted: the next muvera
-    pages index adds their pages again. Use this to encode a changed document again. To
-    remove a document for good, delete its file, too.
+    PDFs and pictures are not deleted: the next muvera pages index adds their pages
+    again. Use this to encode a changed document again. To remove a document for good,
+    delete its file, too.
 
     \b
     Example:
