@@ -118,10 +118,8 @@ def shared(session: nox.Session) -> None:
 def quick(session: nox.Session, resolution: str) -> None:
     """Run the quick tests with the oldest and with the newest supported versions."""
     session.install("-e", ".[test]", "--resolution", resolution)
-    # `clean-clone` runs all tests with the newest numba and NumPy.  Documents and
-    # experiments are not tested with other versions.
-    newest = resolution == "highest"
-    tests = PYTHON_TESTS if newest else ("tests", "--ignore=tests/docs", "--ignore=tests/experiments")
+    # `clean-clone` runs all tests with the newest numba and NumPy.
+    tests = PYTHON_TESTS if resolution == "highest" else ()
     few = "--hypothesis-profile=few"
     session.run("pytest", "-q", *PARALLEL, few, "-m", "not slow", *tests, *session.posargs)
 
