@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ..data.batches import pseudo_queries
 from ..data.multivectors import MultiVectors
 from ..data.validation import running_total
+from ..reranking.pruning import PackedQueries
 from ..utils.parallel import run_in_ranges, share_done, split_by_count, split_by_weight, stage
 from .calibration import (
     BEST,
@@ -95,6 +96,10 @@ _DEEP, _MOST_DEEP = (100, 1000), 10_000
 
 # Tokens of the documents that a task scores for all queries: some tens of megabytes.
 _BLOCK_TOKENS = 1 << 18
+
+# A pair of a query and a document counts as this many tokens of a block: sorting the
+# pairs of a block takes a few megabytes.
+_TOKENS_OF_PAIR = 4
 
 
 # -- windows ------------------------------------------------------------------
@@ -447,17 +452,20 @@ def _scores(
     Documents are read in the order of their rows, once for all queries: queries often
     have documents in common, and a file may be larger than the memory.
     """
-    tokens = contents.tokens
-    lengths = running_total(tokens.coarse_lengths)
-    blocks = split_by_weight(lengths, _BLOCK_TOKENS, len(lengths))
+    tokens, packed = contents.tokens, PackedQueries.of(queries)
+    pairs = np.bincount(rows.reshape(-1), minlength=len(tokens))
+    weights = running_total(tokens.coarse_lengths + _TOKENS_OF_PAIR * pairs)
+    blocks = split_by_weight(weights, _BLOCK_TOKENS, len(tokens))
     scores = np.empty(rows.shape, np.float32)
 
     def work(number: int, _: int) -> None:
         start, stop = blocks[number]
-        inside = (rows >= start) & (rows < stop)
-        tokens.read_ahead(np.unique(rows[inside]).astype(np.int64))
-        for q in np.flatnonzero(inside.any(axis=1)).tolist():
-            scores[q, inside[q]] = tokens.scores(queries[q], rows[q, inside[q]].astype(np.int64))
+        own = np.flatnonzero((rows >= start) & (rows < stop))
+        found = rows.reshape(-1)[own].astype(np.int64)
+        order = np.argsort(found, kind="stable")
+        own, found = own[order], found[order]
+        tokens.read_ahead(np.unique(found))
+        scores.reshape(-1)[own] = tokens.pair_scores(packed, own // rows.shape[1], found)
 
     run_in_ranges(work, split_by_count(len(blocks), 1), threads)
     return scores

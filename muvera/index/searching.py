@@ -363,7 +363,7 @@ def best_rows(
         for start, stop in split_by_weight(counts, _PAIRS, len(short)):
             group = short[start:stop]
             rows_of_group = [rows[q] for q in group]
-            results = rank_short(queries, np.array(group), rows_of_group, tokens.float_runs, k, threads)
+            results = rank_short(queries[group], rows_of_group, tokens.float_runs, k, threads)
             for q, result in zip(group, results, strict=True):
                 best[q] = result
     threads_of_query = threads_for_short_work(threads) if len(queries) == 1 else 1

@@ -23,12 +23,14 @@ from ..reranking.coded_vectors import CodedVectors, rank_decoded, score_coded
 from ..reranking.pruning import (
     ALL,
     DocumentRun,
+    PackedQueries,
     RerankOptions,
     estimate_candidates,
     estimate_together,
     rank_candidates,
     ranked,
     score_candidates,
+    score_packed,
 )
 from ..reranking.table_codec import TableCodec
 from ..reranking.table_search import NO_LOOKUPS, Lookups, best_texts, look_up, score_all, score_exact
@@ -683,6 +685,23 @@ class DocumentTokens:
         order = np.argsort(rows, kind="stable")
         scores = np.empty(len(rows), np.float32)
         scores[order] = self.coarse.scores(tokens, rows[order])
+        return scores
+
+    def pair_scores(self, queries: PackedQueries, numbers: Rows, rows: Rows) -> NDArray[np.float32]:
+        """Return the scores of pairs of a query and a row by the coarse level.
+
+        They are those of :meth:`scores`, but floats are read once for all pairs of a
+        row.  `numbers` and `rows`, both int64 (n,), are the pairs; `rows` ascend.
+        """
+        coarse = self.coarse
+        if isinstance(coarse, FloatStore):
+            return score_packed(queries, numbers, coarse.ascending_runs(rows))
+        scores = np.empty(len(rows), np.float32)
+        order = np.argsort(numbers, kind="stable")
+        if not len(order):
+            return scores
+        for own in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1):
+            scores[own] = self.scores(queries.queries[int(numbers[own[0]])], rows[own])
         return scores
 
     def look_up(

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from .jit import helper, kernel
 from .rows import fetch_tokens, square_sum, widened
 from .selection import STOPPED, enough, enter, excluded, record_error
-from .tile import LANES, ROWS, raise_maxima, tile_dot, tile_max
+from .tile import LANES, ROWS, raise_maxima, tile_dot, tile_max, tile_max_of_two
 
 # Rows prefetched ahead of the tile: far enough to arrive in time, close enough to stay
 # cached.
@@ -72,16 +72,17 @@ def score_documents(floats, halves, offsets, documents, packed, query_offsets, o
 
 
 @kernel
-def score_pairs(floats, halves, offsets, documents, packed, queries, counts, out):
+def score_pairs(floats, halves, offsets, documents, packed, panels, queries, counts, out):
     """Write the Chamfer similarities of pairs of a document and a query.
 
     ``out[i]`` gets the similarity of ``documents[i]`` with ``queries[i]`` for each
-    i < p, -inf without tokens.  A query has one panel of `packed`, and `counts` (m,)
-    tokens.  Pairs of one document follow each other, so its tokens are read once.
+    i < p, -inf without tokens.  Query q has the panels ``panels[q]`` to ``panels[q +
+    1]`` of `packed`, and ``counts[q]`` tokens.  Pairs of one document follow each
+    other, so its tokens are read once.
     """
     depth = max(floats.shape[1], halves.shape[1])
     flat, bits = floats.reshape(-1), halves.reshape(-1)
-    rows, best = flat, np.empty(LANES, np.float32)
+    rows, best = flat, np.empty(np.max(np.diff(panels)) * LANES, np.float32)
     for i in range(documents.shape[0]):
         start, stop = offsets[documents[i]], offsets[documents[i] + 1]
         if start == stop:
@@ -96,11 +97,15 @@ def score_pairs(floats, halves, offsets, documents, packed, queries, counts, out
             first, last = 0, stop - start
             if i == 0 or documents[i - 1] != documents[i]:
                 rows = widened(bits, start * depth, stop * depth)
-        best[:] = -np.inf
+        begin, end = panels[queries[i]], panels[queries[i] + 1]
+        best[: (end - begin) * LANES] = -np.inf
         for row in range(first, last, ROWS):
             fetch_tokens(flat, bits, ahead, min(ahead + ROWS * depth, ahead_stop))
             ahead += ROWS * depth
-            tile_max(rows, row, last - 1, depth, packed, queries[i], best, 0)
+            for panel in range(begin, end - 1, 2):
+                tile_max_of_two(rows, row, last - 1, depth, packed, panel, best, (panel - begin) * LANES)
+            if (end - begin) % 2:
+                tile_max(rows, row, last - 1, depth, packed, end - 1, best, (end - 1 - begin) * LANES)
         total = 0.0
         for token in range(counts[queries[i]]):
             total += best[token]

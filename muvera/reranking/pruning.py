@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors, as_kernel_arrays
-from ..data.validation import read_only_view
+from ..data.validation import read_only_view, running_total
 from ..kernels.chamfer import BoundedQuery, Progress, prepare_query, score_pairs, score_with_pruning
 from ..kernels.rounded_tokens import plain_query, score_rounded
 from ..kernels.selection import STATE, select_best
@@ -238,9 +238,51 @@ def rank_candidates(
     return ranked(positions, scores, options.k)
 
 
+class PackedQueries(NamedTuple):
+    """Queries with tokens, and their columns for :func:`score_packed`."""
+
+    queries: MultiVectors
+    #: Panels of LANES columns, flat float32.
+    columns: NDArray[np.float32]
+    #: The first panel of each query, and the number of all panels, int64 (n + 1,).
+    panels: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, queries: MultiVectors) -> PackedQueries:
+        """Pack all queries."""
+        panels = running_total(-(-queries.lengths // LANES))
+        columns = np.zeros((int(panels[-1]), queries.dimension, LANES), np.float32)
+        places = np.arange(queries.num_tokens) - np.repeat(queries.offsets[:-1], queries.lengths)
+        owners = np.repeat(panels[:-1], queries.lengths) + places // LANES
+        columns[owners, :, places % LANES] = queries.tokens
+        return cls(queries, columns.reshape(-1), panels)
+
+
+def score_packed(
+    queries: PackedQueries, numbers: NDArray[np.int64], runs: Sequence[DocumentRun]
+) -> NDArray[np.float32]:
+    """Score pairs of a query and a document by Chamfer similarity; return float32 (p,).
+
+    A document is read once if its pairs follow each other.  `numbers`, int64 (p,), are
+    the queries, and `runs` the documents, split by segment.  A document without tokens
+    scores -inf.
+    """
+    counts = queries.queries.lengths
+
+    def score(
+        documents: MultiVectors, positions: NDArray[np.int64], first: int, out: NDArray[np.float32]
+    ) -> None:
+        asked = numbers[first : first + len(out)]
+        score_pairs(
+            *as_kernel_arrays(documents), documents.offsets, positions, queries.columns, queries.panels,
+            asked, counts, out,
+        )  # fmt: skip
+
+    return score_runs(score, runs)
+
+
 def rank_short(
     queries: MultiVectors,
-    numbers: NDArray[np.int64],
     positions: Sequence[NDArray[np.int64]],
     runs_of: Callable[[NDArray[np.int64]], Sequence[DocumentRun]],
     k: int,
@@ -248,19 +290,14 @@ def rank_short(
 ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Find the best candidates of several short queries.
 
-    Each document is read once for all queries.  Queries of one panel gain nothing from
-    bounds.
+    Each document is read once for all queries.  Queries of a single panel, LANES
+    tokens, gain nothing from bounds.
 
-    `numbers`, int64 (n,), are the positions in `queries` of the ranked ones, which have
-    1 to LANES tokens each.  `positions` are int64 (c_i,), the distinct candidates of
-    each.  `runs_of` returns the texts at some positions, split by segment.  The
-    results are as in :func:`rank_candidates`.
+    All queries have tokens.  `positions` are int64 (c_i,), the distinct candidates of
+    each.  `runs_of` returns the texts at some positions, split by segment.  The results
+    are as in :func:`rank_candidates`.
     """
-    columns = np.zeros((len(numbers), queries.dimension, LANES), np.float32)
-    packed = columns.reshape(-1)
-    counts = queries.lengths[numbers]
-    for panel, number, count in zip(columns, numbers.tolist(), counts.tolist(), strict=True):
-        panel[:, :count] = queries[number].T
+    packed = PackedQueries.of(queries)
     ends = np.cumsum([len(proposed) for proposed in positions])
     rows = np.concatenate(positions)
     order = rows.argsort()
@@ -269,13 +306,7 @@ def rank_short(
     scores = np.empty(len(rows), np.float32)
 
     def work(start: int, stop: int) -> None:
-        def score(
-            documents: MultiVectors, at: NDArray[np.int64], first: int, out: NDArray[np.float32]
-        ) -> None:
-            asked = owners[start + first : start + first + len(at)]
-            score_pairs(*as_kernel_arrays(documents), documents.offsets, at, packed, asked, counts, out)
-
-        scores[order[start:stop]] = score_runs(score, runs_of(ordered[start:stop]))
+        scores[order[start:stop]] = score_packed(packed, owners[start:stop], runs_of(ordered[start:stop]))
 
     run_in_ranges(work, split_for_threads(len(order), _FEW_PAIRS, _PAIRS, threads), threads)
     parts = np.split(scores, ends[:-1])

@@ -12,6 +12,7 @@ from muvera import IndexSettings, MultiVectors, MuveraIndex, top_k
 from muvera.index import token_store
 from muvera.index.generations import IndexFolderError, read_manifest
 from muvera.kernels.rows import normalize_rows
+from muvera.reranking.pruning import PackedQueries
 
 
 def unit(vectors: MultiVectors) -> MultiVectors:
@@ -52,6 +53,20 @@ def test_floats_of_all_tokens_give_exact_scores() -> None:
     exact = [dict(row) for row in top_k(QUERIES, DOCUMENTS, 300)]
     for scores, ranking in zip(exact, index.search(QUERIES, 5), strict=True):
         assert ranking.exact and list(ranking) == [(name, scores[name]) for name, _ in ranking]
+
+
+@pytest.mark.parametrize("pool", [1, 2])
+@pytest.mark.parametrize("tokens", KINDS)
+def test_pairs_of_a_query_and_a_row_score_as_one_query_does(tokens: Any, pool: int, tmp_path: Path) -> None:
+    index = built(tokens=tokens, pool=pool, path=tmp_path / "index")
+    index.add(DOCUMENTS[:20].with_ids([f"e{i}" for i in range(20)]))  # another segment
+    store = index.contents.tokens
+    rng = np.random.default_rng(0)
+    numbers, rows = rng.integers(0, 4, 200), np.sort(rng.integers(0, len(store), 200))
+    texts = [np.concatenate(list(QUERIES[:count])) for count in (1, 2, 5, 9)]
+    together = store.pair_scores(PackedQueries.of(MultiVectors.from_arrays(texts)), numbers, rows)
+    alone = [store.scores(texts[q], rows[i : i + 1])[0] for i, q in enumerate(numbers.tolist())]
+    assert together.tolist() == alone
 
 
 @pytest.mark.parametrize("tokens", KINDS)

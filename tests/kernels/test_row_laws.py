@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muvera import MultiVectors, chamfer_matrix
+from muvera.data.validation import running_total
 from muvera.kernels.chamfer import score_documents, score_pairs
 from muvera.kernels.rows import (
     add_count_sketch,
@@ -151,14 +152,15 @@ def test_scores_of_pairs_have_the_bits_of_the_matrix(
     rng = np.random.default_rng(seed)
     tokens = normals(seed, sum(lengths), dimension).astype(dtype)
     documents = MultiVectors.from_flat(tokens, lengths)
-    queries = [normals(seed + i, int(rng.integers(1, LANES + 1)), dimension) for i in range(3)]
-    packed = np.concatenate([pack_columns(query) for query in queries]).reshape(-1)
+    queries = [normals(seed + i, int(rng.integers(1, 4 * LANES)), dimension) for i in range(3)]
+    panels = [pack_columns(query) for query in queries]
+    packed, firsts = np.concatenate(panels).reshape(-1), running_total([len(each) for each in panels])
     none: Any = np.empty((0, dimension), np.float32 if dtype is np.float16 else np.uint16)
     arrays = (none, tokens.view(np.uint16)) if dtype is np.float16 else (tokens, none)
     at = np.sort(rng.integers(0, len(lengths), 8))
     owners, counts = rng.integers(0, 3, 8), np.array([len(query) for query in queries])
     out = np.empty(8, np.float32)
-    score_pairs(*arrays, documents.offsets, at, packed, owners, counts, out)
+    score_pairs(*arrays, documents.offsets, at, packed, firsts, owners, counts, out)
     matrix = chamfer_matrix(queries, documents, threads=1)
     np.testing.assert_array_equal(out, matrix[owners, at])
     for q, query in enumerate(queries):

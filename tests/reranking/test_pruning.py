@@ -120,7 +120,7 @@ def test_short_queries_together_rank_as_alone(case: Any) -> None:
     query, documents, candidates, k = case
     queries, rows = [query[:LANES], query[:1], query[:LANES]], [candidates, candidates[:2], candidates[::-1]]
     texts = MultiVectors.from_arrays(queries)
-    together = rank_short(texts, np.arange(3), rows, lambda at: [(documents, at)], k)
+    together = rank_short(texts, rows, lambda at: [(documents, at)], k)
     for own, candidates, result in zip(queries, rows, together, strict=True):
         alone = rank_candidates(own, candidates, [(documents, candidates)], RerankOptions(k), 1)
         for one, other in zip(alone, result, strict=True):
