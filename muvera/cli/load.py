@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable
 from contextlib import closing
@@ -24,9 +25,10 @@ from .printing import progress_bar, seconds, show, wrapped
 
 if TYPE_CHECKING:
     from ..convert import Source
-    from ..engines.base import AddReport
+    from ..engines.base import AddReport, Engine
     from ..fde.config import FDEConfig
     from ..fde.encoder import FDEEncoder
+    from .sources import IndexSource
 
 _URLS = (
     "postgresql://USER@HOST/DATABASE#NAME, qdrant://HOST:6333#NAME, qdrant-edge:FOLDER#NAME, "
@@ -50,9 +52,10 @@ def load(
     """Load documents into a vector database.
 
     Run an interrupted command again to continue it.  If SOURCE is an index with an
-    encoder, that encoder is the default; for pages, it is simhash.  If SOURCE is an
-    index of texts or pages, texts and metadata are loaded, too.  To search them:
-    muvera texts search URL QUESTION, or muvera pages search URL QUERY
+    encoder, that encoder is the default (for pages: simhash), and searches rank as many
+    candidates as in the index.  If SOURCE is an index of texts or pages, texts and
+    metadata are loaded, too.  To search them: muvera texts search URL QUESTION, or
+    muvera pages search URL QUERY
 
     \b
     Example: load an index's documents into PostgreSQL, and search there.
@@ -100,6 +103,8 @@ def load(
             report = write(
                 stream(opened), stored.metadata, texts=stored.texts, threads=threads, progress=advance
             )
+        if isinstance(opened, IndexSource):
+            _keep_calibration(engine, opened)
         facts = {**index.info().to_dict(), **report.to_dict()}
     duration = time.perf_counter() - begun
     text = f"{engine.location}: {_loaded(report)}; {facts['documents']:,} in total."
@@ -138,6 +143,15 @@ def _texts_of(source: Source) -> _Texts:
         return _Texts(texts, metadata, source.texts.encoder.name)
     facts = source.texts.info()
     return _Texts(texts, metadata, facts["encoder"] or "", facts["root"] or "")
+
+
+def _keep_calibration(engine: Engine, source: IndexSource) -> None:
+    """Store the calibration of an index if the collection has its encoder and none."""
+    numbers, stored = source.candidates_by_recall, engine.stored
+    if not numbers or not stored.tokens or stored.candidates_by_recall:
+        return
+    if source.encoder is not None and engine.has_encoder(source.encoder):
+        engine.change_description(dataclasses.replace(stored, candidates_by_recall=list(numbers.items())))
 
 
 def _loaded(report: AddReport) -> str:

@@ -111,6 +111,7 @@ class IndexSource(Source):
     """Tokens and ids of an index's documents, in the order of addition.
 
     `texts` is the index of texts or pages that has the vectors of `index`, if any has.
+    `encoder` and `candidates_by_recall` are those of `index`.
     An index that stores the codes of a PLAID index is a
     :class:`muvera.data.batches.CodedSource`.
     """
@@ -121,6 +122,7 @@ class IndexSource(Source):
         self._index = index
         self.texts = texts
         self.encoder = index.encoder
+        self.candidates_by_recall = index.candidates_by_recall
         info = index.info()
         self.dimension = info.dimension
         self._rows = info.parts or info.documents

@@ -480,6 +480,8 @@ def test_loaded_documents_are_found(many: Path, folder: Path, monkeypatch: pytes
     assert facts["location"] == location
     with EngineIndex(location) as loaded:
         assert loaded.encoder.config == index.config
+        assert index.candidates_by_recall
+        assert dict(loaded.engine.stored.candidates_by_recall) == index.candidates_by_recall
 
 
 def test_a_load_with_replace_writes_documents_again(many: Path) -> None:
