@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 import muvera.fde.encoder as encoder_module
 from muvera import FDEEncoder, LearnedProjection, MultiVectors, chamfer_matrix
+from muvera.fde import learned_projection
 from muvera.fde.encoder import fitted_without_queries_from
 from muvera.fde.learned_projection import (
     Maps,
@@ -180,6 +181,43 @@ def test_maps_of_full_rank_find_a_bilinear_target(seed: int, factor: float) -> N
     target = np.float32(factor) * x @ w.T
     wanted = target - target.mean(axis=0)
     np.testing.assert_allclose(products((w, x, target), 12), wanted, atol=1e-3 * np.abs(wanted).max())
+
+
+#: Larger than in a fit, so that each of them counts.
+LARGER = {"_WINDOW_RIDGE": 0.3, "_DOCUMENT_RIDGE": 0.5, "_SPREAD": 1.0, "_MEAN_SPREAD": 1.0}
+
+
+def dense_form(sample: tuple[NDArray[np.float32], ...], size: int, means: int) -> NDArray[np.float64]:
+    """Return the maps' products, (L, L), by the formulas with dense float64 arrays."""
+    w, x, s = (part.astype(np.float64) for part in sample)
+    x, s = x - x.mean(axis=0), s - s.mean(axis=0)
+    plain = x @ w.T
+    scale = np.vdot(plain, s) / np.vdot(plain, plain)
+    inner, outer = w @ w.T, x @ x.T
+    for matrix, ridge in ((inner, LARGER["_WINDOW_RIDGE"]), (outer, LARGER["_DOCUMENT_RIDGE"])):
+        matrix += ridge * np.diag(matrix).mean() * np.eye(len(matrix))
+    rest = np.linalg.solve(outer, s - scale * plain) @ np.linalg.inv(inner)
+    form = scale * np.eye(w.shape[1]) + x.T @ rest @ w
+    moment = x.T @ x / len(x) + LARGER["_SPREAD"] * np.square(x).mean() * np.eye(w.shape[1])
+    last = np.arange(w.shape[1] - means, w.shape[1])
+    moment[last, last] += LARGER["_MEAN_SPREAD"] * np.square(x[:, last]).mean()
+    leading = np.linalg.eigh(w @ form.T @ moment @ form @ w.T)[1][:, -size:]
+    factor = form @ w.T @ leading
+    return np.asarray(factor @ np.linalg.solve(factor.T @ moment @ factor, factor.T @ moment @ form))
+
+
+@given(some_seeds, st.integers(2, 8), st.integers(1, 5))
+def test_maps_are_those_of_the_formulas(seed: int, size: int, means: int) -> None:
+    """The module's docstring has the formulas; float32."""
+    sample = random_sample(seed)
+    for long in sample[:2]:
+        long[:, -means:] *= 10
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in LARGER.items():
+            patch.setattr(learned_projection, name, value)
+        maps = fit_maps(sample[0], sample[1].copy(), sample[2].copy(), size, means, seed=0)
+    found, wanted = maps.documents.astype(np.float64) @ maps.queries.T, dense_form(sample, size, means)
+    np.testing.assert_allclose(found, wanted, atol=1e-3 * np.abs(wanted).max())
 
 
 @given(some_seeds)
