@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..metadata import is_utf8
 from ..texts.encoders.base import TableEncoder
@@ -16,7 +17,7 @@ from ..texts.engine_texts import EngineTexts
 from ..utils.checks import as_path, counted
 from ..utils.hints import Argument, Message
 from .folder import is_page_index
-from .page import Page
+from .page import DOCUMENT, Page, own_metadata
 from .page_index import PageIndex
 from .pictures import ENDINGS, count_pages, read_page, read_text
 
@@ -76,6 +77,7 @@ def index_documents(
     out: str | os.PathLike[str] | PageIndex,
     encoder: PageEncoder | TableEncoder | str = "static",
     *,
+    update: bool = False,
     progress: Callable[[Progress], object] = lambda state: None,
     skipped: Callable[[str], object] = lambda reason: None,
     threads: int | None = None,
@@ -83,9 +85,8 @@ def index_documents(
 ) -> PageIndex:
     """Index the pages of a folder, or of one document; continue an earlier index.
 
-    Pages that are in `out` are not encoded again, also if their document changed:
-    delete them first.  The index is saved every ten seconds, less often if a save takes
-    long, and when an exception or Ctrl-C ends the call.
+    The index is saved every ten seconds, less often if a save takes long, and when an
+    exception or Ctrl-C ends the call.
 
     Parameters
     ----------
@@ -98,6 +99,10 @@ def index_documents(
         The model, or its name; a given index uses its encoder.  Default: "static",
         which needs no model: it encodes the text layers of PDFs.  A page without a text
         layer is stored, but no search returns it; a database does not store it.
+    update : bool
+        Encode pages that are in `out` again, too, and replace them; their own metadata
+        stays.  At the end, delete pages that a document no longer has.  Default: pages
+        in `out` are not encoded again, also if their document changed.
     progress : callable
         Called after each page.
     skipped : callable
@@ -124,8 +129,7 @@ def index_documents(
     target = None if isinstance(out, PageIndex) else as_path(out, "out").resolve()
     root, documents = _documents(place)
     model = out.encoder if isinstance(out, PageIndex) else as_page_encoder(encoder)
-    reads_text = isinstance(model, TextLayerEncoder)
-    if reads_text and options:
+    if isinstance(model, TextLayerEncoder) and options:
         raise ValueError(
             Message(
                 f"The encoder {model.name!r} reads text layers, which have no patches. Omit ",
@@ -133,6 +137,44 @@ def index_documents(
                 ".",
             )
         )
+    index = _to_continue(out, target, model, root)
+    sources = _sources(documents, root, skipped)
+    present = set() if index is None or update else _present(index, [each.id for each in sources])
+    left = [each for each in sources if each.id not in present]
+    writer = _Writer(index, target, model, root, options, update, threads)
+    blank, num_bytes, encoded, begun = set[str](), 0.0, 0, time.monotonic()
+    done, total = len(sources) - len(left), len(sources)
+    try:
+        for page in _read(left, model, skipped):
+            if page is None:
+                total -= 1
+                continue
+            if not writer.stores(page):
+                total -= 1
+                blank.add(_id_of(page))
+                continue
+            writer.put(page)
+            done, encoded, num_bytes = done + 1, encoded + 1, num_bytes + _bytes_on_disk(page)
+            progress(Progress(done, total, encoded, time.monotonic() - begun, int(num_bytes)))
+            writer.save_if_due()
+    finally:
+        writer.save()
+    if update and writer.index is not None:
+        _delete_gone(writer.index, sources, blank)
+        writer.index.save(target)
+    if blank:
+        skipped(
+            f"{counted(len(blank), 'page')} without a text layer cannot be found, so the database has no record."
+        )
+    if writer.index is None:
+        raise _nothing_found(place, model, writer.waiting)
+    return writer.index
+
+
+def _to_continue(
+    out: str | os.PathLike[str] | PageIndex, target: Path | None, model: PageEncoder, root: Path
+) -> PageIndex | None:
+    """Return the index of `out`, if there is one; refuse an index of another folder."""
     index = out if isinstance(out, PageIndex) else None
     if target is not None and is_page_index(target):
         index = PageIndex.load(target, model)
@@ -141,73 +183,137 @@ def index_documents(
             f"{target or index} is an index of {_documents_of(index)}, but these documents are in {root}. Give "
             "another index, or their folder as root."
         )
-    counts = {path: _count(path, skipped) for path in documents}
-    names = {path: path.relative_to(root).as_posix() for path in documents if counts[path]}
-    pages = [(path, number) for path in names for number in range(1, counts[path] + 1)]
-    ids = [f"{names[path]}:{number}" for path, number in pages]
-    present = set() if index is None else _present(index, ids)
-    left = [page for page, id in zip(pages, ids, strict=True) if id not in present]
-    in_database = index is not None and isinstance(index.texts, EngineTexts)
-    blank = 0
-    begun = time.monotonic()
-    waiting: list[Page] = []
-    total = sum(counts.values())
-    done, encoded, num_bytes, saved, duration = total - len(left), 0, 0.0, begun, 0.0
-    failed: tuple[Path | None, int] = None, 0
-    try:
-        for path, number in left:
-            if failed == (path, _UNREADABLE):  # a sentence has named it
-                total -= 1
-                continue
-            page = _encoded(path, number, names[path], model, skipped)
-            if page is None:
-                total -= 1
-                failed = path, failed[1] + 1 if failed[0] == path else 1
-                if failed[1] == _UNREADABLE and number < counts[path]:
-                    skipped(
-                        f"The pages of {path} after page {number} are skipped, because {_UNREADABLE} pages in "
-                        "a row could not be read."
-                    )
-                continue
-            failed = None, 0
-            if in_database and page.vectors is None and not page.text.strip():
-                total, blank = total - 1, blank + 1
-                continue
-            waiting.append(page)
-            if index is None and (page.vectors is not None or page.text):
-                index = PageIndex(_dimension(model, page), model, root=root, **options)  # type: ignore[arg-type]
-            num_bytes += (
-                _BYTES_OF_CHARACTER * len(page.text)
-                if page.vectors is None
-                else _BYTES_OF_FLOAT * page.vectors.size
-            )
-            done, encoded = done + 1, encoded + 1
-            now = time.monotonic()
-            progress(Progress(done, total, encoded, now - begun, int(num_bytes)))
-            if index is None:
-                continue
-            if now - saved > max(_SAVE_SECONDS, _SAVE_SHARE * duration):
-                _save(index, waiting, target, threads)
-                saved = time.monotonic()
-                duration = saved - now
-    finally:
-        if index is not None and waiting:
-            _save(index, waiting, target, threads)
-    if blank:
-        skipped(
-            f"{counted(blank, 'page')} without a text layer cannot be found, so the database has no record."
-        )
-    if index is None:
-        if waiting:
-            raise ValueError(
-                Message(
-                    f"No page of {place} has a text layer, which the encoder {model.name!r} reads. Give ",
-                    Argument("encoder", "'colmodernvbert'"),
-                    ", which reads pictures of pages.",
-                )
-            )
-        raise ValueError(f"No page of {place} could be read. Give a folder of PDFs or pictures.")
     return index
+
+
+def _nothing_found(place: Path, model: PageEncoder, pages: Sequence[Page]) -> ValueError:
+    """Return the error for documents of which no page can be found."""
+    if not pages:
+        return ValueError(f"No page of {place} could be read. Give a folder of PDFs or pictures.")
+    return ValueError(
+        Message(
+            f"No page of {place} has a text layer, which the encoder {model.name!r} reads. Give ",
+            Argument("encoder", "'colmodernvbert'"),
+            ", which reads pictures of pages.",
+        )
+    )
+
+
+class _Source(NamedTuple):
+    """Where a page comes from: number `number` of the `length` pages of `path`."""
+
+    path: Path
+    number: int
+    length: int
+    #: The path as the index names it.
+    name: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}:{self.number}"
+
+
+def _sources(documents: list[Path], root: Path, skipped: Callable[[str], object]) -> list[_Source]:
+    sources = []
+    for path in documents:
+        count = _count(path, skipped)
+        if count:
+            name = path.relative_to(root).as_posix()
+            sources += [_Source(path, number, count, name) for number in range(1, count + 1)]
+    return sources
+
+
+def _read(
+    sources: list[_Source], encoder: PageEncoder, skipped: Callable[[str], object]
+) -> Iterator[Page | None]:
+    """Yield each page with its vectors, or None if it cannot be read or is skipped."""
+    failed, failures = None, 0
+    for source in sources:
+        if source.path != failed:
+            failed, failures = source.path, 0
+        if failures == _UNREADABLE:  # a sentence has named it
+            yield None
+            continue
+        page = _encoded(source, encoder, skipped)
+        failures = failures + 1 if page is None else 0
+        if failures == _UNREADABLE and source.number < source.length:
+            skipped(
+                f"The pages of {source.path} after page {source.number} are skipped, because {_UNREADABLE} "
+                "pages in a row could not be read."
+            )
+        yield page
+
+
+class _Writer:
+    """Writes pages to an index, which the first page that can be found creates."""
+
+    def __init__(
+        self,
+        index: PageIndex | None,
+        target: Path | None,
+        model: PageEncoder,
+        root: Path,
+        options: dict[str, Any],
+        update: bool,
+        threads: int | None,
+    ) -> None:
+        self.index, self.waiting = index, list[Page]()
+        self._target, self._model, self._root = target, model, root
+        self._options, self._update, self._threads = options, update, threads
+        self._in_database = index is not None and isinstance(index.texts, EngineTexts)
+        self._saved, self._duration = time.monotonic(), 0.0
+
+    def stores(self, page: Page) -> bool:
+        """Return False for a page that no search finds and a database cannot store."""
+        return not self._in_database or page.vectors is not None or bool(page.text.strip())
+
+    def put(self, page: Page) -> None:
+        self.waiting.append(page)
+        if self.index is None and (page.vectors is not None or page.text):
+            dimension = _dimension(self._model, page)
+            self.index = PageIndex(dimension, self._model, root=self._root, **self._options)
+
+    def save_if_due(self) -> None:
+        begun = time.monotonic()
+        due = begun - self._saved > max(_SAVE_SECONDS, _SAVE_SHARE * self._duration)
+        if due and self.index is not None:
+            self.save()
+            self._saved = time.monotonic()
+            self._duration = self._saved - begun
+
+    def save(self) -> None:
+        if self.index is not None and self.waiting:
+            if self._update:
+                stored = self.index.get(map(_id_of, self.waiting), missing="ignore")
+                metadata = {page.id: own_metadata(page.metadata) for page in stored}
+                pages = [replace(page, metadata=metadata.get(_id_of(page), {})) for page in self.waiting]
+                self.index.update(pages, threads=self._threads)
+            else:
+                self.index.add(self.waiting, threads=self._threads)
+            self.waiting.clear()
+            self.index.save(self._target)
+
+
+def _delete_gone(index: PageIndex, sources: list[_Source], blank: Set[str]) -> None:
+    """Delete pages after the end of their document, and those that are `blank` now."""
+    counts = {source.name: source.length for source in sources}
+    gone: list[int | str] = [id for id in blank if id in index]
+    for id in index.select({DOCUMENT: {"$in": list(counts)}}):
+        name, _, number = str(id).rpartition(":")
+        if number.isdecimal() and int(number) > counts.get(name, _MOST_PAGES):
+            gone.append(id)
+    index.delete(gone)
+
+
+def _id_of(page: Page) -> str:
+    return f"{page.document}:{page.number}"
+
+
+def _bytes_on_disk(page: Page) -> float:
+    """Return about how many bytes a page takes in an index."""
+    if page.vectors is None:
+        return _BYTES_OF_CHARACTER * len(page.text)
+    return _BYTES_OF_FLOAT * int(page.vectors.size)
 
 
 def _dimension(model: PageEncoder, page: Page) -> int:
@@ -252,13 +358,12 @@ def _count(path: Path, skipped: Callable[[str], object]) -> int:
     return count
 
 
-def _encoded(
-    path: Path, number: int, name: str, encoder: PageEncoder, skipped: Callable[[str], object]
-) -> Page | None:
+def _encoded(source: _Source, encoder: PageEncoder, skipped: Callable[[str], object]) -> Page | None:
     """Return a page with its vectors, or None if it cannot be read.
 
     The index encodes the text layer of a page without vectors.
     """
+    path, number, name = source.path, source.number, source.name
     try:
         if isinstance(encoder, TextLayerEncoder):
             text, size = read_text(path, number)
@@ -278,9 +383,3 @@ def _present(index: PageIndex, ids: list[str]) -> set[int | str]:
     if not isinstance(index.texts, EngineTexts):
         return set(index.ids)
     return set(index.texts.index.engine.read(ids, "id")) if len(index) else set()
-
-
-def _save(index: PageIndex, waiting: list[Page], target: Path | None, threads: int | None) -> None:
-    index.add(waiting, threads=threads)
-    waiting.clear()
-    index.save(target)

@@ -89,7 +89,7 @@ class Page:
         require_int("number", self.number, 1)
         if texts is not None and not texts.num_tokens:
             raise ValueError(f"{name} has no vectors. Leave it out.")
-        if texts is None and (self.grid is not None or self.special is not None):
+        if texts is None and (self.grid is not None or self.special):
             raise ValueError(f"{name} has a grid or special vectors, but no vectors. Give them.")
         if self.grid is not None and np.shape(self.grid) != (2,):
             raise TypeError(f"The grid of {name} must be (rows, columns), got {self.grid!r}.")

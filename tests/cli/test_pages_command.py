@@ -108,6 +108,13 @@ def test_a_deleted_document_is_encoded_again(index: Path, tmp_path: Path) -> Non
     assert facts["pages"] == 3 and PageIndex.load(index).pages_of("2024.pdf") == ["2024.pdf:1"]
 
 
+def test_a_changed_document_is_updated(index: Path, tmp_path: Path) -> None:
+    changed = write_pdf(tmp_path / "reports" / "2024.pdf", ["quarterly report"])  # a page is gone
+    facts = answer("pages", "update", index, changed, "--encoder", "grey")
+    assert (facts["pages"], facts["skipped"]) == (1, [])
+    assert answer("pages", "get", index, "2024.pdf")["documents"][0]["text"].strip() == "quarterly report"
+
+
 def test_an_unknown_document_deletes_nothing(index: Path) -> None:
     code, _, err = muvera("pages", "delete", index, "2024.pdf", "2023.pdf")
     assert code == 2 and "'2023.pdf' is not in the index" in " ".join(err.split())
@@ -213,6 +220,9 @@ def test_text_layers_are_loaded_into_a_database(tmp_path: Path) -> None:
     assert facts["pages"] == 2 and facts["skipped"] == [
         "1 page without a text layer cannot be found, so the database has no record."
     ]
+    changed = write_pdf(tmp_path / "reports" / "2024.pdf", ["", "earnings of the north"])
+    assert answer("pages", "update", url, changed)["pages"] == 1
+    assert answer("pages", "list", url)["documents"][0]["id"] == "2024.pdf:2"
 
 
 def test_a_command_for_texts_refuses_pages(index: Path) -> None:

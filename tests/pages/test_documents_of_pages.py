@@ -178,6 +178,26 @@ def test_an_interrupted_folder_continues_where_it_stopped(documents: Path, tmp_p
         index_documents(documents / "sub", tmp_path / "index", second)
 
 
+def test_updated_documents_replace_their_pages_and_keep_metadata(documents: Path, tmp_path: Path) -> None:
+    out = tmp_path / "index"
+    index = index_documents(documents, out, GreyEncoder())
+    index.update(ids=["report.pdf:1", "sub/white.png:1"], metadata=[{"year": 2024}, {"year": 2025}])
+    index.save()
+    write_pdf(documents / "report.pdf", ["a new first page"])
+    sentences: list[str] = []
+    index = index_documents(documents, out, GreyEncoder(), update=True, skipped=sentences.append)
+    assert PageIndex.load(out).ids == index.ids == ["report.pdf:1", "sub/white.png:1"]
+    assert [page.metadata["year"] for page in index] == [2024, 2025]
+    assert index.get(["report.pdf:1"])[0].text.strip() == "a new first page"
+    assert len(sentences) == 3  # the bad files
+
+
+def test_an_updated_document_that_cannot_be_read_keeps_its_pages(documents: Path, tmp_path: Path) -> None:
+    ids = index_documents(documents, tmp_path / "index", GreyEncoder()).ids
+    (documents / "report.pdf").write_bytes(b"cut")
+    assert index_documents(documents, tmp_path / "index", GreyEncoder(), update=True).ids == ids
+
+
 def test_a_folder_without_documents_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no PDFs and no pictures"):
         index_documents(tmp_path, tmp_path / "out", GreyEncoder())

@@ -6,7 +6,7 @@ import typer
 
 from .. import serve
 from ..verbs import register
-from . import add, index, search
+from . import add, index, search, update
 
 __all__ = ["pages"]
 
@@ -27,6 +27,7 @@ def start() -> None:
 
 pages.command("index")(index.index)
 pages.command("add")(add.add)
+pages.command("update")(update.update)
 pages.command("search")(search.search)
 register(pages)
 pages.command("serve", hidden=True)(serve.serve)  # the same as muvera serve

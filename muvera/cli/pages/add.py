@@ -19,7 +19,7 @@ def add(
     """Add the pages of new documents to a page index.
 
     Documents must be in the folder that was indexed. Pages that the index has are not
-    encoded again, also if their document changed: use muvera pages delete first.
+    encoded again. If their document changed, use muvera pages update.
 
     \b
     Example:

@@ -14,6 +14,7 @@ from ..options import JsonOption, ThreadsOption, new_encoder, only_given
 from ..printing import announce, megabytes, note, progress_bar, seconds, show, warn, wrapped
 
 if TYPE_CHECKING:
+    from ...pages.indexing import Progress
     from ...pages.page_index import PageIndex
     from ...texts.encoders.pages import PageEncoder
 
@@ -43,8 +44,7 @@ def index(
 
     Each document or page that cannot be read gets a warning. The index is saved about
     every ten seconds. Run an interrupted command again to continue, and run it again to
-    add new documents. Changed documents are not encoded again: use muvera pages delete
-    first.
+    add new documents. For changed documents, use muvera pages update.
 
     \b
     Example:
@@ -67,17 +67,17 @@ def encode_documents(
     model: PageEncoder,
     threads: int | None,
     json_: bool,
+    *,
+    update: bool = False,
     **options: float | str,
 ) -> None:
     """Encode documents into a new index or an existing one, and report.
 
-    `name` is the index as the user named it.  `out` and `options` are those of
+    `name` is the index as the user named it.  The other parameters are those of
     :func:`muvera.pages.indexing.index_documents`.
     """
-    from ...pages.indexing import Progress, index_documents
+    from ...pages.indexing import index_documents
     from ...texts.encoders.pages import FastembedPageEncoder
-    from ...texts.engine_texts import EngineTexts
-    from ...utils.checks import counted
 
     if isinstance(model, FastembedPageEncoder) and model.download_gigabytes:
         note(
@@ -91,7 +91,23 @@ def encode_documents(
         skipped.append(reason)
         warn(reason)
 
-    bar = ExitStack()
+    try:
+        with ExitStack() as bar:
+            built = index_documents(
+                source, out, model, update=update, progress=_bar(bar), skipped=skip, threads=threads,
+                **options,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        again = "again, from the first page" if update else "again to continue"
+        note(f"muvera: {name} keeps the encoded pages. Run the command {again}.")
+        raise
+    _report(built, name, skipped, time.monotonic() - begun, json_)
+
+
+def _bar(stack: ExitStack) -> Callable[[Progress], None]:
+    """Return a function that shows the progress in a bar, which `stack` removes."""
+    from ...utils.checks import counted
+
     advance: Callable[[int], object] | None = None
 
     def tell(state: Progress) -> None:
@@ -100,19 +116,17 @@ def encode_documents(
             pages = state.total - state.done + state.encoded
             duration = state.seconds + (state.seconds_left or 0)
             announce(counted(pages, "page"), duration, lambda: state.num_bytes * pages)
-            advance = bar.enter_context(progress_bar(state.total, "pages", "encoding"))
+            advance = stack.enter_context(progress_bar(state.total, "pages", "encoding"))
             advance(state.done - 1)
         advance(1)
 
-    try:
-        with bar:
-            built = index_documents(
-                source, out, model, progress=tell, skipped=skip, threads=threads, **options
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        note(f"muvera: {name} keeps the encoded pages. Run the command again to continue.")
-        raise
-    duration = time.monotonic() - begun
+    return tell
+
+
+def _report(built: PageIndex, name: str, skipped: list[str], duration: float, json_: bool) -> None:
+    from ...texts.engine_texts import EngineTexts
+    from ...utils.checks import counted
+
     facts: dict[str, Any] = {"index": name, "pages": len(built), "skipped": skipped}
     without, size = 0, ""
     if not isinstance(built.texts, EngineTexts):

@@ -22,8 +22,8 @@ def delete(
     """Delete texts or pages by id or by a condition.
 
     PDFs and pictures are not deleted: the next muvera pages index adds their pages
-    again. Use this to encode a changed document again. To remove a document for good,
-    delete its file, too.
+    again. To remove a document for good, delete its file, too. For a changed document,
+    use muvera pages update.
 
     \b
     Example:
