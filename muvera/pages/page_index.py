@@ -537,8 +537,8 @@ class PageIndex:
             Pages that single vectors propose and the means rank, in a collection of
             more than about 10,000 pages.  Default: 5,000.  Fewer take less time, and
             miss more pages.  In a database, candidates are ranked by all vectors, and
-            the default is 100, or as many as contain 95% of the ten best according to
-            :meth:`calibrate`.
+            the default is a quarter of the pages, from 200 to 1,000, or as many as
+            contain 95% of the ten best according to :meth:`calibrate`, at least 200.
         recall : float, optional
             Instead of `candidates`: the mean share of the best pages to find, see
             :meth:`muvera.MuveraIndex.search`.

@@ -1,7 +1,9 @@
 """Pages in every engine, with the methods of PageIndex."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -165,6 +167,24 @@ def test_methods_of_folders_are_refused(filled: PageIndex) -> None:
         with pytest.raises(ValueError, match=message):
             call()
     filled.save()
+
+
+def test_the_default_is_a_share_or_calibrated(changing: PageIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = changing.texts.index  # type: ignore[attr-defined]
+    numbers = []
+    for pages_in_it in (12, 2000, 8000):
+        with monkeypatch.context() as patch:
+            patch.setattr(index.engine, "_count", lambda count=pages_in_it: count)
+            numbers.append(index.num_candidates(10))
+    assert numbers == [200, 500, 1000] and index.num_candidates(300) == 300
+    stored = replace(index.engine.stored, candidates_by_recall=[(0.9, 500), (0.95, 700)])
+    index.engine.change_description(stored)
+    index.engine.describe()
+    assert (index.num_candidates(10), index.num_candidates(10, candidates=50)) == (700, 50)
+    asked = Mock(side_effect=index.engine.search)
+    monkeypatch.setattr(index.engine, "search", asked)
+    changing.search(VECTORS[0, :4], 2)
+    assert asked.call_args_list[0].args[0].limit == 700
 
 
 def test_a_recall_after_a_calibration(changing: PageIndex) -> None:

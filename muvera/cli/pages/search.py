@@ -21,7 +21,9 @@ def search(
     k: Annotated[int, Option("--k", "-k", min=1, help="Number of pages.")] = 5,
     where: WhereOption = None,
     words: WordsOption = None,
-    candidates: Annotated[int | None, Option(min=1, help="Pages to rank (default: 5,000; URL: 100).")] = None,
+    candidates: Annotated[
+        int | None, Option(min=1, help="Pages to rank (default: 5,000; URL: 200 to 1,000).")
+    ] = None,
     recall: RecallOption = None,
     group_by: GroupByOption = None,
     pictures: Annotated[
