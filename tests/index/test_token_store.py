@@ -164,6 +164,7 @@ def test_let_go(on_disk: TokenStore[MultiVectors], monkeypatch: pytest.MonkeyPat
     released: list[Any] = []
     monkeypatch.setattr(page_cache, "forget", released.append)
     monkeypatch.setattr(page_cache, "_HELD_BYTES", 2_000_000)
+    monkeypatch.setattr(page_cache, "_MAPPED", 1 << 16)
     counts = []
     # 410 KB each: two of one file, one of the other, one in memory; too many; counted
     # from zero again.
@@ -176,12 +177,13 @@ def test_let_go(on_disk: TokenStore[MultiVectors], monkeypatch: pytest.MonkeyPat
     assert (tokens == 1).all()
 
 
-@pytest.mark.parametrize(("step", "held"), [(128, 16), (1, 1)])  # 64 KB are 128 tokens
+@pytest.mark.parametrize(("step", "held"), [(128, 16), (1, 1)])  # a fault maps 128 tokens
 def test_a_short_row_holds_what_its_page_fault_maps(
     step: int, held: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     released: list[Any] = []
     monkeypatch.setattr(page_cache, "forget", released.append)
+    monkeypatch.setattr(page_cache, "_MAPPED", 1 << 16)
     file = page_cache.MappedTokens(0, np.arange(4001), np.zeros((4000, 128), np.float32))
     rows = np.arange(16) * step
     for limit, releases in ((held + 1, 0), (held, 1)):
