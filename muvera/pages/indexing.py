@@ -35,6 +35,9 @@ _BYTES_OF_FLOAT, _BYTES_OF_CHARACTER = 1.4, 3
 # skipped.
 _UNREADABLE = 20
 
+# Names of documents in one condition, which databases limit.
+_NAMES = 500
+
 # Saves take at most about 1 / _SAVE_SHARE of the time.
 _SAVE_SHARE = 20
 
@@ -296,12 +299,14 @@ class _Writer:
 
 def _delete_gone(index: PageIndex, sources: list[_Source], blank: Set[str]) -> None:
     """Delete pages after the end of their document, and those that are `blank` now."""
-    counts = {source.name: source.length for source in sources}
+    lengths = {source.name: source.length for source in sources}
+    names = list(lengths)
     gone: list[int | str] = [id for id in blank if id in index]
-    for id in index.select({DOCUMENT: {"$in": list(counts)}}):
-        name, _, number = str(id).rpartition(":")
-        if number.isdecimal() and int(number) > counts.get(name, _MOST_PAGES):
-            gone.append(id)
+    for start in range(0, len(names), _NAMES):
+        for id in index.select({DOCUMENT: {"$in": names[start : start + _NAMES]}}):
+            name, _, number = str(id).rpartition(":")
+            if number.isdecimal() and int(number) > lengths.get(name, _MOST_PAGES):
+                gone.append(id)
     index.delete(gone)
 
 
