@@ -60,13 +60,13 @@ def encode(
     """
     from ..convert.pipeline import require_ending
     from ..convert.writers import VECTOR_WRITERS, Gathered, new_target
-    from .sources import choose_encoder, fit, open_documents, open_queries, stream, to_encoder
+    from .sources import choose_encoder, fit, open_documents, open_queries, sized, stream, to_encoder
 
     _require_free(out, save_encoder, overwrite=overwrite)  # before the work
     require_ending(out, to, VECTOR_WRITERS)
     opened = (open_documents if side == "documents" else open_queries)(source, format, option)
     begun = time.perf_counter()
-    ready = to_encoder(choose_encoder(encoder, config, opened.dimension))
+    ready = to_encoder(sized(choose_encoder(encoder, config, opened.dimension), opened))
     if ready.needs_fit and side == "queries":
         raise ValueError(
             "This encoder is fitted to documents, and queries cannot replace them. Give --encoder FOLDER: "

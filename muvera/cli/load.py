@@ -65,7 +65,16 @@ def load(
     from ..engines import EngineError, EngineIndex, open_engine
     from ..engines.engine_index import encoder_of_pages
     from ..index.settings import IndexSettings
-    from .sources import IndexSource, announce_tokens, choose_encoder, fit, open_documents, stream, to_encoder
+    from .sources import (
+        IndexSource,
+        announce_tokens,
+        choose_encoder,
+        fit,
+        open_documents,
+        sized,
+        stream,
+        to_encoder,
+    )
 
     begun = time.perf_counter()
     opened = open_documents(source, format, option)
@@ -88,7 +97,9 @@ def load(
         if stored.pages is not None:
             fitted = to_encoder(encoder_of_pages(opened.dimension, engine))
         if new:
-            chosen = to_encoder(chosen or fitted or choose_encoder(None, None, opened.dimension))
+            chosen = to_encoder(
+                sized(chosen or fitted or choose_encoder(None, None, opened.dimension), opened)
+            )
             engine.require_dimension(chosen.config.vector_dimension)
         to_store = chosen or EngineIndex(engine).encoder
         # Engines store tokens in half precision, and vectors as floats.

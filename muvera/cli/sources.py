@@ -197,6 +197,14 @@ def choose_encoder(name: str | None, config: Path | None, dimension: int) -> FDE
     return encoder
 
 
+def sized(chosen: FDEConfig | FDEEncoder, source: Source) -> FDEConfig | FDEEncoder:
+    """Return a configuration for the size of a source, if it is known."""
+    documents, tokens = source.num_documents, source.num_tokens
+    if isinstance(chosen, FDEEncoder) or documents is None or tokens is None:
+        return chosen
+    return chosen.sized(documents, tokens)
+
+
 def to_encoder(chosen: FDEConfig | FDEEncoder) -> FDEEncoder:
     """Return a new encoder of a configuration, or the given encoder."""
     return FDEEncoder(chosen) if isinstance(chosen, FDEConfig) else chosen
@@ -219,9 +227,7 @@ def fit_for_index(
     few = source.num_documents is not None and source.num_documents < MIN_FIT_DOCUMENTS
     if exact or (few and chosen.needs_fit_sample):
         return chosen
-    if source.num_documents is not None and source.num_tokens is not None:
-        chosen = chosen.sized(source.num_documents, source.num_tokens)
-    return fit(FDEEncoder(chosen), source, threads)
+    return fit(to_encoder(sized(chosen, source)), source, threads)
 
 
 def announce_tokens(

@@ -194,8 +194,9 @@ class EngineIndex:
         documents : MultiVectors, a list of arrays, or an iterable of MultiVectors
             With ids.  Documents without ids are numbered from 0, if the collection is
             empty or `resume` is set.  A new collection's encoder is fitted on the first
-            batch; for an iterable, give a fitted encoder.  Milvus, and collections that
-            an older version of muvera made, take only documents with one part.
+            batch, and sized for it (:meth:`.FDEConfig.sized`); for an iterable, give a
+            fitted encoder.  Milvus, and collections that an older version of muvera
+            made, take only documents with one part.
         metadata : iterable of dict, optional
             One for each document, in order, for `where`.
         texts : iterable of str, optional
@@ -391,10 +392,10 @@ class EngineIndex:
         elif requested is None:
             requested = default_preset(documents)
         config, encoder = as_encoder(requested, documents.dimension)
-        self.engine.require_dimension(config.vector_dimension)
         if encoder is None:
-            encoder = FDEEncoder(config)
             filled = documents[np.flatnonzero(documents.lengths > 0)]
+            config = config.sized(len(filled), filled.num_tokens)
+            self.engine.require_dimension(config.vector_dimension)
             if config.needs_fit_sample and len(filled) < MIN_FIT_DOCUMENTS:
                 raise ValueError(
                     Message(
@@ -404,8 +405,10 @@ class EngineIndex:
                         ".",
                     )
                 )
+            encoder = FDEEncoder(config)
             if encoder.needs_fit:
                 encoder.fit(filled, threads=threads)
+        self.engine.require_dimension(config.vector_dimension)
         integer_ids = documents.ids.dtype.kind == "i"
         stores = self._tokens == "engine"
         self.engine.create(encoder, stores, integer_ids, self._text_encoder, self._pages)

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -482,6 +483,21 @@ def test_loaded_documents_are_found(many: Path, folder: Path, monkeypatch: pytes
         assert loaded.encoder.config == index.config
         assert index.candidates_by_recall
         assert dict(loaded.engine.stored.candidates_by_recall) == index.candidates_by_recall
+
+
+def test_default_vectors_are_sized_for_the_collection(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sized(config: FDEConfig, documents: int, tokens: int) -> FDEConfig:
+        assert tokens == some_texts(300).num_tokens
+        return replace(config, seed=documents)
+
+    monkeypatch.setattr(FDEConfig, "sized", sized)
+    assert answer("encode", many, many.parent / "vectors")["config"]["seed"] == 300
+    url = f"lancedb:{many.parent / 'engine'}#sized"
+    answer("load", many, "--to", url)
+    with EngineIndex(url) as loaded, EngineIndex(f"{url}_by_add") as added:
+        assert loaded.encoder.config.seed == 300
+        added.add(some_texts(300))
+        assert added.encoder.config.seed == 299  # one has no tokens
 
 
 def test_a_load_with_replace_writes_documents_again(many: Path) -> None:
