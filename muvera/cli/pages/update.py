@@ -19,8 +19,10 @@ def update(
     """Encode changed documents again, and add new ones.
 
     All pages of SOURCE are encoded, and replace those of the index. They keep metadata
-    that was added to them. Pages that a document no longer has are deleted. A document
-    that cannot be read keeps its pages. If its file is gone, use muvera pages delete.
+    that was added to them. At the end, pages that a document no longer has are deleted.
+    A document that cannot be read keeps its pages. If its file is gone, use muvera
+    pages delete. An interrupted command keeps the pages that it has encoded; the next
+    one begins with the first page.
 
     \b
     Example:
