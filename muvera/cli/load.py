@@ -52,10 +52,10 @@ def load(
     """Load documents into a vector database.
 
     Run an interrupted command again to continue it.  If SOURCE is an index with an
-    encoder, that encoder is the default (for pages: simhash), and searches rank as many
-    candidates as in the index.  If SOURCE is an index of texts or pages, texts and
-    metadata are loaded, too.  To search them: muvera texts search URL QUESTION, or
-    muvera pages search URL QUERY
+    encoder of vectors, that encoder is the default (for pages: simhash), and its
+    calibration is loaded, too.  If SOURCE is an index of texts or pages, texts and
+    metadata are loaded.  To search them: muvera texts search URL QUESTION, or muvera
+    pages search URL QUERY
 
     \b
     Example: load an index's documents into PostgreSQL, and search there.

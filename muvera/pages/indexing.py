@@ -94,7 +94,8 @@ def index_documents(
     Parameters
     ----------
     source : path
-        A PDF, a picture, or a folder of them and of folders.
+        A PDF, a picture, or a folder of them and of folders; for an index that exists,
+        in the folder of its documents.
     out : path or PageIndex
         The folder of the index: a new one, or a page index of the same encoder.  Or a
         page index, such as one that is open in a database.
@@ -103,9 +104,9 @@ def index_documents(
         which needs no model: it encodes the text layers of PDFs.  A page without a text
         layer is stored, but no search returns it; a database does not store it.
     update : bool
-        Encode pages that are in `out` again, too, and replace them; their own metadata
-        stays.  At the end, delete pages that a document no longer has.  Default: pages
-        in `out` are not encoded again, also if their document changed.
+        Encode pages that are in `out` again, too, and replace them; metadata that was
+        added to them stays.  At the end, delete pages that a document no longer has.
+        Default: pages in `out` are not encoded again, also if their document changed.
     progress : callable
         Called after each page.
     skipped : callable
@@ -130,7 +131,7 @@ def index_documents(
     """
     place = as_path(source, "source").resolve()
     target = None if isinstance(out, PageIndex) else as_path(out, "out").resolve()
-    root, documents = _documents(place)
+    documents = _documents(place)
     model = out.encoder if isinstance(out, PageIndex) else as_page_encoder(encoder)
     if isinstance(model, TextLayerEncoder) and options:
         raise ValueError(
@@ -140,7 +141,10 @@ def index_documents(
                 ".",
             )
         )
-    index = _to_continue(out, target, model, root)
+    index = out if isinstance(out, PageIndex) else None
+    if target is not None and is_page_index(target):
+        index = PageIndex.load(target, model)
+    root = _root(place, index, target)
     sources = _sources(documents, root, skipped)
     present = set() if index is None or update else _present(index, [each.id for each in sources])
     left = [each for each in sources if each.id not in present]
@@ -174,19 +178,17 @@ def index_documents(
     return writer.index
 
 
-def _to_continue(
-    out: str | os.PathLike[str] | PageIndex, target: Path | None, model: PageEncoder, root: Path
-) -> PageIndex | None:
-    """Return the index of `out`, if there is one; refuse an index of another folder."""
-    index = out if isinstance(out, PageIndex) else None
-    if target is not None and is_page_index(target):
-        index = PageIndex.load(target, model)
-    if index is not None and index.root != root:
+def _root(place: Path, index: PageIndex | None, target: Path | None) -> Path:
+    """Return the folder that documents are named by; refuse that of another index."""
+    folder = place.parent if place.is_file() else place
+    if index is None:
+        return folder
+    if index.root is None or index.root not in (folder, *folder.parents):
         raise ValueError(
-            f"{target or index} is an index of {_documents_of(index)}, but these documents are in {root}. Give "
-            "another index, or their folder as root."
+            f"{target or index} is an index of {_documents_of(index)}, but these documents are in {folder}. Give "
+            "documents of its folder, or another index; if the folder was moved, give its new path as root."
         )
-    return index
+    return index.root
 
 
 def _nothing_found(place: Path, model: PageEncoder, pages: Sequence[Page]) -> ValueError:
@@ -268,7 +270,9 @@ class _Writer:
 
     def stores(self, page: Page) -> bool:
         """Return False for a page that no search finds and a database cannot store."""
-        return not self._in_database or page.vectors is not None or bool(page.text.strip())
+        if not self._in_database or not isinstance(self._model, TextLayerEncoder):
+            return True
+        return bool(page.text.strip()) and any(map(len, self._model.text.document_rows([page.text])))
 
     def put(self, page: Page) -> None:
         self.waiting.append(page)
@@ -301,13 +305,13 @@ def _delete_gone(index: PageIndex, sources: list[_Source], blank: Set[str]) -> N
     """Delete pages after the end of their document, and those that are `blank` now."""
     lengths = {source.name: source.length for source in sources}
     names = list(lengths)
-    gone: list[int | str] = [id for id in blank if id in index]
+    gone = [page.id for page in index.get(sorted(blank), missing="ignore")]
     for start in range(0, len(names), _NAMES):
         for id in index.select({DOCUMENT: {"$in": names[start : start + _NAMES]}}):
             name, _, number = str(id).rpartition(":")
             if number.isdecimal() and int(number) > lengths.get(name, _MOST_PAGES):
                 gone.append(id)
-    index.delete(gone)
+    index.delete(gone, missing="ignore")  # another program may have deleted some
 
 
 def _id_of(page: Page) -> str:
@@ -331,10 +335,10 @@ def _documents_of(index: PageIndex) -> str:
     return "page vectors without documents" if index.root is None else f"the documents in {index.root}"
 
 
-def _documents(place: Path) -> tuple[Path, list[Path]]:
-    """Return the folder of the documents, and their paths in order."""
+def _documents(place: Path) -> list[Path]:
+    """Return the paths of the documents in order."""
     if place.is_file():
-        return place.parent, [place]
+        return [place]
     if not place.is_dir():
         raise FileNotFoundError(f"{place} does not exist. Give a PDF, a picture, or a folder of them.")
     found = sorted(path for path in place.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
@@ -342,7 +346,7 @@ def _documents(place: Path) -> tuple[Path, list[Path]]:
         raise FileNotFoundError(
             f"{place} has no PDFs and no pictures ({', '.join(ENDINGS)}). Give another folder."
         )
-    return place, found
+    return found
 
 
 def _count(path: Path, skipped: Callable[[str], object]) -> int:

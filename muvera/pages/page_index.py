@@ -361,7 +361,8 @@ class PageIndex:
     ) -> None:
         """Replace pages by id and add pages with new ids, or change metadata.
 
-        All are changed or none.
+        In a folder, all are changed or none.  In a database, batches written before an
+        exception stay.
 
         Parameters
         ----------

@@ -202,7 +202,7 @@ def test_a_database_has_the_commands_of_a_folder(index: Path, url: str, tmp_path
         (("pages", "delete", url, "2024.pdf"), "'2024.pdf' is not in"),
         (("texts", "search", url, "annual"), "is a page index, but this command needs texts"),
         (("load", index, "--to", url, "--no-tokens"), "could not rank pages"),
-        (("pages", "add", url, new, "--encoder", "grey", "--root", tmp_path), "root"),
+        (("pages", "add", url, new, "--encoder", "grey", "--root", index), "its new path as root"),
     ):
         assert message in " ".join(fails(*command).split())
 

@@ -174,8 +174,16 @@ def test_an_interrupted_folder_continues_where_it_stopped(documents: Path, tmp_p
     second = GreyEncoder()
     assert len(index_documents(documents, tmp_path / "index", second)) == 4
     assert second.encoded == 2
+    write_pdf(tmp_path / "outside.pdf", ["text"])
     with pytest.raises(ValueError, match="is an index of the documents in"):
-        index_documents(documents / "sub", tmp_path / "index", second)
+        index_documents(tmp_path / "outside.pdf", tmp_path / "index", second)
+
+
+def test_documents_of_a_folder_below_keep_their_names(documents: Path, tmp_path: Path) -> None:
+    ids = index_documents(documents, tmp_path / "index", GreyEncoder()).ids
+    for place in (documents / "sub", documents / "sub" / "white.png"):
+        for update in (False, True):
+            assert index_documents(place, tmp_path / "index", GreyEncoder(), update=update).ids == ids
 
 
 def test_updated_documents_replace_their_pages_and_keep_metadata(documents: Path, tmp_path: Path) -> None:

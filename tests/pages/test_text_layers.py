@@ -201,3 +201,15 @@ def test_the_default_encoder_needs_no_model(documents: Path, tmp_path: Path) -> 
     shutil.move(tmp_path / "index", tmp_path / "moved")
     [hit] = PageIndex.load(tmp_path / "moved").search("earnings by area", 1)
     assert hit.id == "report.pdf:3" and hit.words == ["earnings", "by", "area"]
+
+
+def test_a_page_without_tokens_is_not_stored_in_a_database(tmp_path: Path) -> None:
+    pytest.importorskip("lancedb")
+    pytest.importorskip("pypdfium2")
+    (tmp_path / "reports").mkdir()
+    write_pdf(tmp_path / "reports" / "a.pdf", ["annual report", "???"])
+    skipped: list[str] = []
+    with PageIndex.open(f"lancedb:{tmp_path}/lance#pages", SignTable(), root=tmp_path / "reports") as index:
+        index_documents(tmp_path / "reports", index, skipped=skipped.append)
+        assert index.ids == ["a.pdf:1"]
+    assert len(skipped) == 1 and skipped[0].startswith("1 page without a text layer")

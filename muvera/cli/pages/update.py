@@ -18,11 +18,13 @@ def update(
 ) -> None:
     """Encode changed documents again, and add new ones.
 
-    All pages of SOURCE are encoded, and replace those of the index. They keep metadata
-    that was added to them. At the end, pages that a document no longer has are deleted.
-    A document that cannot be read keeps its pages. If its file is gone, use muvera
-    pages delete. An interrupted command keeps the pages that it has encoded; the next
-    one begins with the first page.
+    All pages of SOURCE are encoded, and replace those of the index. Metadata that was
+    added to a page stays. At the end, pages that a document no longer has are deleted.
+    A document or page that cannot be read gets a warning, and the index keeps what it
+    has. Pages of documents whose file is gone stay, too: use muvera pages delete.
+
+    If the command is interrupted, the pages encoded so far are replaced. Run it again:
+    it encodes all pages again.
 
     \b
     Example:
