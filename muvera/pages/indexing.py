@@ -185,7 +185,7 @@ def _root(place: Path, index: PageIndex | None, target: Path | None) -> Path:
         return folder
     if index.root is None or index.root not in (folder, *folder.parents):
         raise ValueError(
-            f"{target or index} is an index of {_documents_of(index)}, but these documents are in {folder}. Give "
+            f"{target or 'This'} is an index of {_documents_of(index)}, but these documents are in {folder}. Give "
             "documents of its folder, or another index; if the folder was moved, give its new path as root."
         )
     return index.root
