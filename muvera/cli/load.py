@@ -65,16 +65,7 @@ def load(
     from ..engines import EngineError, EngineIndex, open_engine
     from ..engines.engine_index import encoder_of_pages
     from ..index.settings import IndexSettings
-    from .sources import (
-        IndexSource,
-        announce_tokens,
-        choose_encoder,
-        fit,
-        open_documents,
-        sized,
-        stream,
-        to_encoder,
-    )
+    from .sources import IndexSource, announce_tokens, choose_encoder, fit, open_documents, stream, to_encoder
 
     begun = time.perf_counter()
     opened = open_documents(source, format, option)
@@ -91,15 +82,12 @@ def load(
         new = engine.describe() is None
         if isinstance(opened, IndexSource) and engine.takes_parts:
             opened.keep_parts()
-        chosen: FDEConfig | FDEEncoder | None = None  # the stored one
-        if encoder is not None or config is not None:
-            chosen = choose_encoder(encoder, config, opened.dimension)
+        given = encoder is not None or config is not None  # otherwise, the stored encoder
+        chosen = choose_encoder(encoder, config, opened.dimension) if given else None
         if stored.pages is not None:
             fitted = to_encoder(encoder_of_pages(opened.dimension, engine))
         if new:
-            chosen = to_encoder(
-                sized(chosen or fitted or choose_encoder(None, None, opened.dimension), opened)
-            )
+            chosen = _new_encoder(chosen or fitted, opened)
             engine.require_dimension(chosen.config.vector_dimension)
         to_store = chosen or EngineIndex(engine).encoder
         # Engines store tokens in half precision, and vectors as floats.
@@ -154,6 +142,13 @@ def _texts_of(source: Source) -> _Texts:
         return _Texts(texts, metadata, source.texts.encoder.name)
     facts = source.texts.info()
     return _Texts(texts, metadata, facts["encoder"] or "", facts["root"] or "")
+
+
+def _new_encoder(chosen: FDEConfig | FDEEncoder | None, source: Source) -> FDEEncoder:
+    """Return the encoder of a new collection: the chosen one, or the default."""
+    from .sources import choose_encoder, sized, to_encoder
+
+    return to_encoder(sized(chosen or choose_encoder(None, None, source.dimension), source))
 
 
 def _keep_calibration(engine: Engine, source: IndexSource) -> None:

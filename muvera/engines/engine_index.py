@@ -58,8 +58,8 @@ _QUERIES = 64
 _QUERIES_OF_PAGES = 4
 
 # Pages that a search ranks by default: at least _PAGES, and one in _SHARE_OF_PAGES, up
-# to MAX_RANKED.  The "simhash" vectors of a quarter of 600 to 8,000 generated pages
-# contain 95% of the ten best; 1,000 of 8,000 contain 88%, in a second.
+# to MAX_RANKED.  On generated pages, the "simhash" vectors need that share for 95% of
+# the ten best.
 _PAGES, _SHARE_OF_PAGES = 200, 4
 
 _UNEQUAL = "metadata and texts must have one entry per document, got {}. Give one for each."

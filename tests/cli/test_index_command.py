@@ -475,7 +475,10 @@ def test_loaded_documents_are_found(many: Path, folder: Path, monkeypatch: pytes
     expected = index.search(QUERIES, 3, candidates=300)
     rankings = [[entry["id"] for entry in query["results"]] for query in found["queries"]]
     assert rankings == [ranking.ids.tolist() for ranking in expected]
-    # An index is loaded with its own encoder.
+
+
+def test_an_index_is_loaded_with_its_encoder_and_calibration(many: Path) -> None:
+    index = MuveraIndex.build(some_texts(300), "mean", exact_tokens=0, path=many.parent / "index")
     location = f"lancedb:{many.parent / 'engine'}#muvera"
     facts = answer("load", many.parent / "index", "--to", location.removesuffix("#muvera"))
     assert facts["location"] == location
