@@ -97,6 +97,9 @@ _MEANS_CODEC = "int8"
 # k best, they cost more than they save.
 _BOUNDED = 4
 
+# Texts of the fine level that are read before their pages may be released.
+_READ = 256
+
 # A query of at most LANES tokens ranks up to this many candidates by floats: rounding
 # them to bytes first would save little.
 _SHORT_RANKED = 4096
@@ -837,18 +840,25 @@ class DocumentTokens:
             order = best_first(estimates, count)
             # Scores of means are too far from scores of all tokens to bound them.
             best, estimates = best[order], None if coarse is self.means else estimates[order]
+
+        def let_go(first: int, stop: int) -> None:
+            if fine is not coarse:  # later queries rarely read the same texts
+                fine.let_go(best[first:stop])
+
         if isinstance(fine, CodeStore):
             if fine is not coarse:
                 fine.read_ahead(best)
             decoded = rank_decoded(tokens, fine.codec, fine.runs(best), options.k, estimates)
-            result = ranked(best, decoded, options.k)
-        else:
-            bounded = options.early_exit and len(best) > _BOUNDED * options.k
-            how = RerankOptions(options.k, bounded, estimates=estimates)
-            result = rank_candidates(tokens, best, self.float_runs(best), how, threads)
-        if fine is not coarse:
-            fine.let_go(best)  # later queries rarely read the same texts
-        return result
+            let_go(0, len(best))
+            return ranked(best, decoded, options.k)
+        bounded = options.early_exit and len(best) > _BOUNDED * options.k
+        how = RerankOptions(options.k, bounded, estimates=estimates)
+        runs = [
+            (texts, positions[start : start + _READ])
+            for texts, positions in self.float_runs(best)
+            for start in range(0, len(positions), _READ)
+        ]
+        return rank_candidates(tokens, best, runs, how, threads, let_go)
 
 
 def _coded(

@@ -90,6 +90,7 @@ def score_runs(
     runs: Sequence[tuple[Any, NDArray[np.int64]]],
     operations: float = 0,
     threads: int | None = 1,
+    done: Callable[[int, int], object] | None = None,
 ) -> NDArray[np.float32]:
     """Score all candidates, run by run; return float32 (c,).
 
@@ -107,6 +108,9 @@ def score_runs(
         Number of multiply-adds per token, or 0 to use one thread.
     threads : int or None
         None: all usable cores.
+    done : callable, optional
+        ``done(first, stop)`` is called for each run, once the first task has scored its
+        part: the run has the candidates first..stop.
     """
     scores = np.empty(sum(len(positions) for _, positions in runs), np.float32)
 
@@ -118,6 +122,8 @@ def score_runs(
             score(texts, part, first, out)
             scores[first + start : first + len(positions) : step] = out
             first += len(positions)
+            if done is not None and start == 0:
+                done(first - len(positions), first)
 
     tasks = 1
     if threads != 1 and operations:
@@ -127,6 +133,8 @@ def score_runs(
         require_threads(threads)
         texts, positions = runs[0]
         score(texts, np.ascontiguousarray(positions), 0, scores)
+        if done is not None:
+            done(0, len(scores))
         return scores
     run_in_ranges(lambda i, _: score_every(tasks, i), [(i, i + 1) for i in range(tasks)], threads)
     return scores
@@ -137,12 +145,13 @@ def score_candidates(
     runs: Sequence[DocumentRun],
     options: RerankOptions,
     threads: int | None = None,
+    done: Callable[[int, int], object] | None = None,
 ) -> NDArray[np.float32]:
     """Score one query's candidates by Chamfer similarity; return float32 (c,).
 
     `query`, float32 (m, dimension), has at least one token.  `runs` have the most
     promising candidates first.  Pruned candidates get -inf.  The k best do not depend
-    on the number of threads.
+    on the number of threads.  :func:`score_runs` describes `done`.
     """
     packed = _bounded(query, options.early_exit)
     bounded = len(packed.cosines) > 0 and options.k < sum(len(positions) for _, positions in runs)
@@ -165,7 +174,7 @@ def score_candidates(
         )  # fmt: skip
         ended.append(progress)
 
-    return score_runs(score, runs, 0 if options.in_order else len(packed.columns), threads)
+    return score_runs(score, runs, 0 if options.in_order else len(packed.columns), threads, done)
 
 
 def estimate_candidates(
@@ -226,6 +235,7 @@ def rank_candidates(
     runs: Sequence[DocumentRun],
     options: RerankOptions,
     threads: int | None = None,
+    done: Callable[[int, int], object] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Find one query's best candidates.
 
@@ -233,8 +243,9 @@ def rank_candidates(
     distinct candidates, the most promising ones first, and `runs` are their texts,
     split by segment.  Return the best candidates that have tokens, int64 (k,), best
     first, and their Chamfer similarities, float32 (k,).  Ties go to the lower position.
+    :func:`score_runs` describes `done`.
     """
-    scores = score_candidates(np.asarray(query, np.float32), runs, options, threads)
+    scores = score_candidates(np.asarray(query, np.float32), runs, options, threads, done)
     return ranked(positions, scores, options.k)
 
 

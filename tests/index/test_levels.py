@@ -9,7 +9,7 @@ from builders.indexes import recall
 from builders.realistic_collections import documents_like_real, queries_like_real
 
 from muvera import IndexSettings, MultiVectors, MuveraIndex, top_k
-from muvera.index import token_store
+from muvera.index import page_cache, token_store
 from muvera.index.generations import IndexFolderError, read_manifest
 from muvera.kernels.rows import normalize_rows
 from muvera.reranking.pruning import PackedQueries
@@ -173,3 +173,20 @@ def test_scores_of_means_bound_no_exact_scores(tokens: str) -> None:
     index = MuveraIndex.build(list(texts), "mean", tokens=tokens, pool=6, exact_tokens=10**6)
     found = index.search([np.eye(1, 16, dtype=np.float32)], 3, candidates=280, rescore=265)[0]
     assert set(found.ids.tolist()) < set(range(250, 260)) and found.scores.min() > 0.95
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_deep_search_releases_pages_before_it_ends(
+    threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = IndexSettings(exact_tokens=0, tokens="int8", keep_exact=True)
+    MuveraIndex.build(DOCUMENTS, "mean", settings=settings, path=tmp_path / "index", threads=1)
+    index, released = MuveraIndex.load(tmp_path / "index"), []
+    (expected,) = index.search(QUERIES[:1], 100, candidates=300)
+    monkeypatch.setattr(token_store, "_READ", 32)
+    monkeypatch.setattr(page_cache, "_MAPPED", 4096)
+    monkeypatch.setattr(page_cache, "_HELD_BYTES", DOCUMENTS.tokens.nbytes // 4)
+    monkeypatch.setattr(page_cache, "forget", lambda tokens: released.append(len(tokens)))
+    (found,) = index.search(QUERIES[:1], 100, candidates=300, threads=threads)
+    assert list(found) == list(expected)
+    assert len(released) >= 2  # it reads more than half of the documents
