@@ -25,6 +25,7 @@ from .printing import progress_bar, seconds, show, wrapped
 
 if TYPE_CHECKING:
     from ..convert import Source
+    from ..engines import EngineIndex
     from ..engines.base import AddReport, Engine
     from ..fde.config import FDEConfig
     from ..fde.encoder import FDEEncoder
@@ -53,9 +54,9 @@ def load(
 
     Run an interrupted command again to continue it.  If SOURCE is an index with an
     encoder of vectors, that encoder is the default (for pages: simhash), and its
-    calibration is loaded, too.  If SOURCE is an index of texts or pages, texts and
-    metadata are loaded.  To search them: muvera texts search URL QUESTION, or muvera
-    pages search URL QUERY
+    calibration is loaded, too; a collection of more than 1,000 documents without one is
+    calibrated.  If SOURCE is an index of texts or pages, texts and metadata are loaded.
+    To search them: muvera texts search URL QUESTION, or muvera pages search URL QUERY
 
     \b
     Example: load an index's documents into PostgreSQL, and search there.
@@ -102,8 +103,9 @@ def load(
             report = write(
                 stream(opened), stored.metadata, texts=stored.texts, threads=threads, progress=advance
             )
-        if isinstance(opened, IndexSource):
-            _keep_calibration(engine, opened)
+            if isinstance(opened, IndexSource):
+                _keep_calibration(engine, opened)
+            _calibrate(index, threads)
         facts = {**index.info().to_dict(), **report.to_dict()}
     duration = time.perf_counter() - begun
     text = f"{engine.location}: {_loaded(report)}; {facts['documents']:,} in total."
@@ -158,6 +160,18 @@ def _keep_calibration(engine: Engine, source: IndexSource) -> None:
         return
     if source.encoder is not None and engine.has_encoder(source.encoder):
         engine.change_description(dataclasses.replace(stored, candidates_by_recall=list(numbers.items())))
+
+
+def _calibrate(index: EngineIndex, threads: int | None) -> None:
+    """Calibrate a large collection with windows of its documents, unless it is."""
+    from ..index.calibration import MAX_RANKED
+    from ..utils.parallel import stage
+
+    stored = index.engine.stored
+    wanted = stored.tokens and stored.pages is None and not stored.candidates_by_recall
+    if wanted and len(index) > MAX_RANKED:
+        with stage("calibrating"):
+            index.calibrate(threads=threads)
 
 
 def _loaded(report: AddReport) -> str:

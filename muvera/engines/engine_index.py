@@ -13,13 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.batches import DocumentsLike, as_batches, token_batches
-from ..data.multivectors import MultiVectors, MultiVectorsLike, checked_texts
+from ..data.multivectors import MultiVectors, MultiVectorsLike, checked_texts, join_parts
 from ..data.ranking import Ranking
 from ..data.validation import repeats_before
 from ..fde.config import FDEConfig
 from ..fde.encoder import FDEEncoder
 from ..fde.files import as_encoder
-from ..index.calibration import BEST, DEFAULT_RECALL, MAX_RANKED, numbers_of, with_enough_tokens
+from ..index.calibration import (
+    BEST,
+    DEFAULT_RECALL,
+    MAX_RANKED,
+    MIN_QUERIES,
+    numbers_of,
+    with_enough_tokens,
+)
 from ..index.contents import MIN_FIT_DOCUMENTS, default_preset
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
@@ -51,11 +58,14 @@ Rerank = Literal["auto", "here"]
 # Bytes of vectors and tokens in one write.
 _BATCH_BYTES = 8 << 20
 
-# Queries whose candidates' tokens are in memory at once.
+# Queries whose candidates' tokens are in memory at once, with DEFAULT_CANDIDATES each.
 _QUERIES = 64
 
 # The same for pages, which have about 20 times as many tokens as texts.
 _QUERIES_OF_PAGES = 4
+
+# Tokens of the windows that calibrate without queries, one after another.
+_LENGTHS = (8, 16, 32)
 
 # Pages that a search ranks by default: at least _PAGES, and one in _SHARE_OF_PAGES, up
 # to MAX_RANKED.  On generated pages, the "simhash" vectors need that share for 95% of
@@ -560,7 +570,9 @@ class EngineIndex:
         allowed = None if ids is None else as_id_list(ids)
         stage = _Stage(k, rerank, where, allowed, threads)
         rankings = self._as_rankings([([], [])] * len(texts))
-        count_at_once = _QUERIES if self.engine.stored.pages is None else _QUERIES_OF_PAGES
+        count_at_once = max(1, _QUERIES * DEFAULT_CANDIDATES // max(count, DEFAULT_CANDIDATES))
+        if self.engine.stored.pages is not None:
+            count_at_once = min(count_at_once, _QUERIES_OF_PAGES)
         for rows in slices(np.flatnonzero(texts.lengths > 0), count_at_once):
             found = self._ranked(texts[rows], count, candidates is not None, group, stage)
             for row, ranking in zip(rows.tolist(), found, strict=True):
@@ -675,7 +687,7 @@ class EngineIndex:
             return max(least, dict(stored.candidates_by_recall)[DEFAULT_RECALL])
         return least if stored.pages is None else min(max(least, len(self) // _SHARE_OF_PAGES), MAX_RANKED)
 
-    def calibrate(self, queries: MultiVectorsLike, *, threads: int | None = None) -> None:
+    def calibrate(self, queries: MultiVectorsLike | None = None, *, threads: int | None = None) -> None:
         """Measure how many candidates ``search(recall=)`` needs.
 
         The result is stored in the collection.  Later searches rank as many candidates
@@ -683,25 +695,49 @@ class EngineIndex:
 
         Parameters
         ----------
-        queries : MultiVectors or a list of arrays
-            At least 64 queries with tokens, typical of later ones.
+        queries : MultiVectors or a list of arrays, optional
+            At least 64 queries with tokens, typical of later ones.  Default: windows of
+            8, 16 or 32 tokens of 64 stored documents, which do not count themselves.
         threads : int, optional
             Default: all usable cores.
 
         Raises
         ------
         TypeError, ValueError
-            For fewer queries, or queries of another dimension.
+            For fewer queries or documents, or queries of another dimension.
         EngineError
             If the engine fails, or stores no tokens to rank by.
         """
+        own: list[Any] = []
+        if queries is None:
+            queries, own = self._windows()
         texts = with_enough_tokens(self._checked(queries))
         proposed = self._rows(texts, MAX_RANKED, candidates=MAX_RANKED, rerank=None, threads=threads)
-        exact = self._rows(texts, BEST, candidates=MAX_RANKED, threads=threads)
+        exact = self._rows(texts, 2 * BEST, candidates=MAX_RANKED, threads=threads)
+        if own:
+            proposed, exact = (list(map(_without, each, own)) for each in (proposed, exact))
         width = min(len(ranking) for ranking in proposed)
-        best = np.stack([_are_in(a[:width], b) for a, b in zip(proposed, exact, strict=True)])
-        numbers = list(numbers_of(best).items())
+        pairs = zip(proposed, exact, strict=True)
+        best = [_are_in(_at(a, slice(width)), _at(b, slice(BEST))) for a, b in pairs]
+        numbers = list(numbers_of(np.stack(best)).items())
         self.engine.change_description(replace(self.engine.stored, candidates_by_recall=numbers))
+
+    def _windows(self) -> tuple[MultiVectors, list[Any]]:
+        """Return windows of stored documents as queries, and the documents' ids."""
+        local = self._tokens if isinstance(self._tokens, MuveraIndex) else None
+        stream = np.random.default_rng(0)
+        ids = self.engine.ids({}) if local is None else local.ids.tolist()
+        picked = stream.permutation(len(ids))[: 2 * MIN_QUERIES].tolist()  # some can have no tokens
+        some = [ids[i] for i in picked]
+        documents = join_parts(self.engine.tokens(some) if local is None else local.tokens(some))
+        windows = []
+        own: list[Any] = []
+        for i in np.flatnonzero(documents.lengths)[:MIN_QUERIES].tolist():
+            length = _LENGTHS[len(own) % len(_LENGTHS)]
+            start = stream.integers(0, max(0, len(documents[i]) - length) + 1)
+            windows.append(documents[i][start : start + length])
+            own.append(documents.ids[i])
+        return MultiVectors.from_arrays(windows, dimension=documents.dimension), own
 
     def _rows(self, queries: MultiVectors, k: int, **options: Any) -> list[Ranking]:
         """Search for parts, or for documents if a local index has the tokens."""
@@ -887,7 +923,12 @@ def _best_parts(ranking: Ranking, k: int) -> Ranking:
     return _at(ranking, np.sort(np.unique(ranking.ids, return_index=True)[1])[:k])
 
 
-def _at(ranking: Ranking, at: NDArray[np.int64] | list[int]) -> Ranking:
+def _without(ranking: Ranking, id: Any) -> Ranking:
+    """Return a ranking without one document."""
+    return _at(ranking, np.flatnonzero(ranking.ids != id))
+
+
+def _at(ranking: Ranking, at: NDArray[np.int64] | list[int] | slice) -> Ranking:
     parts = None if ranking.parts is None else ranking.parts[at]
     return replace(ranking, ids=ranking.ids[at], scores=ranking.scores[at], parts=parts)
 

@@ -21,6 +21,7 @@ from muvera.cli import printing, sources
 from muvera.cli.sources import open_index
 from muvera.convert import read
 from muvera.engines import EngineIndex
+from muvera.index import calibration
 from muvera.texts.database import DocumentDatabase
 
 SMALL: dict[str, Any] = {"num_repetitions": 3, "num_simhash_projections": 2, "projection_dimension": 4}
@@ -486,6 +487,18 @@ def test_an_index_is_loaded_with_its_encoder_and_calibration(many: Path) -> None
         assert loaded.encoder.config == index.config
         assert index.candidates_by_recall
         assert dict(loaded.engine.stored.candidates_by_recall) == index.candidates_by_recall
+
+
+def test_a_large_collection_is_calibrated(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    location = f"lancedb:{many.parent / 'engine'}#calibrated"
+    answer("load", many, "--to", location, "--encoder", "mean")
+    with EngineIndex(location) as small:
+        assert not small.engine.stored.candidates_by_recall
+    monkeypatch.setattr(calibration, "MAX_RANKED", 298)
+    assert answer("load", many, "--to", location)["skipped"] == 299
+    with EngineIndex(location) as large:
+        numbers = dict(large.engine.stored.candidates_by_recall)
+        assert 10 <= numbers[0.8] <= numbers[0.95] <= 298  # without the window's document
 
 
 def test_default_vectors_are_sized_for_the_collection(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -192,6 +192,14 @@ def test_recall_takes_the_calibrated_number_of_candidates(filled: EngineIndex) -
         filled.search(QUERIES, 10, recall=0.9, candidates=20)
 
 
+def test_a_calibration_without_queries_asks_for_windows_of_documents(filled: EngineIndex) -> None:
+    filled.calibrate()
+    number = filled.num_candidates(10, recall=0.8)
+    windows = [document[:16] for document in FILLED[:20] if len(document)]
+    found = ids(filled.search(windows, 10, candidates=number))
+    assert 10 <= number < COUNT and recall(found, ids(top_k(windows, FILLED, 10))) > 0.7
+
+
 def test_a_number_of_candidates_for_a_recall_above_one_is_refused(filled: EngineIndex) -> None:
     with pytest.raises(ValueError, match=r"recall must be above 0 and below 1, got 1.5"):
         filled.num_candidates(10, recall=1.5)
