@@ -668,14 +668,16 @@ class Change:
             count = len(candidates.search) if fitted_on_these else 0
             candidates = replace(candidates, fitted_on=count, fitted_rows=len(self.contents.tokens))
             self._set_candidates(candidates)
-        measured = self._measure(threads)
-        if kept is None and candidates is not None and candidates.fitted_on:
-            measured = self._enlarge(threads) or measured
+        with self.contents.tokens.read_briefly():
+            measured = self._measure(threads)
+            if kept is None and candidates is not None and candidates.fitted_on:
+                measured = self._enlarge(threads) or measured
         self._fit_codec(threads, at_end=True)
         tokens = copy(self.contents.tokens)
         tokens.flush(self.staging)
         self.contents = replace(self.contents, tokens=tokens)
-        self._calibrate(measured, threads)
+        with self.contents.tokens.read_briefly():
+            self._calibrate(measured, threads)
 
     def _resize(self, threads: int | None) -> bool:
         """Fit the encoder again if there were more documents than a build expected.

@@ -466,6 +466,8 @@ def _scores(
         own, found = own[order], found[order]
         tokens.read_ahead(np.unique(found))
         scores.reshape(-1)[own] = tokens.pair_scores(packed, own // rows.shape[1], found)
+        if tokens.coarse.pages.is_brief:
+            tokens.coarse.release(found)
 
     run_in_ranges(work, split_by_count(len(blocks), 1), threads)
     return scores

@@ -29,6 +29,9 @@ _MISSING = 1 / 16
 # the machine's memory.  Each released page costs a page fault when it is read again.
 _HELD_BYTES = memory_size() / 4
 
+# The same while most documents are read once.
+_BRIEFLY_HELD_BYTES = 512 << 20
+
 # Bytes that Linux maps at a page fault if they are in the system's cache: up to a folio
 # of 2 MB in recent versions, 64 KB in older ones, which then release too often at a
 # small cost.
@@ -50,6 +53,8 @@ class PageCache:
     """
 
     def __init__(self) -> None:
+        #: True while many documents are read, most of them once: little is held then.
+        self.is_brief = False
         self._requests = 0
         self._resident = False
         self._held_bytes = 0
@@ -81,7 +86,8 @@ class PageCache:
         Release all pages of `files` once too many bytes are held.  Files that fit into
         memory are never released.  Rows in no file are ignored.
         """
-        if sum(file.tokens.nbytes for file in files) <= _HELD_BYTES:
+        most = min(_HELD_BYTES, _BRIEFLY_HELD_BYTES) if self.is_brief else _HELD_BYTES
+        if sum(file.tokens.nbytes for file in files) <= most:
             return
         for file, starts, stops in _token_ranges(files, rows):
             filled = stops > starts
@@ -89,10 +95,17 @@ class PageCache:
             first, last = starts[filled] * size // _MAPPED, (stops[filled] * size - 1) // _MAPPED
             first[1:] = np.maximum(first[1:], last[:-1] + 1)  # rows share what a fault maps
             self._held_bytes += int((last - first + 1).sum()) * _MAPPED
-        if self._held_bytes >= _HELD_BYTES:
+        if self._held_bytes >= most:
             self._held_bytes = 0
             for file in files:
                 forget(file.tokens)
+
+
+def release(files: Sequence[MappedTokens], rows: NDArray[np.int64]) -> None:
+    """Release the pages from the first to the last of `rows`, which ascend."""
+    for file, starts, stops in _token_ranges(files, rows):
+        if len(starts):
+            forget(file.tokens[starts[0] : stops[-1]])
 
 
 def _are_resident(files: Sequence[MappedTokens], rows: NDArray[np.int64]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -37,7 +38,7 @@ from ..reranking.table_search import NO_LOOKUPS, Lookups, best_texts, look_up, s
 from ..utils.arrays import load_npy
 from ..utils.hints import Argument, Message
 from ..utils.parallel import run_in_ranges, share_done, split_by_count, stage
-from .page_cache import MappedTokens, PageCache
+from .page_cache import MappedTokens, PageCache, release
 from .settings import IndexSettings
 
 # Segments in memory are merged until each has over _GROWTH times the tokens of its
@@ -99,6 +100,9 @@ _BOUNDED = 4
 
 # Texts of the fine level that are read before their pages may be released.
 _READ = 256
+
+# Texts that are rounded for several queries before their pages may be released.
+_READ_TOGETHER = 1 << 15
 
 # A query of at most LANES tokens ranks up to this many candidates by floats: rounding
 # them to bytes first would save little.
@@ -198,12 +202,16 @@ class TokenStore(Generic[_Texts]):
         return files
 
     def batches(self, rows: Rows) -> Iterator[tuple[Rows, _Texts]]:
-        """Yield (rows, texts) for ascending `rows`, in batches of limited size."""
+        """Yield (rows, texts) for ascending `rows`, in batches of limited size.
+
+        The pages of a batch in mapped files are released after it.
+        """
         lengths = self.lengths
         for start in range(0, len(rows), _BATCH):
             block = rows[start : start + _BATCH]
             for first, stop in token_batches(running_total(lengths[block]), _BATCH_TOKENS):
                 yield block[first:stop], self.rows(block[first:stop])
+                self.release(block[first:stop])
 
     def rows(self, rows: Rows) -> _Texts:
         """Return the texts at distinct `rows`, at least one, in this order."""
@@ -261,6 +269,10 @@ class TokenStore(Generic[_Texts]):
     def read_ahead(self, rows: Rows) -> int:
         """Prefetch `rows` from mapped files; see :meth:`.PageCache.read_ahead`."""
         return self.pages.read_ahead(self._mapped(), rows)
+
+    def release(self, rows: Rows) -> None:
+        """Release the pages of mapped files from the first to the last of `rows`."""
+        release(self._mapped(), rows)
 
     def let_go(self, rows: Rows) -> None:
         """Count `rows` of mapped files as read; see :meth:`.PageCache.let_go`."""
@@ -609,6 +621,7 @@ class DocumentTokens:
                 yield batch, texts.decoded(), texts
             else:
                 yield batch, self.floats.rows(batch), texts
+                self.floats.release(batch)
 
     def means_of(self, rows: Rows) -> Means | None:
         """Return the means of the texts at `rows`, at least one, if they are stored."""
@@ -689,6 +702,18 @@ class DocumentTokens:
         scores = np.empty(len(rows), np.float32)
         scores[order] = self.coarse.scores(tokens, rows[order])
         return scores
+
+    @contextmanager
+    def read_briefly(self) -> Iterator[None]:
+        """Hold few pages of mapped files in a block that reads most texts once."""
+        pages = [level.pages for level in (self.floats, self.codes) if level is not None]
+        try:
+            for each in pages:
+                each.is_brief = True
+            yield
+        finally:
+            for each in pages:
+                each.is_brief = False
 
     def pair_scores(self, queries: PackedQueries, numbers: Rows, rows: Rows) -> NDArray[np.float32]:
         """Return the scores of pairs of a query and a row by the coarse level.
@@ -815,7 +840,8 @@ class DocumentTokens:
         """
         assert self.coarse is self.floats
         best, count = np.sort(rows), self._reranked(k, rescore)
-        estimates = estimate_together(queries, self.float_runs(best), threads)
+        parts = np.split(best, range(_READ_TOGETHER, len(best), _READ_TOGETHER))
+        estimates = np.concatenate([self._estimates(queries, part, threads) for part in parts], axis=1)
         found: dict[int, Ranked] = {}
 
         def work(q: int, _: int) -> None:
@@ -824,6 +850,13 @@ class DocumentTokens:
 
         run_in_ranges(work, split_by_count(len(queries), 1), threads)
         return [found[q] for q in range(len(queries))]
+
+    def _estimates(self, queries: MultiVectors, rows: Rows, threads: int | None) -> NDArray[np.float32]:
+        """Return estimates of the scores of ascending `rows`, float32 (queries, n)."""
+        estimates = estimate_together(queries, self.float_runs(rows), threads)
+        if self.coarse.pages.is_brief:
+            self.coarse.release(rows)
+        return estimates
 
     def _rank_finely(
         self,
@@ -842,7 +875,8 @@ class DocumentTokens:
             best, estimates = best[order], None if coarse is self.means else estimates[order]
 
         def let_go(first: int, stop: int) -> None:
-            if fine is not coarse:  # later queries rarely read the same texts
+            # Later queries rarely read the same texts of the fine level.
+            if fine is not coarse or fine.pages.is_brief:
                 fine.let_go(best[first:stop])
 
         if isinstance(fine, CodeStore):

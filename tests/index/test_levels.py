@@ -176,17 +176,32 @@ def test_scores_of_means_bound_no_exact_scores(tokens: str) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("levels", [{"tokens": "int8", "keep_exact": True}, {"tokens": "float16"}])
 def test_a_deep_search_releases_pages_before_it_ends(
-    threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    levels: Any, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = IndexSettings(exact_tokens=0, tokens="int8", keep_exact=True)
+    settings = IndexSettings(exact_tokens=0, **levels)
     MuveraIndex.build(DOCUMENTS, "mean", settings=settings, path=tmp_path / "index", threads=1)
     index, released = MuveraIndex.load(tmp_path / "index"), []
-    (expected,) = index.search(QUERIES[:1], 100, candidates=300)
+    query = np.concatenate(list(QUERIES[:9]))  # floats of a short one are not rounded first
+    (expected,) = index.search([query], 100, candidates=300)
     monkeypatch.setattr(token_store, "_READ", 32)
     monkeypatch.setattr(page_cache, "_MAPPED", 4096)
-    monkeypatch.setattr(page_cache, "_HELD_BYTES", DOCUMENTS.tokens.nbytes // 4)
+    monkeypatch.setattr(page_cache, "_BRIEFLY_HELD_BYTES", DOCUMENTS.tokens.nbytes // 8)
     monkeypatch.setattr(page_cache, "forget", lambda tokens: released.append(len(tokens)))
-    (found,) = index.search(QUERIES[:1], 100, candidates=300, threads=threads)
+    with index.contents.tokens.read_briefly():
+        (found,) = index.search([query], 100, candidates=300, threads=threads)
     assert list(found) == list(expected)
-    assert len(released) >= 2  # it reads more than half of the documents
+    before = len(released)
+    assert before >= 2  # it reads more than half of the documents
+    index.search([query], 100, candidates=300, threads=threads)
+    assert len(released) == before  # all of the file fits into memory
+
+
+def test_texts_that_are_read_together_in_parts_rank_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = built(pool=1, exact_tokens=0)
+    monkeypatch.setattr(token_store, "_SHORT_RANKED", 50)
+    expected = answers(index, candidates=300)
+    monkeypatch.setattr(token_store, "_READ_TOGETHER", 77)
+    with index.contents.tokens.read_briefly():
+        assert answers(index, candidates=300) == expected
