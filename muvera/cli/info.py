@@ -44,6 +44,10 @@ def info(
     show(json_, facts, text, *described.remarks)
 
 
+# Recalls whose numbers of candidates are shown.
+_SHOWN = (0.8, 0.9, 0.95, 0.99)
+
+
 class _Described(NamedTuple):
     """What a folder or file contains."""
 
@@ -61,7 +65,7 @@ class _Described(NamedTuple):
             labels["encoder"] = "encoder (not in use)"
         hidden = ("survey", "warnings")
         shown = {labels.get(name, name): value for name, value in self.facts.items() if name not in hidden}
-        return {name: _without_fitted(value) for name, value in shown.items()}
+        return {name: _readable(value) for name, value in shown.items()}
 
 
 def _described(path: Path, format: str | None, option: list[Any] | None, full: bool) -> _Described:
@@ -129,11 +133,19 @@ def _embeddings(path: Path, format: str | None, option: list[Any] | None, full: 
     )
 
 
-def _without_fitted(value: object) -> Any:
-    """Return how tokens are stored; before a codec is fitted, these are floats."""
+def _readable(value: object) -> Any:
+    """Return how tokens are stored, or what a collection is, for people.
+
+    Before a codec is fitted, tokens are floats.  Of a calibration, only a few of the
+    recalls are shown.
+    """
     from ..index.token_store import FIT_TOKENS
     from ..reranking.codecs import CODECS
 
+    if isinstance(value, dict) and value.get("candidates_by_recall"):
+        numbers = dict(value["candidates_by_recall"])
+        some = ", ".join(f"{numbers[recall]:,} for {recall:g}" for recall in _SHOWN if recall in numbers)
+        return {**value, "candidates_by_recall": some}
     if not isinstance(value, dict) or "fitted" not in value:
         return value
     codec = value["codec"]

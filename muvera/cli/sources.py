@@ -26,6 +26,7 @@ from ..pages.page_index import PageIndex
 from ..reranking.codecs import ResidualCodec
 from ..texts.database import TextDocument
 from ..texts.encoders.base import NoEncoder
+from ..texts.encoders.names import built_in
 from ..texts.text_index import TextIndex
 from ..utils.atomic_files import read_json
 from ..utils.checks import counted
@@ -104,6 +105,15 @@ def open_index(path: Path) -> IndexSource:
     if texts_file(folder) is None:
         return IndexSource(MuveraIndex.load(folder))
     texts = TextIndex.load(folder, NoEncoder())
+    if texts.texts.table is not None:  # the encoder has the table that tokens are rows of
+        name = texts.encoder.name
+        if name not in built_in("text"):
+            raise ValueError(
+                f"{path} stores tokens as rows of the table of the encoder {name!r}, and commands load only "
+                f"the tables of {', '.join(built_in('text'))}. Load it in Python, with "
+                "TextIndex.load(path, encoder)."
+            )
+        texts = TextIndex.load(folder)
     return IndexSource(texts.index, texts)
 
 

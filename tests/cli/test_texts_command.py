@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 from builders.command_line import answer, fails, muvera, set_terminal, some_texts
-from builders.text_encoders import LIMIT, HashEncoder, ShortModel
+from builders.text_encoders import LIMIT, HashEncoder, ShortModel, SignTable
 from typer.testing import CliRunner
 
 from muvera import FDEConfig, TextIndex
@@ -354,6 +354,22 @@ def test_texts_in_a_database_are_searched_and_changed(url: str, tmp_path: Path) 
     assert answer("texts", "add", url, tmp_path / "new.csv", "--id", "url", *HASH)["texts"] == 4
     assert answer("texts", "delete", url, "a")["texts"] == 3
     assert answer("texts", "get", url, "d")["documents"][0]["text"] == "Green tea"
+
+
+def test_tokens_that_are_rows_of_a_table_are_loaded(tmp_path: Path) -> None:
+    pytest.importorskip("lancedb", reason="the lancedb extra is not installed")
+    pytest.importorskip("wordllama", reason="the static extra is not installed")
+    texts = [f"{word} number {n}" for n, word in enumerate(["apple", "whale", "pear"] * 4)]
+    TextIndex.build(texts, "static").save(tmp_path / "index")
+    url = f"lancedb:{tmp_path / 'lance'}#static"
+    assert answer("load", tmp_path / "index", "--to", url, "--encoder", "mean")["documents"] == 12
+    best = answer("texts", "search", url, "whale number 4", "-k", 1)["hits"][0]
+    assert best["text"] == "whale number 4"
+
+
+def test_a_table_of_an_unknown_encoder_is_not_loaded(tmp_path: Path) -> None:
+    TextIndex.build(["a b", "c d"], SignTable()).save(tmp_path / "index")
+    assert "commands load only the tables of" in fails("load", tmp_path / "index", "--to", "lancedb:x#y")
 
 
 def test_texts_in_a_database_are_listed_and_described(url: str, tmp_path: Path) -> None:
