@@ -158,11 +158,10 @@ def _check_names(folder: Path, manifest: dict[str, Any]) -> None:
                 f"{folder / MANIFEST} names {name!r:.200}, which is not inside the folder. Put the files "
                 "themselves into the folder, not links to them."
             )
-    generation = folder / manifest["folder"]
-    if generation.is_dir():
-        used += [
-            f"{manifest['folder']}/{path.name}" for path in generation.iterdir() if is_index_file(path.name)
-        ]
+    # A writer can remove the folder at any time; then its files are missed later.
+    with suppress(FileNotFoundError, NotADirectoryError):
+        present = [path.name for path in (folder / manifest["folder"]).iterdir()]
+        used += [f"{manifest['folder']}/{name}" for name in present if is_index_file(name)]
     for name in used:
         if name not in files:
             raise IndexFolderError(

@@ -52,7 +52,8 @@ _MEAN_CODEC = "mean_codec"
 
 _Read = TypeVar("_Read")
 
-_ATTEMPTS = 5  # to read a folder while writers replace it
+# Attempts to read a folder while writers replace it; each save can make one fail.
+_ATTEMPTS = 20
 
 # A saved segment of at most this many times the new tokens is merged into their file:
 # many files slow down searches.

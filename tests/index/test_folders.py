@@ -2,6 +2,7 @@
 
 import errno
 import linecache
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,20 @@ def test_only_an_index_is_replaced(folder: Path) -> None:
     assert files(folder) == ["generation-000001/tokens-b.npy", "manifest.json"]
     assert Generation.of(read_manifest(folder)) == new and files(other) == ["letter"]
     assert sorted(path.name for path in folder.parent.iterdir()) == ["index", "other"]
+
+
+def test_a_manifest_is_read_while_a_writer_removes_its_generation(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(folder, writing({"a": b"1"}), None)
+    resolve = Path.resolve
+
+    def overtaken(self: Path, strict: bool = False) -> Path:
+        shutil.rmtree(folder / "generation-000001", ignore_errors=True)
+        return resolve(self, strict)
+
+    monkeypatch.setattr(Path, "resolve", overtaken)  # before the generation is listed
+    assert read_manifest(folder)["generation"] == 1
 
 
 def test_another_writer_is_first(folder: Path) -> None:
