@@ -6,6 +6,7 @@ be released.
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -19,6 +20,15 @@ _renew: set[WeakMethod[Callable[[], None]]] = set()
 _first: set[WeakMethod[Callable[[], Iterable[Any]]]] = set()
 _last: set[WeakMethod[Callable[[], Iterable[Any]]]] = set()
 _held: list[Any] = []
+
+
+@atexit.register
+def _forget_all() -> None:
+    # A WeakMethod whose object dies after it, as at the end of a program, would print
+    # an AttributeError of its callback.
+    for methods in (_renew, _first, _last):
+        methods.clear()
+
 
 # Seconds that a fork waits for a lock.
 _PATIENCE = 10

@@ -5,6 +5,7 @@ A process that forks while others hold locks.
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -154,3 +155,13 @@ def test_a_fork_waits_for_calls_of_hnswlib() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     for each in (thread, timer):
         each.join(20)
+
+
+def test_a_program_that_still_has_an_index_ends_silently() -> None:
+    program = (
+        "import numpy as np, muvera\n"
+        "documents = list(np.ones((3, 2, 4), np.float32))\n"
+        "index = muvera.MuveraIndex.build(documents, 'mean')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stderr == ""
