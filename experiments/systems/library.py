@@ -204,15 +204,12 @@ class FirstStage(_LibrarySystem):
             encoder.fit(self.documents, threads=self.threads)
         if self._fit_coefficients:
             return encoder
-        if encoder.blocks is None or encoder.learned is not None:
+        if "blocks" not in encoder.arrays or "learned" in encoder.arrays:
             raise ValueError(
                 "fit_coefficients=False needs an FDE with moments and without a learned projection, got "
                 f"{encoder.config.to_dict()}."
             )
-        blocks = default_blocks(encoder.config)
-        return FDEEncoder(
-            encoder.config, matrices=encoder.matrices, mean_token=encoder.mean_token, blocks=blocks
-        )
+        return FDEEncoder(encoder.config, **{**encoder.arrays, "blocks": default_blocks(encoder.config)})
 
     def search(
         self, queries: MultiVectors, k: int, *, ef: int | None = None, one_by_one: bool = False

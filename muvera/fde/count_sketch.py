@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +14,7 @@ from . import projection, reference
 from .arrays import EncoderArrays, Shapes, array
 from .config import FDEConfig
 from .steps import CountSketch, SimHash
-from .tasks import CellWriter, Side, Tokens
+from .tasks import ArrayClasses, CellStep, Rows, Side, Tokens
 
 
 @dataclass(frozen=True)
@@ -40,33 +42,29 @@ class FinalSketch(EncoderArrays):
                 f"{targets.min()}..{targets.max()}. Restore the encoder from a copy."
             )
 
-    def project(self, cells: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-        """Write the sketch of `cells` (n, floats) to `out` (n, d_final)."""
-        out[:] = 0
-        add_count_sketch(cells, self.targets, self.signs, out)
 
+class SketchedCells(CellStep):
+    """The cells of the step before, projected by a count sketch."""
 
-def draw_final_sketch(config: FDEConfig) -> FinalSketch:
-    """Draw the final projection of a configuration, always the same."""
-    cells, sketch = config.cells, config.projection
-    assert isinstance(sketch, CountSketch)
-    draws = reference if isinstance(cells, SimHash) and cells.dialect == "reference" else projection
-    size = sketch.final_projection_dimension
-    return FinalSketch(*draws.draw_final_count_sketch(config.seed, config.cell_dimension, size))
+    value: CountSketch
+    before: CellStep
+    array_classes: ClassVar[ArrayClasses] = {"sketch": FinalSketch}
 
+    @cached_property
+    def sketch(self) -> FinalSketch:
+        """The sketch, drawn unless it is given."""
+        config, cells = self.config, self.config.cells
+        draws = reference if isinstance(cells, SimHash) and cells.dialect == "reference" else projection
+        return FinalSketch(*draws.draw_final_count_sketch(config.seed, config.cell_dimension, self.columns))
 
-class SketchedCells:
-    """Cells that are projected to `size` floats by a count sketch."""
+    @property
+    def columns(self) -> int:
+        """Floats of the sketch, d_final."""
+        return self.value.final_projection_dimension
 
-    def __init__(self, cells: CellWriter, sketch: FinalSketch, size: int) -> None:
-        self._cells = cells
-        self._sketch = sketch
-        self._size = size
-
-    def write(
-        self, side: Side, weight: float, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]
-    ) -> None:
+    def write(self, side: Side, tokens: Tokens, start: int, stop: int, out: Rows, weight: float = 1) -> None:
         """Write the sketch of `weight` times the cells of texts start..stop."""
-        cells = np.empty((stop - start, len(self._sketch.signs)), np.float32)
-        self._cells.write(side, weight, tokens, start, stop, cells)
-        self._sketch.project(cells, out[:, : self._size])
+        cells = np.empty((stop - start, self.before.columns), np.float32)
+        self.before.write(side, tokens, start, stop, cells, weight)
+        out[:, : self.columns] = 0
+        add_count_sketch(cells, self.sketch.targets, self.sketch.signs, out[:, : self.columns])

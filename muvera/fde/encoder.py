@@ -4,11 +4,12 @@ The steps, in this order; each may be absent (:class:`muvera.FDEConfig`):
 
 1. Cells.  Partition the tokens by SimHash (:mod:`muvera.fde.simhash`) or landmarks
    (:mod:`muvera.fde.landmarks`), and aggregate them per cell.
-2. Moments.  Mean token and covariance stand beside the cells
-   (:mod:`muvera.fde.moments`).
-3. Final projection.  Reduce both to few floats
-   (:mod:`muvera.fde.learned_projection`), or the cells alone
+2. Count sketch.  Reduce the cells alone to fewer floats
    (:mod:`muvera.fde.count_sketch`).
+3. Moments.  Mean token and covariance stand beside the cells
+   (:mod:`muvera.fde.moments`).
+4. Learned projection.  Reduce cells and moments together to few floats
+   (:mod:`muvera.fde.learned_projection`).
 """
 
 from __future__ import annotations
@@ -17,10 +18,8 @@ import math
 import os
 from collections import deque
 from collections.abc import Iterable
-from copy import copy
-from dataclasses import replace
-from functools import cached_property, partial
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,37 +34,31 @@ from ..data.batches import (
 )
 from ..data.multivectors import MultiVectors, MultiVectorsLike, checked_texts
 from ..data.validation import validated_out
-from ..kernels.byte_product import multiply_by_bytes
 from ..utils.atomic_files import atomic_folder, content_checksum, described_file, write_json
-from ..utils.parallel import share_done, stage
 from .arrays import EncoderArrays, write_encoder_arrays
 from .config import FDEConfig
-from .count_sketch import FinalSketch, SketchedCells, draw_final_sketch
-from .landmarks import LandmarkArrays, LandmarkCells, learn_landmarks
-from .learned_projection import ProjectionMaps, fit_maps, sample_windows, window_similarities
-from .moments import SAMPLE_DOCUMENTS, MomentBlocks, fit_blocks
-from .query_kernels import project_moments, project_queries
-from .simhash import CenterToken, SimHashCells, SimHashMatrices, draw_matrices
-from .steps import CountSketch, Landmarks, LearnedProjection, SimHash
-from .tasks import TASK_TOKENS, CellWriter, Side, Tokens, new_rows, run_tasks
+from .count_sketch import SketchedCells
+from .landmarks import LandmarkCells
+from .learned_projection import ProjectionStep
+from .moments import SAMPLE_DOCUMENTS, MomentStep
+from .simhash import SimHashCells
+from .steps import CountSketch, Covariance, Landmarks, LearnedProjection, MeanToken, SimHash
+from .tasks import TASK_TOKENS, ArrayClasses, FitSample, Side, Step, run_tasks
 
 #: Saved encoders, see docs/index-format.md.
 ENCODER_FORMAT = {"format": "muvera-encoder", "format_version": 4}
 ENCODER_FILE = "encoder.json"
 
-# Texts per task with a learned projection.  With more, a map is read less often; with
-# fewer, long vectors fit into the cache.
-_PROJECTED_TEXTS = 16
-
-# A smaller share of the sum of squares is a float32 rounding error, for example if all
-# documents are equal.
-_ROUNDING = 1e-12
-
-# Number of bytes of the cells that one thread keeps before a count sketch.
-_BLOCK_BYTES = 64 << 20
-
-# Number of tokens per task when landmarks are measured: each task reads them once.
-_LANDMARK_TOKENS = 16384
+# The step of each kind of value, in the order of the steps.  A count sketch reads only
+# cells, so it precedes the moments.
+_STEPS: dict[type, type[Step]] = {
+    SimHash: SimHashCells,
+    Landmarks: LandmarkCells,
+    CountSketch: SketchedCells,
+    Covariance: MomentStep,
+    MeanToken: MomentStep,
+    LearnedProjection: ProjectionStep,
+}
 
 
 class FDEEncoder:
@@ -108,42 +101,29 @@ class FDEEncoder:
     (300, 512)
     """
 
-    #: Each is None if the configuration has no such step, or before a fit.
-    matrices: SimHashMatrices | None = None
-    mean_token: CenterToken | None = None
-    landmarks: LandmarkArrays | None = None
-    sketch: FinalSketch | None = None
-    blocks: MomentBlocks | None = None
-    learned: ProjectionMaps | None = None
-
     #: A power of two.  Tokens are divided by it before encoding, and vectors are
     #: multiplied by it.  It is 1 unless float32 cannot hold the fourth power of tokens.
     scale: float = 1.0
-
-    # Cached: True once the encoder is fitted.
-    _is_ready: bool = False
 
     def __init__(self, config: FDEConfig, **arrays: EncoderArrays | None) -> None:
         if not isinstance(config, FDEConfig):
             raise TypeError(f"config must be an FDEConfig, got {type(config).__name__}.")
         self.config = config
-        classes = array_classes(config)
-        for name, values in arrays.items():
-            if values is not None:
-                if name not in classes:
-                    raise ValueError(f"{name} were given, but an encoder of {config} has none.")
-                values.require_shape(config)
-                setattr(self, name, values)
-        if isinstance(config.cells, SimHash) and self.matrices is None:
-            self.matrices = draw_matrices(config.cells, config.dimension, config.seed)
-        if isinstance(config.projection, CountSketch) and self.sketch is None:
-            self.sketch = draw_final_sketch(config)
-        learned, landmarks = self.learned, self.landmarks
-        if learned is not None and landmarks is not None and len(learned.cells) != landmarks.count:
+        present: dict[str, Any] = {name: values for name, values in arrays.items() if values is not None}
+        for name in present:
+            if name not in array_classes(config):
+                raise ValueError(f"{name} were given, but an encoder of {config} has none.")
+        learned, landmarks = present.get("learned"), present.get("landmarks")
+        if learned and landmarks and len(learned.cells) != landmarks.count:
             raise ValueError(
                 f"The encoder's map has {len(learned.cells)} rows of cells, but there are {landmarks.count} "
                 "landmarks. Restore the encoder from a copy."
             )
+        #: The steps that the configuration has; the last one writes the vectors.
+        self.steps: list[Step] = []
+        for value, kind in _kinds(config):
+            self.steps.append(kind(value, config, present, self.steps[-1] if self.steps else None))
+        self._is_fitted = len(self.arrays) == len(array_classes(config))
 
     @classmethod
     def preset(cls, name: str, dimension: int, **changes: Any) -> FDEEncoder:
@@ -174,15 +154,19 @@ class FDEEncoder:
     @property
     def needs_fit(self) -> bool:
         """True if :meth:`fit` must be called before encoding."""
-        return any(getattr(self, name) is None for name in array_classes(self.config))
+        return not self._is_fitted
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """The drawn and fitted arrays, by parameter of this class."""
+        return {name: values for step in self.steps for name, values in step.arrays.items()}
 
     @property
     def center(self) -> NDArray[np.float32]:
         """The mean token that SimHash cells subtract, float32 (d,), or zeros."""
         self._require_fit()
-        if self.mean_token is None:
-            return np.zeros(self.config.dimension, np.float32)
-        return self.mean_token.center
+        token = self.arrays.get("mean_token")
+        return np.zeros(self.config.dimension, np.float32) if token is None else token.center
 
     # -- fitting -----------------------------------------------------------------------
 
@@ -232,90 +216,24 @@ class FDEEncoder:
         threads: int | None,
     ) -> None:
         """Fit; see :func:`fitted_without_queries_from` for `others`."""
-        config = self.config
-        sampling = DocumentSample(self._sampled_floats, config.seed, self._sampled_documents)
-        valid = valid_batches(sampling.sample_while_yielding(batches), config.dimension)
-        # After an exception, this encoder is as before.
-        fitted = copy(self)
-        center: NDArray[np.float32] | None = None
-        if isinstance(config.cells, SimHash) and config.cells.center:
-            center = mean_token(valid, config.dimension)
+        config, dimension = self.config, self.config.dimension
+        learned = isinstance(config.projection, LearnedProjection)
+        floats = config.long_dimension if learned else config.vector_dimension
+        most = MAX_FIT_DOCUMENTS if config.needs_fit_sample else SAMPLE_DOCUMENTS
+        sampling = DocumentSample(floats, config.seed, most)
+        valid = valid_batches(sampling.sample_while_yielding(batches), dimension)
+        centered = "mean_token" in array_classes(config)
+        mean = mean_token(valid, dimension) if centered else np.zeros(dimension, np.float32)
         deque(valid, maxlen=0)
-        sample = sampling.documents(config.dimension)
-        scale = _scale_of(sample)
-        if center is not None:
-            fitted.mean_token = CenterToken(center / np.float32(scale))
-        fitted._fit(_divided(sample, scale), _divided(queries, scale), _divided(others, scale), threads)
-        fitted.scale = scale
-        vars(self).update(vars(fitted))
-
-    @property
-    def _sampled_floats(self) -> int:
-        learned = isinstance(self.config.projection, LearnedProjection)
-        return self.config.long_dimension if learned else self.config.vector_dimension
-
-    @property
-    def _sampled_documents(self) -> int:
-        return MAX_FIT_DOCUMENTS if self.config.needs_fit_sample else SAMPLE_DOCUMENTS
-
-    def _fit(
-        self,
-        sample: MultiVectors,
-        queries: MultiVectors,
-        others: MultiVectors,
-        threads: int | None,
-    ) -> None:
-        config = self.config
-        if isinstance(config.cells, Landmarks):
-            with stage("learning the landmarks"):
-                self.landmarks = learn_landmarks(sample, config.cells.num_landmarks, config.seed, threads)
-        if config.moments is None:
-            return
-        if isinstance(config.projection, LearnedProjection):
-            with stage("learning the projection"):
-                self.blocks = fit_blocks(sample, queries, config, threads, units="rounded")
-                self._fit_projection(sample, queries, others, threads)
-            return
-
-        def cells(texts: MultiVectors, side: Side) -> NDArray[np.float32]:
-            write = partial(self._write_cells, side, 1.0)
-            width = config.vector_dimension - config.moment_dimension
-            return new_rows(write, texts, width, threads, *self._task_size(side))
-
-        self.blocks = fit_blocks(
-            sample, queries, config, threads, cells=None if config.cells is None else cells
-        )
-
-    def _fit_projection(
-        self, sample: MultiVectors, queries: MultiVectors, others: MultiVectors, threads: int | None
-    ) -> None:
-        """Fit the learned projection, and the units of the blocks that it reads."""
-        config, blocks = self.config, cast(MomentBlocks, self.blocks)
-        cells, columns = self._cell_columns, self._cell_columns + config.moment_dimension
-        windows = sample_windows(sample, queries, columns, config.seed)
-        documents = MultiVectors.concatenate([sample, others]) if len(others) else sample
-        share_done(0.1)
-        similarities = window_similarities(windows, documents, threads)
-        share_done(0.2)
-
-        def long(side: Side, texts: MultiVectors) -> NDArray[np.float32]:
-            write = partial(self._write_long, side, 1.0)
-            return new_rows(write, texts, columns, threads, _LANDMARK_TOKENS, _PROJECTED_TEXTS)
-
-        long_documents, long_windows = long("documents", documents), long("queries", windows)
-        share_done(0.3)
-        unit = _cell_unit(long_documents, cells)
-        long_documents[:, :cells] *= np.float32(unit)
-        long_windows[:, :cells] /= np.float32(unit)
-        size, means = config.vector_dimension, config.dimension + 1
-        maps = fit_maps(long_windows, long_documents, similarities, size, means, config.seed, threads)
-        units = blocks.units.copy()
-        units[0] *= np.float32(unit)
-        coefficients = blocks.coefficients.copy()
-        # The projection weighs the cells.
-        coefficients[0] = 1
-        self.blocks = replace(blocks, units=units, coefficients=coefficients)
-        self.learned = ProjectionMaps.rounded(long_windows, maps, cells, means, float(units[0]), threads)
+        documents = sampling.documents(dimension)
+        scale = _scale_of(documents)
+        documents, queries, others = (_divided(texts, scale) for texts in (documents, queries, others))
+        sample = FitSample(documents, queries, others, mean / np.float32(scale), threads)
+        # After an exception, this encoder is as before.
+        fitted = FDEEncoder(config, **self.arrays)
+        for step in fitted.steps:
+            step.fit(sample)
+        self.steps, self.scale, self._is_fitted = fitted.steps, scale, True
 
     # -- encoding ----------------------------------------------------------------------
 
@@ -389,94 +307,13 @@ class FDEEncoder:
         out = validated_out(out, (len(texts), self.config.vector_dimension))
         if self.scale != 1:
             texts = _divided(texts, self.scale)
-        run_tasks(partial(self._write, side), texts, out, threads, *self._task_size(side))
+        last = self.steps[-1]
+        run_tasks(partial(last.write, side), texts, out, threads, TASK_TOKENS, last.most_texts)
         if self.scale != 1:
             out *= np.float32(self.scale)
         if side == "documents":  # sums over the tokens of an empty query are zero
             out[texts.lengths == 0] = 0
         return out
-
-    def _task_size(self, side: Side) -> tuple[int, int | None]:
-        """Return the number of tokens of a task, and the largest number of texts."""
-        if self.learned is not None:
-            return TASK_TOKENS, _PROJECTED_TEXTS
-        if self.sketch is not None or self.landmarks is not None:
-            return TASK_TOKENS, max(1, _BLOCK_BYTES // (4 * self.config.cell_dimension))
-        return TASK_TOKENS, None
-
-    def _write(self, side: Side, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]) -> None:
-        """Write the vectors of texts start..stop; empty ones may get any vector."""
-        if self.learned is None:
-            weight = 1.0 if self.blocks is None else self.blocks.cell_weight(side)
-            self._write_cells(side, weight, tokens, start, stop, out)
-            if self.blocks is not None:
-                self.blocks.write(side, out.shape[1] - self.config.moment_dimension, tokens, start, stop, out)
-        elif side == "documents":
-            long = np.empty((stop - start, self._cell_columns + self.config.moment_dimension), np.float32)
-            self._write_long(
-                side, cast(MomentBlocks, self.blocks).cell_weight(side), tokens, start, stop, long
-            )
-            self.learned.project_documents(long, out)
-        else:
-            self._project_queries(self.learned, tokens, start, stop, out)
-
-    def _write_long(
-        self, side: Side, weight: float, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]
-    ) -> None:
-        """Write cells, times `weight`, and moments side by side."""
-        assert self.blocks is not None
-        self._write_cells(side, weight, tokens, start, stop, out)
-        self.blocks.write(side, self._cell_columns, tokens, start, stop, out)
-
-    def _write_cells(
-        self, side: Side, weight: float, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]
-    ) -> None:
-        """Write cells of texts start..stop, times `weight`, from column 0 of `out`."""
-        if self._cells is not None:
-            self._cells.write(side, weight, tokens, start, stop, out)
-
-    def _project_queries(
-        self, learned: ProjectionMaps, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]
-    ) -> None:
-        """Write projected queries without building the unprojected vectors."""
-        blocks, landmarks, cells = cast(MomentBlocks, self.blocks), self.landmarks, self.config.cells
-        moments = *blocks.packed_directions, *blocks.query_metric, *learned.triangle_map, *learned.sum_map
-        if isinstance(cells, Landmarks) and landmarks is not None:
-            landmark_cells = *landmarks.directions, cells.landmark_sharpness, *learned.cell_rows
-            project_queries(tuple(tokens), start, stop, moments, landmark_cells, out)
-            return
-        project_moments(tuple(tokens), start, stop, moments, out)
-        if self._cells is not None:
-            long = np.empty((stop - start, self._cell_columns), np.float32)
-            self._cells.write("queries", 1.0, tokens, start, stop, long)
-            products = np.empty_like(out)
-            multiply_by_bytes(long, *learned.cell_map, products)
-            out += products
-
-    @cached_property
-    def _cells(self) -> CellWriter | None:
-        """The cells' step, once its arrays are drawn or fitted."""
-        cells, projection = self.config.cells, self.config.projection
-        if cells is None:
-            return None
-        writer: CellWriter
-        if isinstance(cells, Landmarks):
-            landmarks = cast(LandmarkArrays, self.landmarks)
-            writer = LandmarkCells(landmarks, cells.landmark_sharpness, self._cell_columns)
-        else:
-            matrices, split = cast(SimHashMatrices, self.matrices), self.config.moments is not None
-            writer = SimHashCells(cells, matrices, self.mean_token, split)
-        if isinstance(projection, CountSketch):
-            sketch = cast(FinalSketch, self.sketch)
-            writer = SketchedCells(writer, sketch, projection.final_projection_dimension)
-        return writer
-
-    @property
-    def _cell_columns(self) -> int:
-        """Floats of the cells; a small sample has fewer than M landmarks."""
-        if self.landmarks is not None and isinstance(self.config.projection, LearnedProjection):
-            return self.landmarks.count
-        return self.config.cell_dimension
 
     # -- files -------------------------------------------------------------------------
 
@@ -500,8 +337,8 @@ class FDEEncoder:
         """
         self._require_fit()
         stored = {} if self.scale == 1 else {"scale": np.array([self.scale], np.float32)}
-        for name in array_classes(self.config):
-            stored |= getattr(self, name).to_arrays()
+        for values in self.arrays.values():
+            stored |= values.to_arrays()
         return stored
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -532,10 +369,8 @@ class FDEEncoder:
             write_json(folder / ENCODER_FILE, {**state, "sha256": content_checksum(state)})
 
     def _require_fit(self) -> None:
-        if not self._is_ready:
-            if self.needs_fit:
-                raise ValueError("This encoder is not fitted. Call fit(documents) first.")
-            self._is_ready = True
+        if self.needs_fit:
+            raise ValueError("This encoder is not fitted. Call fit(documents) first.")
 
 
 def fitted_without_queries_from(
@@ -552,32 +387,15 @@ def fitted_without_queries_from(
     return encoder
 
 
-def array_classes(config: FDEConfig) -> dict[str, type[EncoderArrays]]:
-    """Return the classes of an encoder's arrays, by attribute name."""
-    classes: dict[str, type[EncoderArrays]] = {}
-    if isinstance(config.cells, SimHash):
-        classes["matrices"] = SimHashMatrices
-        if config.cells.center:
-            classes["mean_token"] = CenterToken
-    if isinstance(config.cells, Landmarks):
-        classes["landmarks"] = LandmarkArrays
-    if isinstance(config.projection, CountSketch):
-        classes["sketch"] = FinalSketch
-    if config.moments is not None:
-        classes["blocks"] = MomentBlocks
-    if isinstance(config.projection, LearnedProjection):
-        classes["learned"] = ProjectionMaps
-    return classes
+def array_classes(config: FDEConfig) -> ArrayClasses:
+    """Return the classes of an encoder's arrays, by name."""
+    return {name: each for value, kind in _kinds(config) for name, each in kind.needed(value).items()}
 
 
-def _cell_unit(documents: NDArray[np.float32], cells: int) -> float:
-    """Return the factor that scales the cells' standard deviation to the moments'."""
-    parts = documents[:, :cells], documents[:, cells:]
-    spreads = [float(np.square(part - part.mean(axis=0), dtype=np.float64).sum()) for part in parts]
-    sizes = [float(np.square(part, dtype=np.float64).sum()) for part in parts]
-    if any(spread <= _ROUNDING * size for spread, size in zip(spreads, sizes, strict=True)):
-        return 1.0
-    return math.sqrt(spreads[1] / spreads[0])
+def _kinds(config: FDEConfig) -> list[tuple[Any, type[Step]]]:
+    """Return the values of a configuration and the classes of their steps, in order."""
+    values = {type(value): value for value in (config.cells, config.moments, config.projection)}
+    return [(values[kind], step) for kind, step in _STEPS.items() if kind in values]
 
 
 def _scale_of(documents: MultiVectors) -> float:

@@ -26,20 +26,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
-from ..utils.parallel import share_done
+from ..utils.parallel import share_done, stage
 from ..utils.random_streams import random_stream
 from .arrays import EncoderArrays, Shapes, array
 from .config import FDEConfig
 from .landmark_kernels import ByteColumns, Directions, center_rows, landmark_queries, largest_products
 from .linear_algebra import direction_columns, product, quantize_columns, token_columns
-from .steps import Landmarks
-from .tasks import Side, Tokens
+from .steps import Landmarks, LearnedProjection
+from .tasks import ArrayClasses, CellStep, FitSample, Rows, Side, Tokens
 
 # Number of this purpose among the random streams of a seed.
 _LANDMARKS = 0xD0
@@ -98,30 +98,37 @@ class LandmarkArrays(EncoderArrays):
         return direction_columns(around, self.center)
 
 
-class LandmarkCells:
-    """The landmark cells of one encoder; `sharpness` is beta.
+class LandmarkCells(CellStep):
+    """The landmark cells of one encoder."""
 
-    They have this number of `columns`, at least one per landmark; others are 0.
-    """
+    value: Landmarks
+    landmarks: LandmarkArrays
+    array_classes: ClassVar[ArrayClasses] = {"landmarks": LandmarkArrays}
 
-    def __init__(self, landmarks: LandmarkArrays, sharpness: float, columns: int) -> None:
-        self._landmarks = landmarks
-        self._sharpness = sharpness
-        self._columns = columns
+    @stage("learning the landmarks")
+    def fit(self, sample: FitSample) -> None:
+        """Learn the landmarks."""
+        count, seed = self.value.num_landmarks, self.config.seed
+        self.landmarks = learn_landmarks(sample.documents, count, seed, sample.threads)
 
-    def write(
-        self, side: Side, weight: float, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]
-    ) -> None:
+    @property
+    def columns(self) -> int:
+        """Floats of all cells; a learned projection omits those without a landmark."""
+        learned = isinstance(self.config.projection, LearnedProjection)
+        return self.landmarks.count if learned else self.config.cell_dimension
+
+    def write(self, side: Side, tokens: Tokens, start: int, stop: int, out: Rows, weight: float = 1) -> None:
         """Write `weight` times the cells of texts start..stop, minus their mean."""
-        count = self._landmarks.count
+        count = self.landmarks.count
         cells = np.empty((stop - start, count), np.float32)
         if side == "documents":
-            largest_products(tokens, start, stop, self._landmarks.document_columns, cells)
+            largest_products(tokens, start, stop, self.landmarks.document_columns, cells)
         else:
-            landmark_queries(tokens, start, stop, self._landmarks.directions, self._sharpness, cells)
+            sharpness = self.value.landmark_sharpness
+            landmark_queries(tokens, start, stop, self.landmarks.directions, sharpness, cells)
         center_rows(cells, count, np.float32(weight))
         out[:, :count] = cells
-        out[:, count : self._columns] = 0
+        out[:, count : self.columns] = 0
 
 
 def learn_landmarks(

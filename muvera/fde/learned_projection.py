@@ -20,9 +20,10 @@ Both maps are rounded to bytes; the largest block of queries, to half bytes.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import scipy  # scipy.linalg is imported when a fit uses it, as that takes long
@@ -30,11 +31,12 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..kernels.byte_product import multiply_by_bytes
-from ..utils.parallel import share_done
+from ..utils.parallel import share_done, stage
 from ..utils.random_streams import random_stream
 from .arrays import EncoderArrays, Shapes, array
 from .config import FDEConfig
 from .landmark_kernels import CellMap, largest_products
+from .landmarks import LandmarkCells
 from .linear_algebra import (
     TASK_TOKENS,
     Ridge,
@@ -50,8 +52,9 @@ from .linear_algebra import (
     token_columns,
 )
 from .moment_kernels import ByteMap
-from .moments import mean_tokens
-from .tasks import Tokens, run_tasks
+from .moments import MomentStep, fit_blocks, mean_tokens
+from .query_kernels import project_moments, project_queries
+from .tasks import ArrayClasses, FitSample, Rows, Side, Step, Tokens, run_tasks
 
 # Largest number of windows.  5,120 had the same recall, and 3,072 up to .008 less; the
 # time of a fit grows with the square of their number.
@@ -86,6 +89,13 @@ _MEAN_SPREAD = 1.0
 
 # Directions whose spread is below this share of the largest spread are left out.
 _LEAST_SPREAD = 1e-7
+
+# Tokens per task when long vectors are fitted: each task reads the landmarks once.
+_LANDMARK_TOKENS = 16384
+
+# A smaller share of the sum of squares is a float32 rounding error, for example if all
+# documents are equal.
+_ROUNDING = 1e-12
 
 # Purposes among the random streams of a seed.
 _PICKING, _STARTING = 0xC1, 0xC2
@@ -211,11 +221,66 @@ class ProjectionMaps(EncoderArrays):
         """The map of queries' SimHash cells for kernels, which read all of it."""
         return ByteMap(*byte_arguments(self.cells, self.cell_scales))
 
-    def project_documents(self, long: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-        """Write the vectors of documents (n, D), and overwrite `long` (n, L)."""
-        long *= self.row_units
-        multiply_by_bytes(long, *self.document_map, out)
-        out -= self.offset
+
+class ProjectionStep(Step):
+    """The learned projection of one encoder, of its cells and moments.
+
+    It also fits the moments, because it scales cells and moments to each other.
+    """
+
+    before: MomentStep
+    learned: ProjectionMaps
+    array_classes: ClassVar[ArrayClasses] = {"learned": ProjectionMaps}
+
+    @stage("learning the projection")
+    def fit(self, sample: FitSample) -> None:
+        """Fit the blocks of moments, balance them with cells, and fit the maps."""
+        documents, queries, others, _, threads = sample
+        config, moments = self.config, self.before
+        blocks = fit_blocks(documents, queries, config, threads, units="rounded")
+        # The projection weighs the cells.
+        blocks.coefficients[0] = 1
+        moments.blocks = blocks
+        columns, cells = moments.columns, moments.columns - config.moment_dimension
+        windows = sample_windows(documents, queries, columns, config.seed)
+        documents = MultiVectors.concatenate([documents, others]) if len(others) else documents
+        share_done(0.1)
+        similarities = window_similarities(windows, documents, threads)
+        share_done(0.2)
+        long_documents = moments.rows("documents", documents, threads, _LANDMARK_TOKENS)
+        long_windows = moments.rows("queries", windows, threads, _LANDMARK_TOKENS)
+        share_done(0.3)
+        unit = np.float32(_cell_unit(long_documents, cells))
+        long_documents[:, :cells] *= unit
+        long_windows[:, :cells] /= unit
+        size, means = config.vector_dimension, config.dimension + 1
+        maps = fit_maps(long_windows, long_documents, similarities, size, means, config.seed, threads)
+        blocks.units[0] *= unit
+        cell_unit = float(blocks.units[0])
+        self.learned = ProjectionMaps.rounded(long_windows, maps, cells, means, cell_unit, threads)
+
+    def write(self, side: Side, tokens: Tokens, start: int, stop: int, out: Rows) -> None:
+        """Write the vectors of texts start..stop; long vectors only of documents."""
+        blocks, learned, cells = self.before.blocks, self.learned, self.before.before
+        if side == "documents":
+            long = np.empty((stop - start, self.before.columns), np.float32)
+            self.before.write(side, tokens, start, stop, long)
+            long *= learned.row_units
+            multiply_by_bytes(long, *learned.document_map, out)
+            out -= learned.offset
+            return
+        moments = *blocks.packed_directions, *blocks.query_metric, *learned.triangle_map, *learned.sum_map
+        if isinstance(cells, LandmarkCells):
+            sharpness = cells.value.landmark_sharpness
+            landmark_cells = *cells.landmarks.directions, sharpness, *learned.cell_rows
+            project_queries(tuple(tokens), start, stop, moments, landmark_cells, out)
+            return
+        project_moments(tuple(tokens), start, stop, moments, out)
+        if cells is not None:
+            products, long = np.empty_like(out), np.empty((stop - start, cells.columns), np.float32)
+            cells.write(side, tokens, start, stop, long)
+            multiply_by_bytes(long, *learned.cell_map, products)
+            out += products
 
 
 def sample_windows(
@@ -469,3 +534,13 @@ def _balanced(
     for side, power, out in ((queries, -0.75, maps[0]), (factor, -0.25, maps[1])):
         out[:, : len(values)] = product(side, (axes * values**power).astype(np.float32), threads)
     return maps[0], maps[1]
+
+
+def _cell_unit(documents: NDArray[np.float32], cells: int) -> float:
+    """Return the factor that scales the cells' standard deviation to the moments'."""
+    parts = documents[:, :cells], documents[:, cells:]
+    spreads = [float(np.square(part - part.mean(axis=0), dtype=np.float64).sum()) for part in parts]
+    sizes = [float(np.square(part, dtype=np.float64).sum()) for part in parts]
+    if any(spread <= _ROUNDING * size for spread, size in zip(spreads, sizes, strict=True)):
+        return 1.0
+    return math.sqrt(spreads[1] / spreads[0])

@@ -14,10 +14,9 @@ docs/how-it-works.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +39,8 @@ from .moment_kernels import (
     query_moments,
     weigh_moments,
 )
-from .tasks import Side, Tokens, new_rows
+from .steps import LearnedProjection
+from .tasks import ArrayClasses, CellStep, FitSample, Rows, Side, Step, Tokens, new_rows
 
 #: Coefficients without documents to fit them to: of the cells (their weight on most
 #: models), the covariance, the mean m, m / |m|, and for the bias |m|, |m|**2 and the
@@ -143,20 +143,12 @@ class MomentBlocks(EncoderArrays):
         below = np.tril(self.metric) + np.tril(self.metric, -1)
         return QueryMetric(at_cache_line(pack_columns(np.pad(below, (0, padding)))), self.units)
 
-    def write_moments(self, at: int, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]) -> None:
-        """Write covariances and means of documents start..stop to `out`.
-
-        Column `at` is the first to write.
-        """
+    def write_moments(self, at: int, tokens: Tokens, start: int, stop: int, out: Rows) -> None:
+        """Write covariances and means of documents start..stop from column `at` on."""
         document_moments(tokens, start, stop, at, self.packed_directions, out)
 
-    def write(
-        self, side: Side, at: int, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]
-    ) -> None:
-        """Write the moments of texts start..stop to `out`.
-
-        Column `at` is the first to write.
-        """
+    def write(self, side: Side, at: int, tokens: Tokens, start: int, stop: int, out: Rows) -> None:
+        """Write the moments of texts start..stop from column `at` on."""
         if side == "queries":
             query_moments(tokens, start, stop, at, self.packed_directions, self.query_metric, out)
             return
@@ -164,6 +156,32 @@ class MomentBlocks(EncoderArrays):
         triangle = len(self.metric) * (len(self.metric) + 1) // 2
         weights = DocumentWeights(triangle, self.coefficients[1:], self.units[1:], self.offset)
         weigh_moments(tokens.offsets, start, stop, at, weights, out)
+
+
+class MomentStep(Step):
+    """The moments of one encoder, beside its cells."""
+
+    before: CellStep | None
+    blocks: MomentBlocks
+    array_classes: ClassVar[ArrayClasses] = {"blocks": MomentBlocks}
+
+    def fit(self, sample: FitSample) -> None:
+        """Fit the blocks, unless a learned projection does it for its own units."""
+        if not isinstance(self.config.projection, LearnedProjection):
+            documents, queries, *_, threads = sample
+            self.blocks = fit_blocks(documents, queries, self.config, threads, cells=self.before)
+
+    @property
+    def columns(self) -> int:
+        """Floats of cells and moments."""
+        cells = 0 if self.before is None else self.before.columns
+        return cells + self.config.moment_dimension
+
+    def write(self, side: Side, tokens: Tokens, start: int, stop: int, out: Rows) -> None:
+        """Write cells and moments of texts start..stop side by side."""
+        if self.before is not None:
+            self.before.write(side, tokens, start, stop, out, self.blocks.cell_weight(side))
+        self.blocks.write(side, self.columns - self.config.moment_dimension, tokens, start, stop, out)
 
 
 def default_blocks(config: FDEConfig, directions: NDArray[np.float32] | None = None) -> MomentBlocks:
@@ -228,14 +246,13 @@ def fit_blocks(
     threads: int | None,
     *,
     units: Units = "balanced",
-    cells: Callable[[MultiVectors, Side], NDArray[np.float32]] | None = None,
+    cells: CellStep | None = None,
 ) -> MomentBlocks:
     """Fit the blocks to documents, all of which have tokens.
 
-    Without queries, windows of the documents' tokens are the queries.  `cells` returns
-    the cells beside the blocks, (n, any), of texts on a side.  Their products
-    approximate Chamfer.  :data:`Units` describes `units`.  The result does not depend
-    on `threads`.
+    Without queries, windows of the documents' tokens are the queries.  `cells` stand
+    beside the blocks; their products approximate Chamfer.  :data:`Units` describes
+    `units`.  The result does not depend on `threads`.
     """
     defaults = default_blocks(config, _directions(documents, config, threads))
     rng = random_stream(config.seed, _PICKING)
@@ -249,12 +266,10 @@ def fit_blocks(
         return defaults
     sample = Sample(documents, *_queries_and_windows(documents, queries, rng))
     query_blocks = new_rows(partial(defaults.write, "queries", 0), sample.queries, columns, threads)
-    cell_block: Block = (
-        np.zeros((len(sample.documents), 0), np.float32),
-        np.zeros((len(sample.queries), 0), np.float32),
-    )
+    cell_block: Block = np.zeros((len(documents), 0)), np.zeros((len(sample.queries), 0))
     if cells is not None:
-        cell_block = cells(documents, "documents"), cells(sample.queries, "queries")
+        rows = partial(cells.rows, threads=threads)
+        cell_block = rows("documents", documents), rows("queries", sample.queries)
     covariances = moments[:, :triangle], query_blocks[:, :triangle]
     means = moments[:, triangle:-1], query_blocks[:, triangle:-1]
     counts, terms = query_blocks[:, -1:], _BiasTerms.of(means[0], documents.lengths)

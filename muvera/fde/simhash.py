@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ from .kernels import (
     encode_queries,
 )
 from .steps import SimHash
-from .tasks import Side
+from .tasks import ArrayClasses, CellStep, FitSample, Rows, Side
 
 _CELL_VALUES = {"mean": CELL_MEAN, "unit": CELL_UNIT, "length": CELL_LENGTH}
 
@@ -114,41 +114,48 @@ def cell_positions(cells: SimHash) -> NDArray[np.int64]:
     return positions(cells.num_simhash_projections)
 
 
-class SimHashCells:
-    """The SimHash cells of one encoder, ready for kernels.
+class SimHashCells(CellStep):
+    """The SimHash cells of one encoder."""
 
-    Without a `center`, it is zero.  `split` is True if the mean token of each document
-    is stored apart, as a moment.
-    """
+    value: SimHash
+    mean_token: CenterToken
+    array_classes: ClassVar[ArrayClasses] = {"matrices": SimHashMatrices, "mean_token": CenterToken}
 
-    def __init__(
-        self, cells: SimHash, matrices: SimHashMatrices, center: CenterToken | None, split: bool
-    ) -> None:
-        planes, projections = matrices.packed
-        origin = np.zeros(matrices.hyperplanes.shape[1]) if center is None else center.padded
-        self._partition = Partition(
-            pad_columns(origin), planes, matrices.inverse_norms, cell_positions(cells),
-            cells.num_repetitions, cells.num_simhash_projections,
+    @classmethod
+    def needed(cls, value: SimHash) -> ArrayClasses:
+        """Return the classes of the arrays; a mean token is for centering."""
+        return cls.array_classes if value.center else {"matrices": SimHashMatrices}
+
+    @cached_property
+    def matrices(self) -> SimHashMatrices:
+        """The random matrices, drawn unless they are given."""
+        return draw_matrices(self.value, self.config.dimension, self.config.seed)
+
+    def fit(self, sample: FitSample) -> None:
+        """Keep the mean token."""
+        if self.value.center:
+            self.mean_token = CenterToken(sample.mean)
+
+    @cached_property
+    def _partition(self) -> Partition:
+        center = self.mean_token.padded if self.value.center else np.zeros(self.matrices.hyperplanes.shape[1])
+        return Partition(
+            pad_columns(center), self.matrices.packed[0], self.matrices.inverse_norms,
+            cell_positions(self.value), self.value.num_repetitions, self.value.num_simhash_projections,
         )  # fmt: skip
-        self._projection = Projection(projections, cells.columns)
-        self._cells = Cells(cells.fill_empty_partitions, _CELL_VALUES[cells.document_cells], split)
-        self._softness = np.float32(cells.soft_query_cells)
-        # With moments, a product estimates Chamfer itself; the paper's estimates R_reps
-        # times Chamfer.
-        self._share = 1 / cells.num_repetitions if split else 1.0
 
-    def write(
-        self, side: Side, weight: float, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]
-    ) -> None:
+    def write(self, side: Side, tokens: Tokens, start: int, stop: int, out: Rows, weight: float = 1) -> None:
         """Write `weight` times the cells of texts start..stop.
 
-        The first columns of `out` receive them.
+        Moments have the mean token of each document apart.  With them, a product
+        estimates Chamfer itself; the paper's estimates R_reps times Chamfer.
         """
+        value, split = self.value, self.config.moments is not None
+        partition, projection = self._partition, Projection(self.matrices.packed[1], value.columns)
         if side == "documents":
-            factor = np.float32(weight * self._share)
-            encode_documents(tokens, start, stop, self._partition, self._projection, self._cells, factor, out)
+            factor = np.float32(weight * (1 / value.num_repetitions if split else 1.0))
+            cells = Cells(value.fill_empty_partitions, _CELL_VALUES[value.document_cells], split)
+            encode_documents(tokens, start, stop, partition, projection, cells, factor, out)
         else:
-            factor = np.float32(weight)
-            encode_queries(
-                tokens, start, stop, self._partition, self._projection, self._softness, factor, out
-            )
+            factor, softness = np.float32(weight), np.float32(value.soft_query_cells)
+            encode_queries(tokens, start, stop, partition, projection, softness, factor, out)

@@ -19,7 +19,6 @@ from muvera import (
     MultiVectors,
     SimHash,
 )
-from muvera.fde.landmarks import LandmarkArrays
 from muvera.fde.learned_projection import ProjectionMaps
 from muvera.fde.linear_algebra import half_bytes_to_int8
 from muvera.fde.simhash import SimHashMatrices, draw_matrices
@@ -129,8 +128,7 @@ def projections_of(config: FDEConfig) -> NDArray[np.float64]:
 
 def matrices_of(encoder: FDEEncoder) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
     """Return hyperplanes (R, k, d) and projections (R, p, d) of an encoder."""
-    config, matrices = encoder.config, encoder.matrices
-    assert matrices is not None
+    config, matrices = encoder.config, encoder.arrays["matrices"]
     planes = matrices.hyperplanes[:, : config.dimension].astype(np.float64)
     cells = simhash_of(config)
     planes = planes.reshape(cells.num_repetitions, cells.num_simhash_projections, config.dimension)
@@ -140,8 +138,7 @@ def matrices_of(encoder: FDEEncoder) -> tuple[NDArray[np.float64], NDArray[np.fl
 
 def landmarks_of(encoder: FDEEncoder, side: Side) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the landmarks of an encoder (n, d), and the center of one side (d,)."""
-    landmarks = encoder.landmarks
-    assert isinstance(landmarks, LandmarkArrays)
+    landmarks = encoder.arrays["landmarks"]
     center = landmarks.mean if side == "documents" else landmarks.center
     return (landmarks.landmarks * landmarks.scales.astype(np.float64)).T, center.astype(np.float64)
 
@@ -204,7 +201,8 @@ def long_vector(tokens: np.ndarray, encoder: FDEEncoder, side: Side) -> np.ndarr
 
     Cells of queries have no unit there.
     """
-    config, blocks, sketch = encoder.config, encoder.blocks, encoder.sketch
+    config, arrays = encoder.config, encoder.arrays
+    blocks, sketch = arrays.get("blocks"), arrays.get("sketch")
     cells = cells_of(tokens, encoder, side)
     if sketch is not None:
         assert config.projection is not None
@@ -222,13 +220,13 @@ def long_vector(tokens: np.ndarray, encoder: FDEEncoder, side: Side) -> np.ndarr
             tokens, blocks.coefficients, blocks.units, blocks.offset, directions
         )
         return np.concatenate([blocks.coefficients[0] * unit * cells, moments])
-    divisor = 1 if encoder.learned is not None else unit
+    divisor = 1 if "learned" in arrays else unit
     return np.concatenate([cells / divisor, oracle.query_moments(tokens, blocks.units, metric, directions)])
 
 
 def expected(tokens: np.ndarray, encoder: FDEEncoder, side: Side) -> np.ndarray:
     """Return the oracle's vector of a text."""
-    vector, learned = long_vector(tokens, encoder, side), encoder.learned
+    vector, learned = long_vector(tokens, encoder, side), encoder.arrays.get("learned")
     if learned is None or not len(tokens):
         return vector if learned is None else np.zeros(encoder.config.vector_dimension)
     queries, documents = maps_of(learned)

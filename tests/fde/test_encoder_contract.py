@@ -14,7 +14,7 @@ from builders.token_collections import assert_close, ragged
 
 import muvera.fde.encoder as encoder_module
 from muvera import FDEConfig, FDEEncoder, Landmarks, MultiVectors, MuveraIndex, load_encoder
-from muvera.fde.encoder import array_classes
+from muvera.fde import learned_projection
 from muvera.fde.files import as_encoder, read_encoder
 from muvera.utils.atomic_files import content_checksum
 
@@ -27,7 +27,8 @@ def encoder(request: pytest.FixtureRequest) -> FDEEncoder:
 def test_batches_tasks_threads_and_dtypes_do_not_matter(
     encoder: FDEEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FDEEncoder, "_task_size", lambda *_: (16, 4))
+    monkeypatch.setattr(encoder_module, "TASK_TOKENS", 16)
+    monkeypatch.setattr(encoder.steps[-1], "most_texts", 4)
     documents = ragged(encoder.config.dimension)
     halves = MultiVectors.from_flat(documents.tokens.astype(np.float16), documents.lengths)
     floats = MultiVectors.from_flat(halves.tokens.astype(np.float32), documents.lengths)
@@ -72,8 +73,7 @@ def test_a_fit_to_few_documents(encoder: FDEEncoder, texts: int) -> None:
         assert np.isfinite(encoded(few, side, documents)).all(), side
     cells = encoder.config.cells
     if isinstance(cells, Landmarks):
-        assert few.landmarks is not None
-        assert few.landmarks.count == min(cells.num_landmarks, documents[:texts].num_tokens)
+        assert few.arrays["landmarks"].count == min(cells.num_landmarks, documents[:texts].num_tokens)
 
 
 @pytest.mark.parametrize("scale", [2.0**-46, 2.0**37])
@@ -106,8 +106,7 @@ def test_a_saved_encoder_encodes_the_same(encoder: FDEEncoder, tmp_path: Path) -
 
 def test_arrays_of_another_configuration_are_refused(encoder: FDEEncoder) -> None:
     """Compiled code reads them without bounds checks."""
-    for name in array_classes(encoder.config):
-        arrays = getattr(encoder, name)
+    for name, arrays in encoder.arrays.items():
         for field in dataclasses.fields(arrays):
             array = getattr(arrays, field.name)
             for wrong in (array[..., :-1], array.astype(np.int16), array[np.newaxis]):
@@ -124,14 +123,13 @@ def test_maps_of_fewer_landmarks_are_refused() -> None:
     whole, config = fitted("fde, all tokens are landmarks"), CONFIGS["fde, all tokens are landmarks"]
     few = FDEEncoder(config).fit(ragged(8)[:10])
     with pytest.raises(ValueError, match=r"map has \d+ rows of cells, but there are \d+ landmarks"):
-        FDEEncoder(config, landmarks=few.landmarks, blocks=whole.blocks, learned=whole.learned)
+        FDEEncoder(config, **{**whole.arrays, "landmarks": few.arrays["landmarks"]})
 
 
 def test_units_must_be_positive() -> None:
     """Queries are divided by them."""
     encoder = fitted("mean")
-    assert encoder.blocks is not None
-    wrong = dataclasses.replace(encoder.blocks, units=np.array([1, 1, 0, 1], np.float32))
+    wrong = dataclasses.replace(encoder.arrays["blocks"], units=np.array([1, 1, 0, 1], np.float32))
     with pytest.raises(ValueError, match="units must be positive, got 0"):
         FDEEncoder(encoder.config, blocks=wrong)
 
@@ -140,8 +138,8 @@ def test_units_must_be_positive() -> None:
 def test_targets_are_within_the_vector(target: int) -> None:
     """Compiled code writes to them without bounds checks."""
     encoder = fitted("paper, sketched")
-    assert encoder.sketch is not None
-    wrong = dataclasses.replace(encoder.sketch, targets=np.append(encoder.sketch.targets[1:], target))
+    sketch = encoder.arrays["sketch"]
+    wrong = dataclasses.replace(sketch, targets=np.append(sketch.targets[1:], target))
     with pytest.raises(ValueError, match=r"'targets' must be within 0\.\.19"):
         FDEEncoder(encoder.config, sketch=wrong)
 
@@ -209,11 +207,11 @@ def test_zeros_can_be_fitted_and_encoded(name: str) -> None:
 
 def test_an_encoder_can_be_fitted_after_a_fit_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = FDEEncoder(CONFIGS["fde"])
-    before = dict(vars(encoder))
+    before = {**vars(encoder), **encoder.arrays}
     with monkeypatch.context() as broken, pytest.raises(TypeError):
-        broken.setattr(encoder_module, "fit_maps", None)
+        broken.setattr(learned_projection, "fit_maps", None)
         encoder.fit(ragged(20, 60))
-    assert vars(encoder) == before
+    assert {**vars(encoder), **encoder.arrays} == before
     assert encoder.needs_fit and not encoder.fit(ragged(20, 60)).needs_fit
 
 

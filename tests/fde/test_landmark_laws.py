@@ -27,8 +27,7 @@ from muvera.fde.landmarks import LandmarkArrays, cluster_means, learn_landmarks
 from muvera.fde.tasks import Tokens
 
 ENCODER = fitted("landmarks")
-assert ENCODER.landmarks is not None
-LANDMARKS: LandmarkArrays = ENCODER.landmarks
+LANDMARKS: LandmarkArrays = ENCODER.arrays["landmarks"]
 DIMENSION, COUNT = ENCODER.config.dimension, LANDMARKS.count
 DIRECTIONS, CENTER = landmarks_of(ENCODER, "queries")
 MEAN = landmarks_of(ENCODER, "documents")[1]

@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import muvera.fde.encoder as encoder_module
 from muvera import FDEEncoder, LearnedProjection, MultiVectors, chamfer_matrix
 from muvera.fde import learned_projection
 from muvera.fde.encoder import fitted_without_queries_from
@@ -35,11 +34,10 @@ some_seeds = st.integers(0, 1000)
 def unprojected(encoder: FDEEncoder) -> FDEEncoder:
     """Return the encoder of the long vectors that the maps of an encoder read."""
     values: dict[str, Any] = {"final_projection": None, "final_projection_dimension": None}
-    if encoder.landmarks is not None:
-        values["num_landmarks"] = encoder.landmarks.count
+    if "landmarks" in encoder.arrays:
+        values["num_landmarks"] = encoder.arrays["landmarks"].count
     config = changed(encoder.config, **values)
-    names = ("matrices", "mean_token", "landmarks", "blocks")
-    return FDEEncoder(config, **{name: getattr(encoder, name) for name in names})
+    return FDEEncoder(config, **{name: each for name, each in encoder.arrays.items() if name != "learned"})
 
 
 def random_sample(
@@ -158,15 +156,15 @@ def test_windows_are_fitted_as_queries_are_encoded(name: str, monkeypatch: pytes
         seen["windows"], seen["documents"] = windows.copy(), documents.copy()
         return fit_maps(windows, documents, *rest)
 
-    monkeypatch.setattr(encoder_module, "sample_windows", sample)
-    monkeypatch.setattr(encoder_module, "fit_maps", fit)
+    monkeypatch.setattr(learned_projection, "sample_windows", sample)
+    monkeypatch.setattr(learned_projection, "fit_maps", fit)
     encoder = FDEEncoder(CONFIGS[name]).fit(ragged(CONFIGS[name].dimension), threads=1)
     plain = unprojected(encoder)
     found = seen["windows"] @ seen["documents"].T
     whole = encoded(plain, "queries", seen["cut"]) @ encoded(plain, "documents", seen["texts"]).T
     centered = [one - one.mean(axis=1, keepdims=True) for one in (found, whole)]
     np.testing.assert_allclose(centered[0], centered[1], atol=2e-3 * np.abs(centered[1]).max())
-    cells = encoder._cell_columns
+    cells = len(encoder.arrays["learned"].cells)
     variances = seen["documents"].var(axis=0, dtype=np.float64)
     assert variances[:cells].sum() == pytest.approx(variances[cells:].sum(), rel=1e-3)
 
@@ -403,9 +401,9 @@ def test_common_rounding_errors_of_queries_are_corrected() -> None:
 
 def rounding_of(encoder: FDEEncoder, side: Side, long: np.ndarray) -> NDArray[np.float64]:
     """Return a bound on the error of vectors: long vectors are rounded to 16 bits."""
-    assert encoder.learned is not None
-    matrix = maps_of(encoder.learned)[SIDES.index("queries") if side == "documents" else 0]
-    units = encoder.learned.row_units if side == "documents" else np.ones(len(matrix))
+    learned = encoder.arrays["learned"]
+    matrix = maps_of(learned)[SIDES.index("queries") if side == "documents" else 0]
+    units = learned.row_units if side == "documents" else np.ones(len(matrix))
     steps = np.abs(long * units).max(axis=1, keepdims=True) / 32767 * 0.51
     bound = steps * np.abs(matrix / units[:, np.newaxis]).sum(axis=0)
     return np.asarray(bound + 1e-5 * np.abs(long @ matrix).max())
@@ -417,12 +415,11 @@ def test_vectors_are_long_vectors_times_the_map(name: str, side: Side) -> None:
     encoder, documents = fitted(name), ragged(CONFIGS[name].dimension)
     documents = documents[np.flatnonzero(documents.lengths)]
     long = encoded(unprojected(encoder), side, documents).astype(np.float64)
-    learned = encoder.learned
-    assert learned is not None and encoder.blocks is not None
+    learned, blocks = encoder.arrays["learned"], encoder.arrays["blocks"]
     queries, mapped = maps_of(learned)
     cells = len(learned.cells)
     if side == "queries":
-        long[:, :cells] *= float(encoder.blocks.units[0])  # which the map contains
+        long[:, :cells] *= float(blocks.units[0])  # which the map contains
         wanted, bound = long @ queries, rounding_of(encoder, side, long)
     else:
         wanted, bound = long @ mapped - learned.offset, rounding_of(encoder, side, long)
@@ -441,7 +438,7 @@ def test_oracle(name: str, side: Side) -> None:
     wanted = np.stack([expected(np.asarray(text), encoder, side) for text in documents])
     long = np.stack([long_vector(np.asarray(text), encoder, side) for text in documents])
     within = (np.abs(vectors - wanted) <= rounding_of(encoder, side, long)).all(axis=1)
-    assert within.mean() >= (0.9 if encoder.landmarks is not None else 1)
+    assert within.mean() >= (0.9 if "landmarks" in encoder.arrays else 1)
     assert np.abs(vectors - wanted).max() < 0.03 * np.abs(wanted).max()
 
 
@@ -452,9 +449,9 @@ def test_queries_add_over_tokens(data: st.DataObject, name: str) -> None:
     first, second = (data.draw(some.token_arrays(dimension, least=1)) for _ in range(2))
     texts = [first, second, np.concatenate([first, second])]
     one, other, both = encoder.encode_queries(texts).astype(np.float64)
-    assert encoder.blocks is not None and encoder.learned is not None
+    cells, unit = len(encoder.arrays["learned"].cells), float(encoder.arrays["blocks"].units[0])
     long = encoded(unprojected(encoder), "queries", texts).astype(np.float64)
-    long[:, : len(encoder.learned.cells)] *= float(encoder.blocks.units[0])
+    long[:, :cells] *= unit
     bound = rounding_of(encoder, "queries", long).sum(axis=0)
     assert (np.abs(both - (one + other)) <= bound).all()
 
@@ -496,12 +493,11 @@ def test_seeds_draw_different_windows_and_queries_count_for_coefficients(
         windows: MultiVectors = drawn[-1]
         return windows
 
-    monkeypatch.setattr(encoder_module, "sample_windows", sample)
+    monkeypatch.setattr(learned_projection, "sample_windows", sample)
     encoders = [FDEEncoder(replace(config, seed=seed)).fit(documents) for seed in (1, 2)]
     assert not np.array_equal(drawn[0].tokens[:40], drawn[1].tokens[:40])
     asked = FDEEncoder(replace(config, seed=1)).fit(documents, queries)
-    assert encoders[0].blocks is not None and asked.blocks is not None
-    own, other = encoders[0].blocks.to_arrays(), asked.blocks.to_arrays()
+    own, other = (each.arrays["blocks"].to_arrays() for each in (encoders[0], asked))
     assert any(not np.array_equal(own[name], other[name]) for name in own)
 
 
@@ -512,10 +508,9 @@ def test_cells_and_moments_of_the_sample_spread_equally(name: str) -> None:
     Neither of the two may be tiny.
     """
     encoder, documents = fitted(name), ragged(CONFIGS[name].dimension)
-    assert encoder.learned is not None
     documents = documents[np.flatnonzero(documents.lengths)]
     long = unprojected(encoder).encode_documents(documents).astype(np.float64)
-    variances, cells = long.var(axis=0), len(encoder.learned.cells)
+    variances, cells = long.var(axis=0), len(encoder.arrays["learned"].cells)
     assert variances[:cells].sum() == pytest.approx(variances[cells:].sum(), rel=1e-3)
 
 
@@ -552,6 +547,8 @@ def test_products_approximate_chamfer_better_than_the_mean_token(seed: int, pres
 @pytest.mark.parametrize("name", ["fde", "moments", "simhash, learned"])
 def test_maps_are_fitted_to_the_queries(name: str) -> None:
     documents, queries = ragged(20, 80), ragged(20, 10, seed=1)
-    first, second = (FDEEncoder(CONFIGS[name]).fit(documents, asked).learned for asked in (None, queries))
+    first, second = (
+        FDEEncoder(CONFIGS[name]).fit(documents, asked).arrays["learned"] for asked in (None, queries)
+    )
     assert first is not None and second is not None
     assert not np.array_equal(first.sums, second.sums)

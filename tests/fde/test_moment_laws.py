@@ -86,7 +86,7 @@ def test_oracle(dimension: int, moments: Any, dtype: Any) -> None:
 @pytest.mark.parametrize("dimension", [33, 128, 150])
 def test_the_metric_is_the_mean_covariance(dimension: int) -> None:
     documents = ragged(dimension)
-    blocks = FDEEncoder(config(dimension)).fit(documents).blocks
+    blocks = FDEEncoder(config(dimension)).fit(documents).arrays["blocks"]
     assert blocks is not None
     directions = blocks.directions if blocks.directions.size else np.eye(dimension)
     assert len(directions) == min(dimension, MAX_DIRECTIONS)
@@ -224,7 +224,7 @@ def test_the_covariance_estimates_how_far_the_best_token_is_from_the_mean() -> N
     spread = np.array([2.0, 1.0, 0.5, 0.1])
     documents = MultiVectors.from_arrays([rng.standard_normal((400, 4)) * spread for _ in range(50)])
     queries = MultiVectors.from_arrays([row[np.newaxis] for row in np.eye(4)])
-    metric = FDEEncoder(config(4)).fit(documents).blocks
+    metric = FDEEncoder(config(4)).fit(documents).arrays["blocks"]
     assert metric is not None
     blocks = MomentBlocks(
         np.array([0, 1, 0, 0, 0, 0, 0.0]), np.ones(4, np.float32), np.zeros(15, np.float32), metric.metric,
@@ -243,8 +243,7 @@ def test_the_covariance_estimates_how_far_the_best_token_is_from_the_mean() -> N
 def test_units_do_not_change_products(asked: np.ndarray, documents: list[np.ndarray], moments: Any) -> None:
     """Documents' blocks are multiplied by them, queries' blocks divided; float32."""
     encoder = fitted(moments)
-    blocks = encoder.blocks
-    assert blocks is not None
+    blocks = encoder.arrays["blocks"]
     other = np.array([3, 0.5, 2, 7], np.float32)
     arrays = {name: getattr(blocks, name) for name in ("coefficients", "offset", "metric", "directions")}
     changed = FDEEncoder(encoder.config, blocks=MomentBlocks(units=other, **arrays))
@@ -279,7 +278,7 @@ def test_few_documents_leave_the_coefficients_near_the_defaults() -> None:
     documents = documents_like_real(300)
     distances = []
     for count in (1, 3, 300):
-        blocks = FDEEncoder.preset("mean", 16).fit(documents[:count]).blocks
+        blocks = FDEEncoder.preset("mean", 16).fit(documents[:count]).arrays["blocks"]
         assert blocks is not None
         distances.append(float(np.abs(blocks.coefficients - DEFAULT_COEFFICIENTS).max()))
     assert 0 == distances[0] < distances[1] < distances[2]
@@ -319,15 +318,14 @@ def test_a_term_that_is_the_same_for_all_documents_gets_no_weight(preset: str) -
     documents = MultiVectors.from_arrays(pairs)
     others = MultiVectors.from_arrays(np.random.default_rng(1).standard_normal((80, 3, 20)) * 0.3)
     encoder = FDEEncoder.preset(preset, 20).fit(documents)
-    assert encoder.blocks is not None
-    assert np.abs(encoder.blocks.coefficients).max() < 3
+    assert np.abs(encoder.arrays["blocks"].coefficients).max() < 3
     vectors = encoder.encode_documents([*documents, *others])
     queries = encoder.encode_queries([text[:1] for text in documents])
     assert ((queries @ vectors.T).argmax(axis=1) == np.arange(160)).all()
 
 
 def test_equal_documents_leave_the_default_coefficients() -> None:
-    blocks = FDEEncoder.preset("mean", 4).fit(MultiVectors.from_arrays([np.eye(4)] * 30)).blocks
+    blocks = FDEEncoder.preset("mean", 4).fit(MultiVectors.from_arrays([np.eye(4)] * 30)).arrays["blocks"]
     assert blocks is not None
     np.testing.assert_allclose(blocks.coefficients, DEFAULT_COEFFICIENTS, atol=1e-6)
 

@@ -129,7 +129,7 @@ def test_query_fdes_scale_with_tokens(data: st.DataObject, encoder: FDEEncoder, 
     There is no center, and cells are not soft.
     """
     assume(not simhash_of(encoder.config).center)
-    hard = FDEEncoder(changed(encoder.config, soft_query_cells=0.0), matrices=encoder.matrices)
+    hard = FDEEncoder(changed(encoder.config, soft_query_cells=0.0), matrices=encoder.arrays["matrices"])
     query = data.draw(some.token_arrays(encoder.config.dimension))
     scaled = hard.encode_queries(query * np.float32(scale))
     np.testing.assert_array_equal(scaled, hard.encode_queries(query) * np.float32(scale))
@@ -379,12 +379,13 @@ def test_final_projections_are_unbiased(floats: int, size: int, seed: int) -> No
 @given(st.data(), encoders())
 def test_final_projections_are_linear(data: st.DataObject, encoder: FDEEncoder) -> None:
     """psi'(F)_i is the sum of s_j F_j with h_j = i, of both sides; float32 sums."""
-    sketch, projection = encoder.sketch, encoder.config.projection
+    projection, arrays = encoder.config.projection, dict(encoder.arrays)
+    sketch = arrays.pop("sketch", None)
     assume(sketch is not None)
     assert sketch is not None and projection is not None
     size = projection.final_projection_dimension
     values = dataclasses.replace(encoder.config, projection=None)
-    long = FDEEncoder(values, matrices=encoder.matrices, mean_token=encoder.mean_token, blocks=encoder.blocks)
+    long = FDEEncoder(values, **arrays)
     tokens, count = data.draw(some.token_arrays(values.dimension, least=1)), values.cell_dimension
     for side in SIDES:
         short, whole = encoded(encoder, side, tokens)[0], encoded(long, side, tokens)[0]
@@ -401,11 +402,10 @@ def test_projected_estimates_are_centered_on_unprojected_ones(projection: Any) -
     rng = np.random.default_rng(3)
     query, document = unit_rows(rng, 6, 20), unit_rows(rng, 10, 20)
     whole = paper(20, num_repetitions=1, num_simhash_projections=2)
-    assert whole.matrices is not None
-    samples = []
+    planes, samples = whole.arrays["matrices"].hyperplanes, []
     for seed in range(400):
         config = changed(whole.config, projection=projection, projection_dimension=5, seed=seed)
-        matrices = SimHashMatrices(whole.matrices.hyperplanes, drawn_matrices(config).projections)
+        matrices = SimHashMatrices(planes, drawn_matrices(config).projections)
         samples.append(estimate(FDEEncoder(config, matrices=matrices), query, document))
     assert_mean(samples, estimate(whole, query, document))
 

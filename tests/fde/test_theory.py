@@ -137,9 +137,9 @@ def test_the_estimate_by_cells_is_that_of_the_encoder(seed: int, bits: int, proj
     encoder = FDEEncoder.preset(
         "paper", 6, num_repetitions=1, num_simhash_projections=bits, seed=seed, **values
     )
-    assert encoder.matrices is not None
-    normals = encoder.matrices.hyperplanes[:, :6]
-    signs = 2 * encoder.matrices.projections[0, :, :6] if projected else None
+    matrices = encoder.arrays["matrices"]
+    normals = matrices.hyperplanes[:, :6]
+    signs = 2 * matrices.projections[0, :, :6] if projected else None
     found = encoder.encode_queries(query)[0] @ encoder.encode_documents(document)[0] / 5
     assert found == pytest.approx(estimate(query, document, normals, signs), abs=1e-5)
 

@@ -111,10 +111,9 @@ def recall_of(kind: str, encoder: FDEEncoder) -> float:
 
 def weighted(encoder: FDEEncoder, part: str, factor: float) -> FDEEncoder:
     """Return an encoder whose products with one block are multiplied by `factor`."""
-    assert encoder.learned is not None
-    scales = getattr(encoder.learned, part) * np.float32(factor)
-    learned = replace(encoder.learned, **{part: scales})
-    return FDEEncoder(encoder.config, landmarks=encoder.landmarks, blocks=encoder.blocks, learned=learned)
+    learned = encoder.arrays["learned"]
+    changed = replace(learned, **{part: getattr(learned, part) * np.float32(factor)})
+    return FDEEncoder(encoder.config, **{**encoder.arrays, "learned": changed})
 
 
 # -- parts -----------------------------------------------------------------------------

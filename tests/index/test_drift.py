@@ -66,8 +66,8 @@ def test_windows_that_the_fit_left_out_calibrate(monkeypatch: pytest.MonkeyPatch
         fitted.append(documents)
         return window_similarities(windows, documents, *rest)
 
-    monkeypatch.setattr("muvera.fde.encoder.sample_windows", sample)
-    monkeypatch.setattr("muvera.fde.encoder.window_similarities", similarities)
+    monkeypatch.setattr("muvera.fde.learned_projection.sample_windows", sample)
+    monkeypatch.setattr("muvera.fde.learned_projection.window_similarities", similarities)
     encoder, left_out, index = calibrated_with(OLD, monkeypatch)
     assert len(left_out) == 50 and encoder is index.encoder  # an eighth
     (sampled,), (documents,) = cut, fitted
