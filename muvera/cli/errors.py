@@ -27,7 +27,7 @@ _QUOTE = "'"
 _INSTEAD = {
     "adapt": "",
     "build_from_tokens": "Omit --keep-codes.",
-    "calibrate": "Give --candidates.",
+    "calibrate": "Give --candidates, or call EngineIndex(URL).calibrate() in Python.",
     "check_id": "",
     "from_plaid": "--keep-codes",
     "give_ids": "Name their column with --id.",
@@ -69,8 +69,8 @@ class Commands(TyperGroup):
         """Run a command; print an error in one line, with --debug after a traceback."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            note("muvera: interrupted; no incomplete result was left.")
+        except KeyboardInterrupt as error:
+            note(f"muvera: interrupted; {error or 'no incomplete result was left'}.")
             raise typer.Exit(130) from None
         except (BrokenPipeError, typer.Exit, typer.Abort, _UsageError):  # a broken pipe: head, for example
             raise

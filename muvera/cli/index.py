@@ -83,7 +83,13 @@ def index(
     duration = time.perf_counter() - begun
     facts = {"index": str(out), "source": str(source), "seconds": round(duration, 3), **built.to_dict()}
     text = wrapped(f"{out}: {_built(built)}; in {seconds(duration)}")
-    show(json_, facts, text, *(WARNING + warning for warning in built.warnings))
+    empty = [_NO_TOKENS] if built.documents and not built.tokens else []
+    show(json_, facts, text, *(WARNING + warning for warning in [*built.warnings, *empty]))
+
+
+_NO_TOKENS = (
+    "The documents have no tokens, so searches find nothing. Vectors of zeros count as padding: check SOURCE."
+)
 
 
 def _built(facts: muvera.IndexInfo) -> str:

@@ -36,6 +36,8 @@ _URLS = (
     "lancedb:FOLDER#NAME or milvus:FILE.db#NAME."
 )
 
+_INTERRUPTED = "the collection has {:,} documents: the same command loads the rest"
+
 
 def load(
     source: SourceArgument,
@@ -100,12 +102,15 @@ def load(
         index = EngineIndex(engine, chosen, tokens=kept, text_encoder=stored.encoder, pages=stored.pages)
         with progress_bar(opened.num_documents, "documents", "loading") as advance:
             write = index.update if replace else partial(index.add, resume=True)
-            report = write(
-                stream(opened), stored.metadata, texts=stored.texts, threads=threads, progress=advance
-            )
+            try:
+                report = write(
+                    stream(opened), stored.metadata, texts=stored.texts, threads=threads, progress=advance
+                )
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(_INTERRUPTED.format(len(index))) from None
             if isinstance(opened, IndexSource):
                 _keep_calibration(engine, opened)
-            _calibrate(index, threads)
+            calibrate_large(index, threads)
         facts = {**index.info().to_dict(), **report.to_dict()}
     duration = time.perf_counter() - begun
     text = f"{engine.location}: {_loaded(report)}; {facts['documents']:,} in total."
@@ -162,7 +167,7 @@ def _keep_calibration(engine: Engine, source: IndexSource) -> None:
         engine.change_description(dataclasses.replace(stored, candidates_by_recall=list(numbers.items())))
 
 
-def _calibrate(index: EngineIndex, threads: int | None) -> None:
+def calibrate_large(index: EngineIndex, threads: int | None) -> None:
     """Calibrate a large collection with windows of its documents, unless it is."""
     from ..index.calibration import MAX_RANKED
     from ..utils.parallel import stage

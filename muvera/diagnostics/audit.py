@@ -271,6 +271,8 @@ def audit(
     if isinstance(found, ForeignCollection):
         return _audit_collection(found, queries, documents, k, settings, threads, advance)
     if documents is None:
+        if isinstance(found, (str, os.PathLike)):
+            read_run(found)  # its error comes first
         raise ValueError(
             Message("A run needs the token vectors of the documents. Give ", Argument("documents", ""), ".")
         )

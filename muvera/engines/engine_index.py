@@ -407,14 +407,14 @@ class EngineIndex:
             config = config.sized(len(filled), filled.num_tokens)
             self.engine.require_dimension(config.vector_dimension)
             if config.needs_fit_sample and len(filled) < MIN_FIT_DOCUMENTS:
-                raise ValueError(
-                    Message(
-                        f"This encoder is fitted on at least {MIN_FIT_DOCUMENTS} documents, but the "
-                        f"first batch has {len(filled)}. Give more, a fitted encoder, or ",
-                        Argument("encoder", "'mean'"),
-                        ".",
-                    )
+                few = (
+                    f"The encoder of vectors is fitted on at least {MIN_FIT_DOCUMENTS} documents, but the first "
+                    f"batch has {len(filled)}. "
                 )
+                if self._text_encoder is not None:
+                    raise ValueError(few + "Add more at first, or load a text index with muvera load.")
+                way_out = "Give more, a fitted encoder, or ", Argument("encoder", "'mean'"), "."
+                raise ValueError(Message(few, *way_out))
             encoder = FDEEncoder(config)
             if encoder.needs_fit:
                 encoder.fit(filled, threads=threads)

@@ -581,6 +581,27 @@ def test_the_parts_of_long_texts_are_loaded_and_searched(tmp_path: Path) -> None
     assert sorted((hit["id"], hit["part"]) for hit in found)[:2] == [("long", 0), ("long", 1)]
 
 
+def test_an_interrupted_load_says_what_is_stored(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add = EngineIndex.add
+
+    def interrupted(index: EngineIndex, documents: Any, *args: Any, **options: Any) -> None:
+        add(index, next(iter(documents))[:100], *args, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(EngineIndex, "add", interrupted)
+    url = f"lancedb:{many.parent / 'engine'}#interrupted"
+    code, _, err = muvera("load", many, "--to", url, "--encoder", "mean")
+    assert code == 130 and "has 99 documents: the same command loads the rest." in err
+    monkeypatch.undo()
+    assert answer("load", many, "--to", url)["documents"] == 299
+
+
+def test_documents_without_tokens_are_reported(tmp_path: Path) -> None:
+    np.save(tmp_path / "zeros.npy", np.zeros((3, 5, 16), np.float32))
+    code, _, err = muvera("index", tmp_path / "zeros.npy", tmp_path / "index")
+    assert code == 0 and "warning: The documents have no tokens" in err
+
+
 def test_a_killed_load_continues(many: Path, tmp_path: Path) -> None:
     url = f"lancedb:{tmp_path / 'lance'}#killed"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

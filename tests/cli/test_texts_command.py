@@ -372,6 +372,17 @@ def test_a_table_of_an_unknown_encoder_is_not_loaded(tmp_path: Path) -> None:
     assert "commands load only the tables of" in fails("load", tmp_path / "index", "--to", "lancedb:x#y")
 
 
+def test_a_collection_of_texts_is_created_by_add(tmp_path: Path) -> None:
+    pytest.importorskip("lancedb", reason="the lancedb extra is not installed")
+    rows = [json.dumps({"id": f"n{i}", "text": f"text number {i}"}) for i in range(300)]
+    file, url = tmp_path / "a.jsonl", f"lancedb:{tmp_path / 'lance'}#new"
+    file.write_text("\n".join(rows[:20]))
+    assert "load a text index with muvera load" in fails("texts", "add", url, file, *HASH)
+    file.write_text("\n".join(rows))
+    assert answer("texts", "add", url, file, *HASH)["texts"] == 300
+    assert answer("texts", "search", url, "number 17", *HASH, "-k", 1)["hits"][0]["id"] == "n17"
+
+
 def test_texts_in_a_database_are_listed_and_described(url: str, tmp_path: Path) -> None:
     assert "collection of texts" in muvera("info", url)[1]
     assert "Omit it" in fails("serve", url, *HASH, "--root", tmp_path)

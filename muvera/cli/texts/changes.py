@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 # An estimate for fewer texts would encode most of them.
 _FEW_TEXTS = 256
 
-# Number of texts per change: a killed command loses the encoding of fewer texts.
-_BATCH = 64
+# Number of texts per change: a killed command loses the encoding of fewer texts.  The
+# encoder of vectors is fitted to the first change of a new collection.
+_BATCH, _FIRST = 64, 4096
 
 TextsArgument = Annotated[
     Path,
@@ -130,14 +131,17 @@ def in_batches(
     metadata: Sequence[Any],
 ) -> None:
     """Call `change` with a few texts at a time; an error undoes no earlier call."""
+    from ...texts.engine_texts import EngineTexts
     from ...texts.store import TextStore
+    from ..load import calibrate_large
 
     stored = index.texts
+    new = isinstance(stored, EngineTexts) and stored.index.engine.description is None
     tokens = stored.vectors.settings.tokens if isinstance(stored, TextStore) else None
     announce_texts(texts, index.encoder, tokens=tokens)
     with progress_bar(len(texts), "texts", "encoding") as advance:
-        for start in range(0, len(texts), _BATCH):
-            rows = slice(start, start + _BATCH)
+        for start in [0, *range(_FIRST if new else _BATCH, len(texts), _BATCH)] if texts else []:
+            rows = slice(start, _FIRST if new and not start else start + _BATCH)
             try:
                 change(texts[rows], ids=None if ids is None else ids[rows], metadata=metadata[rows])
             except BaseException:
@@ -146,6 +150,8 @@ def in_batches(
                     note(f"muvera: {done} muvera texts update stores the rest of a file with ids.")
                 raise
             advance(len(texts[rows]))
+        if isinstance(stored, EngineTexts) and new and texts:
+            calibrate_large(stored.index, None)
 
 
 def in_windows(index: muvera.TextIndex, texts: Iterable[str]) -> dict[str, int]:
