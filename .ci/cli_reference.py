@@ -34,7 +34,7 @@ JSON document. `muvera COMMAND --help` prints the texts of this page.
 | 0 | the command succeeded |
 | 1 | a bug, or `muvera serve` could not save the index; `muvera --debug COMMAND` prints a traceback |
 | 2 | wrong usage or input; the [error message](../errors.md) says how to fix it |
-| 130 | interrupted, with Ctrl-C for example; no incomplete result is left, and a load into a database can be continued |
+| 130 | interrupted, with Ctrl-C for example; no incomplete result is left, and `muvera load` can continue |
 """
 
 

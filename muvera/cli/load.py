@@ -68,7 +68,7 @@ def load(
     from ..engines import EngineError, EngineIndex, open_engine
     from ..engines.engine_index import encoder_of_pages
     from ..index.settings import IndexSettings
-    from .sources import IndexSource, announce_tokens, choose_encoder, fit, open_documents, stream, to_encoder
+    from .sources import IndexSource, announce_tokens, choose_encoder, fit, open_documents, to_encoder
 
     begun = time.perf_counter()
     opened = open_documents(source, format, option)
@@ -100,22 +100,32 @@ def load(
             fit(to_encoder(to_store), opened)
         kept: Literal["engine"] | None = "engine" if tokens else None
         index = EngineIndex(engine, chosen, tokens=kept, text_encoder=stored.encoder, pages=stored.pages)
-        with progress_bar(opened.num_documents, "documents", "loading") as advance:
-            write = index.update if replace else partial(index.add, resume=True)
-            try:
-                report = write(
-                    stream(opened), stored.metadata, texts=stored.texts, threads=threads, progress=advance
-                )
-            except KeyboardInterrupt:
-                raise KeyboardInterrupt(_INTERRUPTED.format(len(index))) from None
-            if isinstance(opened, IndexSource):
-                _keep_calibration(engine, opened)
-            calibrate_large(index, threads)
+        report = _write(index, opened, stored, replace, threads)
         facts = {**index.info().to_dict(), **report.to_dict()}
     duration = time.perf_counter() - begun
     text = f"{engine.location}: {_loaded(report)}; {facts['documents']:,} in total."
     remark = f"in {seconds(duration)}; search with: {stored.search_command(engine.location)}"
     show(json_, {**facts, "seconds": round(duration, 3)}, wrapped(text), remark)
+
+
+def _write(
+    index: EngineIndex, source: Source, stored: _Texts, replace: bool, threads: int | None
+) -> AddReport:
+    """Write the documents of a source, and see to the collection's calibration."""
+    from .sources import IndexSource, stream
+
+    with progress_bar(source.num_documents, "documents", "loading") as advance:
+        write = index.update if replace else partial(index.add, resume=True)
+        try:
+            report = write(
+                stream(source), stored.metadata, texts=stored.texts, threads=threads, progress=advance
+            )
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_INTERRUPTED.format(len(index))) from None
+        if isinstance(source, IndexSource):
+            _keep_calibration(index.engine, source)
+        calibrate_large(index, threads)
+    return report
 
 
 class _Texts(NamedTuple):

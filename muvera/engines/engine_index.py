@@ -408,8 +408,8 @@ class EngineIndex:
             self.engine.require_dimension(config.vector_dimension)
             if config.needs_fit_sample and len(filled) < MIN_FIT_DOCUMENTS:
                 few = (
-                    f"The encoder of vectors is fitted on at least {MIN_FIT_DOCUMENTS} documents, but the first "
-                    f"batch has {len(filled)}. "
+                    f"The encoder of vectors is fitted on at least {MIN_FIT_DOCUMENTS} documents, but the "
+                    f"first batch has {len(filled)}. "
                 )
                 if self._text_encoder is not None:
                     raise ValueError(few + "Add more at first, or load a text index with muvera load.")
