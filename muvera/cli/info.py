@@ -63,7 +63,9 @@ class _Described(NamedTuple):
         labels = {"exact_tokens": "exact up to (tokens)"}
         if self.kind == "index" and self.facts["vectors"] is None:
             labels["encoder"] = "encoder (not in use)"
-        hidden = ("survey", "warnings")
+        hidden = ["survey", "warnings"]
+        if self.kind == "index" and self.facts["token_codec"]["codec"] == "table":
+            hidden.append("exact_tokens")  # such an index always searches all tokens
         shown = {labels.get(name, name): value for name, value in self.facts.items() if name not in hidden}
         return {name: _readable(value) for name, value in shown.items()}
 

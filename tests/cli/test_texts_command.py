@@ -369,6 +369,7 @@ def test_tokens_that_are_rows_of_a_table_are_loaded(tmp_path: Path) -> None:
 
 def test_a_table_of_an_unknown_encoder_is_not_loaded(tmp_path: Path) -> None:
     TextIndex.build(["a b", "c d"], SignTable()).save(tmp_path / "index")
+    assert "exact up to" not in muvera("info", tmp_path / "index")[1]  # it has no vectors at any size
     assert "commands load only the tables of" in fails("load", tmp_path / "index", "--to", "lancedb:x#y")
 
 
