@@ -23,6 +23,16 @@ _UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
 # The quotation mark of values in Python.
 _QUOTE = "'"
 
+# Phrases of pydantic, in our words.
+_OF_PYDANTIC = {
+    ": Value error, ": ": ",
+    "Input should be a valid integer, unable to parse string as an integer": "it must be an integer",
+    "Input should be a valid number, unable to parse string as a number": "it must be a number",
+    "Input should be ": "it must be ",
+    " greater than or equal to ": " at least ",
+    " less than or equal to ": " at most ",
+}
+
 # What a user of the command line does in place of an operation of Python.
 _INSTEAD = {
     "adapt": "",
@@ -55,7 +65,8 @@ class Commands(TyperGroup):
             context = getattr(error, "ctx", None)
             path = context.command_path if context else "muvera"
             message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
-            message = message.replace(": Value error, ", ": ")  # the prefix of pydantic
+            for pydantic, words in _OF_PYDANTIC.items():
+                message = message.replace(pydantic, words)
             end = "" if message.endswith((".", "?")) else "."
             note(f"muvera: error: {message}{end} See {path} --help.")
             code = 2

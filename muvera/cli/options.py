@@ -26,12 +26,14 @@ def pair(text: str) -> tuple[str, Any]:
 
 def _condition(text: str) -> Any:
     """Parse a condition in JSON."""
+    example = '{"year": {"$gte": 2000}}'
     try:
-        return json.loads(text)
+        condition = json.loads(text)
     except ValueError as error:
-        raise BadParameter(
-            f'it must be JSON, such as {{"year": {{"$gte": 2000}}}}, got {text!r}: {error}.'
-        ) from None
+        raise BadParameter(f"it must be JSON, such as {example}, got {text!r}: {error}.") from None
+    if not isinstance(condition, dict):
+        raise BadParameter(f"it must be a JSON object, such as {example}, got {text}.")
+    return condition
 
 
 SourceArgument = Annotated[

@@ -188,7 +188,10 @@ def choose_encoder(name: str | None, config: Path | None, dimension: int) -> FDE
     if not isinstance(values, dict):
         raise ValueError(f"{config} must contain a JSON object of parameters, got {type(values).__name__}.")
     if name is None or name in PRESETS:
-        return FDEConfig.from_dict({"dimension": dimension, **PRESETS[name or DEFAULT_PRESET], **values})
+        try:
+            return FDEConfig.from_dict({"dimension": dimension, **PRESETS[name or DEFAULT_PRESET], **values})
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{config}: {error}" if values else error) from None
     if values:
         raise ValueError(f"--encoder {name} is fitted already. Remove {', '.join(values)} from {config}.")
     folder = Path(name).expanduser()

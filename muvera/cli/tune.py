@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -52,6 +53,8 @@ def tune(
 
     if out is not None and not as_path(out, "--out", "file").parent.is_dir():  # before the work
         raise FileNotFoundError(f"The folder {out.parent} of {out.name} does not exist. Create it first.")
+    if out is not None and not os.access(out.parent, os.W_OK):
+        raise PermissionError(f"The folder {out.parent} of {out.name} cannot be written. Give another one.")
     documents, query_vectors = read_documents_and_queries(source, queries, format, option)
     steps = 1 + len(encoder_configs(documents.dimension))  # fewer with --max-bytes
     with progress_bar(steps, "steps", "measuring") as advance:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import KW_ONLY, dataclass
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from ..utils.atomic_files import content_checksum
@@ -394,7 +395,8 @@ class FDEConfig:
         known = ["dimension", *_STEPS, *_PARAMETERS, "seed"]
         unknown = sorted(set(values) - set(known))
         if unknown:
-            raise ValueError(f"FDEConfig has no {unknown[0]!r}. It has: {', '.join(known)}.")
+            near = [f"Did you mean {name!r}? " for name in get_close_matches(unknown[0], known, 1, 0.8)]
+            raise ValueError(f"FDEConfig has no {unknown[0]!r}. {''.join(near)}It has: {', '.join(known)}.")
         if "dimension" not in values:
             raise ValueError("FDEConfig needs dimension, the columns of a token vector.")
         steps = {name: _step(entry, kinds, values) for entry, (name, kinds) in _STEPS.items()}

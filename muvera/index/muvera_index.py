@@ -333,7 +333,7 @@ class MuveraIndex:
             raise TypeError(
                 Message(
                     Hint("from_plaid", "from_plaid"),
-                    f" needs a PLAID index, got {type(opened).__name__} without PLAID's codes. ",
+                    f" needs a PLAID index, got the format {opened.name}. ",
                     Hint("build_from_tokens", "Use MuveraIndex.build."),
                 )
             )

@@ -73,7 +73,8 @@ def named_errors(what: str) -> Iterator[None]:
             advice = "Is the disk full? Free some space."
         elif error.errno in _REFUSED:
             advice = "Make it writable, or give another folder."
-        place = "" if error.filename is None else f" ({error.filename})"
+        ours = Path(error.filename or "").name.startswith(".")  # named after a target
+        place = "" if error.filename is None or ours else f" ({error.filename})"
         named = type(error)(f"{what}: {error.strerror}{place}. {advice}")
         named.errno = error.errno
         raise named from error
@@ -112,7 +113,8 @@ def atomic_file(target: str | os.PathLike[str], overwrite: bool = False) -> Iter
         )
     beside = target.with_name(f".{target.name}.partial-{secrets.token_hex(8)}")
     try:
-        beside.touch(exist_ok=False)
+        with named_errors(f"{target.parent} could not be written"):
+            beside.touch(exist_ok=False)
         yield beside
         sync(beside)
         beside.replace(target)

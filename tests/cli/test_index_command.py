@@ -127,13 +127,15 @@ def test_bad_options_and_sources(docs: Path, tmp_path: Path) -> None:
     (tmp_path / "list.json").write_text("[]")
     for arguments, text in (
         (["--encoder", "best"], "fde, moments, mean, simhash, paper, reference, or the folder"),
-        (["--keep-codes"], "Omit --keep-codes"),
+        (["--keep-codes"], "needs a PLAID index, got the format npy. Omit --keep-codes"),
         (["--exact-tokens", -1], "--exact-tokens must be at least 0, got -1."),
         (["--config", "nowhere.json"], "nowhere.json"),
         (["--config", tmp_path / "list.json"], "JSON object of parameters, got list"),
         (["--config", config(tmp_path, dimension=4)], "16 columns"),
     ):
         assert text in fails("index", docs, tmp_path / "out", "--exact-tokens", 0, *arguments)
+    typo = ["--config", config(tmp_path, num_repetition=4)]
+    assert "Did you mean 'num_repetitions'?" in fails("index", docs, tmp_path / "out", *typo)
     assert "OUT must be a folder" in fails("index", docs, "lancedb:x#y")
     url = "postgresql://u:secret@h/d"
     error = fails("index", url, "x")

@@ -67,7 +67,21 @@ def test_search_prints_metadata_and_obeys_a_condition(index: Path) -> None:
     assert found[0]["metadata"] == {"title": "Fruit", "year": 2001}
     found = answer("texts", "search", index, "pear", *HASH, "--where", '{"year": {"$lt": 2010}}')["hits"]
     assert [hit["id"] for hit in found] == ["a"]
-    assert "it must be JSON, such as" in fails("texts", "search", index, "pear", *HASH, "--where", "{")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--where", "{"], "it must be JSON, such as"),
+        (["--where", "[1]"], 'it must be a JSON object, such as {"year": {"$gte": 2000}}, got [1].'),
+        (["-k", 0], "'--k' / '-k'"),
+        (["-k", "x"], "'--k' / '-k'"),
+        (["--words", "x"], "'--words'"),
+    ],
+)
+def test_a_wrong_value_of_an_option_is_named(index: Path, arguments: list[Any], sentence: str) -> None:
+    error = fails("texts", "search", index, "pear", *HASH, *arguments)
+    assert sentence in error and "Input should" not in error  # as pydantic says
 
 
 def test_search_finds_the_best_text_of_each_value(index: Path, tmp_path: Path) -> None:

@@ -118,11 +118,15 @@ def test_json_and_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             "a could not be written: Read-only file system (b). Make it writable, or give another folder.",
         ),
         (
+            OSError(errno.EACCES, "Permission denied", "a/.b.partial-0123456789abcdef"),
+            "a could not be written: Permission denied. Make it writable, or give another folder.",
+        ),
+        (
             OSError(errno.EIO, "Input/output error"),
             "a could not be written: Input/output error. Check the disk, or give another folder.",
         ),
     ],
-    ids=["full", "read-only", "failing"],
+    ids=["full", "read-only", "beside", "failing"],
 )
 def test_an_error_of_the_system_becomes_a_sentence(error: OSError, sentence: str) -> None:
     with (
