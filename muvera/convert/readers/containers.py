@@ -58,6 +58,11 @@ def _names(part: str) -> dict[str, list[str]]:
     return names
 
 
+def _examples(part: str, kind: str) -> str:
+    """Return the names of a kind of array of `part` with its first prefix."""
+    return ", ".join(_names(part)[kind][: len(_WORDS[kind])])
+
+
 def _find(part: str, present: Collection[str]) -> dict[str, str]:
     """Return the name of each kind of array of `part` that is present."""
     found = {kind: [name for name in names if name in present] for kind, names in _names(part).items()}
@@ -66,7 +71,7 @@ def _find(part: str, present: Collection[str]) -> dict[str, str]:
 
 def _missing_tokens(part: str, present: Collection[str]) -> ReadError:
     return ReadError(
-        f"it has no token vectors under a known name: looked for {', '.join(_names(part)['tokens'])} "
+        f"it has no token vectors under a known name: looked for {_examples(part, 'tokens')} "
         f"(part={part!r}), found {', '.join(sorted(present)[:12]) or 'nothing'}. Rename the array."
     )
 
@@ -98,10 +103,10 @@ def _source(arrays: Mapping[str, RowArray], name: str, part: str) -> Source:
     elif "offsets" in found:
         bounds = as_offsets(arrays[found["offsets"]][:], shape[0], found["offsets"])
     else:
-        names = _names(part)
         raise ReadError(
-            f"it has {shape[0]} token vectors in {key}, but no lengths or offsets of documents: looked for "
-            f"{', '.join(names['lengths'] + names['offsets'])}. Add the number of tokens of each document."
+            f"it has {shape[0]} token vectors in {key}, but not the number of tokens of each document. Add an "
+            f"array of these numbers ({_examples(part, 'lengths')}), or of offsets "
+            f"({_examples(part, 'offsets')})."
         )
     return FlatSource(tokens, bounds, ids, name=name)
 

@@ -137,7 +137,7 @@ PADDED, ROW = np.ones((4, 3, 4), np.float32), np.ones((1, 4), np.float32)
         ({"lengths": np.array([3, 0, 1])}, "add up to 4, but there are 6"),
         ({"offsets": np.array([0, 3, 5])}, "from 0 to the 6 token vectors, got 0 to 5"),
         ({"lengths": np.array(LENGTHS), "ids": ["a", "b"]}, "2 entries for 4"),
-        ({}, "has 6 token vectors in tokens, but no lengths"),
+        ({}, "has 6 token vectors in tokens, but not the number"),
         ({"tokens": np.ones((2, 0), np.float32)}, r"got \(2, 0\)"),
         ({"tokens": np.ones((6, 4), np.int64)}, "dtype int64, but token vectors must be floating point"),
         ({"tokens": PADDED, "mask": np.ones((4, 2))}, r"has shape \(4, 2\)"),
