@@ -123,7 +123,7 @@ def test_a_url_as_output_leaves_no_password_behind(
     assert list((tmp_path / "work").iterdir()) == []
 
 
-def test_bad_options_and_sources(docs: Path, tmp_path: Path) -> None:
+def test_bad_options_of_an_index_are_named(docs: Path, tmp_path: Path) -> None:
     (tmp_path / "list.json").write_text("[]")
     for arguments, text in (
         (["--encoder", "best"], "fde, moments, mean, simhash, paper, reference, or the folder"),
@@ -136,6 +136,10 @@ def test_bad_options_and_sources(docs: Path, tmp_path: Path) -> None:
         assert text in fails("index", docs, tmp_path / "out", "--exact-tokens", 0, *arguments)
     typo = ["--config", config(tmp_path, num_repetition=4)]
     assert "Did you mean 'num_repetitions'?" in fails("index", docs, tmp_path / "out", *typo)
+    assert not (tmp_path / "out").exists()
+
+
+def test_sources_that_are_no_token_vectors_are_named(docs: Path, tmp_path: Path) -> None:
     assert "OUT must be a folder" in fails("index", docs, "lancedb:x#y")
     url = "postgresql://u:secret@h/d"
     error = fails("index", url, "x")

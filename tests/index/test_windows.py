@@ -265,7 +265,7 @@ def test_an_index_of_equal_documents_is_calibrated() -> None:
     assert index.search([one], 3, recall=0.9)[0].expected_recall == pytest.approx(1)
 
 
-def test_the_default_is_fitted_as_soon_as_there_are_enough_documents(tmp_path: Path) -> None:
+def test_a_build_names_its_stages_and_fits_the_default() -> None:
     documents, stages = kind(0, 300), list[str]()
     with listening(stages.append):
         index = MuveraIndex.build(documents, exact_tokens=0)
@@ -277,6 +277,10 @@ def test_the_default_is_fitted_as_soon_as_there_are_enough_documents(tmp_path: P
     assert index.config == FDEConfig(DIMENSION)
     first = index.info().first_stage
     assert first is not None and first.recall > 0.9 and not index.info().warnings
+
+
+def test_an_addition_fits_the_default_if_there_were_too_few_documents(tmp_path: Path) -> None:
+    documents = kind(0, 300)
     waiting = MuveraIndex(CONFIG, exact_tokens=0)
     waiting.add(documents[:255])
     assert waiting.encoder is None and "too few documents" in waiting.info().warnings[0]
