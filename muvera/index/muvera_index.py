@@ -325,15 +325,16 @@ class MuveraIndex:
         ValueError
             For an argument that contradicts the codes.
         """
-        from ..convert import open_source
+        from ..convert import Source, open_source
 
         opened = open_source(source) if isinstance(source, (str, os.PathLike)) else source
         coded = coded_source(opened)
         if coded is None:
+            got = f"the format {opened.name}" if isinstance(opened, Source) else type(opened).__name__
             raise TypeError(
                 Message(
                     Hint("from_plaid", "from_plaid"),
-                    f" needs a PLAID index, got the format {opened.name}. ",
+                    f" needs a PLAID index, got {got}. ",
                     Hint("build_from_tokens", "Use MuveraIndex.build."),
                 )
             )
