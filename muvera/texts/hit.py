@@ -54,8 +54,9 @@ _ABBREVIATION = re.compile(r"\b(?:(?i:e\.g|i\.e|cf|vs|etc|dr|mr|mrs|ms|prof|fig|
 #: older version built it.
 WORDS = 0.1
 
-#: Default number of texts in which groups are looked for, if ranking all takes long.
-GROUPED = 1000
+#: Default numbers of texts in which groups are looked for: if vectors propose
+#: candidates, and if all texts are ranked anyway.
+GROUPED, GROUPED_OF_ALL = 1000, 10_000
 
 # Default number of texts to rank exactly.  On CoSQA, 100 lost .004 of nDCG@10, and
 # encoding a query takes longer than ranking another 100 texts.

@@ -7,7 +7,7 @@ one query's candidates and ranks them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -139,6 +139,72 @@ def aligned(rows: NDArray[np.int64], known: NDArray[np.int64], scores: Scores, d
     order = np.argsort(known)
     at = order[np.minimum(np.searchsorted(known, rows, sorter=order), len(known) - 1)]
     return np.where(known[at] == rows, scores[at], default)
+
+
+class Unranked(NamedTuple):
+    """The candidates of one query in one of several collections, before the ranking."""
+
+    #: The id of each candidate.
+    ids: list[Any]
+    candidates: Candidates
+    #: How many candidates vectors proposed, and how many others words may propose.
+    vectors: int
+    words: int
+    #: How many of the best must be scored exactly; 0 if all of them are.
+    rescored: int
+
+
+def join(parts: Sequence[Unranked], matches: int) -> Unranked:
+    """Return the candidates that one collection of all texts would have.
+
+    Of the candidates in `parts`, these are the most similar ones and the best by words,
+    as many as in one part.  Only the `matches` best by words have scores of words.
+    Equal candidates keep the order of the parts.
+    """
+    ids = [id for part in parts for id in part.ids]
+    maxsim = np.concatenate([part.candidates.maxsim for part in parts])
+    words = np.concatenate([part.candidates.words for part in parts])
+    means = np.concatenate([part.candidates.means for part in parts])
+    vectors, others = max(part.vectors for part in parts), max(part.words for part in parts)
+    best = np.argsort(-maxsim, kind="stable")[:vectors]
+    shared = np.argsort(-words, kind="stable")[:matches]
+    shared = shared[words[shared] > 0]
+    kept = np.concatenate([best, shared[~np.isin(shared, best)][:others]])
+    counted = np.zeros(len(ids))
+    counted[shared] = words[shared]
+    candidates = Candidates(np.arange(len(kept)), maxsim[kept], counted[kept], means[kept])
+    rescored = max(part.rescored for part in parts)
+    return Unranked([ids[at] for at in kept.tolist()], candidates, vectors, others, rescored)
+
+
+def rank_groups(
+    rank: Callable[[list[int], int], list[Parts]],
+    groups: Callable[[list[Any]], Mapping[Any, Group]],
+    most_groups: Callable[[], int],
+    queries: int,
+    k: int,
+    most: int,
+) -> list[Parts]:
+    """Return the score parts of the best text of each group, for each query.
+
+    ``rank(numbers, depth)`` returns the `depth` best texts of some queries, ``groups``
+    the groups of texts, and ``most_groups()`` a bound of the number of groups.  Rank
+    twice as many texts until there are `k` groups, or no more texts or groups, but at
+    most `most` texts.
+    """
+    found: list[Parts] = [{} for _ in range(queries)]
+    left, depth = list(range(queries)), k
+    while left:
+        depth = max(k, min(2 * depth, most))
+        ranked = rank(left, depth)
+        known = groups(list({id: None for parts in ranked for id in parts}))
+        for q, parts in zip(left, ranked, strict=True):
+            found[q] = best_parts(parts, known, k)
+        left = [q for q, parts in zip(left, ranked, strict=True) if len(parts) == depth < most]
+        left = [q for q in left if len(found[q]) < k]
+        enough = most_groups() if left else 0
+        left = [q for q in left if len(found[q]) < enough]
+    return found
 
 
 def best_parts(parts: Parts, groups: Mapping[Any, Group], k: int) -> Parts:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import RLock
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakMethod
 
 import numpy as np
@@ -45,24 +45,34 @@ from ..utils.hints import Hint, Message
 from ..utils.locks import renew_after_fork
 from .database import MEAN, DocumentDatabase, Row, TextDocument, checked_rows
 from .encoders.base import ROWS_BATCH, TableEncoder, encode_rows
-from .hit import GROUPED, SearchOptions, mean_vectors
+from .hit import GROUPED, GROUPED_OF_ALL, SearchOptions, mean_vectors
 from .journal import DurableFolder, TextChange, join_updates, read_journal
 from .passages import LookedUp, Similarities, has_long_texts
 from .protocol import NewTexts
-from .ranking import Candidates, Parts, Scores, aligned, best_parts
+from .ranking import Candidates, Parts, Scores, Unranked, aligned, rank_groups
 
 _Read = TypeVar("_Read")
 
 # With ``recall=``, words, mean vectors and passages reorder the best _RANKED * k texts.
 _RANKED = 3
 
-# Texts in which groups are looked for, if all texts are ranked anyway.
-_GROUPED_OF_ALL = 10_000
-
 # Queries whose scores of all texts are in memory together.
 _SCORED = 16
 
 _NO_WORDS: tuple[Rows, Scores] = (np.empty(0, np.int64), np.empty(0))
+
+
+class _Found(NamedTuple):
+    """The candidates of some queries, and what scored them."""
+
+    scorer: Similarities
+    candidates: list[Candidates]
+    #: As in :class:`muvera.texts.ranking.Unranked`.
+    vectors: int
+    words: int
+    rescored: int
+    #: Options for the queries whose candidates are parts of fewer than k texts.
+    wider: dict[int, SearchOptions]
 
 
 class TextStore:
@@ -189,19 +199,59 @@ class TextStore:
         """
         if options.group_by is not None:
             return self._rank_groups(queries, encoded, options, options.group_by)
+        if self.table is not None and len(queries) > _SCORED:
+            return _in_turns(self.rank, queries, encoded, options)
+        found = self._find(queries, encoded, options)
+        candidates = found.candidates
+        if found.rescored:
+            promising = [one.promising(options.weights, found.rescored) for one in candidates]
+            exact = found.scorer.of(promising, coded=False)
+            candidates = [one.rescored(*scored) for one, scored in zip(candidates, exact, strict=True)]
+        names = found.scorer.contents.ids.names
+        best = [one.parts(names(one.rows), options.weights, options.k) for one in candidates]
+        for q, wider in found.wider.items():
+            best[q] = self.rank(queries[q : q + 1], encoded[q : q + 1], wider)[0]
+        return best
+
+    def candidates(self, queries: list[str], encoded: MultiVectors, options: SearchOptions) -> list[Unranked]:
+        """Return what :meth:`rank` would rank for each query, to be joined with others.
+
+        ``options.group_by`` is ignored.
+        """
+        if self.table is not None and len(queries) > _SCORED:
+            return _in_turns(self.candidates, queries, encoded, options)
+        found = self._find(queries, encoded, options)
+        names = found.scorer.contents.ids.names
+        unranked = [Unranked(names(one.rows), one, *found[2:5]) for one in found.candidates]
+        for q, wider in found.wider.items():
+            unranked[q] = self.candidates(queries[q : q + 1], encoded[q : q + 1], wider)[0]
+        return unranked
+
+    def similarities(
+        self, encoded: MultiVectors, ids: list[list[int | str]], options: SearchOptions
+    ) -> list[dict[int | str, float]]:
+        """Return the exact similarities of texts to each query, by id.
+
+        `ids` has a list for each query.  Texts that are not here are left out.
+        """
+        contents = self.vectors.contents
+        scorer = _scorer(contents, encoded, options, _passage(contents, options))
+        rows = [contents.ids.rows_of(some) for some in ids]
+        scored = scorer.of([some[some >= 0] for some in rows], coded=False)
+        return [dict(zip(contents.ids.names(some), scores.tolist(), strict=True)) for some, scores in scored]
+
+    def _find(self, queries: list[str], encoded: MultiVectors, options: SearchOptions) -> _Found:
+        """Find and score the candidates of each query."""
         contents = self.vectors.contents
         table = contents.tokens.table
-        if table is not None and len(queries) > _SCORED:
-            groups = [slice(first, first + _SCORED) for first in range(0, len(queries), _SCORED)]
-            return [parts for group in groups for parts in self.rank(queries[group], encoded[group], options)]
-        passage = options.passage if has_long_texts(contents, options.passage) else None
         in_parts = contents.ids.has_parts
+        passage = _passage(contents, options)
         reorders = any(options.weights) or passage is not None or in_parts
         plan = self._plan(options, contents, reorders)
         contents, proposal = self.vectors.propose(encoded, plan)
         if contents.tokens.table is not table or contents.ids.has_parts != in_parts:
-            return self.rank(queries, encoded, options)  # changed by another thread meanwhile
-        scorer = (Similarities if table is None else LookedUp)(contents, encoded, passage, options.threads)
+            return self._find(queries, encoded, options)  # changed by another thread meanwhile
+        scorer = _scorer(contents, encoded, options, passage)
         # Decoding codes takes longer than scoring by codes, so only the best by all
         # parts are decoded.  A search for a recall stops at scores of floats.
         coded = any(options.weights)
@@ -210,16 +260,19 @@ class TextStore:
         if in_parts and not proposal.stops:  # k parts can be of fewer texts
             proposal = replace(proposal, k=max(map(len, proposal.rows), default=1))
         found = [(rows[: plan.k], scores[: plan.k]) for rows, scores in scorer.best(proposal, coded)]
-        few = []
+        wider = {}
         if in_parts:
             few = [q for q, (rows, _) in enumerate(found) if len(rows) < options.k and len(encoded[q])]
-            few = [q for q in few if not proposal.has_everything(q)]
+            for q in few:
+                if not proposal.has_everything(q):
+                    count = 2 * max(len(proposal.rows[q]), options.num_candidates)
+                    wider[q] = replace(options, candidates=count, recall=None)
         words = [_NO_WORDS] * len(queries)
+        most = options.num_candidates // (4 if table is None else 1)
+        if in_parts:  # all parts of these texts are scored
+            most = max(options.k, most * len(contents.ids) // len(contents.ids.live))
         if options.words:
             words = [self._match_words(text, contents, options) for text in queries]
-            most = options.num_candidates // (4 if table is None else 1)
-            if in_parts:  # all parts of these texts are scored
-                most = max(options.k, most * len(contents.ids) // len(contents.ids.live))
             others = [
                 shared[~np.isin(shared, rows)][:most]
                 for (shared, _), (rows, _) in zip(words, found, strict=True)
@@ -233,42 +286,28 @@ class TextStore:
             Candidates(rows, _wide(scores), aligned(rows, *shared, 0.0), similarities)
             for (rows, scores), shared, similarities in zip(found, words, means, strict=True)
         ]
-        if coded:
-            count = options.rescore or contents.tokens.num_rescored(options.k)
-            promising = [one.promising(options.weights, count) for one in candidates]
-            exact = scorer.of(promising, coded=False)
-            candidates = [one.rescored(*scored) for one, scored in zip(candidates, exact, strict=True)]
-        best = [one.parts(contents.ids.names(one.rows), options.weights, options.k) for one in candidates]
-        for q in few:
-            count = 2 * max(len(proposal.rows[q]), options.num_candidates)
-            wider = replace(options, candidates=count, recall=None)
-            best[q] = self.rank(queries[q : q + 1], encoded[q : q + 1], wider)[0]
-        return best
+        rescored = (options.rescore or contents.tokens.num_rescored(options.k)) if coded else 0
+        return _Found(scorer, candidates, plan.k, most, rescored, wider)
 
     def _rank_groups(
         self, queries: list[str], encoded: MultiVectors, options: SearchOptions, field: str
     ) -> list[Parts]:
-        """Return the score parts of the best text of each group, for each query.
-
-        Rank twice as many texts until there are k groups, or no more texts or groups.
-        """
+        """Return the score parts of the best text of each group, for each query."""
         contents = self.vectors.contents
         ranks_all = contents.candidates is None and contents.tokens.means is None
-        most = options.grouped or (_GROUPED_OF_ALL if ranks_all else GROUPED)
-        found: list[Parts] = [{} for _ in queries]
-        left, depth = list(range(len(queries))), options.k
-        while left:
-            depth = max(options.k, min(2 * depth, most))
+
+        def rank(numbers: list[int], depth: int) -> list[Parts]:
             deep = replace(options, k=depth, group_by=None)
-            ranked = self.rank([queries[q] for q in left], encoded[left], deep)
-            groups = self.groups(field, list({id: None for parts in ranked for id in parts}))
-            for q, parts in zip(left, ranked, strict=True):
-                found[q] = best_parts(parts, groups, options.k)
-            left = [q for q, parts in zip(left, ranked, strict=True) if len(parts) == depth < most]
-            left = [q for q in left if len(found[q]) < options.k]
-            enough = self.database.most_groups(field) if left else 0
-            left = [q for q in left if len(found[q]) < enough]
-        return found
+            return self.rank([queries[q] for q in numbers], encoded[numbers], deep)
+
+        return rank_groups(
+            rank,
+            partial(self.groups, field),
+            partial(self.database.most_groups, field),
+            len(queries),
+            options.k,
+            options.grouped or (GROUPED_OF_ALL if ranks_all else GROUPED),
+        )
 
     def _plan(self, options: SearchOptions, contents: IndexContents, reorders: bool) -> SearchPlan:
         """Return how to search the vectors.
@@ -464,6 +503,29 @@ class TextStore:
         finally:
             with self.changing:  # after a save that still runs
                 folder.close()
+
+
+def _in_turns(
+    search: Callable[[list[str], MultiVectors, SearchOptions], list[_Read]],
+    queries: list[str],
+    encoded: MultiVectors,
+    options: SearchOptions,
+) -> list[_Read]:
+    """Call a method with few queries at a time, and return all results."""
+    turns = [slice(first, first + _SCORED) for first in range(0, len(queries), _SCORED)]
+    return [one for turn in turns for one in search(queries[turn], encoded[turn], options)]
+
+
+def _passage(contents: IndexContents, options: SearchOptions) -> int | None:
+    """Return the number of tokens of a passage, or None if no text is longer."""
+    return options.passage if has_long_texts(contents, options.passage) else None
+
+
+def _scorer(
+    contents: IndexContents, encoded: MultiVectors, options: SearchOptions, passage: int | None
+) -> Similarities:
+    kind = Similarities if contents.tokens.table is None else LookedUp
+    return kind(contents, encoded, passage, options.threads)
 
 
 def _joined(first: Ranked, second: Ranked) -> Ranked:
