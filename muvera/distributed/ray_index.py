@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import time
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,26 +14,12 @@ from ..fde.config import FDEConfig
 from ..fde.files import load_encoder
 from ..index.muvera_index import MuveraIndex
 from ..index.searching import DEFAULT_K, SearchPlan
-from ..utils.checks import counted, import_extra, require_choice, require_int, require_number
+from ..utils.checks import counted, import_extra, require_choice
+from .actors import Actors, OnFailure, ShardError
 from .shards import open_shards
-
-OnFailure = Literal["wait", "report"]
-
-# Seconds between two attempts to reach a lost actor, which needs some seconds to start.
-_PAUSE = 0.1
 
 # Bytes of token vectors that are sent with each call: below Ray's limit of 100 KB.
 _INLINE = 65_536
-
-# Characters of a failure's reason in messages.
-_REASON = 300
-
-
-class ShardError(RuntimeError):
-    """A shard did not answer, so the answer would be incomplete.
-
-    The message names the shard.
-    """
 
 
 class ShardedAnswer(NamedTuple):
@@ -55,11 +38,7 @@ class ShardedAnswer(NamedTuple):
 
 
 class ShardActor:
-    """A shard in a separate process, which searches with `threads` threads.
-
-    Ray starts it again, on another machine if necessary, when it or its machine is
-    lost.
-    """
+    """A shard in a separate process, which searches with `threads` threads."""
 
     def __init__(self, folder: str, threads: int) -> None:
         self._index = MuveraIndex.load(folder)
@@ -88,21 +67,17 @@ class RayIndex:
 
     Parameters
     ----------
-    actors : dict of str to list
-        For each shard, by name in the order of the documents, handles of its actors.
+    actors : Actors
+        The actors of all shards, in the order of the documents.
     config : FDEConfig
         Configuration of the shards' encoder.
-    timeout : float
-        As for :meth:`open`.
     size : int
         Number of documents in all shards.
     """
 
-    def __init__(self, actors: dict[str, list[Any]], config: FDEConfig, timeout: float, size: int) -> None:
+    def __init__(self, actors: Actors, config: FDEConfig, size: int) -> None:
         self._actors = actors
         self._config = config
-        self._timeout = timeout
-        self._turns = itertools.count()
         self._size = size
 
     @classmethod
@@ -144,26 +119,13 @@ class RayIndex:
             If a shard is damaged, or not loaded in time, for example because the
             cluster has no free cores.
         """
-        ray = import_extra("ray", "ray", "RayIndex")
+        import_extra("ray", "ray", "RayIndex")
         shards = open_shards(path)
-        copies = require_int("replicas", replicas, 1)
-        reserved = require_number("cores", cores, 0.01)
         config = load_encoder(shards.root / "encoder").config
-        # Ray restarts a lost actor. The search repeats a lost call, or reports it.
-        options = {"num_cpus": reserved, "max_restarts": -1, "scheduling_strategy": "SPREAD"}
-        kind = ray.remote(ShardActor).options(**options)
-        threads = max(1, int(reserved))
-        actors = {
-            name: [kind.remote(str(shards.root / name), threads) for _ in range(copies)]
-            for name in shards.names
-        }
-        patience = require_number("timeout", timeout, 0)
-        try:
-            sizes = _sizes(actors, shards.root, patience)
-        except BaseException:
-            _end(actors)
-            raise
-        return cls(actors, config, patience, sum(sizes))
+        actors = Actors(
+            ShardActor, shards.root, shards.names, replicas=replicas, cores=cores, timeout=timeout
+        )
+        return cls(actors, config, sum(actors.first_answers("size").values()))
 
     def search(
         self,
@@ -207,71 +169,26 @@ class RayIndex:
         RuntimeError
             If the index is closed.
         """
-        if not self._actors:
+        if not self._actors.of_shards:
             raise RuntimeError("This RayIndex is closed. Open it again with RayIndex.open.")
         require_choice("on_failure", on_failure, ("wait", "report"))
         SearchPlan(k=k, candidates=candidates, recall=recall)  # raises for wrong settings
         texts = checked_texts(queries, "queries", self._config.dimension, "this index")
-        answers, failed = self._ask(texts, (k, candidates, recall), on_failure)
+        # Ray sends a small argument with the call.  Machines fetch a large one once.
+        ray = import_extra("ray", "ray", "RayIndex")
+        shared = ray.put(texts) if texts.tokens.nbytes > _INLINE else texts
+        answers, failed = self._actors.ask("search", (shared, k, candidates, recall), on_failure)
         if failed and (on_failure == "wait" or not answers):
-            name, reason = next(iter(failed.items()))
             raise ShardError(
-                f"{len(failed)} of {counted(len(self._actors), 'shard')} did not answer, such as {name!r}: "
-                f"{reason} Use on_failure='report' to get the answers of the others."
+                f"{self._actors.failure(failed)} Use on_failure='report' to get the answers of the others."
             )
         # In the order of the documents: ties go to the one that was added first.
-        rankings = [answers[name] for name in self._actors if name in answers]
-        merged = [merge(of_one_query, k, not failed) for of_one_query in zip(*rankings, strict=True)]
+        merged = [merge(of_one_query, k, not failed) for of_one_query in zip(*answers.values(), strict=True)]
         return ShardedAnswer(merged, failed)
-
-    def _ask(
-        self, texts: MultiVectors, how: tuple[Any, ...], on_failure: OnFailure
-    ) -> tuple[dict[str, list[Ranking]], dict[str, str]]:
-        """Return the answer of each shard, and the reasons why shards did not answer.
-
-        `how`: further arguments of :meth:`ShardActor.search`.
-        """
-        ray = import_extra("ray", "ray", "RayIndex")
-        # Ray sends a small argument with the call.  Machines fetch a large one once.
-        shared = ray.put(texts) if texts.tokens.nbytes > _INLINE else texts
-        turn = next(self._turns)
-        deadline = time.monotonic() + self._timeout
-        pending: dict[Any, tuple[str, int]] = {}  # each call, its shard and its attempt
-        answers: dict[str, list[Ranking]] = {}
-        failed: dict[str, str] = {}
-
-        def call(name: str, attempt: int) -> None:
-            actors = self._actors[name]
-            actor = actors[(turn + attempt) % len(actors)]
-            pending[actor.search.remote(shared, *how)] = name, attempt
-
-        for name in self._actors:
-            call(name, 0)
-        while pending and (left := deadline - time.monotonic()) > 0:
-            for reference in ray.wait(list(pending), num_returns=1, timeout=left)[0]:
-                name, attempt = pending.pop(reference)
-                try:
-                    answers[name] = ray.get(reference)
-                    failed.pop(name, None)
-                except ray.exceptions.RayError as error:
-                    cause = getattr(error, "cause", None)
-                    if isinstance(cause, (ValueError, TypeError)):  # wrong queries
-                        raise cause from None
-                    failed[name] = _reason(error)
-                    tried_all = attempt + 1 >= len(self._actors[name])
-                    if tried_all and on_failure == "report":
-                        continue
-                    if tried_all:
-                        time.sleep(_PAUSE)
-                    call(name, attempt + 1)
-        for name, _ in pending.values():
-            failed.setdefault(name, f"no answer within {self._timeout:g} seconds.")
-        return answers, failed
 
     def close(self) -> None:
         """End the actors; a second call does nothing."""
-        _end(self._actors)
-        self._actors = {}
+        self._actors.close()
 
     def __enter__(self) -> RayIndex:
         return self
@@ -283,37 +200,8 @@ class RayIndex:
         return self._size
 
     def __repr__(self) -> str:
-        size = f"{counted(len(self), 'document')}, {counted(len(self._actors), 'shard')}"
+        size = f"{counted(len(self), 'document')}, {counted(len(self._actors.of_shards), 'shard')}"
         return f"RayIndex({size}, dimension={self._config.dimension})"
-
-
-def _sizes(actors: dict[str, list[Any]], root: Path, timeout: float) -> list[int]:
-    """Wait until all actors have loaded their shards, and return the sizes."""
-    ray = import_extra("ray", "ray", "RayIndex")
-    asked = {actor.size.remote(): name for name, copies in actors.items() for actor in copies}
-    done, waiting = ray.wait(list(asked), num_returns=len(asked), timeout=timeout)
-    if waiting:
-        raise ShardError(
-            f"{counted(len(waiting), 'actor')} of {len(asked)} did not load a shard of {root} within "
-            f"{timeout:g} seconds, such as {asked[waiting[0]]!r}. Does the cluster have enough free cores "
-            "(ray.available_resources())? Give fewer cores=, or a longer timeout=."
-        )
-    sizes = {}
-    for reference in done:
-        try:
-            sizes[asked[reference]] = ray.get(reference)
-        except ray.exceptions.RayError as error:
-            raise ShardError(
-                f"{asked[reference]!r} of {root} cannot be loaded: {_reason(error)} All machines must see "
-                "the folder under this name."
-            ) from error
-    return list(sizes.values())
-
-
-def _end(actors: dict[str, list[Any]]) -> None:
-    ray = import_extra("ray", "ray", "RayIndex")
-    for actor in itertools.chain.from_iterable(actors.values()):
-        ray.kill(actor)
 
 
 def merge(rankings: tuple[Ranking, ...], k: int, complete: bool = True) -> Ranking:
@@ -347,10 +235,3 @@ def merge(rankings: tuple[Ranking, ...], k: int, complete: bool = True) -> Ranki
         first = [np.zeros(len(each), np.int64) if each.parts is None else each.parts for each in filled]
         parts = np.concatenate(first)[best]
     return Ranking(ids, scores[best], all(ranking.exact for ranking in filled), recall, parts)
-
-
-def _reason(error: BaseException) -> str:
-    """Return an error of Ray in one line, without the traceback of another process."""
-    lines = str(error).strip().splitlines()
-    text = lines[-1].strip() if lines else ""
-    return f"{type(error).__name__}: {text[:_REASON].rstrip('.')}."
