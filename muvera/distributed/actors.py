@@ -106,8 +106,8 @@ class Actors:
                     answers[asked[reference]] = ray.get(reference)
                 except ray.exceptions.RayError as error:
                     raise ShardError(
-                        f"{asked[reference]!r} of {self._root} cannot be loaded: {_reason(error)} All machines "
-                        "must see the folder under this name."
+                        f"{asked[reference]!r} of {self._root} cannot be loaded: {_reason(error)} All "
+                        "machines must see the folder under this name."
                     ) from error
             return {name: answers[name] for name in self.of_shards}
         except BaseException:

@@ -102,8 +102,8 @@ def open_shards(path: str | os.PathLike[str]) -> Shards:
     root = as_path(path).absolute()
     if (root / INDEX_MANIFEST).is_file():
         raise FileNotFoundError(
-            f"{root} contains an index, not shards. Shards have token vectors only, no texts and no pages: "
-            "write these to Parquet with muvera convert, and build the shards with build_shards."
+            f"{root} contains an index, not shards. Write its token vectors to Parquet with muvera convert, "
+            "and build shards with build_shards; or search folders of texts with open_text_shards."
         )
     if not (root / MANIFEST).is_file():
         raise FileNotFoundError(f"{root} has no {MANIFEST}. Give the folder of muvera's build_shards.")

@@ -206,7 +206,7 @@ def test_wrong_folders_are_refused(parquet: Path, tmp_path: Path) -> None:
 def test_an_index_of_pages_has_no_shards_but_vectors_for_them(tmp_path: Path) -> None:
     vectors = documents_like_real(3)
     PageIndex.from_arrays(vectors, pages=[("a.pdf", n) for n in (1, 2, 3)]).save(tmp_path / "pages")
-    with pytest.raises(FileNotFoundError, match=r"contains an index, not shards\. Shards have token"):
+    with pytest.raises(FileNotFoundError, match=r"contains an index, not shards\. Write its token vectors"):
         open_shards(tmp_path / "pages")
     answer("convert", tmp_path / "pages", tmp_path / "vectors", "--to", "parquet")
     target = prepare(

@@ -26,8 +26,16 @@ import pyarrow.parquet as pq
 import ray
 from ray.cluster_utils import Cluster
 
-from muvera import FDEConfig, FDEEncoder, MuveraIndex, Ranking
-from muvera.distributed import EncodeTexts, RayIndex, ShardCounts, ShardedAnswer, ShardError, build_shards
+from muvera import FDEConfig, FDEEncoder, MuveraIndex, Ranking, TextIndex
+from muvera.distributed import (
+    EncodeTexts,
+    RayIndex,
+    ShardCounts,
+    ShardedAnswer,
+    ShardError,
+    build_shards,
+    open_text_shards,
+)
 
 DOCUMENTS = documents_like_real(600, ids=np.arange(1000, 1600))
 QUERIES = queries_like_real(DOCUMENTS, 8)
@@ -95,7 +103,7 @@ def nodes_of(index: RayIndex) -> dict[str, str]:
     """Return the node of each shard's first actor."""
     asked = {
         name: actors[0].__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id())
-        for name, actors in index._actors.items()
+        for name, actors in index._actors.of_shards.items()
     }
     return {name: ray.get(reference) for name, reference in asked.items()}
 
@@ -131,7 +139,7 @@ def test_wrong_queries_raise_their_own_error(index: RayIndex) -> None:
 
 
 def test_a_killed_actor_is_reported_and_starts_again(index: RayIndex) -> None:
-    kill(index._actors[NAMES[1]][0])
+    kill(index._actors.of_shards[NAMES[1]][0])
     answer = index.search(QUERIES, 7, candidates=600, on_failure="report")
     assert list(answer.failed) == [NAMES[1]]
     assert is_right(answer)
@@ -152,7 +160,7 @@ def test_no_answer_is_wrong_while_an_actor_is_killed(index: RayIndex) -> None:
     for thread in threads:
         thread.start()
     time.sleep(1)
-    kill(index._actors[NAMES[0]][0])
+    kill(index._actors.of_shards[NAMES[0]][0])
     for thread in threads:
         thread.join()
     assert any(answer.failed for answer in answers)
@@ -178,8 +186,8 @@ def test_shards_of_a_killed_node_answer_once_a_node_is_added(index: RayIndex, cl
 
 
 def test_a_shard_that_is_lost_too_long_is_named(index: RayIndex, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "_timeout", 0.5)
-    kill(index._actors[NAMES[0]][0])
+    monkeypatch.setattr(index._actors, "timeout", 0.5)
+    kill(index._actors.of_shards[NAMES[0]][0])
     with pytest.raises(ShardError, match=rf"1 of 2 shards .*'{NAMES[0]}'.*report"):
         index.search(QUERIES)
 
@@ -222,11 +230,43 @@ def test_texts_of_a_dataset_become_shards_with_replicas(cluster: Any, folder: Pa
     one = MuveraIndex.build(encoded.with_ids(table["id"].to_pylist()), fitted)
     query = encoder.encode_queries(["text 4 about pears"])
     with RayIndex.open(folder / "texts", replicas=2, cores=0.5) as opened:
-        kill(opened._actors[NAMES[0]][0])
+        kill(opened._actors.of_shards[NAMES[0]][0])
         for _ in range(2):  # begin with either replica
             answer = opened.search(query, 3, on_failure="report")
             assert answer.failed == {}
             assert answer.rankings[0].ids.tolist() == one.search(query, 3)[0].ids.tolist()
+
+
+def test_text_shards_answer_as_one_index_after_a_kill(cluster: Any, tmp_path: Path) -> None:
+    texts = [f"number {number} about {word}" for number, word in enumerate(["apples", "pears", "plums"] * 8)]
+    fields = [{"even": number % 2 == 0} for number in range(24)]
+    encoder = HashEncoder()
+    one = TextIndex.build(texts, encoder, ids=range(24), metadata=fields, tokens="float32")
+    for name, rows in (("a", slice(0, 9)), ("b", slice(9, 24))):
+        part = texts[rows], encoder
+        own: Any = {"ids": range(24)[rows], "metadata": fields[rows], "tokens": "float32"}
+        TextIndex.build(*part, **own, path=tmp_path / name)
+    options: Any = {"words": 0, "mean": 0, "where": {"even": True}}
+    with open_text_shards(tmp_path, encoder, cores=0.5) as shards:
+        found = shards.search("about pears", 5, explain=True, **options)
+        kill(shards.texts._actors.of_shards["b"][0])  # type: ignore[attr-defined]
+        again = shards.search("about pears", 5, explain=True, **options)
+    expected = one.search("about pears", 5, explain=True, **options)
+    assert found == again == expected
+    with pytest.raises(ShardError, match=r"closed.*open_text_shards"):
+        shards.search("about pears")
+
+
+def test_text_shards_that_cannot_be_searched_together_are_named(cluster: Any, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="contains no folders of indexes"):
+        open_text_shards(tmp_path)
+    for name in "ab":
+        TextIndex.build(["a red apple", "a green pear"], HashEncoder(), path=tmp_path / name)
+    with pytest.raises(ValueError, match="The id 0 is in two shards"):
+        open_text_shards(tmp_path, HashEncoder(), cores=0.5)
+    MuveraIndex.build(DOCUMENTS[:20], ENCODER).save(tmp_path / "c")
+    with pytest.raises(ShardError, match=r"'c' .* without texts"):
+        open_text_shards(tmp_path, HashEncoder(), cores=0.3)
 
 
 def test_wrong_documents_raise_the_error_of_the_task(cluster: Any, folder: Path, tmp_path: Path) -> None:
