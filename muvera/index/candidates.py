@@ -173,9 +173,9 @@ class CandidateSearch:
                     Hint("calibrate", "Call calibrate with real queries."),
                 )
             )
-        counts, of_query = np.unique(distinct_tokens(queries), return_inverse=True)
-        dials = [self._dial(recall, k, count) for count in counts.tolist()]
-        return [dials[i] for i in of_query.tolist()]
+        counts = distinct_tokens(queries).tolist()
+        dials = {count: self._dial(recall, k, count) for count in set(counts)}
+        return [dials[count] for count in counts]
 
     def _dial(self, recall: float, k: int, distinct: int) -> Dial:
         groups = [each.group(distinct) for each in self.calibrations]

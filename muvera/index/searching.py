@@ -135,11 +135,12 @@ class Proposal:
         if not self.levels:
             return None
         level = self.levels[query]
-        if self.candidates is not None and len(best):
+        newer = 0 if self.candidates is None else np.count_nonzero(self.candidates.newer(best))
+        if self.candidates is not None and newer:
             unmeasured = self.candidates.unmeasured(best)
             if unmeasured[0] or unmeasured.mean() > 0.5:
                 return None
-            if self.candidates.newer(best).mean() > 0.5:
+            if newer > len(best) / 2:
                 return level.added
         early = self.stops and self.stops[query].state[STOPPED]
         return level.stopped if early else level.capped
@@ -207,13 +208,15 @@ def _dialed(
     """
     proposed, stops = [allowed] * len(queries), [ALL] * len(queries)
     levels = [EVERYTHING] * len(queries)
-    caps = np.array([dial.level.cap for dial in dials])
-    for cap in np.unique(caps[caps < len(allowed)]).tolist():
-        own = np.flatnonzero(caps == cap)
-        found = _find(candidates, queries[own], cap, None if plan.ids is None else allowed, plan)
-        for q, (rows, products) in zip(own.tolist(), found, strict=True):
+    caps = [dial.level.cap for dial in dials]
+    for cap in {cap for cap in caps if cap < len(allowed)}:
+        own = [q for q, cap_of_query in enumerate(caps) if cap_of_query == cap]
+        some = queries if len(own) == len(queries) else queries[own]
+        found = _find(candidates, some, cap, None if plan.ids is None else allowed, plan)
+        lengths = some.lengths.tolist()
+        for q, length, (rows, products) in zip(own, lengths, found, strict=True):
             proposed[q], levels[q] = rows, dials[q].level
-            stops[q] = dials[q].stop(products, len(queries[q]), k)
+            stops[q] = dials[q].stop(products, length, k)
     return Proposal(proposed, k, levels, stops, candidates)
 
 
