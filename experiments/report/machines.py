@@ -22,7 +22,7 @@ from .stored_results import load_results
 from .table import Column, Table
 
 #: Collection and system in the stored table.
-COLLECTION, SYSTEM = "cosqa-minilm", "muvera moments 256, candidates=100"
+COLLECTION, SYSTEM = "cosqa-minilm", "muvera, candidates=100"
 
 #: Number of candidates in the study.
 CANDIDATES = 200

@@ -353,11 +353,11 @@ _CHARTS: dict[str, tuple[Chart, ...]] = {
     ),
     "end_to_end": (
         Chart({
-            rf"muvera moments 256{_CANDIDATES}": "moments",
+            rf"muvera{_CANDIDATES}": "muvera",
+            rf"muvera moments{_CANDIDATES}": "moments",
             rf"muvera simhash{_CANDIDATES}": "simhash",
             rf"muvera paper{_CANDIDATES}": "paper",
             rf"mean token vector{_CANDIDATES}": "mean token vector",
-            rf"the model's single vector{_CANDIDATES}": "model's vector",
             rf"bm25{_CANDIDATES}": "BM25",
         }, "candidates"),
     ),

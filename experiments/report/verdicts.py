@@ -17,6 +17,9 @@ YES, PART, NO, UNTESTED = "yes", "in part", "no", "not tested"
 #: Differences of a recall or an nDCG up to this size count as equal.
 MARGIN = 0.01
 
+# Largest number of collections whose numbers a sentence shows.
+_SHOWN = 3
+
 
 class Verdict(NamedTuple):
     """Whether a claim holds here, and the sentences with the numbers."""
@@ -335,12 +338,24 @@ def _plaid(stored: StoredTables, _: Path) -> Verdict:
         row = (fast or ours)[0] if fast else ours[-1]
         times = [_milliseconds(stored.cell(speed, one, name)) for one in (row, best)]
         held.append(bool(fast) and number_of(times[0]) < number_of(times[1]))
-        values = [stored.shown(title, one, name) for title in (recall, rank) for one in (row, best)]
-        shown.append(
-            f"{recall} {values[0]} against {values[1]}, {rank} {values[2]} against {values[3]}, "
-            f"{times[0]} against {times[1]} ms ({name})"
-        )
-    return Verdict(share(held), f"The paper's FDEs in a graph against PLAID: {'; '.join(shown)}.")
+        # Without judged questions, a collection has no nDCG.
+        titles = [title for title in (recall, rank) if _has(stored, title, best, name)]
+        values = [
+            f"{title} {stored.shown(title, row, name)} against {stored.shown(title, best, name)}"
+            for title in titles
+        ]
+        shown.append(f"{', '.join(values)}, {times[0]} against {times[1]} ms ({name})")
+    text = (
+        "The paper's FDEs in a graph find more than PLAID in less time on "
+        f"{sum(held)} of {len(held)} collections: {'; '.join(shown[:_SHOWN])}"
+    )
+    rest = len(shown) - _SHOWN
+    return Verdict(share(held), f"{text}{f'; and {rest} more' if rest > 0 else ''}.")
+
+
+def _has(stored: StoredTables, title: str, row: str, collection: str) -> bool:
+    """Return True if a cell is not empty."""
+    return bool(stored.cell(title, row, collection, empty=True))
 
 
 def _milliseconds(cell: str) -> str:

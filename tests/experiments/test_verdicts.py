@@ -154,3 +154,23 @@ def test_a_missing_cell_is_named() -> None:
         MissingCellError, match="the row 'lemur' of the table '10-recall@10' in cranfield-minilm"
     ):
         tables.cell("10-recall@10", "lemur", "cranfield-minilm")
+
+
+def test_plaid_is_judged_on_collections_without_judged_questions(tmp_path: Path) -> None:
+    header, fast, slow = ["system", "a", "b"], "2 (1.0 / 1.0 / 1.0)", "1 (9.0 / 9.0 / 9.0)"
+    ours, theirs = "muvera paper, hnswlib, candidates=200", "plaid, n_ivf_probe=32, n_full_scores=64"
+    store(
+        tmp_path,
+        "plaid",
+        **{
+            "10-recall@10": [header, [ours, "0.9", "0.7"], [theirs, "0.8", "0.8"]],
+            "nDCG@10": [header, [ours, "0.5", ""], [theirs, "0.4", ""]],
+            "queries per second": [header, [ours, fast, fast], [theirs, slow, slow]],
+        },
+    )
+    verdict = verdict_of("plaid", tmp_path)
+    assert verdict.holds == "in part"
+    assert "on 1 of 2 collections" in verdict.text
+    assert (
+        "nDCG@10 0.5 against 0.4, 1.0 against 9.0 ms (a); 10-recall@10 0.7 against 0.8, 1.0" in verdict.text
+    )
