@@ -144,6 +144,8 @@ def _readable(value: object) -> Any:
     from ..index.token_store import FIT_TOKENS
     from ..reranking.codecs import CODECS
 
+    if isinstance(value, dict) and value.get("interval"):
+        return {**value, "interval": "{:.3f} to {:.3f}".format(*value["interval"])}
     if isinstance(value, dict) and value.get("candidates_by_recall"):
         numbers = dict(value["candidates_by_recall"])
         some = ", ".join(f"{numbers[recall]:,} for {recall:g}" for recall in _SHOWN if recall in numbers)

@@ -105,8 +105,8 @@ class Audit:
     recall : float
         Mean share of the exact best among the first `k` ids of an answer.
     interval : tuple of float
-        95% interval of the recall for other queries of the same kind (bootstrap; if all
-        queries have the same recall, Wilson's).
+        95% interval of the recall for other queries of the same kind, as
+        :class:`muvera.RecallMeter` reports it.
     milliseconds : dict of str to float, optional
         "p50" and "p95" of a search, one after another.  None for a run.
     failing : tuple of FailingQuery

@@ -22,6 +22,7 @@ from ..index.contents import MIN_FIT_DOCUMENTS
 from ..index.settings import EXACT_TOKENS
 from ..reranking.chamfer import chamfer_matrix
 from ..utils.checks import counted, require_int
+from ..utils.intervals import Interval, share_interval
 
 #: Number of exact best documents to find for each query.
 K = 10
@@ -124,18 +125,22 @@ class MeasuredEncoder:
     recall : dict of float
         Share of the exact ten best among 10, 50 and 100 candidates.  None if the
         sample has fewer than twice as many documents.
+    interval : tuple of float, optional
+        95% interval of the recall at 50 candidates for other queries of the same kind.
     """
 
     name: str
     config: FDEConfig
     recall: dict[int, float | None]
+    interval: tuple[float, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
         recall = {str(cutoff): value for cutoff, value in self.recall.items()}
         floats = self.config.vector_dimension
         config = self.config.to_dict()
-        return {"name": self.name, "floats": floats, "recall": recall, "config": config}
+        facts = {"name": self.name, "floats": floats, "recall": recall, "config": config}
+        return {**facts, "interval": self.interval}
 
 
 @dataclass(frozen=True)
@@ -259,7 +264,11 @@ class Diagnosis:
                 f"Start with {use}. Recall was not measured: this needs {2 * _DECISIVE} documents. Give more."
             )
         else:
-            yield f"Use {use}: its recall at {_DECISIVE} candidates is {recall:.1%}."
+            low, high = row.interval or (0, 1)
+            yield (
+                f"Use {use}: its recall at {_DECISIVE} candidates is {recall:.1%}, between {low:.0%} and "
+                f"{high:.0%} for other queries (95% interval)."
+            )
         # Less than half of the gap from chance to recall 1 is closed.
         if recall is not None and recall - chance < 0.5 * (1 - chance):
             yield (
@@ -358,7 +367,7 @@ def diagnose(
     for name in _MEASURED:
         config = FDEConfig.preset(name, texts.dimension)
         if len(drawn.fitting) < len(drawn.documents) or not config.needs_fit_sample:
-            measured.append(MeasuredEncoder(name, config, _recall(config, drawn)))
+            measured.append(MeasuredEncoder(name, config, *_recall(config, drawn)))
         advance(1)
     percentiles = np.percentile(texts.lengths[texts.lengths > 0], list(_PERCENTILES.values())).tolist()
     return Diagnosis(
@@ -379,8 +388,8 @@ def diagnose(
     )
 
 
-def _recall(config: FDEConfig, drawn: Sample) -> dict[int, float | None]:
-    """Return the recall at each number of candidates.
+def _recall(config: FDEConfig, drawn: Sample) -> tuple[dict[int, float | None], Interval | None]:
+    """Return the recall at each number of candidates, and the interval of one.
 
     None for numbers that need a larger sample.
     """
@@ -389,7 +398,9 @@ def _recall(config: FDEConfig, drawn: Sample) -> dict[int, float | None]:
     if known:
         ranks = drawn.ranks(config)
         recall |= {cutoff: float((ranks < cutoff).mean()) for cutoff in known}
-    return recall
+        if _DECISIVE in known:
+            return recall, share_interval((ranks < _DECISIVE).mean(axis=1))
+    return recall, None
 
 
 def token_geometry(tokens: NDArray[np.floating]) -> TokenGeometry:

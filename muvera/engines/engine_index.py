@@ -38,6 +38,7 @@ from ..metadata.groups import MOST_FIELDS, Group, best_of_groups, group_of, requ
 from ..reranking.chamfer import rerank
 from ..utils.checks import as_id_list, given, require_choice
 from ..utils.hints import Argument, Hint, Message
+from ..utils.intervals import share_interval
 from .base import (
     AddReport,
     Column,
@@ -822,8 +823,10 @@ class EngineIndex:
             raise ValueError("queries have no tokens, so there is nothing to measure. Give others.")
         best = self._rows(texts, k, candidates=max(candidates, MAX_RANKED), threads=threads)
         proposed = self._rows(texts, candidates, candidates=candidates, rerank=None, threads=threads)
-        shares = [_are_in(a, b).mean() for a, b in zip(best, proposed, strict=True)]
-        return FirstStageRecall(float(np.mean(shares)), k, candidates, len(texts), False, len(self))
+        shares = np.array([_are_in(a, b).mean() for a, b in zip(best, proposed, strict=True)])
+        return FirstStageRecall(
+            float(shares.mean()), k, candidates, len(texts), False, len(self), share_interval(shares)
+        )
 
     # -- reading --------------------------------------------------------------
 

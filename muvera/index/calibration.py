@@ -37,6 +37,7 @@ from ..kernels.selection import LEAST, LIMIT, SLOPE, STATE, STEP, VARIANCE, trac
 from ..reranking.pruning import Stop
 from ..utils.checks import require_number
 from ..utils.hints import Argument, Message
+from ..utils.intervals import CONFIDENCE, share_interval
 from .settings import DEFAULT_CANDIDATES, FirstStageRecall
 
 #: Exact best documents that a measurement looks for; the default `k` of a search.
@@ -159,14 +160,24 @@ class MeasuredWindows:
         groups = [pair for pair in ((old, before), (new, len(live) - before)) if len(pair[0])]
         if not groups:
             return FirstStage()
-        total = sum(size * float(shares.mean()) for shares, size in groups)
-        everything = self._recall(total / sum(size for _, size in groups), len(old) + len(new))
+        everything = self._recall(groups)
         if len(new) < _MIN_WINDOWS:
             return FirstStage(everything)
-        return FirstStage(everything, self._recall(float(new.mean()), len(new)), _warning(old, new))
+        return FirstStage(everything, self._recall([(new, len(new))]), _warning(old, new))
 
-    def _recall(self, recall: float, queries: int) -> FirstStageRecall:
-        return FirstStageRecall(recall, BEST, CANDIDATES, queries, True, self.documents)
+    def _recall(self, groups: Sequence[tuple[NDArray[np.float64], int]]) -> FirstStageRecall:
+        """Return the recall of groups of documents, by shares and number of documents.
+
+        The intervals of all groups contain their means with the given probability.
+        """
+        weights = np.array([size for _, size in groups]) / sum(size for _, size in groups)
+        means = np.array([shares.mean() for shares, _ in groups])
+        confidence = 1 - (1 - CONFIDENCE) / len(groups)
+        ends = np.array([share_interval(shares, confidence=confidence) for shares, _ in groups])
+        low, high = (weights @ ends).tolist()
+        queries = sum(len(shares) for shares, _ in groups)
+        recall = float(weights @ means)
+        return FirstStageRecall(recall, BEST, CANDIDATES, queries, True, self.documents, (low, high))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, without `size`."""

@@ -20,6 +20,7 @@ from ..data.batches import pseudo_queries
 from ..data.multivectors import MultiVectors
 from ..data.validation import running_total
 from ..reranking.pruning import PackedQueries
+from ..utils.intervals import share_interval
 from ..utils.parallel import run_in_ranges, share_done, split_by_count, split_by_weight, stage
 from .calibration import (
     BEST,
@@ -216,7 +217,9 @@ def recall_of_queries(
         return None
     proposed = nearest(contents, queries, count, threads=threads)
     shares = shares_found(contents, queries, proposed, k, threads=threads)
-    return FirstStageRecall(float(shares.mean()), k, count, len(queries), False, documents)
+    return FirstStageRecall(
+        float(shares.mean()), k, count, len(queries), False, documents, share_interval(shares)
+    )
 
 
 def measured_windows(contents: IndexContents, threads: int | None) -> MeasuredWindows | None:

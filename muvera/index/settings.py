@@ -175,6 +175,8 @@ class FirstStageRecall:
         own document.
     documents : int
         Documents in the index when it was measured.
+    interval : tuple of float, optional
+        95% interval of the recall for other queries of the same kind.
     """
 
     recall: float
@@ -183,6 +185,7 @@ class FirstStageRecall:
     queries: int
     pseudo_queries: bool
     documents: int
+    interval: tuple[float, float] | None = None
 
     @property
     def warning(self) -> str | None:

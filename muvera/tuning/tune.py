@@ -314,7 +314,7 @@ def tune(
         half = _mean_share(ranks[selection], max(K, candidates // 2))
         shares = (ranks[held_out] < candidates).mean(axis=1)
         held = float(shares.mean())
-        interval = share_interval(shares, seed)
+        interval = share_interval(shares)
         rows.append(TunedRow(name, config, size_in_bytes, recall, (recall + half) / 2, held, interval))
         advance(1)
     rows.sort(key=lambda row: (row.bytes, row.config.vector_dimension))
