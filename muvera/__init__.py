@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .data.ranking import Ranking
     from .diagnostics.audit import audit
     from .diagnostics.diagnose import diagnose
+    from .diagnostics.recall_meter import RecallMeter
     from .fde import theory
     from .fde.config import FDEConfig
     from .fde.encoder import FDEEncoder
@@ -78,6 +79,7 @@ _HOMES = {
     "MuveraIndex": "index.muvera_index",
     "PageIndex": "pages.page_index",
     "Ranking": "data.ranking",
+    "RecallMeter": "diagnostics.recall_meter",
     "SimHash": "fde.steps",
     "SparseVectors": "reranking.sparse",
     "TextEncoder": "texts.encoders.base",
@@ -140,6 +142,7 @@ __all__ = [
     "MuveraIndex",
     "PageIndex",
     "Ranking",
+    "RecallMeter",
     "SimHash",
     "SparseVectors",
     "TextEncoder",

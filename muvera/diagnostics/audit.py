@@ -372,8 +372,7 @@ class _Truth:
         for q, ids in enumerate(answers):
             best = self._best[q].scores
             scores = self._scores(q, list(ids)[: depth or self._k])
-            edge = best[-1] - _ROUNDING * abs(best[-1]) if len(best) else np.inf
-            shares[q] = min(1.0, (scores >= edge).sum() / max(1, len(best)))
+            shares[q] = share_found(best, scores)
         return shares
 
     def _scores(self, q: int, ids: Iterable[Any]) -> NDArray[np.float32]:
@@ -427,6 +426,16 @@ class _Truth:
             evidence=tuple(evidence),
             cosine=self._cosine,
         )
+
+
+def share_found(best: NDArray[np.float32], scores: NDArray[np.float32]) -> float:
+    """Return the share of the exact best that is among documents with these scores.
+
+    `best` are the scores of the exact best, best first; a document with the same score
+    is as good.  0 without exact best.
+    """
+    edge = best[-1] - _ROUNDING * abs(best[-1]) if len(best) else np.inf
+    return min(1.0, float((scores >= edge).sum()) / max(1, len(best)))
 
 
 def _evidence(what: str, shares: Shares, before: Shares) -> Evidence:

@@ -614,6 +614,11 @@ class EngineIndex:
         return limit if local else min(wanted, limit), limit
 
     @property
+    def token_place(self) -> Literal["engine"] | MuveraIndex | None:
+        """Where the tokens for exact ranking are: the argument `tokens`."""
+        return self._tokens
+
+    @property
     def _ranks_locally(self) -> bool:
         """True if a local index has the tokens."""
         return isinstance(self._tokens, MuveraIndex)

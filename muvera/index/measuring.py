@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -34,7 +34,7 @@ from .calibration import (
     distinct_tokens,
 )
 from .contents import IndexContents
-from .searching import best_rows
+from .searching import best_rows, estimate
 from .settings import FirstStageRecall
 from .token_store import Ranked, Rows
 
@@ -95,7 +95,7 @@ _BEYOND = 16
 # windows, and the maximum number of these candidates.
 _DEEP, _MOST_DEEP = (100, 1000), 10_000
 
-# Tokens of the documents that a task scores for all queries: some tens of megabytes.
+# Tokens of the documents that are scored together: some tens of megabytes.
 _BLOCK_TOKENS = 1 << 18
 
 # A pair of a query and a document counts as this many tokens of a block: sorting the
@@ -302,6 +302,49 @@ def _measured(
     sources = sources[np.concatenate(parts)]
     searched = rows if among is None else among
     return MeasuredWindows(sources, shares, len(contents.tokens), len(searched), len(rows))
+
+
+def exact_scores(
+    contents: IndexContents,
+    query: MultiVectors,
+    k: int,
+    rows: Rows | None = None,
+    after_block: Callable[[], None] = lambda: None,
+) -> NDArray[np.float32]:
+    """Return the scores of the `k` best documents for one query, best first.
+
+    These are the documents of a search whose candidates are all documents.  They are
+    read in blocks on one thread, which bounds the memory.
+
+    Parameters
+    ----------
+    rows : ndarray (n,), int64, optional
+        Search only these rows, which ascend and have tokens.  Default: all.
+    after_block : callable
+        Called after each block; it may wait, or raise an exception.
+    """
+    rows = contents.searchable[0] if rows is None else rows
+    tokens, wanted = contents.tokens, k
+    blocks = split_by_weight(running_total(tokens.coarse_lengths[rows]), _BLOCK_TOKENS, len(rows))
+    while True:
+        wanted = 2 * wanted if contents.ids.has_parts else wanted
+        count = tokens.num_rescored(wanted) if tokens.has_estimates else wanted
+        best, scores = np.empty(0, np.int64), np.empty(0, np.float32)
+        for start, stop in blocks:
+            block = [rows[start:stop]]
+            if tokens.has_estimates:
+                found = estimate(contents, query, block, count, 1)[0]
+            else:
+                found = best_rows(contents, query, block, count, 1)[0]
+            best, scores = np.append(best, found[0]), np.append(scores, found[1])
+            order = np.argsort(-scores, kind="stable")[:count]
+            best, scores = best[order], scores[order]
+            after_block()
+        if tokens.has_estimates:
+            best, scores = best_rows(contents, query, [best], wanted, 1)[0]
+        documents = scores[contents.ids.best_parts(best, k)]
+        if len(documents) == k or wanted >= len(rows):
+            return documents
 
 
 # -- calibration --------------------------------------------------------------

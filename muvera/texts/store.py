@@ -53,8 +53,8 @@ from .ranking import Candidates, Parts, Scores, Unranked, aligned, rank_groups
 
 _Read = TypeVar("_Read")
 
-# With ``recall=``, words, mean vectors and passages reorder the best _RANKED * k texts.
-_RANKED = 3
+# With ``recall=``, words, mean vectors and passages reorder the best RANKED * k texts.
+RANKED = 3
 
 # Queries whose scores of all texts are in memory together.
 _SCORED = 16
@@ -327,7 +327,7 @@ class TextStore:
         if count is not None and options.rescore is not None:
             count = max(count, options.rescore)
             reorders = True
-        ranked = (count or _RANKED * options.k) if reorders else options.k
+        ranked = (count or RANKED * options.k) if reorders else options.k
         return SearchPlan(ranked, within, count, options.recall, threads=options.threads)
 
     def _match_words(self, text: str, contents: IndexContents, options: SearchOptions) -> tuple[Rows, Scores]:
