@@ -76,7 +76,7 @@ def _described(path: Path, format: str | None, option: list[Any] | None, full: b
     from .sources import is_index
 
     if format is None and is_page_index(path):
-        return _Described("page index", muvera.PageIndex.load(path).info())
+        return _Described("page index", {**muvera.PageIndex.load(path).info(), **_measured(path)})
     if format is None and is_index(path):
         return _index(path, full)
     if format is None and is_encoder_folder(path):
@@ -109,8 +109,16 @@ def _index(path: Path, full: bool) -> _Described:
         with closing(DocumentDatabase.open(file)) as database:
             long = count_long_texts(index.contents, database.passage)
             facts |= {"texts": len(database), "long_texts": long, "text_encoder": database.text_encoder}
-    facts |= described.to_dict()
+    facts |= {**described.to_dict(), **_measured(path)}
     return _Described("index", facts, remarks=tuple(WARNING + warning for warning in described.warnings))
+
+
+def _measured(path: Path) -> dict[str, Any]:
+    """Return the recall that a server measured while people searched, if it did."""
+    from ..diagnostics.recall_report import read_report, state_file
+
+    report = read_report(state_file(path))
+    return {} if report is None else {"measured_recall": report.to_dict()}
 
 
 def _embeddings(path: Path, format: str | None, option: list[Any] | None, full: bool) -> _Described:
@@ -144,6 +152,8 @@ def _readable(value: object) -> Any:
     from ..index.token_store import FIT_TOKENS
     from ..reranking.codecs import CODECS
 
+    if isinstance(value, dict) and "sentence" in value:
+        return value["sentence"]
     if isinstance(value, dict) and value.get("interval"):
         return {**value, "interval": "{:.3f} to {:.3f}".format(*value["interval"])}
     if isinstance(value, dict) and value.get("candidates_by_recall"):

@@ -42,6 +42,10 @@ def serve(
     port: Annotated[int, Option(min=1, max=65535, help="Port to listen on.")] = 8080,
     writable: Annotated[bool, Option("--writable", help=f"Allow changes; set {_TOKEN}.")] = False,
     threads: Annotated[int | None, Option(min=1, help="Concurrent searches (default: one per core).")] = None,
+    measure: Annotated[
+        float | None,
+        Option(min=0, max=1, metavar="SHARE", help="Share of the searches whose recall is measured."),
+    ] = None,
 ) -> None:
     """Serve an index over HTTP, with a search page.
 
@@ -49,7 +53,9 @@ def serve(
     (for Prometheus) and /openapi.json; the page is at /. A change is on disk before the
     server answers. Ctrl-C, SIGTERM or SIGHUP saves the index and stops the server; if
     the save fails, the exit status is 1. Set MUVERA_READ_TOKEN to require a token for
-    reading. Pictures of pages are shown from --root only.
+    reading. Pictures of pages are shown from --root only. --measure searches a sample
+    of the queries a second time, exactly, in the background: /metrics, /info and the
+    page show the recall, and INDEX.recall.json keeps it.
 
     \b
     Example:
@@ -58,6 +64,7 @@ def serve(
       curl -s localhost:8080/search -H 'Content-Type: application/json' \\
         -d '{"query": "red apple"}'
       muvera serve my-pages --root reports
+      muvera serve my-index --measure .01
     """
     from ..serve import serve as run
     from ..texts.engine_texts import EngineTexts
@@ -81,10 +88,15 @@ def serve(
         typer.echo(f"{place}: {counted(len(loaded), noun)} at http://{address}:{port}/ (Ctrl-C stops)")
 
     try:
-        run(
-            loaded, settings, host=host, port=port, allowed_hosts=allowed_host,
-            name=name, announce=announce,
-        )  # fmt: skip
+        meter = None if measure is None else _meter(loaded, measure, index)
+        try:
+            run(
+                loaded, settings, host=host, port=port, allowed_hosts=allowed_host,
+                name=name, meter=meter, announce=announce,
+            )  # fmt: skip
+        finally:
+            if meter is not None:
+                meter.close()
     finally:
         try:
             if not isinstance(loaded, muvera.MuveraIndex):
@@ -92,6 +104,23 @@ def serve(
         except (OSError, ValueError) as error:
             warn(f"The index was not saved, but its journal keeps all changes: {error}")
             raise typer.Exit(1) from None
+
+
+def _meter(
+    loaded: muvera.TextIndex | muvera.MuveraIndex | muvera.PageIndex, share: float, index: str
+) -> muvera.RecallMeter:
+    """Return the meter of an index; beside a folder, a file keeps what it counts.
+
+    Say if there is nothing to measure.
+    """
+    from ..diagnostics.recall_report import state_file
+    from ..utils.checks import url_scheme
+
+    state = None if url_scheme(index) else state_file(Path(index))
+    meter = muvera.RecallMeter(loaded, share, min(10, len(loaded) or 10), state=state)
+    if (note := meter.report().note) is not None:
+        warn(note)
+    return meter
 
 
 def _load(

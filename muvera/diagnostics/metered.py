@@ -285,6 +285,11 @@ class Metered(ABC):
     def found(self, sampled: Sampled) -> tuple[Query, list[Any]]:
         """Return the tokens of a query, and the ids that were found, best first."""
 
+    def refusal(self) -> str | None:
+        """Return why nothing can be calibrated, or None."""
+        note = self.exact.note()
+        return None if note is None else f"There is nothing to calibrate. {note}"
+
     @abstractmethod
     def calibrate(self, queries: list[Query], threads: int | None) -> None:
         """Calibrate ``recall=`` with the tokens of queries."""
@@ -354,12 +359,13 @@ class _Vectors(Metered):
         return None if self._calibrate is None else super().promise(limits)
 
     def calibrate(self, queries: list[Query], threads: int | None) -> None:
-        if self._calibrate is None:
-            raise ValueError(
-                "The search is a function, whose recall= cannot be calibrated. Change the settings of its "
-                "index; muvera.audit tries some."
-            )
+        assert self._calibrate is not None
         self._calibrate(queries, threads=threads)
+
+    def refusal(self) -> str | None:
+        if self._calibrate is not None:
+            return super().refusal()
+        return "The search is a function, which has no recall= to calibrate. Change its settings."
 
 
 class _Texts(Metered):

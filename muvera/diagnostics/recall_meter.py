@@ -165,11 +165,12 @@ class RecallMeter:
         self._closing = False
         self._renew()
         renew_after_fork(self._renew)
+        self._begin()
 
     def _renew(self) -> None:
         """Begin without a thread and without waiting searches."""
         self._lock = threading.Lock()  # held for moments only
-        self._calibrating = threading.Lock()
+        self._beginning, self._calibrating = threading.Lock(), threading.Lock()
         self._waiting: Queue[tuple[Sampled, bytes] | None] = Queue(_WAITING)
         self._dropped = 0
         self._thread: threading.Thread | None = None
@@ -289,6 +290,7 @@ class RecallMeter:
         if measured is None:
             self._count_dropped()
             return
+        self._seen.add(key)  # a new interval forgot it
         tokens, share = measured
         outcomes: list[Outcome] = []
         if share is not None:
@@ -312,15 +314,16 @@ class RecallMeter:
 
     def _begin(self) -> None:
         """Begin an interval, if the contents are new."""
-        contents, mark = self._index.exact.contents(), self._index.exact.mark
-        latest = self._state.latest
-        replaced = self._mark is not None and mark is not self._mark
-        if latest is None or latest.k != self._k or replaced or contents.is_new_beside(latest.contents):
-            self._state.begin(Period(self._k, contents))
-            self._seen.clear()
-        elif len(self._seen) > 2 * MOST_SEEN:
-            self._seen = set(latest.seen)
-        self._mark = mark
+        with self._beginning:
+            contents, mark = self._index.exact.contents(), self._index.exact.mark
+            latest = self._state.latest
+            replaced = self._mark is not None and mark is not self._mark
+            if latest is None or latest.k != self._k or replaced or contents.is_new_beside(latest.contents):
+                self._state.begin(Period(self._k, contents))
+                self._seen.clear()
+            elif len(self._seen) > 2 * MOST_SEEN:
+                self._seen = set(latest.seen)
+            self._mark = mark
 
     def _is_broken(self) -> bool:
         """Return True if the interval of a promised recall lies below it."""
@@ -372,8 +375,8 @@ class RecallMeter:
             If fewer than 96 queries are kept, or the search is a function.
         """
         with self._calibrating:
-            if (note := self._index.exact.note()) is not None:
-                raise ValueError(f"There is nothing to calibrate. {note}")
+            if (refusal := self._index.refusal()) is not None:
+                raise ValueError(refusal)
             kept = list(self._kept)
             used = [query for i, query in enumerate(kept) if i % _HELD != _HELD - 1]
             held = kept[_HELD - 1 :: _HELD]
@@ -417,11 +420,8 @@ class RecallMeter:
         -------
         RecallReport
         """
-        facts: dict[str, Any] = {"note": self._index.exact.note(), "problem": self._problem}
-        report = self._state.report(**facts)
-        if report is None:
-            empty = Period(self._k, self._index.exact.contents())
-            report = empty.report(self._confidence, **facts)
+        self._begin()
+        report = self._state.report(note=self._index.exact.note(), problem=self._problem)
         return replace(report, dropped=report.dropped + self._dropped)
 
     def wait(self, seconds: float | None = None) -> bool:

@@ -314,11 +314,11 @@ class RecallState:
         with self._lock:
             return {} if not self._periods else by_promise(self._periods[-1].outcomes)
 
-    def report(self, **facts: Any) -> RecallReport | None:
-        """Return the report of all periods; None without any."""
+    def report(self, **facts: Any) -> RecallReport:
+        """Return the report of all periods, at least one."""
         with self._lock:
             periods = deepcopy(self._periods)
-        return None if not periods else report_of(periods, self._confidence, **facts)
+        return report_of(periods, self._confidence, **facts)
 
     def save(self) -> None:
         """Add what was counted to the file, and take over what others counted.

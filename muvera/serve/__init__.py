@@ -12,6 +12,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from threading import current_thread, main_thread
 
+from ..diagnostics.recall_meter import RecallMeter
 from ..fde.linear_algebra import one_blas_thread
 from ..index.muvera_index import MuveraIndex
 from ..pages.page_index import PageIndex
@@ -122,14 +123,16 @@ def serve(
     port: int = 8080,
     allowed_hosts: Sequence[str] | None = None,
     name: str | None = None,
+    meter: RecallMeter | None = None,
     announce: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve an index until SIGINT, SIGTERM or SIGHUP, and then answer running requests.
 
     The caller closes the index afterwards.  Requests may use the names of this machine
     and `allowed_hosts` as host names; "*" allows any, and the default is `host`.
-    `name` is for the title and the heading of the page.  `announce` is called once the
-    server has the port.
+    `name` is for the title and the heading of the page.  `meter` measures the recall of
+    searches; the caller closes it, too.  `announce` is called once the server has the
+    port.
 
     Raises
     ------
@@ -144,7 +147,7 @@ def serve(
     from .kinds import served
 
     hosts = [*LOCAL, *([host] if allowed_hosts is None else allowed_hosts)]
-    app = make_app(index, settings, hosts=hosts, name=name)
+    app = make_app(index, settings, hosts=hosts, name=name, meter=meter)
     # Searches run in parallel, one per core: BLAS threads would only compete with them.
     with one_blas_thread(), listen(host, port) as listening, ExitStack() as handlers:
         announce()

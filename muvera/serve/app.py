@@ -22,6 +22,7 @@ from starlette.middleware.base import RequestResponseEndpoint
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import __version__
+from ..diagnostics.recall_meter import RecallMeter
 from ..engines.base import EngineError
 from ..index.generations import IndexFolderError
 from ..pages.page_index import PageIndex
@@ -295,6 +296,7 @@ def make_app(
     *,
     hosts: list[str] | None = None,
     name: str | None = None,
+    meter: RecallMeter | None = None,
 ) -> FastAPI:
     """Return the ASGI application of an index.
 
@@ -313,12 +315,15 @@ def make_app(
     name : str, optional
         The index's name, for the title and the heading of the page.  Default: neutral
         ones.
+    meter : RecallMeter, optional
+        The meter of `index`: searches for documents go through it, and ``/metrics``,
+        ``/info`` and the page show its report.  Close it after the server.
 
     Returns
     -------
     FastAPI
     """
-    server = _Server(index, settings or ServerSettings(), name)
+    server = _Server(index, settings or ServerSettings(), name, meter)
     app = FastAPI(
         title="muvera", version=__version__, docs_url=None, redoc_url=None,
         default_response_class=JSONInParts,
@@ -384,8 +389,11 @@ def _add_routes(app: FastAPI, server: _Server) -> None:
 class _Server:
     """Handlers of all routes, with the index, the limits and the thread pools."""
 
-    def __init__(self, index: Index, settings: ServerSettings, name: str | None) -> None:
+    def __init__(
+        self, index: Index, settings: ServerSettings, name: str | None, meter: RecallMeter | None
+    ) -> None:
         self.served = served(index)
+        self.served.meter = meter
         self.name = name
         self.settings = settings
         self.metrics = Metrics()
@@ -404,8 +412,10 @@ class _Server:
         return {"status": "ok"}
 
     async def answer_metrics(self) -> Response:
-        """Return the counts of requests, running searches and documents."""
-        return self.metrics.answer(len(self.served.index))
+        """Return the counts of requests, running searches, documents and the recall."""
+        meter = self.served.meter
+        report = None if meter is None else await asyncio.to_thread(meter.report)
+        return self.metrics.answer(len(self.served.index), report)
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run `work` in a thread.

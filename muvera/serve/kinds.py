@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 
 from ..data.multivectors import MultiVectors
 from ..data.ranking import Ranking
+from ..diagnostics.recall_meter import RecallMeter
 from ..engines.engine_index import EngineIndex
 from ..index.muvera_index import MuveraIndex
 from ..metadata import is_utf8
@@ -31,6 +32,8 @@ class Vectors:
         self.index = index
         stored = None if isinstance(index, MuveraIndex) else index.texts
         self._collection = stored.index if isinstance(stored, EngineTexts) else None
+        #: Measures the recall of searches by texts; of a MuveraIndex, by vectors.
+        self.meter: RecallMeter | None = None
         #: Where the database is, without a password; None without a database.
         self.location = None if self._collection is None else self._collection.engine.location
 
@@ -91,7 +94,9 @@ class Vectors:
 
     def search(self, body: Search, deadline: float) -> list[list[HitModel]]:
         """Return the hits of each query; raise TimeoutError after `deadline`."""
-        rankings = self.vectors.search(
+        metered = self.meter is not None and self.vectors is self.index
+        searched: Any = self.meter if metered else self.vectors
+        rankings = searched.search(
             self.queries(body), body.k, candidates=_candidates(body), recall=body.recall, group=body.group,
             threads=1,
         )  # fmt: skip
@@ -117,9 +122,16 @@ class Vectors:
 
     def info(self) -> dict[str, Any]:
         """Return the kind of the index, its encoder, sizes and settings."""
-        return {
-            "kind": self.kind, "documents": len(self.index), "text_encoder": self.encoder, **self.facts()
-        }  # fmt: skip
+        facts: dict[str, Any] = {
+            "kind": self.kind,
+            "documents": len(self.index),
+            "text_encoder": self.encoder,
+        }
+        if self.meter is not None:
+            report = self.meter.report().to_dict()
+            del report["problem"]  # it can name a folder of the server
+            facts["measured_recall"] = report
+        return {**facts, **self.facts()}
 
 
 class Texts(Vectors):
@@ -144,7 +156,7 @@ class Texts(Vectors):
             return super().search(body, deadline)
         options = _options(body)
         if body.unit == "document":
-            found = self.texts.search(body.texts, body.k, **options)
+            found = (self.meter or self.texts).search(body.texts, body.k, **options)
         else:
             found = self.texts.search_sentences(body.texts, body.k, alpha=body.alpha, **options)
         return [[HitModel.model_validate(hit, from_attributes=True) for hit in hits] for hits in found]
@@ -200,7 +212,8 @@ class Pages(Vectors):
     def search(self, body: Search, deadline: float) -> list[list[HitModel]]:
         """Return the hits of each query, with maps."""
         queries = self.queries(body) if body.vectors is not None else body.texts
-        found: Any = self._pages.search(queries, body.k, **_options(body)) if queries else []
+        searched = self.meter or self._pages
+        found: Any = searched.search(queries, body.k, **_options(body)) if queries else []
         return page_hits(found, body.maps, deadline)
 
     def picture(self, id: str, width: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from bisect import bisect_left
 from collections import Counter, defaultdict
@@ -12,6 +13,8 @@ from threading import Lock
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..diagnostics.recall_report import RecallReport
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -52,8 +55,8 @@ class Metrics:
         self._seconds[route] += seconds
         self._durations[route][bisect_left(_BOUNDS, seconds)] += 1
 
-    def answer(self, documents: int) -> Response:
-        """Return all metrics, and the given number of documents."""
+    def answer(self, documents: int, recall: RecallReport | None = None) -> Response:
+        """Return all metrics, the number of documents, and the measured recall."""
         requests = [
             f'{{method="{method}",path="{route}",status="{status}"}} {count}'
             for (method, route, status), count in sorted(self._requests.items())
@@ -67,6 +70,16 @@ class Metrics:
             *_metric("muvera_searches_running", "gauge", "Searches that run now.", [f" {self._running}"]),
             *_metric("muvera_documents", "gauge", "Documents or pages in the index.", [f" {documents}"]),
         ]  # fmt: skip
+        if recall is not None:
+            mean = math.nan if recall.mean is None else recall.mean
+            for name, value, text in (
+                ("", mean, f"Mean share of the {recall.k} exact best documents that sampled searches found."),
+                ("_low", recall.low, f"Lower end of its {recall.confidence:.0%} interval."),
+                ("_high", recall.high, f"Upper end of its {recall.confidence:.0%} interval."),
+                ("_queries", recall.queries, "Measured queries since the contents changed."),
+                ("_dropped", recall.dropped, "Sampled searches that were not measured."),
+            ):
+                lines += _metric(f"muvera_recall{name}", "gauge", text, [f" {value:.9g}"])
         return Response("\n".join(lines) + "\n", media_type=_CONTENT_TYPE)
 
     def _histogram(self) -> Iterable[str]:

@@ -57,6 +57,7 @@ ask("info").then(async (info) => {
   const noun = info.kind === "pages" ? "page" : "document";
   if (info.name) document.title = $("name").textContent = info.name;
   $("about").textContent = counted(info.documents, noun) + (info.text_encoder ? `, encoded by ${info.text_encoder}` : "; no encoder: search by vectors through the API");
+  $("recall").textContent = info.measured_recall?.sentence ?? "";
   if (!info.text_encoder) for (const part of $("form").elements) part.disabled = true;
   else if (given || waiting) search();
 }).catch((error) => say(error.message, true));
