@@ -9,7 +9,7 @@ import pytest
 from builders.browsers import CHROMIUM, launched
 from builders.text_encoders import HashEncoder
 
-from muvera import MultiVectors, MuveraIndex, TextIndex
+from muvera import MultiVectors, MuveraIndex, RecallMeter, TextIndex
 from muvera.texts.encoders.base import TextSide
 
 pytest.importorskip("fastapi", reason="the serve extra is not installed")
@@ -97,6 +97,18 @@ def test_the_page_is_named_after_the_index(visit: Any) -> None:
     with running(TextIndex.build(TEXTS, HashEncoder()), name="<i>fruit</i>") as port:
         page = visit("apple", server=f"http://127.0.0.1:{port}")
         assert page.title() == page.locator("h1").inner_text() == "<i>fruit</i>"
+
+
+@WIDTHS
+def test_the_foot_has_the_measured_recall(visit: Any, address: str, width: int) -> None:
+    assert not visit("apple", width=width).locator("footer").is_visible()
+    index = TextIndex.build(TEXTS, HashEncoder())
+    with running(index, meter=RecallMeter(index, 1, k=1)) as port:
+        page = visit("apple", width=width, server=f"http://127.0.0.1:{port}")
+        foot = page.locator("footer")
+        assert foot.inner_text().startswith("A search reads all tokens of the 3 documents, so it misses ")
+        box = foot.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= width and not page.faults
 
 
 def test_scores_are_given_per_query_token(visit: Any) -> None:

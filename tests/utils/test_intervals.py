@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from muvera.utils.intervals import share_interval
 
 # Each query finds each of its ten best with a chance that varies by query.
-MEAN, RUNS, QUERIES = 0.9485, 200, 1000
+MEAN, RUNS, QUERIES = 0.9485, 100, 1000
 LOOKS = np.unique(np.geomspace(3, QUERIES, 25).astype(int))
 
 
