@@ -16,6 +16,7 @@ from .bench.first_stage import first_stage
 from .bench.growth import grow
 from .bench.landmarks import landmarks
 from .bench.long_texts import long_texts
+from .bench.meter import meter
 from .bench.pages import pages
 from .bench.pipeline import pipeline
 from .bench.recall_dial import recall_dial
@@ -51,6 +52,7 @@ for bench in (
     searches,
     dial,
     recall_dial,
+    meter,
     pipeline,
     vectors,
     landmarks,

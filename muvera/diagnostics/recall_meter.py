@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -156,7 +156,7 @@ class RecallMeter:
         self._state = RecallState(
             None if state is None else as_path(state, "state", "file"), self._confidence
         )
-        self._kept: deque[Query] = deque(maxlen=_KEPT)
+        self._kept: OrderedDict[bytes, Query] = OrderedDict()  # by hash: none twice
         self._mark: object = None
         self._problem: str | None = None
         self._automatic = 0
@@ -296,7 +296,7 @@ class RecallMeter:
         if share is not None:
             outcomes.append((self._index.promise(sampled.limits) or 0.0, share))
             if not sampled.is_filtered and len(tokens) <= _MOST_TOKENS:
-                self._kept.append(tokens)
+                self._keep(tokens)
         self._count(outcomes, seconds=time.thread_time() - begun, seen=deque([key]))
         if len(self._kept) >= min(_KEPT, _ENOUGH << self._automatic) and self._is_broken():
             self._automatic += 1
@@ -306,6 +306,12 @@ class RecallMeter:
                 self._note_problem(error)
             finally:
                 self._kept.clear()
+
+    def _keep(self, tokens: Query) -> None:
+        with self._lock:
+            self._kept[blake2b(key_of(tokens, 0, {}), digest_size=8).digest()] = tokens
+            if len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
 
     def _count(self, outcomes: list[Outcome], **numbers: Any) -> None:
         with self._lock:
@@ -377,7 +383,8 @@ class RecallMeter:
         with self._calibrating:
             if (refusal := self._index.refusal()) is not None:
                 raise ValueError(refusal)
-            kept = list(self._kept)
+            with self._lock:
+                kept = list(self._kept.values())
             used = [query for i, query in enumerate(kept) if i % _HELD != _HELD - 1]
             held = kept[_HELD - 1 :: _HELD]
             if len(used) < MIN_QUERIES:

@@ -7,9 +7,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-# Shares of the capital that are bet.  Large ones decide after a few shares, small ones
-# after many: these are for ten to a million.
-_BETS = np.geomspace(0.002, 0.97, 8)[:, np.newaxis]
+#: Shares of the capital that are bet, (bets, 1).  Large ones decide after a few shares,
+#: small ones after many: these are for ten to a million.
+BETS = np.geomspace(0.002, 0.97, 8)[:, np.newaxis]
 
 # Halvings of the range that an end of the interval is looked for in.
 _HALVINGS = 40
@@ -58,7 +58,7 @@ def share_interval(
     if not counts.sum():
         return 0.0, 1.0
     mean = min(1.0, float(shares @ counts / counts.sum()))
-    enough = math.log(2 / (1 - confidence)) + math.log(len(_BETS))
+    enough = math.log(2 / (1 - confidence)) + math.log(len(BETS))
     return _lowest(shares, counts, mean, enough), 1 - _lowest(1 - shares, counts, 1 - mean, enough)
 
 
@@ -67,6 +67,6 @@ def _lowest(shares: Shares, counts: NDArray[np.int64], mean: float, enough: floa
     low, high = 0.0, mean
     for _ in range(_HALVINGS if mean > 0 else 0):
         middle = (low + high) / 2
-        capital = np.log1p(_BETS * (shares / middle - 1)) @ counts
+        capital = np.log1p(BETS * (shares / middle - 1)) @ counts
         low, high = (middle, high) if np.logaddexp.reduce(capital) > enough else (low, middle)
     return low
