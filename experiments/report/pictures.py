@@ -321,6 +321,7 @@ _PLOTS: dict[str, Callable[[Stored], Plot | None]] = {
     "dial": _columns(
         "Recalls and their times", ["collection, tokens"], "10-recall@10", "time, ms", by="collection, tokens"
     ),
+    "meter": _columns("The interval over queries", ["line"], "recall", "queries"),
     "pages": _columns("Pooling of patches", ["pooling"], "pooled alone", "vectors per page"),
     "size": _columns("Real texts by size", ["system"], "query at .95, ms", "documents"),
     "landmarks": _columns("Landmarks, floats and covariance", ["FDE"], "@50", "floats"),

@@ -61,6 +61,10 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "A recall or a number of candidates?", "[Recall](../settings.md#a-recall-instead-of-candidates)",
         ("dial", "recall_dial"),
     ),
+    "recall": (
+        "Is the recall that is measured while people search right, and what does it cost?",
+        "[Recall in production](../how-to/recall-in-production.md)", ("meter",),
+    ),
     "pages": (
         "How should pages be stored?", "[Pages](../how-to/pages.md#what-is-stored)",
         ("pages",),
