@@ -296,7 +296,8 @@ def cost_rows(collection: Collection, sizes: Sequence[int] = SIZES) -> list[dict
     rows = []
     for size in sizes:
         whole, rest = divmod(size, len(texts))
-        batches = [texts] * whole + ([texts[:rest]] if rest else [])
+        part = texts[:rest]
+        batches = [texts] * whole + ([MultiVectors(part.tokens, part.offsets)] if rest else [])
         index = MuveraIndex.build(iter(batches), "mean", exact_tokens=2**60, tokens="float16")
         seconds = []
         for number in range(_TIMED + 1):  # the first one compiles

@@ -17,6 +17,7 @@ from experiments.bench import (
     growth,
     landmarks,
     long_texts,
+    meter,
     pages,
     pipeline,
     plumbing,
@@ -42,6 +43,7 @@ from experiments.systems.texts import Words
 from muvera import FDEEncoder, MultiVectors, TextIndex, chamfer_matrix
 from muvera.fde.config import PRESETS
 from muvera.texts.encoders.base import ScoreWeights
+from muvera.utils.intervals import share_interval
 
 #: Documents of a collection, enough to fit FDEs in an index.
 COUNT = 280
@@ -173,6 +175,30 @@ def test_recall_dial_compares_targets_with_measurements(
         assert recall["mean"] > target - 0.1
     assert len(words.rows) == (3 if collection.document_texts else 0)
     assert column(after, "queries") == ["own", "own", "foreign"]
+
+
+def test_meter_covers_simulated_queries_and_samples_real_ones(
+    real: MultiVectors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = np.random.default_rng(0)
+    for _ in range(5):
+        shares, _ = meter.simulated("constant", stream, 300)
+        for truth in (np.full(300, 0.95), np.full(300, 0.86)):
+            ends = [share_interval(shares[:look]) for look in range(1, 301)]
+            assert meter.covers(shares, truth) == all(low <= truth[0] <= high for low, high in ends)
+    table = meter.simulated_table(4)
+    assert column(table, "bets")[:2] == ["constant, in a mixture", "plug-in"] and len(table.rows) == 6
+    monkeypatch.setattr(meter, "_JUDGES", 20)
+    collection = collection_of(real)
+    drawn, sampled, _ = meter.real_tables([collection], None, 120)
+    assert len(sampled.rows) == 2 and min(column(sampled, "covered")) >= 0.95 and len(drawn.rows) % 3 == 0
+    assert column(meter_cost(collection), "documents") == [300]
+    (row,) = meter.load_rows(collection, 1, 0.3, [0.5])
+    assert row["queries"] > 0 and row["rates"]["mean"] > 0
+
+
+def meter_cost(collection: Any) -> Table:
+    return Table.of("", meter._COST, meter.cost_rows(collection, [300]))
 
 
 def test_growth_measures_each_step_once_and_continues(
