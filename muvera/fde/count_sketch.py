@@ -14,7 +14,7 @@ from . import projection, reference
 from .arrays import EncoderArrays, Shapes, array
 from .config import FDEConfig
 from .steps import CountSketch, SimHash
-from .tasks import ArrayClasses, CellStep, Rows, Side, Tokens
+from .tasks import ArrayClasses, CellStep, Rows, Side, Texts, Tokens, Value
 
 
 @dataclass(frozen=True)
@@ -68,3 +68,14 @@ class SketchedCells(CellStep):
         self.before.write(side, tokens, start, stop, cells, weight)
         out[:, : self.columns] = 0
         add_count_sketch(cells, self.sketch.targets, self.sketch.signs, out[:, : self.columns])
+
+    def onnx(self, side: Side, texts: Texts, weight: float = 1) -> Value:
+        """Return the sums of the cells with each target, times their signs."""
+        targets = self.sketch.targets
+        order, sizes = np.argsort(targets, kind="stable"), np.bincount(targets, minlength=self.columns)
+        places = np.arange(len(targets)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        # One more float, which is zero, fills up the rows of sources.
+        sources = np.full((self.columns, sizes.max()), len(targets), np.int32)
+        sources[targets[order], places] = order
+        cells = self.before.onnx(side, texts, weight) * self.sketch.signs
+        return cells.op("Pad", np.array([0, 0, 0, 1])).op("Gather", sources, axis=1).sum(2)

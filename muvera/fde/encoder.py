@@ -19,7 +19,8 @@ import os
 from collections import deque
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,15 +36,23 @@ from ..data.batches import (
 from ..data.multivectors import MultiVectors, MultiVectorsLike, checked_texts
 from ..data.validation import validated_out
 from ..utils.atomic_files import atomic_folder, content_checksum, described_file, write_json
+from ..utils.checks import require_choice
 from .arrays import EncoderArrays, write_encoder_arrays
-from .config import FDEConfig
+from .config import PRESETS, SIZES, FDEConfig
 from .count_sketch import SketchedCells
+from .graph import OPSET, Graph, write_model
 from .landmarks import LandmarkCells
 from .learned_projection import ProjectionStep
 from .moments import SAMPLE_DOCUMENTS, MomentStep
 from .simhash import SimHashCells
 from .steps import CountSketch, Covariance, Landmarks, LearnedProjection, MeanToken, SimHash
 from .tasks import TASK_TOKENS, ArrayClasses, FitSample, Side, Step, run_tasks
+
+if TYPE_CHECKING:
+    import onnx
+
+# Shorter tokens are not scaled to length 1.
+_SHORTEST = 1e-12
 
 #: Saved encoders, see docs/index-format.md.
 ENCODER_FORMAT = {"format": "muvera-encoder", "format_version": 4}
@@ -368,6 +377,39 @@ class FDEEncoder:
             state = {**ENCODER_FORMAT, "config": self.config.to_dict(), "files": files}
             write_json(folder / ENCODER_FILE, {**state, "sha256": content_checksum(state)})
 
+    def to_onnx(
+        self, path: str | os.PathLike[str], side: Side = "queries", *, overwrite: bool = False
+    ) -> None:
+        """Write one side of the encoder as an ONNX file for other languages.
+
+        The file needs the extra "onnx" to be written, and any ONNX Runtime from 1.6 on
+        (opset 13) to be run.  It gets its name only when it is complete.
+
+        Its inputs are `tokens`, float32 (texts, n, dimension), and `mask`, int64
+        (texts, n): 1 for a token, and 0 for a row that only fills a text up to n rows.
+        Its output is `fde`, float32 (texts, vector_dimension).  A single text is a
+        batch of one.
+
+        Parameters
+        ----------
+        path : path
+            The file to create.
+        side : {"queries", "documents"}
+            What the file encodes.
+        overwrite : bool
+            Replace a file.
+
+        Raises
+        ------
+        ImportError
+            Without the extra "onnx".
+        ValueError
+            If the encoder is not fitted, or there is no such side.
+        FileExistsError
+            If `path` exists and `overwrite` is False, or if it is a folder.
+        """
+        write_model(onnx_model(self, side), path, overwrite)
+
     def _require_fit(self) -> None:
         if self.needs_fit:
             raise ValueError("This encoder is not fitted. Call fit(documents) first.")
@@ -385,6 +427,42 @@ def fitted_without_queries_from(
     encoder = FDEEncoder(config)
     encoder._fit_to(batches, others[:0], others, threads)
     return encoder
+
+
+def onnx_model(
+    encoder: FDEEncoder, side: Side, *, opset: int = OPSET, normalize: bool = False
+) -> onnx.ModelProto:
+    """Return the model of :meth:`FDEEncoder.to_onnx`.
+
+    With `normalize`, tokens are first scaled to length 1.
+    """
+    require_choice("side", side, get_args(Side))
+    encoder._require_fit()
+    config, scale, graph = encoder.config, encoder.scale, Graph(opset)
+    texts = graph.texts()
+    if normalize:
+        tokens = texts.tokens / texts.tokens.length().op("Max", np.float32(_SHORTEST))
+        texts = texts._replace(tokens=tokens)
+    if scale != 1:
+        texts = texts._replace(tokens=texts.tokens / scale)
+    fde = encoder.steps[-1].onnx(side, texts)
+    if scale != 1:
+        fde = fde * scale
+    if side == "documents":  # sums over the tokens of an empty query are zero
+        fde = (texts.counts > 0.0).where(fde, np.float32(0))
+    # An import statement would close a circle, which the layers forbid.
+    version = import_module("muvera").__version__
+    facts = {"side": side, "preset": _preset_of(config), "hash": config.hash, "version": version}
+    return graph.model(fde, config.dimension, config.vector_dimension, facts)
+
+
+def _preset_of(config: FDEConfig) -> str:
+    """Return the name of a configuration's preset in any size, or "none"."""
+    for name in PRESETS:
+        preset = FDEConfig.preset(name, config.dimension, seed=config.seed)
+        if config in (preset, *(preset.sized(size.documents or 0, size.tokens) for size in SIZES)):
+            return name
+    return "none"
 
 
 def array_classes(config: FDEConfig) -> ArrayClasses:

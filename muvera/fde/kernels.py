@@ -48,9 +48,9 @@ CELL_MEAN = 0
 CELL_UNIT = 1
 CELL_LENGTH = 2
 
-# Tokens cancel if the square of their sum is at most this share of the square of their
-# total length.
-_CANCELED = np.float32(1e-6)
+#: Tokens cancel if the square of their sum is at most this share of the square of their
+#: total length.
+CANCELED = np.float32(1e-6)
 
 # Bits of a token's number in a document.
 _TOKEN_BITS = 48
@@ -266,7 +266,7 @@ def _scale(following, slots, held, lengths, cells, weight, sums, scales):
                 scale *= total / number
             # Residuals cancel if one cell has all tokens: their sum has only the
             # direction of rounding errors.
-            if square <= _CANCELED * total * total:
+            if square <= CANCELED * total * total:
                 scale = np.float32(0.0)
         scales[slot] = scale
 

@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 from ..kernels.byte_tile import WIDE, byte_max, byte_rows
 from ..kernels.jit import helper, kernel
 from ..kernels.nearest import LEAST, ROOM, bound_of_maxima, key_position, key_value, select_greatest
-from ..kernels.rows import empty_integers, fetch, load_rows, longest_text, square_sum, sum_byte_rows
+from ..kernels.rows import (
+    empty_integers,
+    fetch,
+    load_rows,
+    longest_text,
+    norm_square,
+    square_sum,
+    sum_byte_rows,
+)
 from ..kernels.tile import LANES, ROWS
 
 #: Cells that share one query token: 8 lose up to .005 of 10-recall@20 to 16, and all of
@@ -181,16 +189,19 @@ def _round_directions(tokens, start, stop, center, rounded, lengths, units):
 
     The length of each token goes to `lengths`, and the unit of its bytes, divided by
     its distance from the center, to `units`.
+
+    The length is a sum in float64, whose order does not matter to the float32 that
+    scales the token.  So programs in other languages round to the same bytes.
     """
     depth = max(tokens.floats.shape[1], tokens.halves.shape[1])
     width = center.shape[0]
     rows = np.empty((stop - start) * width + LANES, np.float32)
     load_rows(tokens.floats, tokens.halves, start, stop, depth, width, np.zeros(width, np.float32), rows)
+    sums = np.empty(8, np.float64)
     for t in range(stop - start):
-        length = math.sqrt(square_sum(rows, t * width, width))
-        lengths[t] = length
-        inverse = np.float32(1.0) / np.float32(length) if length > 0 else np.float32(0.0)
         row = rows[t * width : (t + 1) * width]
+        lengths[t] = math.sqrt(norm_square(row, sums))
+        inverse = np.float32(1.0 / max(lengths[t], _TINY))
         for j in range(width):
             row[j] = row[j] * inverse - center[j]
         distance = math.sqrt(square_sum(rows, t * width, width))

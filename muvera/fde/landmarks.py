@@ -36,10 +36,19 @@ from ..utils.parallel import share_done, stage
 from ..utils.random_streams import random_stream
 from .arrays import EncoderArrays, Shapes, array
 from .config import FDEConfig
-from .landmark_kernels import ByteColumns, Directions, center_rows, landmark_queries, largest_products
-from .linear_algebra import direction_columns, product, quantize_columns, token_columns
+from .graph import TINY
+from .landmark_kernels import (
+    ELSEWHERE,
+    NEAREST,
+    ByteColumns,
+    Directions,
+    center_rows,
+    landmark_queries,
+    largest_products,
+)
+from .linear_algebra import direction_bytes, direction_columns, product, quantize_columns, token_columns
 from .steps import Landmarks, LearnedProjection
-from .tasks import ArrayClasses, CellStep, FitSample, Rows, Side, Tokens
+from .tasks import ArrayClasses, CellStep, FitSample, Rows, Side, Texts, Tokens, Value
 
 # Number of this purpose among the random streams of a seed.
 _LANDMARKS = 0xD0
@@ -90,12 +99,20 @@ class LandmarkArrays(EncoderArrays):
 
     @cached_property
     def directions(self) -> Directions:
-        """The directions from the center to the landmarks; 0 for one at the center."""
+        """The :attr:`direction_bytes` for kernels."""
+        return direction_columns(*self.direction_bytes, self.center)
+
+    @property
+    def direction_bytes(self) -> tuple[NDArray[np.int8], float]:
+        """The directions from the center to the landmarks in bytes, and their unit.
+
+        They are int8 (d, n), and 0 for a landmark at the center.
+        """
         scales: NDArray[np.float64] = self.scales.astype(np.float64)
         around: Any = self.landmarks * scales - self.center[:, np.newaxis]
         lengths = np.sqrt(np.square(around).sum(axis=0))
         around /= np.where(lengths > 0, lengths, 1)
-        return direction_columns(around, self.center)
+        return direction_bytes(around)
 
 
 class LandmarkCells(CellStep):
@@ -129,6 +146,42 @@ class LandmarkCells(CellStep):
         center_rows(cells, count, np.float32(weight))
         out[:, :count] = cells
         out[:, count : self.columns] = 0
+
+    def onnx(self, side: Side, texts: Texts, weight: float = 1) -> Value:
+        """Return `weight` times the cells of texts, minus their mean."""
+        count = self.landmarks.count
+        cells = self._similarities(texts) if side == "documents" else self._shares(texts)
+        cells = (cells - cells.sum(1, keepdims=True) / count) * weight
+        missing = self.columns - count
+        return cells.op("Pad", np.array([0, 0, 0, missing])) if missing else cells
+
+    def _similarities(self, texts: Texts) -> Value:
+        """Return each document's largest product with each landmark, (b, n)."""
+        numbers, unit = ((texts.tokens - self.landmarks.mean) * texts.mask).rounded(127, 1, 2)
+        products = numbers @ texts.graph.bytes(self.landmarks.landmarks)
+        largest = texts.present.where(products, np.float32(-(2.0**31))).max(1)
+        return largest * self.landmarks.scales * unit.reshape(0, 1)
+
+    def _shares(self, texts: Texts) -> Value:
+        """Return the sums of the weights of queries' tokens in each cell, (b, n)."""
+        graph, sharpness = texts.graph, self.value.landmark_sharpness
+        directions, direction_unit = self.landmarks.direction_bytes
+        # With a length in float64, bytes are rounded as in the kernel, bit for bit.
+        length = texts.tokens.doubles().length()
+        inverse = graph.constant(1).doubles() / length.op("Max", graph.constant(TINY).doubles())
+        around = texts.tokens * inverse.floats() - self.landmarks.center
+        numbers, unit = around.rounded(127, -1)
+        # Products are integers that float32 holds exactly, in the order of the cosines.
+        # Of equal ones, TopK takes the first, as the kernel does.
+        products = numbers @ graph.bytes(directions)
+        kept = np.array([min(NEAREST, self.landmarks.count)])
+        nearest, places = graph.ops("TopK", products, kept, outputs=2)
+        first = nearest.op("Gather", np.array([0]), axis=2)
+        steepness = unit / around.length().op("Max", np.float32(TINY)) * (sharpness * direction_unit)
+        powers = ((nearest - first) * steepness).op("Exp")
+        elsewhere = (sharpness * ELSEWHERE - first * steepness).op("Exp")
+        weights = powers * (length.floats() / (powers.sum(2, keepdims=True) + elsewhere))
+        return (products * 0.0).op("ScatterElements", places, weights, axis=2).sum(1)
 
 
 def learn_landmarks(

@@ -35,6 +35,7 @@ from ..utils.parallel import share_done, stage
 from ..utils.random_streams import random_stream
 from .arrays import EncoderArrays, Shapes, array
 from .config import FDEConfig
+from .graph import Graph
 from .landmark_kernels import CellMap, largest_products
 from .landmarks import LandmarkCells
 from .linear_algebra import (
@@ -54,7 +55,7 @@ from .linear_algebra import (
 from .moment_kernels import ByteMap
 from .moments import MomentStep, fit_blocks, mean_tokens
 from .query_kernels import project_moments, project_queries
-from .tasks import ArrayClasses, FitSample, Rows, Side, Step, Tokens, run_tasks
+from .tasks import ArrayClasses, FitSample, Rows, Side, Step, Texts, Tokens, Value, run_tasks
 
 # Largest number of windows.  5,120 had the same recall, and 3,072 up to .008 less; the
 # time of a fit grows with the square of their number.
@@ -204,6 +205,20 @@ class ProjectionMaps(EncoderArrays):
         triangle = len(self.documents) - len(self.sums) - len(self.cells)
         return ByteMap(*half_byte_arguments(self.triangles, self.triangle_scales, triangle))
 
+    def triangles_onnx(self, graph: Graph) -> Value:
+        """Return the map of queries' covariances as floats, from half bytes.
+
+        A byte has the entry of a row in its low half, and the entry of the row half a
+        map below in its high half.
+        """
+        triangle = len(self.documents) - len(self.sums) - len(self.cells)
+        entries = half_bytes_to_int8(self.triangles, triangle).astype(np.int16) // 16 + 8
+        halves = np.split(np.pad(entries.astype(np.uint8), ((0, triangle % 2), (0, 0))), 2)
+        packed = graph.constant(halves[0] | halves[1] << 4)
+        low, high = packed.op("Mod", np.uint8(16)), packed.op("BitShift", np.uint8(4), direction="RIGHT")
+        numbers = low.op("Concat", high, axis=0).floats() * 16.0 - 120.0
+        return numbers.op("Slice", np.array([0]), np.array([triangle])) if triangle % 2 else numbers
+
     @cached_property
     def sum_map(self) -> ByteMap:
         """The map of queries' sums for kernels."""
@@ -281,6 +296,24 @@ class ProjectionStep(Step):
             cells.write(side, tokens, start, stop, long)
             multiply_by_bytes(long, *learned.cell_map, products)
             out += products
+
+    def onnx(self, side: Side, texts: Texts) -> Value:
+        """Return the product with the map; queries' parts have maps of their own."""
+        blocks, learned, cells = self.before.blocks, self.learned, self.before.before
+        if side == "documents":
+            long = self.before.onnx(side, texts) * learned.row_units
+            return long.times_bytes(learned.documents, learned.document_scales) - learned.offset
+        covariances, sums = blocks.onnx(side, texts)
+        vector = sums.times_bytes(learned.sums, learned.sum_scales)
+        for triangles in covariances:
+            numbers, unit = triangles.rounded(32767, -1)
+            vector += numbers @ learned.triangles_onnx(texts.graph) * learned.triangle_scales * unit
+        if isinstance(cells, LandmarkCells):
+            shares = cells.onnx(side, texts) @ texts.graph.bytes(learned.cells)
+            vector += shares * learned.cell_scales
+        elif cells is not None:
+            vector += cells.onnx(side, texts).times_bytes(learned.cells, learned.cell_scales)
+        return vector
 
 
 def sample_windows(

@@ -261,10 +261,14 @@ def token_columns(
     return ByteColumns(np.pad(center, (0, -len(center) % LANES)), *byte_arguments(matrix, units, LANES))
 
 
-def direction_columns(matrix: NDArray[np.float64], center: NDArray[np.float32]) -> Directions:
-    """Return `matrix` (d, n), rounded with one unit, for kernels of cosines."""
+def direction_bytes(matrix: NDArray[np.float64]) -> tuple[NDArray[np.int8], float]:
+    """Return `matrix` rounded to int8 with one unit, and the unit."""
     unit = float(np.abs(matrix).max(initial=0)) / 127 or 1.0
-    numbers = np.rint(matrix / unit).astype(np.int8)
+    return np.rint(matrix / unit).astype(np.int8), unit
+
+
+def direction_columns(numbers: NDArray[np.int8], unit: float, center: NDArray[np.float32]) -> Directions:
+    """Return :func:`direction_bytes` (d, n) for kernels of cosines."""
     packed, sums, _ = byte_arguments(numbers, np.empty(0, np.float32), LANES)
     padded = np.full(-(-len(sums) // CHUNK) * CHUNK, 2**31 - 1, np.int32)
     padded[: len(sums)] = sums

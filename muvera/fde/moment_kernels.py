@@ -19,6 +19,10 @@ from ..kernels.rows import add_product, empty_floats, load_rows, longest_text, s
 from ..kernels.tile import LANES, ROWS, outer_triangle, tile_dot_below, tile_outer
 from .kernels import Tokens
 
+#: No document varies in the direction of a token with a smaller q' C0 q, whose weight
+#: is 0.
+LEAST_VARIANCE = 1e-12
+
 # Tokens that are turned together: few enough to stay in the cache.
 _TURNED_ROWS = 192
 
@@ -198,8 +202,7 @@ def _weigh_tokens(rows, count, width, metric, weights):
                     totals[j] += products[j] * token[j]
     for t in range(count):
         square = tree_sum(sums, t * LANES)
-        # No document varies in the direction of a token with weight 0.
-        weights[t] = 0.5 / math.sqrt(square) if square > 1e-12 else 0.0
+        weights[t] = 0.5 / math.sqrt(square) if square > LEAST_VARIANCE else 0.0
 
 
 @kernel

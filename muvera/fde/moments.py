@@ -31,6 +31,7 @@ from .arrays import EncoderArrays, Shapes, array
 from .config import FDEConfig
 from .linear_algebra import gram, leading_eigenvectors, one_blas_thread, product
 from .moment_kernels import (
+    LEAST_VARIANCE,
     Directions,
     DocumentWeights,
     QueryMetric,
@@ -40,7 +41,7 @@ from .moment_kernels import (
     weigh_moments,
 )
 from .steps import LearnedProjection
-from .tasks import ArrayClasses, CellStep, FitSample, Rows, Side, Step, Tokens, new_rows
+from .tasks import ArrayClasses, CellStep, FitSample, Rows, Side, Step, Texts, Tokens, Value, new_rows
 
 #: Coefficients without documents to fit them to: of the cells (their weight on most
 #: models), the covariance, the mean m, m / |m|, and for the bias |m|, |m|**2 and the
@@ -157,6 +158,44 @@ class MomentBlocks(EncoderArrays):
         weights = DocumentWeights(triangle, self.coefficients[1:], self.units[1:], self.offset)
         weigh_moments(tokens.offsets, start, stop, at, weights, out)
 
+    def onnx(self, side: Side, texts: Texts) -> tuple[list[Value], Value]:
+        """Return the covariances, an empty list without, and the other columns."""
+        turned = texts.tokens @ self.directions.T if self.directions.size else texts.tokens
+        if side == "queries":
+            sums = (texts.sum() / self.units[2]).op("Concat", texts.counts / self.units[3], axis=1)
+            return [self._squares(turned) / self.units[1]] if self.metric.size else [], sums
+        size, weights = len(self.metric) * (len(self.metric) + 1) // 2, self.coefficients[1:]
+        counts = texts.counts.op("Max", np.float32(1))
+        mean, logarithm = texts.sum() / counts, counts.op("Log")
+        square = (mean * mean).sum(1, keepdims=True)
+        length = square.op("Sqrt")
+        along = (length > 0.0).where(1.0 / length, np.float32(0)) * weights[2] + weights[1]
+        bias = length * weights[3] + square * weights[4] + logarithm * weights[5]
+        offset, units = self.offset, self.units
+        means = ((mean * along - offset[size:-1]) * units[2]).op(
+            "Concat", (bias - offset[-1]) * units[3], axis=1
+        )
+        if not size:
+            return [], means
+        rest = texts.centered(turned)
+        scale = (logarithm * 2.0).op("Sqrt") / counts
+        covariance = self._triangle(rest.transpose(0, 2, 1) @ rest) * (scale * weights[0])
+        return [(covariance - offset[:size]) * units[1]], means
+
+    def _squares(self, rows: Value) -> Value:
+        """Return the triangles of ``sum_q q q' / (2 sqrt(q' C0 q))`` of rows."""
+        variance = (rows @ self.metric * rows).sum(2, keepdims=True)
+        weights = 0.5 / variance.op("Max", np.float32(LEAST_VARIANCE)).op("Sqrt")
+        weights = (variance > LEAST_VARIANCE).where(weights, np.float32(0))
+        return self._triangle((rows * weights).transpose(0, 2, 1) @ rows)
+
+    def _triangle(self, matrix: Value) -> Value:
+        """Return the upper triangles of symmetric matrices, as kernels write them."""
+        rows, columns = np.triu_indices(len(self.metric))
+        places = (rows * len(self.metric) + columns).astype(np.int32)
+        root = np.where(rows == columns, 1, np.sqrt(2))
+        return matrix.reshape(0, len(self.metric) ** 2).op("Gather", places, axis=1) * root
+
 
 class MomentStep(Step):
     """The moments of one encoder, beside its cells."""
@@ -182,6 +221,14 @@ class MomentStep(Step):
         if self.before is not None:
             self.before.write(side, tokens, start, stop, out, self.blocks.cell_weight(side))
         self.blocks.write(side, self.columns - self.config.moment_dimension, tokens, start, stop, out)
+
+    def onnx(self, side: Side, texts: Texts) -> Value:
+        """Return cells and moments side by side."""
+        covariances, means = self.blocks.onnx(side, texts)
+        cells = self.before
+        parts = [] if cells is None else [cells.onnx(side, texts, self.blocks.cell_weight(side))]
+        parts += covariances
+        return texts.graph.op("Concat", *parts, means, axis=1) if parts else means
 
 
 def default_blocks(config: FDEConfig, directions: NDArray[np.float32] | None = None) -> MomentBlocks:

@@ -20,7 +20,9 @@ from ..kernels.tile import LANES, at_cache_line, pack_columns, pad_columns
 from . import partition, projection, reference
 from .arrays import EncoderArrays, Shapes, array
 from .config import FDEConfig
+from .graph import TINY
 from .kernels import (
+    CANCELED,
     CELL_LENGTH,
     CELL_MEAN,
     CELL_UNIT,
@@ -32,7 +34,11 @@ from .kernels import (
     encode_queries,
 )
 from .steps import SimHash
-from .tasks import ArrayClasses, CellStep, FitSample, Rows, Side
+from .tasks import ArrayClasses, CellStep, FitSample, Rows, Side, Texts, Value
+
+# Tokens of a document whose order decides which one fills a cell: float32 holds keys of
+# 16 signs and so many tokens exactly.
+_MOST_TOKENS = 1 << 19
 
 _CELL_VALUES = {"mean": CELL_MEAN, "unit": CELL_UNIT, "length": CELL_LENGTH}
 
@@ -159,3 +165,66 @@ class SimHashCells(CellStep):
         else:
             factor, softness = np.float32(weight), np.float32(value.soft_query_cells)
             encode_queries(tokens, start, stop, partition, projection, softness, factor, out)
+
+    def onnx(self, side: Side, texts: Texts, weight: float = 1) -> Value:
+        """Return `weight` times the cells of texts."""
+        value, split = self.value, self.config.moments is not None
+        repetitions, size = value.num_repetitions, 1 << value.num_simhash_projections
+        tokens = (texts.tokens - self.mean_token.center) * texts.mask if value.center else texts.tokens
+        inside = self._inside(side, texts, tokens).reshape(0, 0, repetitions * size).transpose(0, 2, 1)
+        if side == "queries":
+            cells = inside @ texts.tokens * weight
+        else:
+            rows = texts.centered(tokens) if split else tokens
+            cells = inside @ rows
+            cells = cells * self._factors(cells, inside, rows) * (weight / repetitions if split else weight)
+        cells = cells.reshape(0, repetitions, size, self.config.dimension)
+        if self.matrices.projections.size:
+            cells @= self.matrices.projections[:, :, : self.config.dimension].transpose(0, 2, 1)
+        return cells.reshape(0, self.columns)
+
+    def _inside(self, side: Side, texts: Texts, tokens: Value) -> Value:
+        """Return the share of each token in each cell, (b, n, R_reps, cells).
+
+        Tokens and cells have a sign for each hyperplane of a repetition.  The product
+        of both is k_sim in a token's cell, and 2 less for each different sign.
+        """
+        value = self.value
+        shape = value.num_repetitions, max(value.num_simhash_projections, 1)
+        codes, powers = np.argsort(cell_positions(value)), np.arange(shape[1])
+        cell_signs = np.where(codes >> powers[:, np.newaxis] & 1, 1, -1).astype(np.float32)
+        # Without hyperplanes, all tokens are on the same side of one of zeros.
+        planes = np.zeros((shape[0] * shape[1], self.config.dimension), np.float32)
+        planes[: len(self.matrices.hyperplanes)] = self.matrices.hyperplanes[:, : self.config.dimension]
+        products: Value = (tokens @ planes.T).reshape(0, 0, *shape)
+        signs = (products > 0.0).where(np.float32(1), np.float32(-1))
+        alike, present = signs @ cell_signs, texts.mask.reshape(0, 0, 1, 1)
+        inside = alike.equals(np.float32(shape[1])) * present
+        if side == "queries" and value.soft_query_cells and value.num_simhash_projections:
+            distances = products.op("Abs") * self.matrices.inverse_norms.reshape(shape)
+            nearest = distances.op("ArgMin", axis=-1).equals(powers)
+            across = (distances * (-1 / value.soft_query_cells)).max(-1, keepdims=True).op("Exp") * 0.5
+            other = (signs * (1.0 - nearest * 2.0) @ cell_signs).equals(np.float32(shape[1])) * present
+            return inside + (other - inside) * across
+        if side == "documents" and value.fill_empty_partitions:
+            # Of the tokens with the most signs of a cell, the first one has the largest
+            # key.
+            order = texts.mask.op("CumSum", np.array(1)).reshape(0, 0, 1, 1)
+            keys = (present > 0.0).where(alike * float(_MOST_TOKENS) - order, np.float32(-(2.0**31)))
+            nearest = keys.op("Equal", keys.max(1, keepdims=True)).floats()
+            return (inside.max(1, keepdims=True) > 0.0).where(inside, nearest)
+        return inside
+
+    def _factors(self, cells: Value, inside: Value, rows: Value) -> Value:
+        """Return the factors that make sums of rows values of document cells."""
+        counts = inside.sum(2, keepdims=True).op("Max", np.float32(1))
+        if self.value.document_cells == "mean":
+            return 1.0 / counts
+        square, total = (cells * cells).sum(2, keepdims=True), inside @ rows.length()
+        least = total * total * float(CANCELED)
+        factors = 1.0 / square.op("Max", np.float32(TINY)).op("Sqrt")
+        if self.value.document_cells == "length":
+            factors *= total / counts
+        elif self.config.moments is None:
+            least = least * 0.0
+        return (square > least).where(factors, np.float32(0))

@@ -14,10 +14,14 @@ from ..data.multivectors import MultiVectors, as_kernel_arrays
 from ..utils.parallel import require_threads, run_in_ranges, split_by_weight
 from .arrays import EncoderArrays
 from .config import FDEConfig
+from .graph import Texts, Value
 from .kernels import Tokens
 from .steps import LearnedProjection
 
-__all__ = ["ArrayClasses", "CellStep", "FitSample", "Rows", "Side", "Step", "Tokens", "new_rows", "run_tasks"]
+__all__ = [
+    "ArrayClasses", "CellStep", "FitSample", "Rows", "Side", "Step", "Texts", "Tokens", "Value", "new_rows",
+    "run_tasks",
+]  # fmt: skip
 
 #: The two sides of a search.
 Side = Literal["documents", "queries"]
@@ -130,6 +134,10 @@ class Step(ABC):
     def write(self, side: Side, tokens: Tokens, start: int, stop: int, out: Rows) -> None:
         """Write texts start..stop; documents without tokens may get any vector."""
 
+    @abstractmethod
+    def onnx(self, side: Side, texts: Texts) -> Value:
+        """Add nodes that compute what :meth:`write` writes, float32 (b, any)."""
+
     def rows(self, side: Side, texts: MultiVectors, threads: int | None, tokens: int = TASK_TOKENS) -> Rows:
         """Return what :meth:`write` writes for all texts; a task has about `tokens`."""
         return new_rows(partial(self.write, side), texts, self.columns, threads, tokens, self.most_texts)
@@ -146,3 +154,7 @@ class CellStep(Step):
     @abstractmethod
     def write(self, side: Side, tokens: Tokens, start: int, stop: int, out: Rows, weight: float = 1) -> None:
         """Write `weight` times the cells of texts start..stop."""
+
+    @abstractmethod
+    def onnx(self, side: Side, texts: Texts, weight: float = 1) -> Value:
+        """Return `weight` times the cells."""

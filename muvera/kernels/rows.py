@@ -350,7 +350,7 @@ def longest_text(offsets, first, last):
 
 
 @helper
-def _norm_square(row, sums):
+def norm_square(row, sums):
     """Return the sum of squares of `row` in float64.
 
     Eight `sums` do not wait for each other.
@@ -377,7 +377,7 @@ def measure_rows(tokens, totals):
     """
     sums = np.empty(8, np.float64)
     for i in range(tokens.shape[0]):
-        square = _norm_square(tokens[i], sums)
+        square = norm_square(tokens[i], sums)
         if square == 0.0:
             totals[5] += 1.0
             continue
@@ -399,7 +399,7 @@ def normalize_rows(tokens):
     sums = np.empty(8, np.float64)
     for i in range(tokens.shape[0]):
         row = tokens[i]
-        square = _norm_square(row, sums)
+        square = norm_square(row, sums)
         if square == 0.0:
             if zero < 0:
                 zero = i
