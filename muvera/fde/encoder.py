@@ -452,7 +452,7 @@ def onnx_model(
         fde = (texts.counts > 0.0).where(fde, np.float32(0))
     # An import statement would close a circle, which the layers forbid.
     version = import_module("muvera").__version__
-    facts = {"side": side, "preset": _preset_of(config), "hash": config.hash, "version": version}
+    facts = {"version": version, "side": side, "preset": _preset_of(config), "hash": config.hash}
     return graph.model(fde, config.dimension, config.vector_dimension, facts)
 
 

@@ -1,8 +1,8 @@
 """Graph: an ONNX model whose nodes are written like NumPy.
 
 Each step of an encoder writes its formula with values of one graph, and the operators
-of these values add nodes.  Nodes are those of opset 13, the first one that dequantizes
-bytes with a scale per column, and of every later one.
+of these values add nodes.  Nodes are valid in opset 13 and in all later ones, but for
+ReduceMax.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ..utils.checks import import_extra
 if TYPE_CHECKING:
     import onnx
 
-#: The oldest opset of a graph, and the ONNX format of that time: readers from ONNX
-#: Runtime 1.6 on know them.
+#: The opset of a graph, the first one in which sums take their axes as an input, and
+#: the version of the ONNX format at that time.  ONNX Runtime 1.6 reads both.
 OPSET, IR_VERSION = 13, 7
 
 #: Names of the inputs and the output of a model.
 TOKENS, MASK, FDE = "tokens", "mask", "fde"
 
-# From this opset on, ReduceMax has its axes as an input.
+# From this opset on, ReduceMax has its axes as an input, too.
 _AXES_AS_INPUT = 18
 
 #: Numbers below it are divided as if they were this one, which leaves zeros zero.
@@ -151,9 +151,12 @@ class Graph:
         return [Value(self, name) for name in made]
 
     def bytes(self, matrix: NDArray[Any]) -> Value:
-        """Return a matrix of bytes as floats; the file contains the bytes."""
-        zero = np.zeros((), matrix.dtype)
-        return self.constant(matrix).op("DequantizeLinear", np.float32(1), zero)
+        """Return a matrix of bytes as floats; the file contains the bytes.
+
+        ONNX Runtime casts constants when it loads a file.  It would repeat a node
+        DequantizeLinear for every text.
+        """
+        return self.constant(matrix).floats()
 
     def constant(self, value: ArrayLike) -> Value:
         """Return an array, or a number as float32; of float64, as float32."""
@@ -190,7 +193,8 @@ class Graph:
         opsets = [helper.make_opsetid("", self.opset)]
         model: onnx.ModelProto = helper.make_model(graph, opset_imports=opsets, producer_name="muvera")
         model.ir_version = IR_VERSION
-        helper.set_model_props(model, {**properties, "dimension": str(dimension)})
+        properties = {**properties, "dimension": str(dimension)}
+        helper.set_model_props(model, {f"muvera.{name}": value for name, value in properties.items()})
         return model
 
 

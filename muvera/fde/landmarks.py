@@ -158,8 +158,10 @@ class LandmarkCells(CellStep):
     def _similarities(self, texts: Texts) -> Value:
         """Return each document's largest product with each landmark, (b, n)."""
         numbers, unit = ((texts.tokens - self.landmarks.mean) * texts.mask).rounded(127, 1, 2)
-        products = numbers @ texts.graph.bytes(self.landmarks.landmarks)
-        largest = texts.present.where(products, np.float32(-(2.0**31))).max(1)
+        # Largest entries along the last axis are found several times faster.
+        products = texts.graph.bytes(self.landmarks.landmarks.T) @ numbers.transpose(0, 2, 1)
+        present = texts.present.transpose(0, 2, 1)
+        largest = present.where(products, np.float32(-(2.0**31))).max(2)
         return largest * self.landmarks.scales * unit.reshape(0, 1)
 
     def _shares(self, texts: Texts) -> Value:
@@ -181,7 +183,8 @@ class LandmarkCells(CellStep):
         powers = ((nearest - first) * steepness).op("Exp")
         elsewhere = (sharpness * ELSEWHERE - first * steepness).op("Exp")
         weights = powers * (length.floats() / (powers.sum(2, keepdims=True) + elsewhere))
-        return (products * 0.0).op("ScatterElements", places, weights, axis=2).sum(1)
+        shares = (products * 0.0).op("ScatterElements", places, weights, axis=2)
+        return (texts.mask.transpose(0, 2, 1) @ shares).reshape(0, self.landmarks.count)
 
 
 def learn_landmarks(
