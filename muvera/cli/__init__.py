@@ -25,6 +25,7 @@ from . import (
     info,
     load,
     mcp,
+    onnx,
     pages,
     search,
     serve,
@@ -70,7 +71,7 @@ def start(
 
 for _command in (
     demo.demo, index.index, search.search, serve.serve, mcp.mcp, info.info, diagnose.diagnose, tune.tune,
-    audit.audit, convert.convert, encode.encode, load.load, formats.formats,
+    audit.audit, convert.convert, encode.encode, onnx.onnx, load.load, formats.formats,
 ):  # fmt: skip
     app.command(_command.__name__)(_command)
 app.add_typer(texts.texts, name="texts", cls=Commands)

@@ -195,12 +195,21 @@ def choose_encoder(name: str | None, config: Path | None, dimension: int) -> FDE
     if values:
         raise ValueError(f"--encoder {name} is fitted already. Remove {', '.join(values)} from {config}.")
     folder = Path(name).expanduser()
+    if not is_encoder_folder(folder) and not is_index(folder):
+        raise FileNotFoundError(
+            f"--encoder must be one of {', '.join(PRESETS)}, or the folder of an index or of encode "
+            f"--save-encoder, got {name!r}."
+        )
+    return encoder_of(folder)
+
+
+def encoder_of(folder: Path) -> FDEEncoder:
+    """Return the encoder of a folder: of an index, or of a saved encoder."""
     if is_encoder_folder(folder):
         return load_encoder(folder)
     if not is_index(folder):
         raise FileNotFoundError(
-            f"--encoder must be one of {', '.join(PRESETS)}, or the folder of an index or of encode "
-            f"--save-encoder, got {name!r}."
+            f"{folder} is not the folder of an index or of encode --save-encoder. Give one of these."
         )
     encoder = MuveraIndex.load(folder).encoder
     if encoder is None:
