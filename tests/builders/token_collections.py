@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,3 +99,13 @@ def random_texts(count: int, seed: int = 0, dimension: int = 20, most: int = 9) 
     rng = np.random.default_rng(seed)
     arrays = [rng.normal(size=(int(rng.integers(1, most + 1)), dimension)) for _ in range(count)]
     return MultiVectors.from_arrays([a / np.linalg.norm(a, axis=1, keepdims=True) for a in arrays])
+
+
+def write_tokens(folder: Path) -> None:
+    """Write token vectors of documents and queries as `tokens` and `queries`."""
+    rng = np.random.default_rng(0)
+    words = rng.normal(size=(60, 32))
+    texts = [words[rng.integers(0, 60, 12)] + 0.5 * rng.normal(size=(12, 32)) for _ in range(160)]
+    MultiVectors.from_arrays(texts).save(folder / "tokens")
+    queries = [texts[i][:6] + 0.2 * rng.normal(size=(6, 32)) for i in range(40)]
+    MultiVectors.from_arrays(queries).save(folder / "queries")

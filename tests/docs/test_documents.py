@@ -29,10 +29,9 @@ from builders.foreign_indexes import random_index, write_byaldi, write_lancedb, 
 from builders.pages import GreyEncoder, page_vectors, write_pdf
 from builders.paths import ROOT, environment
 from builders.text_encoders import HashEncoder
-from builders.token_collections import random_texts
+from builders.token_collections import random_texts, write_tokens
 
 import muvera
-from muvera import MultiVectors
 
 DOCS = ROOT / "docs"
 PAGES = [
@@ -106,16 +105,6 @@ def run_shell(code: str) -> Iterator[tuple[int, str]]:
             yield done.returncode, done.stdout + done.stderr
 
 
-def write_tokens(folder: Path) -> None:
-    """Write token vectors of documents and queries as `tokens` and `queries`."""
-    rng = np.random.default_rng(0)
-    words = rng.normal(size=(60, 32))
-    texts = [words[rng.integers(0, 60, 12)] + 0.5 * rng.normal(size=(12, 32)) for _ in range(160)]
-    MultiVectors.from_arrays(texts).save(folder / "tokens")
-    queries = [texts[i][:6] + 0.2 * rng.normal(size=(6, 32)) for i in range(40)]
-    MultiVectors.from_arrays(queries).save(folder / "queries")
-
-
 def write_colbert_index(folder: Path) -> None:
     """Write an index in ColBERT's format, and queries of its dimension."""
     lengths = np.random.default_rng(0).integers(10, 20, (2, 60)).tolist()
@@ -162,7 +151,7 @@ MATERIALS: dict[str, tuple[Callable[[Path], object], ...]] = {
     "pages": (write_reports, write_other_tools),
     "switch": (write_colbert_index, write_tokens, write_other_tools),
     **dict.fromkeys(("vector-database", "lancedb", "milvus", "opensearch", "postgresql"), (write_tokens,)),
-    **dict.fromkeys(("audit", "qdrant", "scale", "tune"), (write_tokens,)),
+    **dict.fromkeys(("audit", "other-languages", "qdrant", "scale", "tune"), (write_tokens,)),
 }
 
 
@@ -196,7 +185,9 @@ def test_blocks_run_in_order(
     namespace: dict[str, object] = {"__name__": page.stem}
     printed = io.StringIO()
     for block in blocks(page):
-        assert block.language in ("python", "sh", "text", "json", "yaml", "html"), block.line
+        assert block.language in ("python", "sh", "text", "json", "yaml", "html", "ts", "js", "java"), (
+            block.line
+        )
         if block.reason:
             continue
         with warnings.catch_warnings(), contextlib.redirect_stdout(printed):
