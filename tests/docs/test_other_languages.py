@@ -8,6 +8,7 @@ import subprocess
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -53,7 +54,14 @@ def site(modules: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "node_modules").symlink_to(modules)
     (folder / "package.json").write_text('{"type": "module"}')
     (folder / "search.ts").write_text(block("ts"))
-    compiler = ["node", modules / "typescript" / "bin" / "tsc", "search.ts", "--strict", "--target", "es2022"]
+    compiler = [
+        "node",
+        str(modules / "typescript" / "bin" / "tsc"),
+        "search.ts",
+        "--strict",
+        "--target",
+        "es2022",
+    ]
     options = ["--module", "esnext", "--moduleResolution", "bundler", "--skipLibCheck"]
     done = subprocess.run([*compiler, *options], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
@@ -92,10 +100,10 @@ def test_a_page_finds_what_python_finds(site: Path, modules: Path) -> None:
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    extensions_map = {
+    extensions_map: ClassVar[dict[str, str]] = {
         **SimpleHTTPRequestHandler.extensions_map,
         ".mjs": "text/javascript",
         ".wasm": "application/wasm",
-    }  # noqa: RUF012
+    }
 
     def log_message(self, *_: object) -> None: ...
