@@ -69,7 +69,19 @@ class MeasuredRecall:
 
     @classmethod
     def of(cls, counts: Counter[float], confidence: float) -> MeasuredRecall:
-        """Return the recall of shares that occurred this often."""
+        """Return the recall of shares.
+
+        Parameters
+        ----------
+        counts : Counter of float
+            How often each share occurred.
+        confidence : float
+            Probability that the interval contains the mean.
+
+        Returns
+        -------
+        MeasuredRecall
+        """
         shares = np.array(sorted(counts))
         times = np.array([counts[share] for share in shares], np.int64)
         queries = int(times.sum())
@@ -111,7 +123,17 @@ class RecallCalibration:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RecallCalibration:
-        """Return the calibration of ``to_dict`` of a report."""
+        """Return the calibration of ``to_dict`` of a report.
+
+        Parameters
+        ----------
+        values : dict
+            The plain values.
+
+        Returns
+        -------
+        RecallCalibration
+        """
         recall = {
             float(promise): (MeasuredRecall(**before), MeasuredRecall(**after))
             for promise, (before, after) in values["recall"].items()
