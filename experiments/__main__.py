@@ -17,6 +17,7 @@ from .bench.growth import grow
 from .bench.landmarks import landmarks
 from .bench.long_texts import long_texts
 from .bench.meter import meter
+from .bench.onnx_files import onnx
 from .bench.pages import pages
 from .bench.pipeline import pipeline
 from .bench.recall_dial import recall_dial
@@ -68,6 +69,7 @@ for bench in (
     adapt,
     cold,
     server,
+    onnx,
 ):
     app.command()(bench)
 

@@ -37,7 +37,7 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "fdes": (
         "How good are FDEs, and which of their options matter?",
         "[FDEs](../how-it-works.md#fixed-dimensional-encodings-fdes)",
-        ("pipeline", "ablation", "limit", "token_search", "insertion_order"),
+        ("pipeline", "ablation", "limit", "token_search", "insertion_order", "onnx"),
     ),
     "tokens": (
         "How should tokens be stored?", "[Tokens](../settings.md#how-tokens-are-stored)",

@@ -18,6 +18,7 @@ from experiments.bench import (
     landmarks,
     long_texts,
     meter,
+    onnx_files,
     pages,
     pipeline,
     plumbing,
@@ -532,6 +533,11 @@ def test_the_share_of_shaded_function_words(tmp_path: Path) -> None:
     folder = texts_of(tmp_path / "c", {"a": "the red apple", "b": "of the"}, {"a": "red", "b": "the"})
     row = explanations.measure(folder, HashEncoder(64), "test", 10, 10)
     assert (row["documents"], row["queries"], row["best"]) == (2, 2, 0.5)
+
+
+def test_onnx_files_equal_their_encoders() -> None:
+    row = onnx_files.measure("simhash", "documents", 3, 1)
+    assert row["error"] < 1e-4 and row["bytes"] > 100_000 and row["ratio"] > 0
 
 
 def test_questions_about_long_texts_are_removed_from_their_middle_and_end(tmp_path: Path) -> None:
