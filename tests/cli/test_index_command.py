@@ -123,6 +123,20 @@ def test_a_url_as_output_leaves_no_password_behind(
     assert list((tmp_path / "work").iterdir()) == []
 
 
+def test_an_encoder_becomes_an_onnx_file(docs: Path, tmp_path: Path) -> None:
+    """From the folder of an encoder, or of an index with one."""
+    answer("encode", docs, tmp_path / "vectors", "--encoder", "mean")
+    answer("index", docs, tmp_path / "index", "--encoder", "mean", "--exact-tokens", 0)
+    out = tmp_path / "queries.onnx"
+    facts = answer("onnx", tmp_path / "vectors.encoder", out)
+    assert (facts["side"], facts["dimension"], facts["bytes"]) == ("queries", 17, out.stat().st_size)
+    assert "--overwrite to replace it" in fails("onnx", tmp_path / "index", out)
+    assert (
+        answer("onnx", tmp_path / "index", out, "--side", "documents", "--overwrite")["side"] == "documents"
+    )
+    assert "docs is not the folder of an index or of encode --save-encoder" in fails("onnx", docs, out)
+
+
 def test_bad_options_of_an_index_are_named(docs: Path, tmp_path: Path) -> None:
     (tmp_path / "list.json").write_text("[]")
     for arguments, text in (
