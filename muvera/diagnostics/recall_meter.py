@@ -36,6 +36,7 @@ from .recall_report import (
     RecallCalibration,
     RecallReport,
     RecallState,
+    measured_recall,
 )
 
 # Sampled searches that wait; others are dropped.
@@ -334,7 +335,7 @@ class RecallMeter:
     def _is_broken(self) -> bool:
         """Return True if the interval of a promised recall lies below it."""
         counts = self._state.outcomes()
-        return any(MeasuredRecall.of(counts[one], self._confidence).high < one for one in counts if one)
+        return any(measured_recall(counts[one], self._confidence).high < one for one in counts if one)
 
     def _save(self) -> None:
         self._saved = time.monotonic()
@@ -415,7 +416,7 @@ class RecallMeter:
             for query, scores in zip(queries, best, strict=True):
                 self._pause()
                 shares[self._index.share(query, scores, promise)] += 1
-            found[promise] = MeasuredRecall.of(shares, self._confidence)
+            found[promise] = measured_recall(shares, self._confidence)
         return found
 
     # -- reading --------------------------------------------------------------

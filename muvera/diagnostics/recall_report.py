@@ -67,33 +67,21 @@ class MeasuredRecall:
     high: float
     queries: int
 
-    @classmethod
-    def of(cls, counts: Counter[float], confidence: float) -> MeasuredRecall:
-        """Return the recall of shares.
-
-        Parameters
-        ----------
-        counts : Counter of float
-            How often each share occurred.
-        confidence : float
-            Probability that the interval contains the mean.
-
-        Returns
-        -------
-        MeasuredRecall
-        """
-        shares = np.array(sorted(counts))
-        times = np.array([counts[share] for share in shares], np.int64)
-        queries = int(times.sum())
-        mean = float(shares @ times / queries) if queries else None
-        return cls(mean, *share_interval(shares, times, confidence), queries)
-
     @property
     def text(self) -> str:
         """The interval, such as "96%, between 95% and 97%"."""
         digits = 0 if self.high - self.low >= 0.02 else 1
         mean, low, high = (f"{share:.{digits}%}" for share in (self.mean or 0.0, self.low, self.high))
         return f"{mean}, between {low} and {high}"
+
+
+def measured_recall(counts: Counter[float], confidence: float) -> MeasuredRecall:
+    """Return the recall of shares that occurred this often."""
+    shares = np.array(sorted(counts))
+    times = np.array([counts[share] for share in shares], np.int64)
+    queries = int(times.sum())
+    mean = float(shares @ times / queries) if queries else None
+    return MeasuredRecall(mean, *share_interval(shares, times, confidence), queries)
 
 
 @dataclass(frozen=True)
@@ -120,25 +108,6 @@ class RecallCalibration:
             f"{before.text}."
             for promise, (before, after) in self.recall.items()
         )
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> RecallCalibration:
-        """Return the calibration of ``to_dict`` of a report.
-
-        Parameters
-        ----------
-        values : dict
-            The plain values.
-
-        Returns
-        -------
-        RecallCalibration
-        """
-        recall = {
-            float(promise): (MeasuredRecall(**before), MeasuredRecall(**after))
-            for promise, (before, after) in values["recall"].items()
-        }
-        return cls(values["queries"], recall)
 
 
 @dataclass(frozen=True)
@@ -262,8 +231,8 @@ class Period:
     def report(self, confidence: float, **facts: Any) -> RecallReport:
         """Return the report of this interval."""
         counts = by_promise(self.outcomes)
-        total = MeasuredRecall.of(sum(counts.values(), Counter()), confidence)
-        promises = {one: MeasuredRecall.of(of, confidence) for one, of in counts.items() if one}
+        total = measured_recall(sum(counts.values(), Counter()), confidence)
+        promises = {one: measured_recall(of, confidence) for one, of in counts.items() if one}
         return RecallReport(
             total.mean, total.low, total.high, total.queries, self.dropped, round(self.seconds, 3), self.since,
             self.contents.documents, self.k, confidence, promises, self.calibration, **facts,
@@ -289,8 +258,16 @@ class Period:
         return cls(
             int(values["k"]), Contents(**values["contents"]), str(values["since"]), outcomes,
             int(values["dropped"]), float(values["seconds"]), deque(seen, MOST_SEEN),
-            None if calibration is None else RecallCalibration.from_dict(calibration),
+            None if calibration is None else _calibration(calibration),
         )  # fmt: skip
+
+
+def _calibration(values: dict[str, Any]) -> RecallCalibration:
+    recall = {
+        float(promise): (MeasuredRecall(**before), MeasuredRecall(**after))
+        for promise, (before, after) in values["recall"].items()
+    }
+    return RecallCalibration(values["queries"], recall)
 
 
 class RecallState:
