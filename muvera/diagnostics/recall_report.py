@@ -174,7 +174,7 @@ class RecallReport:
         if not self.queries:
             return "No sampled search has been measured yet."
         measured = MeasuredRecall(self.mean, self.low, self.high, self.queries)
-        searches = counted(self.queries, "sampled search", "sampled searches")
+        searches = "sampled search" if self.queries == 1 else f"{self.queries:,} sampled searches"
         best = "best one" if self.k == 1 else f"best {_WORDS.get(self.k, self.k)}"
         mean, _, ends = measured.text.partition(", ")
         return f"Of the last {searches}, {mean} of the {best} were found, {ends}."
@@ -185,7 +185,8 @@ class RecallReport:
         lines = [self.sentence]
         lines += [f"recall={promise:g}: {found.text}" for promise, found in self.promises.items()]
         if self.dropped:
-            lines.append(f"{counted(self.dropped, 'sampled search', 'sampled searches')} were dropped.")
+            were = "was" if self.dropped == 1 else "were"
+            lines.append(f"{counted(self.dropped, 'sampled search', 'sampled searches')} {were} dropped.")
         lines += [one for one in (self.calibration and self.calibration.text, self.problem) if one]
         for one in self.earlier[:1]:
             lines.append(f"Before {self.since[:10]}: {one.sentence}")
@@ -375,8 +376,8 @@ def read_periods(file: Path) -> tuple[list[Period], float]:
 
     Raise ValueError for a file that is damaged, or of another version.
     """
-    values = read_json(file)
-    with suppress(KeyError, TypeError, ValueError, AttributeError):
+    with suppress(KeyError, TypeError, ValueError, AttributeError, IsADirectoryError):
+        values = read_json(file)
         if values["version"] == _VERSION:
             periods = [Period.from_dict(period) for period in values["periods"]]
             return periods, float(values["confidence"])

@@ -185,9 +185,18 @@ def test_blocks_run_in_order(
     namespace: dict[str, object] = {"__name__": page.stem}
     printed = io.StringIO()
     for block in blocks(page):
-        assert block.language in ("python", "sh", "text", "json", "yaml", "html", "ts", "js", "java"), (
-            block.line
-        )
+        assert block.language in (
+            "python",
+            "sh",
+            "text",
+            "json",
+            "yaml",
+            "html",
+            "xml",
+            "ts",
+            "js",
+            "java",
+        ), block.line
         if block.reason:
             continue
         with warnings.catch_warnings(), contextlib.redirect_stdout(printed):
