@@ -14,6 +14,9 @@ BETS = np.geomspace(0.002, 0.97, 8)[:, np.newaxis]
 # Halvings of the range that an end of the interval is looked for in.
 _HALVINGS = 40
 
+# Ends below it are 0: nobody can tell them apart, and shares divided by them overflow.
+_LEAST = 1e-12
+
 #: Probability that an interval contains the mean.
 CONFIDENCE = 0.95
 
@@ -65,7 +68,7 @@ def share_interval(
 def _lowest(shares: Shares, counts: NDArray[np.int64], mean: float, enough: float) -> float:
     """Return the lowest mean that is left: the capital falls as the mean rises."""
     low, high = 0.0, mean
-    for _ in range(_HALVINGS if mean > 0 else 0):
+    for _ in range(_HALVINGS if mean > _LEAST else 0):
         middle = (low + high) / 2
         capital = np.log1p(BETS * (shares / middle - 1)) @ counts
         low, high = (middle, high) if np.logaddexp.reduce(capital) > enough else (low, middle)
