@@ -76,3 +76,9 @@ def test_equal_shares_do_not_promise_that_all_queries_have_them() -> None:
     assert 0.7 < few[0] < many[0] < many[1] == few[1] == 1.0
     assert share_interval(np.zeros(30))[0] == 0.0
     assert share_interval(np.empty(0)) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("share", [5e-324, 1e-200, 1e-13, 1 - 1e-16])
+def test_an_interval_contains_the_mean_of_shares_near_an_end(share: float) -> None:
+    low, high = share_interval(np.array([share, share]))
+    assert 0 <= low <= share <= high <= 1
