@@ -67,6 +67,8 @@ def join(
     ValueError
         If the encoder is not fitted, `model` is not an ONNX file of opset 13 or later,
         its output has another dimension, or it has no such input or output.
+    FileNotFoundError
+        If `model` is not a file.
     FileExistsError
         If `path` exists and `overwrite` is False, or if it is a folder.
     """
@@ -99,7 +101,9 @@ def join(
 
 
 def _loaded(path: Path) -> onnx.ModelProto:
-    """Load an ONNX file, or raise ValueError."""
+    """Load an ONNX file, or raise FileNotFoundError or ValueError."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not a file. Give the ONNX file of a token model.")
     library = import_extra("onnx", "onnx", "Joining ONNX files")
     try:
         model: onnx.ModelProto = library.load(path)

@@ -133,6 +133,9 @@ def test_a_model_that_does_not_fit_is_refused(encoder: FDEEncoder, tmp_path: Pat
         model = write_model(path, opset, **(two if outputs else {}))
         with pytest.raises(ValueError, match=re.escape(message)):
             join(model, encoder, out)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=re.escape(f"{path} is not a file. Give the ONNX file")):
+        join(path, encoder, out)
     path.write_bytes(b"no model")
     with pytest.raises(ValueError, match=re.escape(f"{path} is damaged, or not an ONNX file.")):
         join(path, encoder, out)
