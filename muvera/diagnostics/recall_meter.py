@@ -438,7 +438,7 @@ class RecallMeter:
         Parameters
         ----------
         seconds : float, optional
-            The longest time to wait.  Default: for ever.
+            The longest time to wait.  Default: no limit.
 
         Returns
         -------
