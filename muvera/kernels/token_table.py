@@ -233,18 +233,34 @@ def score_looked_up(numbers, offsets, documents, similarities, size, half, unit,
 
 
 @kernel
-def mean_products(numbers, offsets, documents, places, similarities, size, half, unit, out):
+def mean_norms(numbers, offsets, table, out):
+    """Write the length of each document's mean token to `out` (n,); 0 without tokens.
+
+    ``numbers[offsets[i] : offsets[i + 1]]`` are rows of `table` (V, depth).
+    """
+    depth = table.shape[1]
+    sums = np.empty(depth, np.float32)
+    for i in range(out.shape[0]):
+        sums[:] = 0
+        for token in range(offsets[i], offsets[i + 1]):
+            row = np.int64(numbers[token])
+            for j in range(depth):
+                sums[j] += table[row, j]
+        total = np.float32(0)
+        for j in range(depth):
+            total += sums[j] * sums[j]
+        out[i] = np.sqrt(total) / max(1, offsets[i + 1] - offsets[i])
+
+
+@kernel
+def mean_products(numbers, offsets, documents, similarities, size, unit, out):
     """Write the mean over each document's tokens of their products with a query's sum.
 
-    Of a long document, only the tokens of the passage ``places[i]`` count.
-    :func:`score_looked_up` describes the other parameters.
+    :func:`score_looked_up` describes the parameters.
     """
     stride = max(1, size) * LANES
     for i in range(documents.shape[0]):
         start, stop = offsets[documents[i]], offsets[documents[i] + 1]
-        if stop - start > 2 * half:
-            start += places[i] * half
-            stop = min(start + 2 * half, stop)
         total = 0.0
         for first in range(0, similarities.shape[0], stride):
             for token in range(start, stop):

@@ -1,0 +1,272 @@
+"""TextArrays: what a text index has by row beside token vectors, and the texts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.multivectors import MultiVectors
+from ..index.contents import IndexContents
+from ..index.generations import TEXTS, IndexFolderError, Save, is_words_file, verify
+from ..index.id_map import IdMap
+from ..index.persistence import read_segments, write_store
+from ..index.token_store import FloatStore
+from ..kernels.token_table import mean_norms
+from ..reranking.coded_vectors import CodedVectors
+from ..reranking.inverted import InvertedIndex, Segment
+from ..reranking.table_codec import TableCodec
+from ..utils.arrays import GrowingArray, load_npy, save_array
+from ..utils.checks import counted
+from .database import DocumentDatabase
+from .hit import mean_vectors
+from .words import TextWords
+
+_LOG = logging.getLogger("muvera")
+
+_WORD_LENGTHS = "word_lengths.npy"
+_NORMS = "mean_norms.npy"
+_MEANS = "text_means"
+
+#: Mean token vectors are stored in half precision.
+MEAN = np.float16
+
+
+class TextArrays:
+    """The words of texts, and their mean token vectors, by row of the index.
+
+    An index that stores tokens as rows of a table needs no mean vectors: a product with
+    a mean is a mean of looked up products, divided by the length of the mean.
+
+    Changing a copy (:func:`copy.copy`) does not change the original.
+
+    Parameters
+    ----------
+    database : DocumentDatabase
+        The texts.
+    words : TextWords
+        The words of each row.
+    means : FloatStore, optional
+        The mean token vector of each row, as a text of one token, or of none for a
+        blank text.  None: an index without mean vectors.
+    norms : float32 (n,), optional
+        With a table, the length of the mean token of each row.
+    """
+
+    def __init__(
+        self,
+        database: DocumentDatabase,
+        words: TextWords,
+        means: FloatStore | None = None,
+        norms: NDArray[np.float32] | None = None,
+    ) -> None:
+        self.database = database
+        self.words = words
+        self.means = means
+        self._norms = None if norms is None else GrowingArray(norms)
+
+    def __copy__(self) -> TextArrays:
+        copied = TextArrays(self.database, copy(self.words), copy(self.means))
+        copied._norms = copy(self._norms)
+        return copied
+
+    @classmethod
+    def of(
+        cls, database: DocumentDatabase, contents: IndexContents, means: Iterable[NDArray[Any]] | None = None
+    ) -> TextArrays:
+        """Read the words of all texts.
+
+        `means` are the mean vectors of the texts, (n, dimension) for some texts after
+        the other; zeros for a blank text.  The order is that of the database, which is
+        the order of rows.
+        """
+        ids = contents.ids
+        names = ids.names(ids.documents)
+        words = TextWords()
+        words.append(_texts(database, names), ids.documents, ids.num_rows)
+        arrays = cls(database, words, None if means is None else FloatStore(_MEANS))
+        if arrays.means is not None and ids.num_rows:
+            vectors = np.concatenate([np.empty((0, contents.config.dimension), MEAN), *(means or ())])
+            arrays.means.append(_as_tokens(vectors, ids.documents, ids.num_rows))
+        return arrays
+
+    def append(
+        self, contents: IndexContents, texts: Sequence[str], names: list[Any], encoded: MultiVectors | None
+    ) -> None:
+        """Add texts that were added to `contents` as its last rows.
+
+        `encoded` are their token vectors, if the index has mean vectors.
+        """
+        first, last = len(self.words), contents.ids.num_rows
+        rows = contents.ids.rows_of(names)
+        order = np.argsort(rows)
+        self.words.append([texts[i] for i in order], rows[order], last)
+        if self.means is not None and encoded is not None and last > first:
+            self.means.append(_as_tokens(mean_vectors(encoded)[order], rows[order] - first, last - first))
+
+    def kept(self, rows: NDArray[np.int64]) -> TextArrays:
+        """Return the arrays of ascending `rows`, which are numbered 0, 1, 2, ..."""
+        means = None
+        if self.means is not None:
+            means = FloatStore(_MEANS)
+            if len(rows):
+                means.append(self.means.rows(rows))
+        norms = None if self._norms is None or len(self._norms) < len(self.words) else self._norms.values[rows]
+        return TextArrays(self.database, self.words.kept(rows), means, norms)
+
+    def norms(self, codec: TableCodec, segments: Sequence[CodedVectors]) -> NDArray[np.float32]:
+        """Return the length of the mean token of each row, float32 (n,).
+
+        `segments` are all rows.  Lengths of new rows are computed at the first call.
+        """
+        known = GrowingArray(np.empty(0, np.float32)) if self._norms is None else copy(self._norms)
+        if len(known) < sum(map(len, segments)):
+            first = 0
+            for texts in segments:
+                start = max(0, len(known) - first)
+                if start < len(texts):
+                    out = np.empty(len(texts) - start, np.float32)
+                    mean_norms(codec.numbers(texts.tokens), texts.offsets[start:], codec.table, out)
+                    known.extend(out)
+                first += len(texts)
+            self._norms = known
+        return np.asarray(known.values, np.float32)
+
+    def mean_products(self, rows: NDArray[np.int64], query: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the products of mean vectors with a vector, float32 (n,).
+
+        The product of a blank text is 0.
+        """
+        assert self.means is not None
+        out = np.zeros(len(rows), np.float32)
+        if not len(rows):
+            return out
+        order = np.argsort(rows)
+        texts = self.means.rows(rows[order])
+        out[order[texts.lengths > 0]] = np.einsum("ij,j->i", np.asarray(texts.tokens, np.float32), query)
+        return out
+
+    # -- files ----------------------------------------------------------------
+
+    def save(self, ids: IdMap, save: Save) -> dict[str, Any]:
+        """Write the texts and the arrays, and return the entry of the manifest.
+
+        The arrays are then mapped.  Raise ValueError if the ids differ from those of
+        the texts.
+        """
+        require_same_ids(ids, self.database, "The index")
+        self.database.save(save.folder / TEXTS)
+        save_array(save.folder / _WORD_LENGTHS, self.words.lengths)
+        entries, segments = [], []
+        for segment in self.words.lists.segments:
+            if segment.path in save.old_names:
+                name = save.old_names[segment.path]
+                save.kept.append(name)
+            else:
+                file = f"words-{segment.first:012d}.npy"
+                save_array(save.folder / file, segment.to_bytes())
+                segment = Segment.read(segment.first, save.folder / file, save.final / file)
+                name = f"{save.final.name}/{file}"
+            entries.append({"first": segment.first, "file": name})
+            segments.append(segment)
+        self.words.lists.segments = segments
+        if self._norms is not None and len(self._norms) == len(self.words):
+            save_array(save.folder / _NORMS, self._norms.values)
+        means = None if self.means is None else write_store(self.means, save, None)
+        return {"words": entries, "means": means}
+
+    @classmethod
+    def load(
+        cls, folder: Path, manifest: dict[str, Any], contents: IndexContents, database: DocumentDatabase
+    ) -> TextArrays:
+        """Read the files of :meth:`save`.
+
+        Words that are missing or damaged are read again from the texts, with a
+        warning.  A folder of a former format has none.
+        """
+        require_same_ids(contents.ids, database, str(folder))
+        entry, files = manifest.get("texts"), folder / manifest["folder"]
+        if entry is None:
+            vectors = database.former_means()
+            columns = contents.config.dimension
+            zeros = np.zeros(columns, MEAN)
+            means = [zeros if one is None else np.frombuffer(one, MEAN) for one in vectors]
+            wrong = [one for one in means if len(one) != columns or not np.isfinite(one).all()]
+            if wrong:
+                raise IndexFolderError(f"{folder} has a damaged mean vector. Restore it from a copy.")
+            return cls.of(database, contents, [np.array(means)] if means else None)
+        arrays = cls(database, _read_words(folder, manifest, contents, database))
+        if entry["means"] is not None:
+            arrays.means = FloatStore(_MEANS)
+            lengths = _mean_lengths(contents)
+            arrays.means.segments = read_segments(arrays.means, folder, entry["means"], lengths)
+        if f"{manifest['folder']}/{_NORMS}" in manifest["files"]:
+            norms = load_npy(files / _NORMS, mmap=False)
+            if norms.shape != (contents.ids.num_rows,) or norms.dtype != np.float32:
+                raise IndexFolderError(f"{files / _NORMS} does not match the rows. Restore it from a copy.")
+            arrays._norms = GrowingArray(norms)
+        return arrays
+
+
+def _mean_lengths(contents: IndexContents) -> NDArray[np.int64]:
+    """Return 1 for the first row of each text with tokens, and 0 for other rows."""
+    rows = np.arange(contents.ids.num_rows)
+    return ((contents.lengths > 0) & (contents.ids.first_rows(rows) == rows)).astype(np.int64)
+
+
+def _as_tokens(vectors: NDArray[Any], rows: NDArray[np.int64], count: int) -> MultiVectors:
+    """Return `count` texts; those at `rows` have a vector as their only token.
+
+    Zeros stand for a text without a vector.
+    """
+    filled = vectors.any(axis=1)
+    lengths = np.zeros(count, np.int64)
+    lengths[rows[filled]] = 1
+    return MultiVectors.from_flat(vectors[filled].astype(MEAN), lengths)
+
+
+def _read_words(
+    folder: Path, manifest: dict[str, Any], contents: IndexContents, database: DocumentDatabase
+) -> TextWords:
+    """Map the words, or read them from the texts if a file is missing or damaged."""
+    files, count = folder / manifest["folder"], contents.ids.num_rows
+    try:
+        verify(folder, {name: one for name, one in manifest["files"].items() if is_words_file(name)})
+        lengths = load_npy(files / _WORD_LENGTHS, mmap=False)
+        entries = manifest["texts"]["words"]
+        lists = InvertedIndex([Segment.read(one["first"], folder / one["file"]) for one in entries])
+        if lengths.dtype != np.uint32 or len(lengths) != count or len(lists) != count:
+            raise ValueError(f"{files / _WORD_LENGTHS} does not match the rows.")
+        return TextWords(lists, lengths)
+    except (IndexFolderError, ValueError, OSError, KeyError, TypeError) as error:
+        _LOG.warning("muvera: %s The words were read again from the texts; save the index to keep them.", error)
+    ids = contents.ids
+    words = TextWords()
+    words.append(_texts(database, ids.names(ids.documents)), ids.documents, count)
+    return words
+
+
+def _texts(database: DocumentDatabase, names: list[Any]) -> Iterable[str]:
+    """Yield the texts of ids."""
+    for start in range(0, len(names), _STEP):
+        for document in database.get(names[start : start + _STEP]):
+            yield document.text
+
+
+# Texts that are read together.
+_STEP = 512
+
+
+def require_same_ids(ids: IdMap, database: DocumentDatabase, name: str) -> None:
+    """Raise ValueError if a database has other ids than an index; `name` names both."""
+    if len(database) != len(ids) or set(database.select({})) != set(ids.names(ids.documents)):
+        sizes = f"{counted(len(database), 'text')} and {counted(len(ids), 'set')} of token vectors"
+        raise ValueError(
+            f"{name} has {sizes}, and their ids must be the same: the vectors were changed without the "
+            "texts. Build the index again."
+        )
