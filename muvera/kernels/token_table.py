@@ -193,22 +193,20 @@ _sum_of_lanes = emitted(_emit_sum_of_lanes, types.float64)
 
 # numba cannot keep the machine code of a kernel that is made by another function.
 @kernel
-def score_looked_up(numbers, offsets, documents, similarities, size, half, unit, out, places):
+def score_looked_up(numbers, offsets, documents, similarities, size, half, unit, out):
     """Write the Chamfer similarities of `documents` (c,) with one query to `out` (c,).
 
     ``numbers[offsets[i] : offsets[i + 1]]`` are the places of the tokens of document i
     in `similarities`, which have `size` places in each panel and are in multiples of
     `unit`.  A document of more than ``2 * half`` tokens has the score of its best
-    passage, and `places` (c,) receives the number of that passage.  Passages have two
-    blocks of `half` tokens, and begin with each block but the last.  `out` is -inf for
-    a document without tokens.
+    passage.  Passages have two blocks of `half` tokens, and begin with each block but
+    the last.  `out` is -inf for a document without tokens.
     """
     stride = max(1, size) * LANES
     maxima = np.empty(2 * LANES, similarities.dtype)
     sums = np.empty(64)
     for i in range(documents.shape[0]):
         start, stop = offsets[documents[i]], offsets[documents[i] + 1]
-        places[i] = 0
         if stop - start <= 2 * half:
             total = 0.0
             for first in range(0, similarities.shape[0], stride):
@@ -226,10 +224,7 @@ def score_looked_up(numbers, offsets, documents, similarities, size, half, unit,
                 side = (j + 1) % 2 * LANES
                 _write_maxima(numbers, begin, min(begin + half, stop), similarities, first, maxima, side)
                 sums[j] += _sum_of_larger(maxima)
-        for j in range(1, passages):
-            if sums[j] > sums[places[i]]:
-                places[i] = j
-        out[i] = unit * sums[places[i]]
+        out[i] = unit * sums[:passages].max()
 
 
 @kernel
@@ -253,16 +248,27 @@ def mean_norms(numbers, offsets, table, out):
 
 
 @kernel
-def mean_products(numbers, offsets, documents, similarities, size, unit, out):
-    """Write the mean over each document's tokens of their products with a query's sum.
+def sum_similarities(similarities, size, sums):
+    """Write the product of each row with the query's sum to `sums` (size,).
 
-    :func:`score_looked_up` describes the parameters.
+    :func:`score_looked_up` describes `similarities`; their unit is that of the sums.
     """
-    stride = max(1, size) * LANES
+    sums[:] = 0
+    for first in range(0, similarities.shape[0], max(1, size) * LANES):
+        for row in range(size):
+            sums[row] += _sum_of_lanes(similarities, first + row * LANES)
+
+
+@kernel
+def mean_products(numbers, offsets, documents, sums, out):
+    """Write the mean over each document's tokens of ``sums[number]`` to `out` (c,).
+
+    ``numbers[offsets[i] : offsets[i + 1]]`` are the numbers of document i.  `out` is 0
+    for a document without tokens.
+    """
     for i in range(documents.shape[0]):
         start, stop = offsets[documents[i]], offsets[documents[i] + 1]
         total = 0.0
-        for first in range(0, similarities.shape[0], stride):
-            for token in range(start, stop):
-                total += _sum_of_lanes(similarities, first + np.int64(numbers[token]) * LANES)
-        out[i] = unit * total / max(1, stop - start)
+        for token in range(start, stop):
+            total += sums[np.int64(numbers[token])]
+        out[i] = total / max(1, stop - start)

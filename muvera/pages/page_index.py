@@ -174,7 +174,7 @@ class PageIndex:
             vectors = MuveraIndex.of(IndexContents.empty(config, IndexSettings(), fitted, reader.codec))
         facts = {KIND: PAGES, ROOT: None if self._root is None else str(self._root)}
         passage = None if reader is None else reader.passage
-        database = DocumentDatabase(self._made_by, passage, means=False, facts=facts)
+        database = DocumentDatabase(self._made_by, passage, facts=facts)
         self._pages: TextStore | EngineTexts = TextStore(vectors, database)
         self._folder: Path | None = None
 

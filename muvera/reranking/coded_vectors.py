@@ -31,9 +31,6 @@ from .table_codec import TableCodec
 # Mean number of tokens of texts that are copied one by one.
 _LONG = 200
 
-# Calls of `row_lists` until the lists are made.
-_ASKED = 8
-
 
 class RowLists(NamedTuple):
     """The texts that contain each row of a table.
@@ -79,7 +76,6 @@ class CodedVectors:
         self.offsets: NDArray[np.int64] = as_offsets(offsets, len(tokens))
         self._ids = None if ids is None else as_ids(ids, len(self), parts=True)
         self._used: NDArray[np.int64] | None = None
-        self._asked = 0
         self._lists: RowLists | None = None
 
     @classmethod
@@ -152,15 +148,13 @@ class CodedVectors:
             self._used = np.flatnonzero(present)
         return self._used
 
-    def row_lists(self) -> RowLists | None:
+    def row_lists(self) -> RowLists:
         """Return the texts that contain each row of a :class:`TableCodec`.
 
-        They take a tenth of a second for each ten million tokens, so the first few
-        calls return None.
+        The first call makes them, in a tenth of a second for each ten million tokens.
         """
         assert isinstance(self.codec, TableCodec)
-        self._asked += 1
-        if self._lists is None and self._asked == _ASKED:  # once: other threads go on without
+        if self._lists is None:
             numbers = self.codec.numbers(self.tokens)
             starts = np.zeros(self.codec.num_rows + 1, np.int64)
             count_texts(numbers, self.offsets, starts[1:])

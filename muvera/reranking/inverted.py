@@ -88,7 +88,11 @@ class Segment(NamedTuple):
         kinds = [(np.uint16, postings), (_FREQUENCIES[width], postings)]
         arrays: list[NDArray[Any]] = []
         start = 8 * _HEADER
-        for kind, count in [(np.uint64, terms), (np.int64, terms + 1), *(kinds if width == 1 else kinds[::-1])]:
+        for kind, count in [
+            (np.uint64, terms),
+            (np.int64, terms + 1),
+            *(kinds if width == 1 else kinds[::-1]),
+        ]:
             stop = start + np.dtype(kind).itemsize * count
             arrays.append(content[start:stop].view(kind))
             start = stop
@@ -116,7 +120,9 @@ class InvertedIndex:
         arrays = (array for segment in self.segments for array in segment[2:6])
         return sum(array.nbytes for array in arrays)
 
-    def append(self, terms: NDArray[np.int64], offsets: NDArray[np.int64], hashes: NDArray[np.uint64]) -> None:
+    def append(
+        self, terms: NDArray[np.int64], offsets: NDArray[np.int64], hashes: NDArray[np.uint64]
+    ) -> None:
         """Add rows with the terms that they contain, each as often as it occurs.
 
         ``terms[offsets[i] : offsets[i + 1]]`` are the terms of row i, as positions in
@@ -164,7 +170,9 @@ class InvertedIndex:
             inside = [
                 one for one in self.segments if one.first <= chosen[-1] and one.first + one.size > chosen[0]
             ]
-            moved = [_moved(one, numbers[one.first : one.first + one.size] - start, len(chosen)) for one in inside]
+            moved = [
+                _moved(one, numbers[one.first : one.first + one.size] - start, len(chosen)) for one in inside
+            ]
             result.segments.append(_merged(moved, start, len(chosen)))
         return result
 
@@ -211,7 +219,9 @@ def _sorted(
     """Return a segment of postings in any order of terms; equal terms have ascending rows."""
     order = np.argsort(terms, kind="stable")
     terms = terms[order]
-    begins = np.flatnonzero(np.diff(terms, prepend=terms[:1] ^ np.uint64(1))) if len(terms) else np.empty(0, int)
+    begins = (
+        np.flatnonzero(np.diff(terms, prepend=terms[:1] ^ np.uint64(1))) if len(terms) else np.empty(0, int)
+    )
     starts = np.append(begins, len(terms)).astype(np.int64)
     return Segment(first, size, terms[begins], starts, rows[order].astype(np.uint16), values[order])
 

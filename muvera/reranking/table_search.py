@@ -19,6 +19,7 @@ from ..kernels.token_table import (
     mean_products,
     round_similarities,
     score_looked_up,
+    sum_similarities,
 )
 from ..utils.parallel import run_in_ranges, split_by_count, split_for_threads
 from .coded_vectors import CodedRun, CodedVectors
@@ -77,14 +78,27 @@ class Lookups:
         return replace(self, parts=parts, segments=())
 
 
-class TableScores(NamedTuple):
-    """Scores of texts."""
+class Gains(NamedTuple):
+    """What is added to the similarities of texts with one query.
 
-    #: Chamfer similarities of the texts, or of their best passages; -inf without
-    #: tokens.
-    scores: NDArray[np.float32]
-    #: The number of the best passage of each text.
-    places: NDArray[np.int32]
+    The score of text i is its similarity + ``words[i]`` + the cosine of the mean tokens
+    of query and text, times `mean`.
+    """
+
+    #: At least 0, float32 (n,).
+    words: NDArray[np.float32]
+    #: At least 0.
+    mean: float = 0.0
+    #: Length of the sum of the query's tokens.
+    length: float = 1.0
+    #: Lengths of the mean tokens of texts, float32 (n,).  Needed unless `mean` is 0.
+    norms: NDArray[np.float32] | None = None
+
+    def of(self, positions: NDArray[np.int64]) -> Gains:
+        """Return the gains of the texts at these positions."""
+        return self._replace(
+            words=self.words[positions], norms=None if self.norms is None else self.norms[positions]
+        )
 
 
 #: Lookups of no texts.
@@ -128,38 +142,50 @@ def look_up(
     return Lookups(parts, similarities, size, unit, _half(passage), segments)
 
 
-def score_exact(
+def look_up_exactly(
     query: NDArray[np.float32], codec: TableCodec, runs: Sequence[CodedRun], passage: int | None = None
-) -> TableScores:
-    """Score texts by float32 similarities, for the best texts of :func:`best_texts`.
+) -> Lookups:
+    """Compute float32 similarities, for the best texts of :func:`best_texts`.
 
-    Scores are the scores of the decoded tokens, bit for bit.  :func:`look_up` describes
-    the arguments.
+    Scores by them are the scores of the decoded tokens, bit for bit.  :func:`look_up`
+    describes the arguments.
     """
     parts, used = _compact(codec, runs)
     rows = codec.table[used]
     packed = pack_columns(query)
     similarities = np.empty(len(packed) * len(rows) * LANES, np.float32)
     exact_similarities(read_only_view(rows), packed.reshape(-1), similarities)
-    return score_all(Lookups(parts, similarities, len(rows), np.float32(1), _half(passage)))
+    return Lookups(parts, similarities, len(rows), np.float32(1), _half(passage))
 
 
 def best_texts(
-    lookups: Lookups, k: int, threads: int | None = 1
+    lookups: Lookups, k: int, threads: int | None = 1, gains: Gains | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the positions of the `k` best texts, and their scores, best first.
 
     Ties go to the lower position.  Among many texts, most are left out by upper bounds
     of their scores (:mod:`..kernels.row_bounds`), which loses none of the best.
     """
-    positions = _possible(lookups, k, threads)
+    positions = _possible(lookups, k, threads, gains)
     if positions is None:
-        scores = score_all(lookups, threads).scores
-        return ranked(np.arange(len(scores)), scores, k)
-    return ranked(positions, score_all(lookups.of(positions), threads).scores, k)
+        return ranked(np.arange(len(lookups)), _totals(lookups, threads, gains), k)
+    chosen = None if gains is None else gains.of(positions)
+    return ranked(positions, _totals(lookups.of(positions), threads, chosen), k)
 
 
-def _possible(lookups: Lookups, k: int, threads: int | None) -> NDArray[np.int64] | None:
+def _totals(lookups: Lookups, threads: int | None, gains: Gains | None) -> NDArray[np.float32]:
+    """Return the similarities of all texts plus their gains; -inf without tokens."""
+    scores = score_all(lookups, threads)
+    if gains is None:
+        return scores
+    scores += gains.words
+    if gains.mean:
+        assert gains.norms is not None
+        scores += np.float32(gains.mean) * mean_cosines(lookups, gains.length, gains.norms)
+    return scores
+
+
+def _possible(lookups: Lookups, k: int, threads: int | None, gains: Gains | None) -> NDArray[np.int64] | None:
     """Return the positions of texts that contain the `k` best; None for all texts."""
     count = len(lookups)
     tokens = sum(texts.num_tokens for texts in lookups.segments)
@@ -168,53 +194,50 @@ def _possible(lookups: Lookups, k: int, threads: int | None) -> NDArray[np.int64
     lists = [texts.row_lists() for texts in lookups.segments]
     sizes = np.zeros(lookups.size, np.int64)
     for one in lists:
-        if one is None:
-            return None
         sizes += np.diff(one.starts)
     cuts = np.empty(len(lookups.similarities) // lookups.size, np.int16)
     choose_cuts(lookups.similarities, lookups.size, sizes, count // _BUDGET, cuts)
-    rows, gains = np.empty(lookups.size, np.int64), np.empty(lookups.size, np.int64)
-    number = list_gains(lookups.similarities, lookups.size, sizes, cuts, rows, gains)
+    rows, exceeding = np.empty(lookups.size, np.int64), np.empty(lookups.size, np.int64)
+    number = list_gains(lookups.similarities, lookups.size, sizes, cuts, rows, exceeding)
     parts = []
     for one, texts, (_, _, chosen) in zip(lists, lookups.segments, lookups.parts, strict=True):
-        assert one is not None
         added = np.zeros(len(texts), np.int32)
-        add_gains(one.starts, one.texts, rows[:number], gains[:number], added)
+        add_gains(one.starts, one.texts, rows[:number], exceeding[:number], added)
         parts.append(added if len(chosen) == len(texts) else added[chosen])
     bounds = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    if gains is not None:
+        bounds += np.ceil(gains.words * (1 / lookups.unit)).astype(np.int32)
     least = least_of_largest(bounds, _FIRST * k, _STEPS)
     first = np.flatnonzero(bounds >= least)
     if len(first) > count // _MOST_SCORED:
         return None
-    best = ranked(first, score_all(lookups.of(first), threads).scores, k)[1]
+    chosen = None if gains is None else gains.of(first)
+    best = ranked(first, _totals(lookups.of(first), threads, chosen), k)[1]
     if len(best) < k:
         return None
     # A text with a smaller bound has a lower score than the k-th best of these.
-    needed = int(float(best[-1]) / float(lookups.unit)) - 2 - int(cuts.sum(dtype=np.int64))
+    most = 0.0 if gains is None else gains.mean
+    needed = int((float(best[-1]) - most) / float(lookups.unit)) - 2 - int(cuts.sum(dtype=np.int64))
     possible = np.flatnonzero(bounds >= needed)
     return None if len(possible) > count // _MOST_SCORED else possible
 
 
-def mean_similarities(lookups: Lookups, positions: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return the products of a query's sum with the mean tokens of best passages.
+def mean_cosines(lookups: Lookups, length: float, norms: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the cosines of the mean tokens of a query and of all texts, float32 (n,).
 
-    `positions`, int64 (n,), are positions of texts, ascending.  The result is float32
-    (n,).
+    `length` is the length of the sum of the query's tokens, and `norms` (n,) are the
+    lengths of the mean tokens of the texts.  A mean of length 0 has the cosine 0.
     """
-    chosen = lookups.of(positions)
-    places = np.zeros(len(positions), np.int32)
-    if lookups.half != _WHOLE:
-        places = score_all(chosen).places
-    out = np.empty(len(positions), np.float32)
+    sums = np.empty(lookups.size)
+    sum_similarities(lookups.similarities, lookups.size, sums)
+    out = np.empty(len(lookups), np.float32)
     first = 0
-    for numbers, offsets, texts in chosen.parts:
+    for numbers, offsets, texts in lookups.parts:
         stop = first + len(texts)
-        mean_products(
-            numbers, offsets, texts, places[first:stop], lookups.similarities, lookups.size, lookups.half,
-            lookups.unit, out[first:stop],
-        )  # fmt: skip
+        mean_products(numbers, offsets, np.ascontiguousarray(texts), sums, out[first:stop])
         first = stop
-    return out
+    scale = norms * np.float32(length)
+    return np.divide(out * lookups.unit, scale, out=np.zeros_like(out), where=scale > 0)
 
 
 def _plan(
@@ -254,20 +277,22 @@ def _half(passage: int | None) -> int:
     return _WHOLE if passage is None else max(1, passage // 2)
 
 
-def score_all(lookups: Lookups, threads: int | None = 1) -> TableScores:
-    """Score the texts of lookups; scores do not depend on `threads`."""
-    count = sum(len(documents) for _, _, documents in lookups.parts)
-    scores, places = np.empty(count, np.float32), np.empty(count, np.int32)
+def score_all(lookups: Lookups, threads: int | None = 1) -> NDArray[np.float32]:
+    """Return the Chamfer similarities of the texts of lookups, float32 (n,).
+
+    Long texts have the similarity of their best passage, and texts without tokens -inf.
+    Scores do not depend on `threads`.
+    """
+    scores = np.empty(len(lookups), np.float32)
     first = 0
     for numbers, offsets, documents in lookups.parts:
         stop = first + len(documents)
         work = partial(
-            _score_range, lookups, numbers, offsets, np.ascontiguousarray(documents), scores[first:stop],
-            places[first:stop],
-        )  # fmt: skip
+            _score_range, lookups, numbers, offsets, np.ascontiguousarray(documents), scores[first:stop]
+        )
         run_in_ranges(work, split_for_threads(len(documents), _FEW, _MANY, threads), threads)
         first = stop
-    return TableScores(scores, places)
+    return scores
 
 
 def _score_range(
@@ -276,12 +301,11 @@ def _score_range(
     offsets: NDArray[np.int64],
     documents: NDArray[np.int64],
     scores: NDArray[np.float32],
-    places: NDArray[np.int32],
     start: int,
     stop: int,
 ) -> None:
     """Score the documents of a range."""
     score_looked_up(
         numbers, offsets, documents[start:stop], lookups.similarities, lookups.size, lookups.half,
-        lookups.unit, scores[start:stop], places[start:stop],
+        lookups.unit, scores[start:stop],
     )  # fmt: skip

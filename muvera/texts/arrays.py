@@ -18,7 +18,6 @@ from ..index.id_map import IdMap
 from ..index.persistence import read_segments, write_store
 from ..index.token_store import FloatStore
 from ..kernels.token_table import mean_norms
-from ..reranking.coded_vectors import CodedVectors
 from ..reranking.inverted import InvertedIndex, Segment
 from ..reranking.table_codec import TableCodec
 from ..utils.arrays import GrowingArray, load_npy, save_array
@@ -116,35 +115,36 @@ class TextArrays:
             means = FloatStore(_MEANS)
             if len(rows):
                 means.append(self.means.rows(rows))
-        norms = None if self._norms is None or len(self._norms) < len(self.words) else self._norms.values[rows]
+        norms = (
+            None if self._norms is None or len(self._norms) < len(self.words) else self._norms.values[rows]
+        )
         return TextArrays(self.database, self.words.kept(rows), means, norms)
 
-    def norms(self, codec: TableCodec, segments: Sequence[CodedVectors]) -> NDArray[np.float32]:
-        """Return the length of the mean token of each row, float32 (n,).
+    def norms(self, table: TableCodec, contents: IndexContents) -> NDArray[np.float32]:
+        """Return the length of the mean token of each row of a table, float32 (n,).
 
-        `segments` are all rows.  Lengths of new rows are computed at the first call.
+        Lengths of new rows are computed at the first call.
         """
         known = GrowingArray(np.empty(0, np.float32)) if self._norms is None else copy(self._norms)
-        if len(known) < sum(map(len, segments)):
-            first = 0
-            for texts in segments:
+        if len(known) < len(self.words):
+            assert contents.tokens.codes is not None
+            for segment in contents.tokens.codes.segments:
+                first, texts = segment.first, segment.vectors
                 start = max(0, len(known) - first)
                 if start < len(texts):
                     out = np.empty(len(texts) - start, np.float32)
-                    mean_norms(codec.numbers(texts.tokens), texts.offsets[start:], codec.table, out)
+                    mean_norms(table.numbers(texts.tokens), texts.offsets[start:], table.table, out)
                     known.extend(out)
-                first += len(texts)
             self._norms = known
         return np.asarray(known.values, np.float32)
 
     def mean_products(self, rows: NDArray[np.int64], query: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the products of mean vectors with a vector, float32 (n,).
 
-        The product of a blank text is 0.
+        The product of a blank text is 0, as is that of an index without mean vectors.
         """
-        assert self.means is not None
         out = np.zeros(len(rows), np.float32)
-        if not len(rows):
+        if self.means is None or not len(rows):
             return out
         order = np.argsort(rows)
         texts = self.means.rows(rows[order])
@@ -244,7 +244,9 @@ def _read_words(
             raise ValueError(f"{files / _WORD_LENGTHS} does not match the rows.")
         return TextWords(lists, lengths)
     except (IndexFolderError, ValueError, OSError, KeyError, TypeError) as error:
-        _LOG.warning("muvera: %s The words were read again from the texts; save the index to keep them.", error)
+        _LOG.warning(
+            "muvera: %s The words were read again from the texts; save the index to keep them.", error
+        )
     ids = contents.ids
     words = TextWords()
     words.append(_texts(database, ids.names(ids.documents)), ids.documents, count)

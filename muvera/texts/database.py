@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -372,7 +372,9 @@ class DocumentDatabase:
         """
         if not self._read("SELECT 1 FROM sqlite_master WHERE name = 'means'"):
             return []
-        query = "SELECT vector FROM documents LEFT JOIN means ON means.row = documents.row ORDER BY documents.row"
+        query = (
+            "SELECT vector FROM documents LEFT JOIN means ON means.row = documents.row ORDER BY documents.row"
+        )
         return [vector for (vector,) in self._read(query)]
 
     def documents(self) -> Iterator[TextDocument]:
@@ -536,9 +538,7 @@ def _schema(connection: sqlite3.Connection) -> list[Any]:
     return sorted(connection.execute(query), key=str)
 
 
-def _new_connection(
-    text_encoder: str, facts: Mapping[str, Any] | None = None
-) -> sqlite3.Connection:
+def _new_connection(text_encoder: str, facts: Mapping[str, Any] | None = None) -> sqlite3.Connection:
     """Return a connection to an empty database, with the facts that are not None."""
     connection = _connect("")  # in memory while small, in a temporary file when large
     connection.executescript(_SCHEMA)

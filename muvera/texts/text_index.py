@@ -9,6 +9,8 @@ from pathlib import Path
 from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Any, NoReturn, overload
 
+from numpy.typing import NDArray
+
 from ..data.multivectors import MultiVectors, cut_parts
 from ..data.validation import TokenArray, as_ids
 from ..engines.base import Engine
@@ -25,6 +27,7 @@ from ..metadata.groups import Group, best_of_groups
 from ..reranking.coded_vectors import CodedVectors
 from ..reranking.table_codec import TableCodec
 from ..utils.checks import as_id_list, as_path, counted, given, require_int, require_number, url_scheme
+from .arrays import MEAN
 from .database import DocumentDatabase, merge_metadata, require_ids
 from .encoders.base import (
     NoEncoder,
@@ -50,6 +53,7 @@ from .hit import (
     TextExplanation,
     chosen_weights,
     explain_all,
+    mean_vectors,
     require_weights,
     sentence_hits,
 )
@@ -57,7 +61,7 @@ from .journal import DurableFolder, opened_folder, repeating_changes
 from .protocol import NewTexts, Texts
 from .ranking import Parts
 from .reranking import rerank_texts
-from .store import TextStore, read_folder, stored_means
+from .store import TextStore, read_folder
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -172,20 +176,22 @@ class TextIndex:
         rows = table_encoder(model) if has_rows else None
         vectors = first_stage(model) if vectors is None else vectors
         passage = passage_length(model) if rows is None else rows.passage
-        database = DocumentDatabase(model.name, passage, means=rows is None)
+        database = DocumentDatabase(model.name, passage)
         database.put(names, contents, _metadata_for(contents, metadata))
         chosen = chosen if chosen.tokens or rows else IndexSettings.of(chosen, tokens="int8")
         if contents:
             batches: Iterator[MultiVectors | CodedVectors]
+            means: list[NDArray[Any]] | None = None
             if rows is None:
                 encoded = encode_in_batches(model.encode_documents, contents, names, progress)
-                whole = _storing_means(encoded, database)
+                means = []
+                whole = _keeping_means(encoded, means)
                 batches = whole if passage is None else (cut_parts(batch, passage) for batch in whole)
             else:
                 batches = encode_rows_in_batches(rows, contents, names, progress)
             destination = None if path is None else Destination(as_path(path).resolve(), overwrite)
             table = None if rows is None else rows.codec
-            store = TextStore.build(batches, database, vectors, chosen, destination, threads, table)
+            store = TextStore.build(batches, database, vectors, chosen, destination, threads, table, means)
             return cls(store, model)
         if rows is None:
             columns = model.encode_queries(["."]).dimension  # one query has the dimension
@@ -1023,11 +1029,10 @@ def attach_table(table: TableCodec | None, encoder: object, place: Path) -> None
     table.attach(rows.codec)
 
 
-def _storing_means(batches: Iterable[MultiVectors], database: DocumentDatabase) -> Iterator[MultiVectors]:
-    """Yield the batches, after the mean vectors of each were stored."""
+def _keeping_means(batches: Iterable[MultiVectors], means: list[NDArray[Any]]) -> Iterator[MultiVectors]:
+    """Yield the batches, after the mean vectors of each were added to `means`."""
     for batch in batches:
-        assert batch.ids is not None
-        database.put_means(zip(batch.ids.tolist(), stored_means(batch), strict=True))
+        means.append(mean_vectors(batch).astype(MEAN))
         yield batch
 
 

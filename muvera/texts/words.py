@@ -17,10 +17,9 @@ import re
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from itertools import islice, pairwise
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -178,6 +177,23 @@ class WordStatistics(NamedTuple):
         return math.log(1 + (self.texts - count + 0.5) / (count + 0.5))
 
 
+def sum_statistics(parts: Sequence[WordStatistics]) -> WordStatistics:
+    """Return the statistics of several collections together, for the same terms."""
+    frequencies = {term: sum(one.frequencies[term] for one in parts) for term in parts[0].frequencies}
+    return WordStatistics(sum(one.texts for one in parts), sum(one.words for one in parts), frequencies)
+
+
+class QueryWords(NamedTuple):
+    """The words of a query, and what their scores in a collection depend on."""
+
+    #: Each term, and how often the query has it.
+    terms: dict[int, int]
+    statistics: WordStatistics
+    #: The highest score of all texts, by which scores are divided.  None: the highest of
+    #: the texts that are scored.
+    most: float | None = None
+
+
 class TextWords:
     """The words of texts, by row of an index: inverted lists, and numbers of words.
 
@@ -238,15 +254,33 @@ class TextWords:
         frequencies = {term: self.lists.frequency(term, alive) for term in terms}
         return WordStatistics(len(ids), self._total[1], frequencies)
 
-    def scores(self, terms: Mapping[int, int], statistics: WordStatistics) -> Scores:
-        """Return the BM25 score of each row, float32 (n,), also of deleted rows."""
+    def of_query(self, text: str, ids: IdMap) -> QueryWords:
+        """Return the words of a query, if these are all texts."""
+        terms = query_terms(text)
+        return QueryWords(terms, self.statistics(terms, ids))
+
+    def scores(self, asked: QueryWords, ids: IdMap) -> Scores:
+        """Return the BM25 score of each row, float32 (n,), divided by the highest one.
+
+        Deleted rows have 0.
+        """
+        scores = self.unscaled(asked, ids)
+        most = float(scores.max(initial=0.0)) if asked.most is None else asked.most
+        if most > 0:
+            scores /= np.float32(most)
+        return scores
+
+    def unscaled(self, asked: QueryWords, ids: IdMap) -> Scores:
+        """Return the BM25 score of each row, float32 (n,); deleted rows have 0."""
         out = np.zeros(len(self), np.float32)
-        norms = self._norms_for(statistics.mean)
-        for term, count in terms.items():
-            weight = np.float32(count * statistics.idf(term))
+        norms = self._norms_for(asked.statistics.mean)
+        for term, count in asked.terms.items():
+            weight = np.float32(count * asked.statistics.idf(term))
             for one, start, stop in self.lists.lists(term):
                 part = slice(one.first, one.first + one.size)
                 add_bm25(one.rows, one.values, start, stop, weight, norms[part], out[part])
+        if len(ids.live) < ids.num_rows:
+            out[~ids.alive] = 0
         return out
 
     def _norms_for(self, mean: float) -> Scores:
@@ -272,12 +306,11 @@ def best_rows(scores: Scores, k: int) -> NDArray[np.int64]:
 
 
 def word_scores(query: str, texts: Sequence[str]) -> Scores:
-    """Return the BM25 scores of given texts, float32 (n,).
+    """Return the BM25 scores of given texts, float32 (n,), divided by the highest one.
 
     How rare a word is, is counted in these texts only.
     """
     words, ids = TextWords(), IdMap()
     words.append(texts, np.arange(len(texts)), len(texts))
     ids.append(np.arange(len(texts)))
-    terms = query_terms(query)
-    return words.scores(terms, words.statistics(terms, ids))
+    return words.scores(words.of_query(query, ids), ids)
