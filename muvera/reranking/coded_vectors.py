@@ -166,8 +166,8 @@ class CodedVectors:
 
     def __getitem__(self, key: slice | NDArray[np.int64]) -> CodedVectors:
         """Return the texts of a slice or at positions."""
-        chosen = np.arange(len(self))[key]
-        lengths = self.lengths[chosen]
+        chosen = np.arange(*key.indices(len(self))) if isinstance(key, slice) else key
+        lengths = self.offsets[chosen + 1] - self.offsets[chosen]
         if lengths.sum() >= _LONG * len(chosen) > 0:  # slices of long texts are copied faster
             starts = self.offsets[chosen].tolist()
             parts = [

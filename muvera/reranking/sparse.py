@@ -102,10 +102,9 @@ class SparseVectors:
         rankings = []
         for start, stop in pairwise(bounds.tolist()):
             sums = np.zeros(len(self))
-            for term, weight in zip(
-                asked.terms[start:stop].tolist(), asked.values[start:stop].tolist(), strict=True
-            ):
-                for one, begin, end in self._lists.lists(term):
+            lists = self._lists.lists(asked.terms[start:stop].tolist())
+            for places, weight in zip(lists, asked.values[start:stop].tolist(), strict=True):
+                for one, begin, end in places:
                     out = sums[one.first : one.first + one.size]
                     add_weighted(one.rows, one.values, begin, end, weight, out)
             found = np.flatnonzero(sums)

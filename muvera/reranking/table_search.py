@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.validation import read_only_view
-from ..kernels.row_bounds import add_gains, choose_cuts, least_of_largest, list_gains
+from ..kernels.row_bounds import add_gains, add_words, choose_cuts, least_of_largest, list_gains
 from ..kernels.tile import LANES, pack_columns
 from ..kernels.token_table import (
     MOST,
@@ -81,25 +81,28 @@ class Lookups:
 class Gains(NamedTuple):
     """What is added to the similarities of texts with one query.
 
-    The score of text i is its similarity + ``words[i]`` + the cosine of the mean tokens
-    of query and text, times `mean`.
+    The score of text i is its similarity, plus ``scale * words[i]``, plus the cosine of
+    the mean tokens of query and text, times `mean`.
     """
 
-    #: At least 0, float32 (n,).
-    words: NDArray[np.float32]
+    #: Scores by words, at least 0, float32 (n,); None for none.
+    words: NDArray[np.float32] | None = None
+    scale: float = 0.0
     #: At least 0.
     mean: float = 0.0
     #: Length of the sum of the query's tokens.
     length: float = 1.0
-    #: Lengths of the mean tokens of texts, float32 (n,).  Needed unless `mean` is 0.
+    #: Lengths of the mean tokens of texts, float32 (n,); None without `mean`.
     norms: NDArray[np.float32] | None = None
 
     def of(self, positions: NDArray[np.int64]) -> Gains:
         """Return the gains of the texts at these positions."""
-        return self._replace(
-            words=self.words[positions], norms=None if self.norms is None else self.norms[positions]
-        )
+        words, norms = (None if one is None else one[positions] for one in (self.words, self.norms))
+        return self._replace(words=words, norms=norms)
 
+
+#: Nothing is added.
+NO_GAINS = Gains()
 
 #: Lookups of no texts.
 NO_LOOKUPS = Lookups([], np.empty(0, np.int16), 0, np.float32(1), _WHOLE)
@@ -159,7 +162,7 @@ def look_up_exactly(
 
 
 def best_texts(
-    lookups: Lookups, k: int, threads: int | None = 1, gains: Gains | None = None
+    lookups: Lookups, k: int, threads: int | None = 1, gains: Gains = NO_GAINS
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the positions of the `k` best texts, and their scores, best first.
 
@@ -169,23 +172,20 @@ def best_texts(
     positions = _possible(lookups, k, threads, gains)
     if positions is None:
         return ranked(np.arange(len(lookups)), _totals(lookups, threads, gains), k)
-    chosen = None if gains is None else gains.of(positions)
-    return ranked(positions, _totals(lookups.of(positions), threads, chosen), k)
+    return ranked(positions, _totals(lookups.of(positions), threads, gains.of(positions)), k)
 
 
-def _totals(lookups: Lookups, threads: int | None, gains: Gains | None) -> NDArray[np.float32]:
+def _totals(lookups: Lookups, threads: int | None, gains: Gains) -> NDArray[np.float32]:
     """Return the similarities of all texts plus their gains; -inf without tokens."""
     scores = score_all(lookups, threads)
-    if gains is None:
-        return scores
-    scores += gains.words
-    if gains.mean:
-        assert gains.norms is not None
+    if gains.words is not None:
+        scores += np.float32(gains.scale) * gains.words
+    if gains.norms is not None:
         scores += np.float32(gains.mean) * mean_cosines(lookups, gains.length, gains.norms)
     return scores
 
 
-def _possible(lookups: Lookups, k: int, threads: int | None, gains: Gains | None) -> NDArray[np.int64] | None:
+def _possible(lookups: Lookups, k: int, threads: int | None, gains: Gains) -> NDArray[np.int64] | None:
     """Return the positions of texts that contain the `k` best; None for all texts."""
     count = len(lookups)
     tokens = sum(texts.num_tokens for texts in lookups.segments)
@@ -205,19 +205,17 @@ def _possible(lookups: Lookups, k: int, threads: int | None, gains: Gains | None
         add_gains(one.starts, one.texts, rows[:number], exceeding[:number], added)
         parts.append(added if len(chosen) == len(texts) else added[chosen])
     bounds = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    if gains is not None:
-        bounds += np.ceil(gains.words * (1 / lookups.unit)).astype(np.int32)
+    if gains.words is not None:
+        add_words(gains.words, gains.scale / float(lookups.unit), bounds)
     least = least_of_largest(bounds, _FIRST * k, _STEPS)
     first = np.flatnonzero(bounds >= least)
     if len(first) > count // _MOST_SCORED:
         return None
-    chosen = None if gains is None else gains.of(first)
-    best = ranked(first, _totals(lookups.of(first), threads, chosen), k)[1]
+    best = ranked(first, _totals(lookups.of(first), threads, gains.of(first)), k)[1]
     if len(best) < k:
         return None
     # A text with a smaller bound has a lower score than the k-th best of these.
-    most = 0.0 if gains is None else gains.mean
-    needed = int((float(best[-1]) - most) / float(lookups.unit)) - 2 - int(cuts.sum(dtype=np.int64))
+    needed = int((float(best[-1]) - gains.mean) / float(lookups.unit)) - 2 - int(cuts.sum(dtype=np.int64))
     possible = np.flatnonzero(bounds >= needed)
     return None if len(possible) > count // _MOST_SCORED else possible
 

@@ -149,43 +149,23 @@ class LookedUp:
         assert table is not None
         query, unit = np.asarray(query, np.float32), query_unit(query)
         length = float(np.linalg.norm(query.sum(axis=0)))
-        shares = norms = None
+        scale = unit / (1 - self.weights.words - self.weights.mean)
+        scores, most, norms = None, 1.0, None
         if words is not None:
-            shares = self.arrays.words.scores(words, self.contents.ids)
+            scores, most = self.arrays.words.scores(words, self.contents.ids)
         if self.weights.mean:
             norms = self.arrays.norms(table, self.contents)
         count, best = tokens.num_rescored(k), rows
         if len(rows) > count:
             lookups = tokens.look_up(query, rows, passage=self.passage, threads=threads)
-            gains = self._gains(rows, unit, length, shares, norms)
+            gains = Gains(scores, self.weights.words * scale / most, self.weights.mean * scale, length, norms)
+            gains = gains if len(rows) == self.contents.ids.num_rows else gains.of(rows)
             best = np.sort(rows[best_texts(lookups, count, threads, gains)[0]])
         exact = tokens.look_up_exactly(query, best, self.passage)
         best = best[: len(exact)]
+        shares = None if scores is None else scores[best] / most
         means = None if norms is None else mean_cosines(exact, length, norms[best])
-        own = None if shares is None else shares[best]
-        return best, Candidates.of(unit, score_all(exact), own, means)
-
-    def _gains(
-        self,
-        rows: Rows,
-        unit: float,
-        length: float,
-        shares: NDArray[np.float32] | None,
-        norms: NDArray[np.float32] | None,
-    ) -> Gains | None:
-        """Return what words and means add to the similarities of `rows`."""
-        if shares is None and norms is None:
-            return None
-        unit /= 1 - self.weights.words - self.weights.mean
-        added = np.zeros(len(rows), np.float32)
-        if shares is not None:
-            added = np.float32(self.weights.words * unit) * _at(shares, rows)
-        return Gains(added, self.weights.mean * unit, length, None if norms is None else _at(norms, rows))
-
-
-def _at(values: NDArray[np.float32], rows: Rows) -> NDArray[np.float32]:
-    """Return the values of ascending rows; without a copy for all rows."""
-    return values if len(rows) == len(values) else values[rows]
+        return best, Candidates.of(unit, score_all(exact), shares, means)
 
 
 def best_passage(query: TokenArray, matrix: TokenArray, passage: int) -> float:

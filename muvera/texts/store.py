@@ -274,12 +274,12 @@ class TextStore:
             for q, asked in enumerate(words):
                 assert asked is not None
                 rows = found[q][0]
-                scores = arrays.words.scores(asked, ids)
+                scores, largest = arrays.words.scores(asked, ids)
                 left = scores.copy() if allowed is None else scores * allowed
                 left[rows] = 0
                 others.append(best_rows(left, most))
                 both = np.concatenate([rows, others[q]])
-                shared[q] = both, scores[both]
+                shared[q] = both, scores[both] / largest
             found = [_joined(*pair) for pair in zip(found, scorer.of(others, coded), strict=True)]
         vectors = mean_vectors(encoded)
         rescored = (options.rescore or tokens.num_rescored(options.k)) if coded else 0
@@ -359,11 +359,11 @@ class TextStore:
         return [words.statistics(query_terms(text), contents.ids) for text in queries]
 
     def most_words(self, queries: list[str], statistics: list[WordStatistics]) -> list[float]:
-        """Return the highest BM25 score of each query with these statistics."""
+        """Return the highest BM25 score for each query with these statistics."""
         contents = self.vectors.contents
         words = self._arrays(contents).words
         asked = map(QueryWords, map(query_terms, queries), statistics)
-        return [float(words.unscaled(one, contents.ids).max(initial=0.0)) for one in asked]
+        return [float(words.scores(one, contents.ids)[0].max(initial=0.0)) for one in asked]
 
     def put(self, new: NewTexts, threads: int | None, update: bool = False) -> list[int | str]:
         """Add texts and return their ids."""

@@ -17,7 +17,7 @@ import re
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from copy import copy
 from itertools import islice, pairwise
 from typing import NamedTuple
@@ -28,7 +28,7 @@ from py_rust_stemmers import SnowballStemmer
 
 from ..index.id_map import IdMap
 from ..kernels.inverted import add_bm25, least_of_best
-from ..reranking.inverted import SEGMENT_ROWS, InvertedIndex, term_hash
+from ..reranking.inverted import SEGMENT_ROWS, InvertedIndex, count_rows, term_hash
 from ..utils.arrays import GrowingArray
 
 #: Scripts without spaces between words: Thai, Lao, Burmese, Khmer, Chinese, Japanese.
@@ -246,12 +246,13 @@ class TextWords:
         """Return the words of ascending `rows`, which are numbered 0, 1, 2, ..."""
         return TextWords(self.lists.kept(rows), self.lengths[rows])
 
-    def statistics(self, terms: Iterable[int], ids: IdMap) -> WordStatistics:
+    def statistics(self, terms: Collection[int], ids: IdMap) -> WordStatistics:
         """Count the live texts, and those that contain each term."""
         if self._total is None or self._total[0] is not ids:
             self._total = ids, int(self.lengths[ids.documents].sum(dtype=np.int64))
         alive = None if len(ids.live) == ids.num_rows else ids.alive
-        frequencies = {term: self.lists.frequency(term, alive) for term in terms}
+        lists = zip(terms, self.lists.lists(list(terms)), strict=True)
+        frequencies = {term: count_rows(places, alive) for term, places in lists}
         return WordStatistics(len(ids), self._total[1], frequencies)
 
     def of_query(self, text: str, ids: IdMap) -> QueryWords:
@@ -259,29 +260,24 @@ class TextWords:
         terms = query_terms(text)
         return QueryWords(terms, self.statistics(terms, ids))
 
-    def scores(self, asked: QueryWords, ids: IdMap) -> Scores:
-        """Return the BM25 score of each row, float32 (n,), divided by the highest one.
+    def scores(self, asked: QueryWords, ids: IdMap) -> tuple[Scores, float]:
+        """Return the BM25 score of each row, float32 (n,), and the highest one.
 
-        Deleted rows have 0.
+        Deleted rows have 0.  If no text shares a word with the query, the highest is 1.
         """
-        scores = self.unscaled(asked, ids)
-        most = float(scores.max(initial=0.0)) if asked.most is None else asked.most
-        if most > 0:
-            scores /= np.float32(most)
-        return scores
-
-    def unscaled(self, asked: QueryWords, ids: IdMap) -> Scores:
-        """Return the BM25 score of each row, float32 (n,); deleted rows have 0."""
         out = np.zeros(len(self), np.float32)
         norms = self._norms_for(asked.statistics.mean)
-        for term, count in asked.terms.items():
+        for (term, count), lists in zip(
+            asked.terms.items(), self.lists.lists(list(asked.terms)), strict=True
+        ):
             weight = np.float32(count * asked.statistics.idf(term))
-            for one, start, stop in self.lists.lists(term):
+            for one, start, stop in lists:
                 part = slice(one.first, one.first + one.size)
                 add_bm25(one.rows, one.values, start, stop, weight, norms[part], out[part])
         if len(ids.live) < ids.num_rows:
             out[~ids.alive] = 0
-        return out
+        most = float(out.max(initial=0.0)) if asked.most is None else asked.most
+        return out, most or 1.0
 
     def _norms_for(self, mean: float) -> Scores:
         known = self._norms
@@ -313,4 +309,5 @@ def word_scores(query: str, texts: Sequence[str]) -> Scores:
     words, ids = TextWords(), IdMap()
     words.append(texts, np.arange(len(texts)), len(texts))
     ids.append(np.arange(len(texts)))
-    return words.scores(words.of_query(query, ids), ids)
+    scores, most = words.scores(words.of_query(query, ids), ids)
+    return scores / np.float32(most)

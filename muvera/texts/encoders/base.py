@@ -46,8 +46,8 @@ class ScoreWeights(NamedTuple):
     "Weights from other collections" of docs/results/texts.md compare them with others.
     """
 
-    words: float = 0.2  #: Words that query and text share.
-    mean: float = 0.2  #: Cosine of the mean token vectors of query and text.
+    words: float = 0.1  #: Words that query and text share.
+    mean: float = 0.1  #: Cosine of the mean token vectors of query and text.
 
 
 def score_weights(encoder: object) -> ScoreWeights:
@@ -296,7 +296,7 @@ class TableEncoder(ModelEncoder):
     """
 
     # The best weights over eight collections, see docs/results/texts.md.
-    score_weights = ScoreWeights(words=0.4, mean=0.2)
+    score_weights = ScoreWeights(words=0.35, mean=0.2)
     # For an index of token vectors: needs no long fit.
     first_stage: str | None = "mean"
     #: A longer text is ranked by its best passage of this many tokens.
