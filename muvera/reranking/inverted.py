@@ -21,10 +21,11 @@ from ..utils.arrays import load_npy
 #: Maximum number of rows of a segment.
 SEGMENT_ROWS = 1 << 16
 
-# A segment is merged with the one before it unless that has over _GROWTH times its rows.
+# A segment is merged with the one before it unless that has over _GROWTH times as many
+# rows.
 _GROWTH = 2
 
-# The numbers at the beginning of a file: rows, terms, postings, bytes of a value.
+# Numbers at the beginning of a file: rows, terms, postings, bytes of a value.
 _HEADER = 4
 
 # Types of values by their bytes; weights are never stored.
@@ -133,11 +134,11 @@ class InvertedIndex:
             stop = min(start + SEGMENT_ROWS, len(offsets) - 1)
             part = offsets[start : stop + 1]
             first = terms[part[0] : part[-1]]
-            present, numbers = np.unique(first, return_inverse=True)
-            order = np.argsort(hashes[present], kind="stable")
-            rank = np.empty(len(present), np.int64)
-            rank[order] = np.arange(len(present))
-            self._push(_inverted(len(self), rank[numbers], part - part[0], hashes[present][order]))
+            present = np.flatnonzero(np.bincount(first, minlength=len(hashes)))
+            present = present[np.argsort(hashes[present])]
+            rank = np.empty(len(hashes), np.int64)
+            rank[present] = np.arange(len(present))
+            self._push(_inverted(len(self), rank[first], part - part[0], hashes[present]))
 
     def append_weights(
         self, terms: NDArray[np.uint64], rows: NDArray[np.int64], weights: NDArray[np.float32], count: int
@@ -222,7 +223,10 @@ def _narrow(values: NDArray[Any]) -> NDArray[Any]:
 def _sorted(
     first: int, size: int, terms: NDArray[np.uint64], rows: NDArray[np.int64], values: NDArray[Any]
 ) -> Segment:
-    """Return a segment of postings in any order of terms; equal terms have ascending rows."""
+    """Return a segment of postings.
+
+    Terms may be in any order; equal terms have ascending rows.
+    """
     order = np.argsort(terms, kind="stable")
     terms = terms[order]
     begins = (

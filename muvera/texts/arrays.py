@@ -18,10 +18,12 @@ from ..index.id_map import IdMap
 from ..index.persistence import read_segments, write_store
 from ..index.token_store import FloatStore
 from ..kernels.token_table import mean_norms
+from ..reranking.coded_vectors import CodedVectors
 from ..reranking.inverted import InvertedIndex, Segment
 from ..reranking.table_codec import TableCodec
 from ..utils.arrays import GrowingArray, load_npy, save_array
 from ..utils.checks import counted
+from ..utils.parallel import run_in_ranges, split_by_count
 from .database import DocumentDatabase
 from .hit import mean_vectors
 from .words import TextWords
@@ -76,22 +78,26 @@ class TextArrays:
 
     @classmethod
     def of(
-        cls, database: DocumentDatabase, contents: IndexContents, means: Iterable[NDArray[Any]] | None = None
+        cls,
+        database: DocumentDatabase,
+        contents: IndexContents,
+        means: Iterable[NDArray[Any]] | None = None,
+        texts: Iterable[str] | None = None,
     ) -> TextArrays:
-        """Read the words of all texts.
+        """Make the arrays of all texts.
 
         `means` are the mean vectors of the texts, (n, dimension) for some texts after
-        the other; zeros for a blank text.  The order is that of the database, which is
-        the order of rows.
+        the other; zeros for a blank text.  `texts` are the texts; by default, they are
+        read from the database.  The order is that of the rows.
         """
         ids = contents.ids
-        names = ids.names(ids.documents)
         words = TextWords()
-        words.append(_texts(database, names), ids.documents, ids.num_rows)
+        words.append(texts or _texts(database, ids.names(ids.documents)), ids.documents, ids.num_rows)
         arrays = cls(database, words, None if means is None else FloatStore(_MEANS))
         if arrays.means is not None and ids.num_rows:
             vectors = np.concatenate([np.empty((0, contents.config.dimension), MEAN), *(means or ())])
             arrays.means.append(_as_tokens(vectors, ids.documents, ids.num_rows))
+        arrays._add_norms(contents)
         return arrays
 
     def append(
@@ -107,6 +113,13 @@ class TextArrays:
         self.words.append([texts[i] for i in order], rows[order], last)
         if self.means is not None and encoded is not None and last > first:
             self.means.append(_as_tokens(mean_vectors(encoded)[order], rows[order] - first, last - first))
+        self._add_norms(contents)
+
+    def _add_norms(self, contents: IndexContents) -> None:
+        """Compute the lengths of the mean tokens of new rows, if the table is known."""
+        table = contents.tokens.table
+        if table is not None and table.attached is not None:
+            self.norms(table, contents)
 
     def kept(self, rows: NDArray[np.int64]) -> TextArrays:
         """Return the arrays of ascending `rows`, which are numbered 0, 1, 2, ..."""
@@ -132,9 +145,7 @@ class TextArrays:
                 first, texts = segment.first, segment.vectors
                 start = max(0, len(known) - first)
                 if start < len(texts):
-                    out = np.empty(len(texts) - start, np.float32)
-                    mean_norms(table.numbers(texts.tokens), texts.offsets[start:], table.table, out)
-                    known.extend(out)
+                    known.extend(_norms(table, texts, start))
             self._norms = known
         return np.asarray(known.values, np.float32)
 
@@ -213,6 +224,18 @@ class TextArrays:
         return arrays
 
 
+def _norms(table: TableCodec, texts: CodedVectors, start: int) -> NDArray[np.float32]:
+    """Return the lengths of the mean tokens of texts from position `start` on."""
+    out = np.empty(len(texts) - start, np.float32)
+    numbers, offsets = table.numbers(texts.tokens), texts.offsets[start:]
+
+    def work(first: int, stop: int) -> None:
+        mean_norms(numbers, offsets[first : stop + 1], table.table, out[first:stop])
+
+    run_in_ranges(work, split_by_count(len(out), _STEP))
+    return out
+
+
 def _mean_lengths(contents: IndexContents) -> NDArray[np.int64]:
     """Return 1 for the first row of each text with tokens, and 0 for other rows."""
     rows = np.arange(contents.ids.num_rows)
@@ -260,7 +283,7 @@ def _texts(database: DocumentDatabase, names: list[Any]) -> Iterable[str]:
             yield document.text
 
 
-# Texts that are read together.
+# Texts that are read together, or that one task works on.
 _STEP = 512
 
 

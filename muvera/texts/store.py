@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -60,6 +61,9 @@ _Read = TypeVar("_Read")
 # With ``recall=``, words, mean vectors and passages reorder the best RANKED * k texts.
 RANKED = 3
 
+# Tokens of the query of :meth:`TextStore.prepare`.
+_PREPARED = 16
+
 
 class TextStore:
     """Token vectors in this process, and texts with metadata under the same ids.
@@ -98,18 +102,19 @@ class TextStore:
         threads: int | None,
         table: TableCodec | None = None,
         means: Iterable[NDArray[Any]] | None = None,
+        texts: Iterable[str] | None = None,
     ) -> TextStore:
         """Index token vectors batch by batch, with the texts of a database.
 
         The batches have the ids of the texts.  With `destination`, both are saved to
         this folder, and memory holds only one batch of token vectors.  `table` is the
-        codec of batches of CodedVectors, and `means` are mean vectors, as for
-        :meth:`TextArrays.of`, which are read after the batches.
+        codec of batches of CodedVectors.  `means` and `texts` are read after the
+        batches, and described at :meth:`TextArrays.of`.
         :meth:`muvera.MuveraIndex.build` describes the other arguments.
         """
 
         def attach(change: Change) -> None:
-            change.attach(TextArrays.of(database, change.contents, means))
+            change.attach(TextArrays.of(database, change.contents, means, texts))
 
         pairs = ((batch, None) for batch in batches)
         vectors = MuveraIndex.from_batches(
@@ -215,6 +220,17 @@ class TextStore:
         if table is not None:
             return self._rank_rows(contents, proposal, encoded, options, asked)
         return self._rank_candidates(contents, plan, proposal, queries, encoded, options, asked)
+
+    def prepare(self) -> None:
+        """Search once: later searches find kernels, lists and files in memory."""
+        tokens, rows = self._vectors.contents.tokens, self._vectors.contents.searchable[0]
+        if not len(rows) or (tokens.table is not None and tokens.table.attached is None):
+            return
+        with suppress(Exception):  # a search says what is damaged
+            [text] = self.get(self._vectors.contents.ids.names(rows[:1]))
+            query = self.tokens([text.id])[0][:_PREPARED]
+            options = SearchOptions(1, words=0.1, mean=0.1 if self.has_means else None)
+            self.rank([text.text], MultiVectors.from_arrays([np.asarray(query, np.float32)]), options)
 
     def _rank_rows(
         self,
@@ -525,7 +541,10 @@ def _passage(contents: IndexContents, options: SearchOptions) -> int | None:
 
 
 def _allowed(contents: IndexContents, within: list[Any] | None) -> NDArray[np.bool_] | None:
-    """Return True for the first row of each text with an id in `within`; None for all."""
+    """Return True for the first row of each text with an id in `within`.
+
+    None stands for all texts.
+    """
     if within is None:
         return None
     rows = contents.ids.rows_of(within)
