@@ -203,14 +203,7 @@ class TextArrays:
         require_same_ids(contents.ids, database, str(folder))
         entry, files = manifest.get("texts"), folder / manifest["folder"]
         if entry is None:
-            vectors = database.former_means()
-            columns = contents.config.dimension
-            zeros = np.zeros(columns, MEAN)
-            means = [zeros if one is None else np.frombuffer(one, MEAN) for one in vectors]
-            wrong = [one for one in means if len(one) != columns or not np.isfinite(one).all()]
-            if wrong:
-                raise IndexFolderError(f"{folder} has a damaged mean vector. Restore it from a copy.")
-            return cls.of(database, contents, [np.array(means)] if means else None)
+            return cls.of(database, contents, _former_means(database, contents, folder))
         arrays = cls(database, _read_words(folder, manifest, contents, database))
         if entry["means"] is not None:
             arrays.means = FloatStore(_MEANS)
@@ -236,10 +229,25 @@ def _norms(table: TableCodec, texts: CodedVectors, start: int) -> NDArray[np.flo
     return out
 
 
+def _former_means(
+    database: DocumentDatabase, contents: IndexContents, folder: Path
+) -> list[NDArray[Any]] | None:
+    """Return the mean vectors in a database of a former format, if it has any."""
+    stored = database.former_means()
+    if stored is None:
+        return None
+    columns = contents.config.dimension
+    vectors = [stored[id] for id in contents.ids.names(contents.ids.documents)]
+    means = [np.zeros(columns, MEAN) if one is None else np.frombuffer(one, MEAN) for one in vectors]
+    if not all(len(one) == columns and np.isfinite(one).all() for one in means):
+        raise IndexFolderError(f"{folder} has a damaged mean vector. Restore it from a copy.")
+    return [np.array(means).reshape(-1, columns)]
+
+
 def _mean_lengths(contents: IndexContents) -> NDArray[np.int64]:
     """Return 1 for the first row of each text with tokens, and 0 for other rows."""
     rows = np.arange(contents.ids.num_rows)
-    return ((contents.lengths > 0) & (contents.ids.first_rows(rows) == rows)).astype(np.int64)
+    return np.asarray((contents.lengths > 0) & (contents.ids.first_rows(rows) == rows), np.int64)
 
 
 def _as_tokens(vectors: NDArray[Any], rows: NDArray[np.int64], count: int) -> MultiVectors:

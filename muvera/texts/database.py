@@ -364,18 +364,16 @@ class DocumentDatabase:
                 self._most_groups[field] = int(self._read(_MOST_GROUPS, (field,))[0][0])
             return self._most_groups[field]
 
-    def former_means(self) -> list[bytes | None]:
-        """Return the mean vector of each document, from a file of a former format.
+    def former_means(self) -> dict[int | str, bytes | None] | None:
+        """Return the mean vectors by id, from a file of a former format.
 
-        They are in insertion order.  A blank text has None, and other files have no
-        mean vectors.
+        A blank text has None.  Return None for a file without mean vectors.
         """
         if not self._read("SELECT 1 FROM sqlite_master WHERE name = 'means'"):
-            return []
-        query = (
-            "SELECT vector FROM documents LEFT JOIN means ON means.row = documents.row ORDER BY documents.row"
+            return None
+        return dict(
+            self._read("SELECT id, vector FROM documents LEFT JOIN means ON means.row = documents.row")
         )
-        return [vector for (vector,) in self._read(query)]
 
     def documents(self) -> Iterator[TextDocument]:
         """Yield all documents in insertion order.

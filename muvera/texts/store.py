@@ -71,9 +71,23 @@ class TextStore:
     After :meth:`keep`, each change is first written to the journal of a folder.  An
     interrupted change is finished or undone by the next use.  Every save of `vectors`
     writes the texts, too.  :class:`muvera.texts.protocol.Texts` describes the methods.
+
+    Parameters
+    ----------
+    vectors : MuveraIndex
+        Their token vectors.
+    database : DocumentDatabase
+        The texts and their metadata.
+    means : iterable of arrays, optional
+        The mean vectors of the texts of new `vectors`, as for :meth:`TextArrays.of`.
     """
 
-    def __init__(self, vectors: MuveraIndex, database: DocumentDatabase) -> None:
+    def __init__(
+        self,
+        vectors: MuveraIndex,
+        database: DocumentDatabase,
+        means: Iterable[NDArray[Any]] | None = None,
+    ) -> None:
         self._vectors = vectors
         self.database = database
         self.get = database.get
@@ -84,7 +98,7 @@ class TextStore:
         renew_after_fork(self._renew_locks)
         if not isinstance(vectors.contents.texts, TextArrays):
             with vectors.change() as change:
-                change.attach(TextArrays.of(database, change.contents))
+                change.attach(TextArrays.of(database, change.contents, means))
 
     def _renew_locks(self) -> None:
         #: Held by each of the methods that change texts, so that no other thread

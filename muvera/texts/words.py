@@ -321,4 +321,4 @@ def word_scores(query: str, texts: Sequence[str]) -> Scores:
     words.append(texts, np.arange(len(texts)), len(texts))
     ids.append(np.arange(len(texts)))
     scores, most = words.scores(words.of_query(query, ids), ids)
-    return scores / np.float32(most)
+    return np.asarray(scores / most, np.float32)
