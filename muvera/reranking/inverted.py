@@ -77,7 +77,8 @@ class Segment(NamedTuple):
             raise ValueError(f"{path} is not a segment of inverted lists.")
         size, terms, postings, width = content[: 8 * _HEADER].view(np.int64).tolist()
         whole = 8 * (_HEADER + 2 * terms + 1) + (2 + width) * postings
-        if width not in _FREQUENCIES or not 0 <= size <= SEGMENT_ROWS or len(content) != whole:
+        known = width in _FREQUENCIES and 0 <= size <= SEGMENT_ROWS and min(terms, postings) >= 0
+        if not known or len(content) != whole:
             raise ValueError(f"{path} has {len(content):,} bytes, but its sizes need {whole:,}.")
         kinds = [(np.uint16, postings), (_FREQUENCIES[width], postings)]
         arrays: list[NDArray[Any]] = []
@@ -91,6 +92,10 @@ class Segment(NamedTuple):
             arrays.append(content[start:stop].view(kind))
             start = stop
         rows, values = arrays[2:] if width == 1 else arrays[:1:-1]
+        starts = arrays[1]
+        ordered = starts[0] == 0 and starts[-1] == postings and (starts[:-1] <= starts[1:]).all()
+        if not ordered or (postings and rows.max() >= size):  # kernels do not check bounds
+            raise ValueError(f"{path} has lists that are not inside its {size:,} rows.")
         return cls(first, size, arrays[0], arrays[1], rows, values, path if final is None else final)
 
 
@@ -115,6 +120,11 @@ class InvertedIndex:
     def __len__(self) -> int:
         """Return the number of rows."""
         return self.segments[-1].first + self.segments[-1].size if self.segments else 0
+
+    @property
+    def is_saved(self) -> bool:
+        """True if files contain all segments."""
+        return all(segment.path is not None for segment in self.segments)
 
     @property
     def nbytes(self) -> int:

@@ -28,11 +28,9 @@ from ..index.contents import IndexContents
 from ..index.generations import (
     TEXTS,
     Destination,
-    Generation,
-    IndexFolderError,
     journal_checksum,
     journal_content,
-    read_manifest,
+    require_latest,
 )
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
@@ -71,22 +69,12 @@ class TextStore:
     After :meth:`keep`, each change is first written to the journal of a folder.  An
     interrupted change is finished or undone by the next use.  Every save of `vectors`
     writes the texts, too.  :class:`muvera.texts.protocol.Texts` describes the methods.
-
-    Parameters
-    ----------
-    vectors : MuveraIndex
-        Their token vectors.
-    database : DocumentDatabase
-        The texts and their metadata.
-    means : iterable of arrays, optional
-        The mean vectors of the texts of new `vectors`, as for :meth:`TextArrays.of`.
+    `means` are the mean vectors of texts that `vectors` does not have yet, as for
+    :meth:`TextArrays.of`.
     """
 
     def __init__(
-        self,
-        vectors: MuveraIndex,
-        database: DocumentDatabase,
-        means: Iterable[NDArray[Any]] | None = None,
+        self, vectors: MuveraIndex, database: DocumentDatabase, means: Iterable[NDArray[Any]] | None = None
     ) -> None:
         self._vectors = vectors
         self.database = database
@@ -527,8 +515,13 @@ class TextStore:
             change.save(destination)
 
     def keep(self, folder: DurableFolder) -> None:
-        """Write later changes to an open folder's journal; save in the background."""
+        """Write later changes to an open folder's journal; save in the background.
+
+        Words that were damaged, or that a former format did not have, are saved, too.
+        """
         self._folder = folder
+        if not self._arrays(self._vectors.contents).words.lists.is_saved:
+            folder.unsaved = max(1, folder.unsaved)
         folder.save_in_background(WeakMethod(self._save_changes))
 
     def _save_changes(self) -> None:
@@ -598,8 +591,7 @@ def read_folder(folder: Path) -> tuple[MuveraIndex, DocumentDatabase, list[TextC
         journal = journal_content(folder, generation)
         database = DocumentDatabase.open(folder / generation.folder / TEXTS)
         changes = join_updates(read_journal(journal, folder / generation.journal))
-        if Generation.of(read_manifest(folder)) != generation:  # a save has emptied the journal
-            raise IndexFolderError(f"{folder} was saved while it was loaded. Load it again.")
+        require_latest(folder, manifest)  # a save has emptied the journal
         arrays = TextArrays.load(folder, manifest, contents, database)
         loaded = replace(generation, journal_sha256=journal_checksum(journal))
         contents = replace(contents, texts=arrays, generations={folder: loaded})

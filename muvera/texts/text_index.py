@@ -201,7 +201,7 @@ class TextIndex:
         else:
             config, fitted = as_encoder(vectors, rows.codec.dimension)
             index = MuveraIndex.of(IndexContents.empty(config, chosen, fitted, rows.codec))
-        built = cls(TextStore(index, database, means=() if rows is None else None), model)
+        built = cls(TextStore(index, database, means=[] if rows is None else None), model)
         if path is not None:
             built.save(path, overwrite=overwrite)
         return built

@@ -237,7 +237,7 @@ class TextWords:
     def append(self, texts: Iterable[str], rows: NDArray[np.int64], end: int) -> None:
         """Add texts, whose first rows are `rows`, ascending; `end` is the next row."""
         remaining = iter(texts)
-        for start in range(0, len(rows), SEGMENT_ROWS):
+        for start in range(0, max(1, len(rows)), SEGMENT_ROWS):  # all rows may be deleted
             chosen = rows[start : start + SEGMENT_ROWS]
             last = end if start + SEGMENT_ROWS >= len(rows) else int(rows[start + SEGMENT_ROWS])
             numbers, flat, counts = _Numbers(), array("q"), []
