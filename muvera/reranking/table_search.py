@@ -44,8 +44,9 @@ _BOUNDED, _PER_BEST, _LONG = 16_384, 16, 256
 _BUDGET = 8
 
 # First, _FIRST texts per wanted text are scored; their bounds are compared in _STEPS
-# steps.  If more than 1 / _MOST_SCORED of all texts are left, all are scored.
-_FIRST, _STEPS, _MOST_SCORED = 4, 4096, 3
+# steps.  If more than 1 / _MOST_SCORED of all texts are left, all are scored.  Means of
+# _MEANS texts per wanted text tell which others are needed.
+_FIRST, _STEPS, _MOST_SCORED, _MEANS = 16, 4096, 3, 4
 
 
 # Row numbers, offsets, and positions of texts.
@@ -171,18 +172,30 @@ def best_texts(
     """
     positions = _possible(lookups, k, threads, gains)
     if positions is None:
-        return ranked(np.arange(len(lookups)), _totals(lookups, threads, gains), k)
-    return ranked(positions, _totals(lookups.of(positions), threads, gains.of(positions)), k)
+        return _best_of_all(lookups, k, threads, gains)
+    best, scores = _best_of_all(lookups.of(positions), k, threads, gains.of(positions))
+    return positions[best], scores
 
 
-def _totals(lookups: Lookups, threads: int | None, gains: Gains) -> NDArray[np.float32]:
-    """Return the similarities of all texts plus their gains; -inf without tokens."""
+def _best_of_all(
+    lookups: Lookups, k: int, threads: int | None, gains: Gains
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return what :func:`best_texts` does, without bounds of similarities."""
     scores = score_all(lookups, threads)
     if gains.words is not None:
         scores += np.float32(gains.scale) * gains.words
-    if gains.norms is not None:
-        scores += np.float32(gains.mean) * mean_cosines(lookups, gains.length, gains.norms)
-    return scores
+    positions = np.arange(len(scores))
+    if gains.norms is None:
+        return ranked(positions, scores, k)
+    # Only means of texts that can still be among the best are computed.
+    for count in (_MEANS * k, len(scores)):
+        chosen = np.sort(ranked(positions, scores[positions], count)[0])
+        cosines = mean_cosines(lookups.of(chosen), gains.length, gains.norms[chosen])
+        best = ranked(chosen, scores[chosen] + np.float32(gains.mean) * cosines, k)
+        if len(best[1]) == k:
+            # Sums are rounded.
+            positions = np.flatnonzero(scores >= best[1][-1] - gains.mean - 1e-5 * abs(best[1][-1]))
+    return best
 
 
 def _possible(lookups: Lookups, k: int, threads: int | None, gains: Gains) -> NDArray[np.int64] | None:
@@ -211,7 +224,7 @@ def _possible(lookups: Lookups, k: int, threads: int | None, gains: Gains) -> ND
     first = np.flatnonzero(bounds >= least)
     if len(first) > count // _MOST_SCORED:
         return None
-    best = ranked(first, _totals(lookups.of(first), threads, gains.of(first)), k)[1]
+    best = _best_of_all(lookups.of(first), k, threads, gains.of(first))[1]
     if len(best) < k:
         return None
     # A text with a smaller bound has a lower score than the k-th best of these.
@@ -237,7 +250,7 @@ def mean_cosines(lookups: Lookups, length: float, norms: NDArray[np.float32]) ->
     scale = norms * np.float32(length)
     cosines = np.zeros_like(out)
     np.divide(out * lookups.unit, scale, out=cosines, where=scale > 0)
-    return cosines
+    return np.clip(cosines, -1, 1)
 
 
 def _plan(
