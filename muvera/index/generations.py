@@ -88,9 +88,9 @@ def is_index_file(name: str) -> bool:
     return any(fnmatch(name, pattern) for pattern in FILE_PATTERNS)
 
 
-def is_words_file(name: str) -> bool:
-    """Return True for a file of a text index that its texts can replace."""
-    return PurePosixPath(name).name.startswith(("words-", "word_lengths"))
+def is_derived_file(name: str) -> bool:
+    """Return True for a file of a text index that follows from its texts and tokens."""
+    return PurePosixPath(name).name.startswith(("words-", "word_lengths", "mean_norms"))
 
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:
@@ -137,6 +137,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{path} is incomplete: {error!r} is missing or wrong. Restore the folder from a copy."
         ) from error
     return manifest
+
+
+def require_latest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Raise IndexFolderError if a save has replaced the manifest of a folder."""
+    if Generation.of(read_manifest(folder)) != Generation.of(manifest):
+        raise IndexFolderError(f"{folder} was saved while it was loaded. Load it again.")
 
 
 def texts_file(folder: Path) -> Path | None:

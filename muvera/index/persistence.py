@@ -6,7 +6,8 @@ generations.py manages the folder.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -35,7 +36,7 @@ from .generations import (
     IndexFolderError,
     Save,
     commit,
-    is_words_file,
+    is_derived_file,
     read_manifest,
     texts_file,
     verify,
@@ -215,11 +216,20 @@ def read_generation(
 
     `verify_files` is described at :meth:`muvera.MuveraIndex.load`.
     """
-    try:
-        # A text index reads damaged words again from the texts.
-        files = {name: one for name, one in manifest["files"].items() if not is_words_file(name)}
+    with naming_damage(folder):
+        # A text index makes damaged ones again.
+        files = {
+            name: one for name, one in manifest["files"].items() if verify_files or not is_derived_file(name)
+        }
         verify(folder, files, verify_files)
-        contents = _contents(folder, manifest)
+        return _contents(folder, manifest)
+
+
+@contextmanager
+def naming_damage(folder: Path) -> Iterator[None]:
+    """Raise what the block raises as an error that names the folder."""
+    try:
+        yield
     except (IndexFolderError, ImportError):
         raise
     except MemoryError as error:
@@ -230,7 +240,6 @@ def read_generation(
         ) from error
     except Exception as error:
         raise IndexFolderError(f"{folder} is damaged: {error} Restore it from a copy.") from error
-    return contents
 
 
 def _contents(folder: Path, manifest: dict[str, Any]) -> IndexContents:
@@ -263,12 +272,7 @@ def _contents(folder: Path, manifest: dict[str, Any]) -> IndexContents:
     for store in tokens.stores:
         entries = manifest["segments"] if store is tokens.floats else coded["segments"]
         store.segments = read_segments(store, folder, entries, lengths)
-    for segment in _float_segments(tokens):
-        columns = segment.vectors.dimension
-        if columns != config.dimension:
-            raise ValueError(
-                f"{segment.path} has {columns} columns, but the manifest has dimension={config.dimension}."
-            )
+    require_columns(_float_segments(tokens), config.dimension)
     candidates: CandidateSearch | None = None
     if manifest["candidates"] is not None:
         if encoder is None:
@@ -287,6 +291,16 @@ def _float_segments(tokens: DocumentTokens) -> list[Segment[Any]]:
     """Return the segments of floats, whose columns the manifest must name."""
     levels = (tokens.floats, tokens.means)
     return [segment for level in levels if isinstance(level, FloatStore) for segment in level.segments]
+
+
+def require_columns(segments: list[Segment[Any]], dimension: int) -> None:
+    """Raise ValueError unless the vectors of all segments have `dimension` columns."""
+    for segment in segments:
+        columns = segment.vectors.dimension
+        if columns != dimension:
+            raise ValueError(
+                f"{segment.path} has {columns} columns, but the manifest has dimension={dimension}."
+            )
 
 
 def read_segments(

@@ -1255,6 +1255,7 @@ class PageIndex:
         with repeating_changes(target):
             for change in stored.changes:
                 self._repeat(change)
+        store.prepare()
         if folder is not None:
             folder.unsaved = sum(len(change.ids) for change in stored.changes)
             store.keep(folder)

@@ -21,10 +21,11 @@ from ..utils.arrays import load_npy
 #: Maximum number of rows of a segment.
 SEGMENT_ROWS = 1 << 16
 
-# A segment is merged with the one before it unless that has over _GROWTH times its rows.
+# A segment is merged with the one before it unless that has over _GROWTH times as many
+# rows.
 _GROWTH = 2
 
-# The numbers at the beginning of a file: rows, terms, postings, bytes of a value.
+# Numbers at the beginning of a file: rows, terms, postings, bytes of a value.
 _HEADER = 4
 
 # Types of values by their bytes; weights are never stored.
@@ -76,7 +77,8 @@ class Segment(NamedTuple):
             raise ValueError(f"{path} is not a segment of inverted lists.")
         size, terms, postings, width = content[: 8 * _HEADER].view(np.int64).tolist()
         whole = 8 * (_HEADER + 2 * terms + 1) + (2 + width) * postings
-        if width not in _FREQUENCIES or not 0 <= size <= SEGMENT_ROWS or len(content) != whole:
+        known = width in _FREQUENCIES and 0 <= size <= SEGMENT_ROWS and min(terms, postings) >= 0
+        if not known or len(content) != whole:
             raise ValueError(f"{path} has {len(content):,} bytes, but its sizes need {whole:,}.")
         kinds = [(np.uint16, postings), (_FREQUENCIES[width], postings)]
         arrays: list[NDArray[Any]] = []
@@ -90,6 +92,10 @@ class Segment(NamedTuple):
             arrays.append(content[start:stop].view(kind))
             start = stop
         rows, values = arrays[2:] if width == 1 else arrays[:1:-1]
+        starts = arrays[1]
+        ordered = starts[0] == 0 and starts[-1] == postings and (starts[:-1] <= starts[1:]).all()
+        if not ordered or (postings and rows.max() >= size):  # kernels do not check bounds
+            raise ValueError(f"{path} has lists that are not inside its {size:,} rows.")
         return cls(first, size, arrays[0], arrays[1], rows, values, path if final is None else final)
 
 
@@ -116,6 +122,11 @@ class InvertedIndex:
         return self.segments[-1].first + self.segments[-1].size if self.segments else 0
 
     @property
+    def is_saved(self) -> bool:
+        """True if files contain all segments."""
+        return all(segment.path is not None for segment in self.segments)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
         arrays = (array for segment in self.segments for array in segment[2:6])
@@ -133,11 +144,11 @@ class InvertedIndex:
             stop = min(start + SEGMENT_ROWS, len(offsets) - 1)
             part = offsets[start : stop + 1]
             first = terms[part[0] : part[-1]]
-            present, numbers = np.unique(first, return_inverse=True)
-            order = np.argsort(hashes[present], kind="stable")
-            rank = np.empty(len(present), np.int64)
-            rank[order] = np.arange(len(present))
-            self._push(_inverted(len(self), rank[numbers], part - part[0], hashes[present][order]))
+            present = np.flatnonzero(np.bincount(first, minlength=len(hashes)))
+            present = present[np.argsort(hashes[present])]
+            rank = np.empty(len(hashes), np.int64)
+            rank[present] = np.arange(len(present))
+            self._push(_inverted(len(self), rank[first], part - part[0], hashes[present]))
 
     def append_weights(
         self, terms: NDArray[np.uint64], rows: NDArray[np.int64], weights: NDArray[np.float32], count: int
@@ -222,7 +233,10 @@ def _narrow(values: NDArray[Any]) -> NDArray[Any]:
 def _sorted(
     first: int, size: int, terms: NDArray[np.uint64], rows: NDArray[np.int64], values: NDArray[Any]
 ) -> Segment:
-    """Return a segment of postings in any order of terms; equal terms have ascending rows."""
+    """Return a segment of postings.
+
+    Terms may be in any order; equal terms have ascending rows.
+    """
     order = np.argsort(terms, kind="stable")
     terms = terms[order]
     begins = (

@@ -62,12 +62,13 @@ class SparseVectors:
 
     def __init__(self, documents: WeightedTerms, ids: Iterable[int] | Iterable[str] | None = None) -> None:
         # The number of terms if documents are a matrix, whose columns are terms.
-        self._terms = documents.shape[1] if sparse.issparse(documents) else None
+        given_documents: Any = documents
+        self._terms = given_documents.shape[1] if sparse.issparse(documents) else None
         weights = self._weights(documents, "documents")
-        self._ids: Ids = np.arange(weights.count) if ids is None else as_ids(ids, weights.count)
+        self._ids: Ids = np.arange(weights.size) if ids is None else as_ids(ids, weights.size)
         self._lists = InvertedIndex()
         self._lists.append_weights(
-            weights.terms, weights.rows, weights.values.astype(np.float32), weights.count
+            weights.terms, weights.rows, weights.values.astype(np.float32), weights.size
         )
 
     def __len__(self) -> int:
@@ -98,7 +99,7 @@ class SparseVectors:
         """
         require_int("k", k, 1)
         asked = self._weights(queries, "queries")
-        bounds = np.searchsorted(asked.rows, np.arange(asked.count + 1))
+        bounds = np.searchsorted(asked.rows, np.arange(asked.size + 1))
         rankings = []
         for start, stop in pairwise(bounds.tolist()):
             sums = np.zeros(len(self))
@@ -246,12 +247,12 @@ def _flat_terms(terms: Sequence[ArrayLike], texts: MultiVectors, name: str) -> N
 
 
 class _Weights(NamedTuple):
-    """The terms of `count` texts, with their rows, which ascend, and weights."""
+    """The terms of `size` texts, with their rows, which ascend, and weights."""
 
     terms: NDArray[np.uint64]
     rows: NDArray[np.int64]
     values: NDArray[np.float64]
-    count: int
+    size: int
 
 
 def _weights_of_terms(texts: object, name: str) -> _Weights:

@@ -243,7 +243,9 @@ def mean_cosines(lookups: Lookups, length: float, norms: NDArray[np.float32]) ->
         mean_products(numbers, offsets, np.ascontiguousarray(texts), sums, out[first:stop])
         first = stop
     scale = norms * np.float32(length)
-    return np.divide(out * lookups.unit, scale, out=np.zeros_like(out), where=scale > 0)
+    cosines = np.zeros_like(out)
+    np.divide(out * lookups.unit, scale, out=cosines, where=scale > 0)
+    return cosines
 
 
 def _plan(

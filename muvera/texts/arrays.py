@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from copy import copy
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,17 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..index.contents import IndexContents
-from ..index.generations import TEXTS, IndexFolderError, Save, is_words_file, verify
+from ..index.generations import TEXTS, IndexFolderError, Save, require_latest, verify
 from ..index.id_map import IdMap
-from ..index.persistence import read_segments, write_store
+from ..index.persistence import naming_damage, read_segments, require_columns, write_store
 from ..index.token_store import FloatStore
 from ..kernels.token_table import mean_norms
+from ..reranking.coded_vectors import CodedVectors
 from ..reranking.inverted import InvertedIndex, Segment
 from ..reranking.table_codec import TableCodec
 from ..utils.arrays import GrowingArray, load_npy, save_array
 from ..utils.checks import counted
+from ..utils.parallel import run_in_ranges, split_by_count
 from .database import DocumentDatabase
 from .hit import mean_vectors
 from .words import TextWords
@@ -76,22 +79,27 @@ class TextArrays:
 
     @classmethod
     def of(
-        cls, database: DocumentDatabase, contents: IndexContents, means: Iterable[NDArray[Any]] | None = None
+        cls,
+        database: DocumentDatabase,
+        contents: IndexContents,
+        means: Iterable[NDArray[Any]] | None = None,
+        texts: Iterable[str] | None = None,
     ) -> TextArrays:
-        """Read the words of all texts.
+        """Make the arrays of all texts.
 
-        `means` are the mean vectors of the texts, (n, dimension) for some texts after
-        the other; zeros for a blank text.  The order is that of the database, which is
-        the order of rows.
+        `means` are the mean vectors of the texts in the order of rows, (n, dimension)
+        for some texts after the other; zeros for a blank text.  `texts` are the texts
+        in this order; by default, they are read from the database.
         """
         ids = contents.ids
-        names = ids.names(ids.documents)
         words = TextWords()
-        words.append(_texts(database, names), ids.documents, ids.num_rows)
+        words.append(texts or _texts(database, ids.names(ids.documents)), ids.documents, ids.num_rows)
         arrays = cls(database, words, None if means is None else FloatStore(_MEANS))
         if arrays.means is not None and ids.num_rows:
             vectors = np.concatenate([np.empty((0, contents.config.dimension), MEAN), *(means or ())])
-            arrays.means.append(_as_tokens(vectors, ids.documents, ids.num_rows))
+            filled = contents.lengths[ids.documents] > 0
+            arrays.means.append(_as_tokens(vectors, ids.documents, filled, ids.num_rows))
+        arrays._add_norms(contents)
         return arrays
 
     def append(
@@ -106,7 +114,15 @@ class TextArrays:
         order = np.argsort(rows)
         self.words.append([texts[i] for i in order], rows[order], last)
         if self.means is not None and encoded is not None and last > first:
-            self.means.append(_as_tokens(mean_vectors(encoded)[order], rows[order] - first, last - first))
+            vectors, filled = mean_vectors(encoded)[order], encoded.lengths[order] > 0
+            self.means.append(_as_tokens(vectors, rows[order] - first, filled, last - first))
+        self._add_norms(contents)
+
+    def _add_norms(self, contents: IndexContents) -> None:
+        """Compute the lengths of the mean tokens of new rows, if the table is known."""
+        table = contents.tokens.table
+        if table is not None and table.attached is not None:
+            self.norms(table, contents)
 
     def kept(self, rows: NDArray[np.int64]) -> TextArrays:
         """Return the arrays of ascending `rows`, which are numbered 0, 1, 2, ..."""
@@ -132,9 +148,7 @@ class TextArrays:
                 first, texts = segment.first, segment.vectors
                 start = max(0, len(known) - first)
                 if start < len(texts):
-                    out = np.empty(len(texts) - start, np.float32)
-                    mean_norms(table.numbers(texts.tokens), texts.offsets[start:], table.table, out)
-                    known.extend(out)
+                    known.extend(_norms(table, texts, start))
             self._norms = known
         return np.asarray(known.values, np.float32)
 
@@ -186,71 +200,130 @@ class TextArrays:
     ) -> TextArrays:
         """Read the files of :meth:`save`.
 
-        Words that are missing or damaged are read again from the texts, with a
-        warning.  A folder of a former format has none.
+        Words and lengths that are missing or damaged are made again from texts and
+        tokens, with a warning.  A folder of a former format has none.
         """
         require_same_ids(contents.ids, database, str(folder))
-        entry, files = manifest.get("texts"), folder / manifest["folder"]
+        with naming_damage(folder):
+            return cls._load(folder, manifest, contents, database)
+
+    @classmethod
+    def _load(
+        cls, folder: Path, manifest: dict[str, Any], contents: IndexContents, database: DocumentDatabase
+    ) -> TextArrays:
+        entry = manifest.get("texts")
         if entry is None:
-            vectors = database.former_means()
-            columns = contents.config.dimension
-            zeros = np.zeros(columns, MEAN)
-            means = [zeros if one is None else np.frombuffer(one, MEAN) for one in vectors]
-            wrong = [one for one in means if len(one) != columns or not np.isfinite(one).all()]
-            if wrong:
-                raise IndexFolderError(f"{folder} has a damaged mean vector. Restore it from a copy.")
-            return cls.of(database, contents, [np.array(means)] if means else None)
-        arrays = cls(database, _read_words(folder, manifest, contents, database))
+            return cls.of(database, contents, _former_means(folder, contents, database))
+        try:
+            arrays = cls(database, _read_words(folder, manifest, contents))
+        except _DAMAGE as error:
+            _warn(folder, manifest, error, "The words in %s were read again from the texts")
+            arrays = cls.of(database, contents)
         if entry["means"] is not None:
             arrays.means = FloatStore(_MEANS)
             lengths = _mean_lengths(contents)
             arrays.means.segments = read_segments(arrays.means, folder, entry["means"], lengths)
-        if f"{manifest['folder']}/{_NORMS}" in manifest["files"]:
-            norms = load_npy(files / _NORMS, mmap=False)
-            if norms.shape != (contents.ids.num_rows,) or norms.dtype != np.float32:
-                raise IndexFolderError(f"{files / _NORMS} does not match the rows. Restore it from a copy.")
-            arrays._norms = GrowingArray(norms)
+            require_columns(arrays.means.segments, contents.config.dimension)
+        try:
+            arrays._norms = _read_norms(folder, manifest, contents)
+        except _DAMAGE as error:
+            _warn(folder, manifest, error, "The lengths of means in %s are computed again from the tokens")
         return arrays
+
+
+def _norms(table: TableCodec, texts: CodedVectors, start: int) -> NDArray[np.float32]:
+    """Return the lengths of the mean tokens of texts from position `start` on."""
+    out = np.empty(len(texts) - start, np.float32)
+    numbers, offsets = table.numbers(texts.tokens), texts.offsets[start:]
+
+    def work(first: int, stop: int) -> None:
+        mean_norms(numbers, offsets[first : stop + 1], table.table, out[first:stop])
+
+    run_in_ranges(work, split_by_count(len(out), _STEP))
+    return out
 
 
 def _mean_lengths(contents: IndexContents) -> NDArray[np.int64]:
     """Return 1 for the first row of each text with tokens, and 0 for other rows."""
     rows = np.arange(contents.ids.num_rows)
-    return ((contents.lengths > 0) & (contents.ids.first_rows(rows) == rows)).astype(np.int64)
+    return np.asarray((contents.lengths > 0) & (contents.ids.first_rows(rows) == rows), np.int64)
 
 
-def _as_tokens(vectors: NDArray[Any], rows: NDArray[np.int64], count: int) -> MultiVectors:
-    """Return `count` texts; those at `rows` have a vector as their only token.
+def _as_tokens(
+    vectors: NDArray[Any], rows: NDArray[np.int64], filled: NDArray[np.bool_], count: int
+) -> MultiVectors:
+    """Return `count` texts; those at `rows` that are `filled` have a vector as a token.
 
-    Zeros stand for a text without a vector.
+    A text with tokens is filled, even if their mean is zero.
     """
-    filled = vectors.any(axis=1)
     lengths = np.zeros(count, np.int64)
     lengths[rows[filled]] = 1
     return MultiVectors.from_flat(vectors[filled].astype(MEAN), lengths)
 
 
-def _read_words(
-    folder: Path, manifest: dict[str, Any], contents: IndexContents, database: DocumentDatabase
-) -> TextWords:
-    """Map the words, or read them from the texts if a file is missing or damaged."""
-    files, count = folder / manifest["folder"], contents.ids.num_rows
-    try:
-        verify(folder, {name: one for name, one in manifest["files"].items() if is_words_file(name)})
-        lengths = load_npy(files / _WORD_LENGTHS, mmap=False)
-        entries = manifest["texts"]["words"]
-        lists = InvertedIndex([Segment.read(one["first"], folder / one["file"]) for one in entries])
-        if lengths.dtype != np.uint32 or len(lengths) != count or len(lists) != count:
-            raise ValueError(f"{files / _WORD_LENGTHS} does not match the rows.")
-        return TextWords(lists, lengths)
-    except (IndexFolderError, ValueError, OSError, KeyError, TypeError) as error:
-        _LOG.warning(
-            "muvera: %s The words were read again from the texts; save the index to keep them.", error
-        )
-    ids = contents.ids
-    words = TextWords()
-    words.append(_texts(database, ids.names(ids.documents)), ids.documents, count)
-    return words
+# Errors for a missing or damaged file that is made again.
+_DAMAGE = (IndexFolderError, ValueError, OSError, KeyError, TypeError)
+
+
+def _warn(folder: Path, manifest: dict[str, Any], error: Exception, remedy: str) -> None:
+    """Warn of a damaged file.
+
+    Raise IndexFolderError if a save has removed the file meanwhile.
+    """
+    require_latest(folder, manifest)
+    cause = str(error).removesuffix(" Restore the folder from a copy.")
+    _LOG.warning(f"muvera: {remedy}, and the next save writes them: %s", folder, cause)
+
+
+def _read_words(folder: Path, manifest: dict[str, Any], contents: IndexContents) -> TextWords:
+    """Map the words of each row."""
+    path, count = folder / manifest["folder"] / _WORD_LENGTHS, contents.ids.num_rows
+    entries = manifest["texts"]["words"]
+    _verify(folder, manifest, [f"{manifest['folder']}/{_WORD_LENGTHS}", *(one["file"] for one in entries)])
+    lengths = load_npy(path, mmap=False)
+    segments = [Segment.read(one["first"], folder / one["file"]) for one in entries]
+    starts = [*accumulate((one.size for one in segments), initial=0)]
+    if [*(one.first for one in segments), count] != starts:
+        raise ValueError(f"{folder} has words that begin at other rows than its manifest names.")
+    if lengths.dtype != np.uint32 or lengths.shape != (count,):
+        raise ValueError(f"{path} does not match the rows.")
+    return TextWords(InvertedIndex(segments), lengths)
+
+
+def _read_norms(folder: Path, manifest: dict[str, Any], contents: IndexContents) -> GrowingArray | None:
+    """Read the length of the mean token of each row, if the folder has them."""
+    name = f"{manifest['folder']}/{_NORMS}"
+    if name not in manifest["files"]:
+        return None
+    _verify(folder, manifest, [name])
+    norms = load_npy(folder / name, mmap=False)
+    if norms.dtype != np.float32 or norms.shape != (contents.ids.num_rows,):
+        raise ValueError(f"{folder / name} does not match the rows.")
+    return GrowingArray(norms)
+
+
+def _verify(folder: Path, manifest: dict[str, Any], names: list[str]) -> None:
+    verify(folder, {name: manifest["files"][name] for name in names})
+
+
+def _former_means(
+    folder: Path, contents: IndexContents, database: DocumentDatabase
+) -> list[NDArray[Any]] | None:
+    """Return the mean vectors that a former format stored beside the texts, or None."""
+    found = database.former_means()
+    if found is None:
+        return None
+    ids, columns = contents.ids, contents.config.dimension
+    means = np.zeros((len(ids), columns), MEAN)
+    for mean, name in zip(means, ids.names(ids.documents), strict=True):
+        vector = found.get(name)
+        if vector is not None:
+            if not isinstance(vector, bytes) or len(vector) != mean.nbytes:
+                raise ValueError(f"the mean vector of {name!r} has not {columns} columns.")
+            mean[:] = np.frombuffer(vector, MEAN)
+    if not np.isfinite(means).all():
+        raise ValueError("a mean vector is not finite.")
+    return [means]
 
 
 def _texts(database: DocumentDatabase, names: list[Any]) -> Iterable[str]:
@@ -260,7 +333,7 @@ def _texts(database: DocumentDatabase, names: list[Any]) -> Iterable[str]:
             yield document.text
 
 
-# Texts that are read together.
+# Texts that are read together, or that one task works on.
 _STEP = 512
 
 

@@ -364,18 +364,14 @@ class DocumentDatabase:
                 self._most_groups[field] = int(self._read(_MOST_GROUPS, (field,))[0][0])
             return self._most_groups[field]
 
-    def former_means(self) -> list[bytes | None]:
-        """Return the mean vector of each document, from a file of a former format.
+    def former_means(self) -> dict[int | str, Any] | None:
+        """Return the mean vectors of documents by id, from a file of a former format.
 
-        They are in insertion order.  A blank text has None, and other files have no
-        mean vectors.
+        A blank text has none.  None for a file without mean vectors.
         """
         if not self._read("SELECT 1 FROM sqlite_master WHERE name = 'means'"):
-            return []
-        query = (
-            "SELECT vector FROM documents LEFT JOIN means ON means.row = documents.row ORDER BY documents.row"
-        )
-        return [vector for (vector,) in self._read(query)]
+            return None
+        return dict(self._read("SELECT id, vector FROM documents JOIN means ON means.row = documents.row"))
 
     def documents(self) -> Iterator[TextDocument]:
         """Yield all documents in insertion order.
@@ -552,11 +548,6 @@ def _opened_connection(path: Path) -> sqlite3.Connection:
     """Return a connection to a checked file, which nothing can change."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing. It contains the texts: restore it from a copy.")
-    with closing(_new_connection("")) as empty:
-        expected = [_schema(empty)]
-        empty.executescript(_FORMER)
-        former = _schema(empty)
-        expected += [former, [entry for entry in former if entry[1] != "means"]]
     try:
         connection = _connect(f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1")
     except sqlite3.OperationalError as error:
@@ -569,7 +560,7 @@ def _opened_connection(path: Path) -> sqlite3.Connection:
         connection.execute(f"PRAGMA cache_size = -{_CACHE >> 10}")
         # A view, trigger or table of another definition could loop forever or show
         # other texts to each query.
-        if _schema(connection) not in expected:
+        if not _is_known(_schema(connection)):
             raise sqlite3.DatabaseError("it has other tables")
         result = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if result != "ok":
@@ -584,6 +575,19 @@ def _opened_connection(path: Path) -> sqlite3.Connection:
         connection.close()
         raise ValueError(f"{path} is not a database of texts: {error}. Restore it from a copy.") from error
     return connection
+
+
+def _is_known(schema: list[Any]) -> bool:
+    """Return True for the definitions of this format or of a former one."""
+    with closing(_new_connection("")) as empty:
+        if schema == _schema(empty):
+            return True
+        try:
+            empty.executescript(_FORMER)
+        except sqlite3.OperationalError:  # SQLite without FTS5
+            return False
+        former = _schema(empty)
+    return schema in (former, [entry for entry in former if entry[1] != "means"])
 
 
 def _connect(name: str) -> sqlite3.Connection:

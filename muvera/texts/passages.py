@@ -139,7 +139,7 @@ class LookedUp:
     passage: int | None
 
     def best(
-        self, query: TokenArray, rows: Rows, k: int, words: QueryWords | None, threads: int
+        self, query: TokenArray, rows: Rows, k: int, words: QueryWords | None, threads: int | None
     ) -> tuple[Rows, Candidates]:
         """Return the `k` best of ascending `rows`, and a few more, by all parts.
 

@@ -67,7 +67,7 @@ def rerank_encoded(
         maxsim[places] = chamfer_matrix(encoded, batch, threads=threads)[0]
         means[places] = np.einsum("ij,j->i", mean_vectors(batch), query_mean)
         if passage is not None:
-            for at in np.flatnonzero(batch.lengths > passage):
+            for at in np.flatnonzero(batch.lengths > passage).tolist():
                 maxsim[places[at]] = best_passage(encoded[0], batch[at], passage)
     words = word_scores(query, texts) if weights.words else np.zeros(len(texts))
     filled = np.flatnonzero(np.isfinite(maxsim))  # blank texts are left out

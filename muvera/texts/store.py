@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -27,11 +28,9 @@ from ..index.contents import IndexContents
 from ..index.generations import (
     TEXTS,
     Destination,
-    Generation,
-    IndexFolderError,
     journal_checksum,
     journal_content,
-    read_manifest,
+    require_latest,
 )
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
@@ -60,6 +59,9 @@ _Read = TypeVar("_Read")
 # With ``recall=``, words, mean vectors and passages reorder the best RANKED * k texts.
 RANKED = 3
 
+# Tokens of the query of :meth:`TextStore.prepare`.
+_PREPARED = 16
+
 
 class TextStore:
     """Token vectors in this process, and texts with metadata under the same ids.
@@ -67,9 +69,13 @@ class TextStore:
     After :meth:`keep`, each change is first written to the journal of a folder.  An
     interrupted change is finished or undone by the next use.  Every save of `vectors`
     writes the texts, too.  :class:`muvera.texts.protocol.Texts` describes the methods.
+    `means` are the mean vectors of texts that `vectors` does not have yet, as for
+    :meth:`TextArrays.of`.
     """
 
-    def __init__(self, vectors: MuveraIndex, database: DocumentDatabase) -> None:
+    def __init__(
+        self, vectors: MuveraIndex, database: DocumentDatabase, means: Iterable[NDArray[Any]] | None = None
+    ) -> None:
         self._vectors = vectors
         self.database = database
         self.get = database.get
@@ -80,7 +86,7 @@ class TextStore:
         renew_after_fork(self._renew_locks)
         if not isinstance(vectors.contents.texts, TextArrays):
             with vectors.change() as change:
-                change.attach(TextArrays.of(database, change.contents))
+                change.attach(TextArrays.of(database, change.contents, means))
 
     def _renew_locks(self) -> None:
         #: Held by each of the methods that change texts, so that no other thread
@@ -98,18 +104,19 @@ class TextStore:
         threads: int | None,
         table: TableCodec | None = None,
         means: Iterable[NDArray[Any]] | None = None,
+        texts: Iterable[str] | None = None,
     ) -> TextStore:
         """Index token vectors batch by batch, with the texts of a database.
 
         The batches have the ids of the texts.  With `destination`, both are saved to
         this folder, and memory holds only one batch of token vectors.  `table` is the
-        codec of batches of CodedVectors, and `means` are mean vectors, as for
-        :meth:`TextArrays.of`, which are read after the batches.
+        codec of batches of CodedVectors.  `means` and `texts` are read after the
+        batches, and described at :meth:`TextArrays.of`.
         :meth:`muvera.MuveraIndex.build` describes the other arguments.
         """
 
         def attach(change: Change) -> None:
-            change.attach(TextArrays.of(database, change.contents, means))
+            change.attach(TextArrays.of(database, change.contents, means, texts))
 
         pairs = ((batch, None) for batch in batches)
         vectors = MuveraIndex.from_batches(
@@ -215,6 +222,17 @@ class TextStore:
         if table is not None:
             return self._rank_rows(contents, proposal, encoded, options, asked)
         return self._rank_candidates(contents, plan, proposal, queries, encoded, options, asked)
+
+    def prepare(self) -> None:
+        """Search once: later searches find kernels, lists and files in memory."""
+        tokens, rows = self._vectors.contents.tokens, self._vectors.contents.searchable[0]
+        if not len(rows) or (tokens.table is not None and tokens.table.attached is None):
+            return
+        with suppress(Exception):  # a search says what is damaged
+            [text] = self.get(self._vectors.contents.ids.names(rows[:1]))
+            query = self.tokens([text.id])[0][:_PREPARED]
+            options = SearchOptions(1, words=0.1, mean=0.1 if self.has_means else None)
+            self.rank([text.text], MultiVectors.from_arrays([np.asarray(query, np.float32)]), options)
 
     def _rank_rows(
         self,
@@ -497,8 +515,13 @@ class TextStore:
             change.save(destination)
 
     def keep(self, folder: DurableFolder) -> None:
-        """Write later changes to an open folder's journal; save in the background."""
+        """Write later changes to an open folder's journal; save in the background.
+
+        Words that were damaged, or that a former format did not have, are saved, too.
+        """
         self._folder = folder
+        if not self._arrays(self._vectors.contents).words.lists.is_saved:
+            folder.unsaved = max(1, folder.unsaved)
         folder.save_in_background(WeakMethod(self._save_changes))
 
     def _save_changes(self) -> None:
@@ -525,7 +548,10 @@ def _passage(contents: IndexContents, options: SearchOptions) -> int | None:
 
 
 def _allowed(contents: IndexContents, within: list[Any] | None) -> NDArray[np.bool_] | None:
-    """Return True for the first row of each text with an id in `within`; None for all."""
+    """Return True for the first row of each text with an id in `within`.
+
+    None stands for all texts.
+    """
     if within is None:
         return None
     rows = contents.ids.rows_of(within)
@@ -565,8 +591,7 @@ def read_folder(folder: Path) -> tuple[MuveraIndex, DocumentDatabase, list[TextC
         journal = journal_content(folder, generation)
         database = DocumentDatabase.open(folder / generation.folder / TEXTS)
         changes = join_updates(read_journal(journal, folder / generation.journal))
-        if Generation.of(read_manifest(folder)) != generation:  # a save has emptied the journal
-            raise IndexFolderError(f"{folder} was saved while it was loaded. Load it again.")
+        require_latest(folder, manifest)  # a save has emptied the journal
         arrays = TextArrays.load(folder, manifest, contents, database)
         loaded = replace(generation, journal_sha256=journal_checksum(journal))
         contents = replace(contents, texts=arrays, generations={folder: loaded})

@@ -191,7 +191,9 @@ class TextIndex:
                 batches = encode_rows_in_batches(rows, contents, names, progress)
             destination = None if path is None else Destination(as_path(path).resolve(), overwrite)
             table = None if rows is None else rows.codec
-            store = TextStore.build(batches, database, vectors, chosen, destination, threads, table, means)
+            store = TextStore.build(
+                batches, database, vectors, chosen, destination, threads, table, means, contents
+            )
             return cls(store, model)
         if rows is None:
             columns = model.encode_queries(["."]).dimension  # one query has the dimension
@@ -201,7 +203,7 @@ class TextIndex:
         else:
             config, fitted = as_encoder(vectors, rows.codec.dimension)
             index = MuveraIndex.of(IndexContents.empty(config, chosen, fitted, rows.codec))
-        built = cls(TextStore(index, database), model)
+        built = cls(TextStore(index, database, means=[] if rows is None else None), model)
         if path is not None:
             built.save(path, overwrite=overwrite)
         return built
@@ -510,6 +512,7 @@ class TextIndex:
                     texts.put_metadata(texts.get(change.ids), change.metadata)
                 else:
                     loaded.update(change.texts, ids=change.ids, metadata=change.metadata)
+        texts.prepare()
         if folder is not None:
             folder.unsaved = sum(len(change.ids) for change in changes)
             texts.keep(folder)

@@ -127,6 +127,18 @@ class _Terms(dict[str, int]):
 _TERMS = _Terms()
 
 
+class _Numbers(dict[str, int]):
+    """The number of each word's term, among the terms of some texts."""
+
+    def __init__(self) -> None:
+        #: The number of each term.
+        self.terms: dict[int, int] = {}
+
+    def __missing__(self, word: str) -> int:
+        number = self[word] = self.terms.setdefault(_TERMS[word], len(self.terms))
+        return number
+
+
 def query_terms(text: str) -> dict[int, int]:
     """Return the terms of the first 64 distinct words of a query, and their counts.
 
@@ -189,8 +201,8 @@ class QueryWords(NamedTuple):
     #: Each term, and how often the query has it.
     terms: dict[int, int]
     statistics: WordStatistics
-    #: The highest score of all texts, by which scores are divided.  None: the highest of
-    #: the texts that are scored.
+    #: The highest score of all texts, by which scores are divided.  None: the highest
+    #: one of the texts that are scored.
     most: float | None = None
 
 
@@ -225,19 +237,18 @@ class TextWords:
     def append(self, texts: Iterable[str], rows: NDArray[np.int64], end: int) -> None:
         """Add texts, whose first rows are `rows`, ascending; `end` is the next row."""
         remaining = iter(texts)
-        for start in range(0, len(rows), SEGMENT_ROWS):
+        for start in range(0, max(1, len(rows)), SEGMENT_ROWS):  # all rows may be deleted
             chosen = rows[start : start + SEGMENT_ROWS]
             last = end if start + SEGMENT_ROWS >= len(rows) else int(rows[start + SEGMENT_ROWS])
-            numbers: dict[int, int] = {}
-            flat, counts = array("q"), []
+            numbers, flat, counts = _Numbers(), array("q"), []
             for text in islice(remaining, len(chosen)):
-                terms = list(map(_TERMS.__getitem__, words_of(text)))
-                flat.extend([numbers.setdefault(term, len(numbers)) for term in terms])
+                terms = list(map(numbers.__getitem__, words_of(text)))
+                flat.extend(terms)
                 counts.append(len(terms))
             lengths = np.zeros(last - len(self), np.uint32)
             lengths[chosen - len(self)] = counts
             offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-            hashes = np.fromiter(numbers, np.uint64, len(numbers))
+            hashes = np.fromiter(numbers.terms, np.uint64, len(numbers.terms))
             self.lists.append(np.frombuffer(flat, np.int64), offsets, hashes)
             self._lengths.extend(lengths)
         self._total = self._norms = None
@@ -310,4 +321,4 @@ def word_scores(query: str, texts: Sequence[str]) -> Scores:
     words.append(texts, np.arange(len(texts)), len(texts))
     ids.append(np.arange(len(texts)))
     scores, most = words.scores(words.of_query(query, ids), ids)
-    return scores / np.float32(most)
+    return np.asarray(scores / most, np.float32)
