@@ -138,7 +138,7 @@ def add_gains(starts, texts, rows, gains, out):
 def add_words(scores, factor, out):
     """Add to `out` (n,) the scores (n,) times `factor`, both at least 0, rounded up."""
     for i in range(out.shape[0]):
-        out[i] += np.int32(np.ceil(scores[i] * factor))
+        out[i] += np.int64(np.ceil(scores[i] * factor))
 
 
 @kernel

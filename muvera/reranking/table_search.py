@@ -48,6 +48,8 @@ _BUDGET = 8
 # _MEANS texts per wanted text tell which others are needed.
 _FIRST, _STEPS, _MOST_SCORED, _MEANS = 16, 4096, 3, 4
 
+# Scores are float32 sums of three products: twice their largest relative error.
+_ROUNDING = 2.0**-21
 
 # Row numbers, offsets, and positions of texts.
 _Part = tuple[NDArray[np.unsignedinteger[Any]], NDArray[np.int64], NDArray[np.int64]]
@@ -212,14 +214,18 @@ def _possible(lookups: Lookups, k: int, threads: int | None, gains: Gains) -> ND
     choose_cuts(lookups.similarities, lookups.size, sizes, count // _BUDGET, cuts)
     rows, exceeding = np.empty(lookups.size, np.int64), np.empty(lookups.size, np.int64)
     number = list_gains(lookups.similarities, lookups.size, sizes, cuts, rows, exceeding)
+    factor = gains.scale / float(lookups.unit)
+    highest = 0.0 if gains.words is None else factor * float(gains.words.max())
+    highest += float(exceeding[:number].sum())
+    kind = np.int32 if highest < 2**31 - 1 else np.int64  # half of the bytes are faster
     parts = []
     for one, texts, (_, _, chosen) in zip(lists, lookups.segments, lookups.parts, strict=True):
-        added = np.zeros(len(texts), np.int32)
+        added = np.zeros(len(texts), kind)
         add_gains(one.starts, one.texts, rows[:number], exceeding[:number], added)
         parts.append(added if len(chosen) == len(texts) else added[chosen])
     bounds = parts[0] if len(parts) == 1 else np.concatenate(parts)
     if gains.words is not None:
-        add_words(gains.words, gains.scale / float(lookups.unit), bounds)
+        add_words(gains.words, factor, bounds)
     least = least_of_largest(bounds, _FIRST * k, _STEPS)
     first = np.flatnonzero(bounds >= least)
     if len(first) > count // _MOST_SCORED:
@@ -227,8 +233,10 @@ def _possible(lookups: Lookups, k: int, threads: int | None, gains: Gains) -> ND
     best = _best_of_all(lookups.of(first), k, threads, gains.of(first))[1]
     if len(best) < k:
         return None
-    # A text with a smaller bound has a lower score than the k-th best of these.
-    needed = int((float(best[-1]) - gains.mean) / float(lookups.unit)) - 2 - int(cuts.sum(dtype=np.int64))
+    # A text with a smaller bound has a lower score than the k-th best of these, also if
+    # both are rounded.
+    lowest = float(best[-1]) - gains.mean - _ROUNDING * abs(float(best[-1]))
+    needed = int(lowest / float(lookups.unit)) - 2 - int(cuts.sum(dtype=np.int64))
     possible = np.flatnonzero(bounds >= needed)
     return None if len(possible) > count // _MOST_SCORED else possible
 
