@@ -195,8 +195,8 @@ def _best_of_all(
         cosines = mean_cosines(lookups.of(chosen), gains.length, gains.norms[chosen])
         best = ranked(chosen, scores[chosen] + np.float32(gains.mean) * cosines, k)
         if len(best[1]) == k:
-            # Sums are rounded.
-            positions = np.flatnonzero(scores >= best[1][-1] - gains.mean - 1e-5 * abs(best[1][-1]))
+            least = float(best[1][-1])
+            positions = np.flatnonzero(scores >= least - gains.mean - _ROUNDING * abs(least))
     return best
 
 

@@ -27,7 +27,7 @@ from ..metadata.groups import Group, best_of_groups
 from ..reranking.coded_vectors import CodedVectors
 from ..reranking.table_codec import TableCodec
 from ..utils.checks import as_id_list, as_path, counted, given, require_int, require_number, url_scheme
-from .arrays import MEAN, TextArrays
+from .arrays import MEAN
 from .database import DocumentDatabase, merge_metadata, require_ids
 from .encoders.base import (
     NoEncoder,
@@ -198,8 +198,6 @@ class TextIndex:
         if rows is None:
             columns = model.encode_queries(["."]).dimension  # one query has the dimension
             index = MuveraIndex(vectors, dimension=columns, settings=chosen)
-            with index.change() as change:
-                change.attach(TextArrays.of(database, change.contents, []))
         else:
             config, fitted = as_encoder(vectors, rows.codec.dimension)
             index = MuveraIndex.of(IndexContents.empty(config, chosen, fitted, rows.codec))
