@@ -10,24 +10,6 @@ from .jit import kernel
 
 
 @kernel
-def count_postings(terms, offsets, counts):
-    """Count in `counts` (T,) the rows that contain each term; return their sum.
-
-    ``terms[offsets[i] : offsets[i + 1]]`` are the terms of row i, from 0 to T.
-    """
-    seen = np.full(counts.shape[0], -1, np.int32)
-    total = np.int64(0)
-    for row in range(offsets.shape[0] - 1):
-        for place in range(offsets[row], offsets[row + 1]):
-            term = terms[place]
-            if seen[term] != row:
-                seen[term] = row
-                counts[term] += 1
-                total += 1
-    return total
-
-
-@kernel
 def list_postings(terms, offsets, ends, rows, frequencies):
     """Write the rows that contain each term to ``rows[ends[term] : ...]``.
 

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.inverted import count_live, count_postings, list_postings
+from ..kernels.inverted import count_live, list_postings
+from ..kernels.row_bounds import count_texts
 from ..utils.arrays import load_npy
 
 #: Maximum number of rows of a segment.
@@ -218,9 +219,9 @@ def _inverted(
 ) -> Segment:
     """Return a segment of rows from their terms, which are positions in `hashes`."""
     starts = np.zeros(len(hashes) + 1, np.int64)
-    postings = count_postings(terms, offsets, starts[1:])
+    count_texts(terms, offsets, starts[1:])
     np.cumsum(starts, out=starts)
-    rows, values = np.empty(postings, np.uint16), np.empty(postings, np.uint32)
+    rows, values = np.empty(starts[-1], np.uint16), np.empty(starts[-1], np.uint32)
     list_postings(terms, offsets, starts[:-1].copy(), rows, values)
     return Segment(first, len(offsets) - 1, hashes, starts, rows, _narrow(values))
 
