@@ -70,6 +70,7 @@ FILE_PATTERNS = (
     "words-*.npy",
     "word_lengths.npy",
     "text_means-*.npy",
+    "text_mean_lengths.npy",
     "mean_norms.npy",
     TEXTS,
 )

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
+from ..data.validation import as_lengths
 from ..index.contents import IndexContents
 from ..index.generations import TEXTS, IndexFolderError, Save, require_latest, verify
 from ..index.id_map import IdMap
@@ -34,6 +35,7 @@ _LOG = logging.getLogger("muvera")
 _WORD_LENGTHS = "word_lengths.npy"
 _NORMS = "mean_norms.npy"
 _MEANS = "text_means"
+_MEAN_LENGTHS = "text_mean_lengths.npy"
 
 #: Mean token vectors are stored in half precision.
 MEAN = np.float16
@@ -191,7 +193,10 @@ class TextArrays:
         self.words.lists.segments = segments
         if self._norms is not None and len(self._norms) == len(self.words):
             save_array(save.folder / _NORMS, self._norms.values)
-        means = None if self.means is None else write_store(self.means, save, None)
+        means = None
+        if self.means is not None:
+            save_array(save.folder / _MEAN_LENGTHS, self.means.lengths)
+            means = write_store(self.means, save, None)
         return {"words": entries, "means": means}
 
     @classmethod
@@ -221,7 +226,8 @@ class TextArrays:
             arrays = cls.of(database, contents)
         if entry["means"] is not None:
             arrays.means = FloatStore(_MEANS)
-            lengths = _mean_lengths(contents)
+            path = folder / manifest["folder"] / _MEAN_LENGTHS
+            lengths = as_lengths(load_npy(path, mmap=False), str(path))
             arrays.means.segments = read_segments(arrays.means, folder, entry["means"], lengths)
             require_columns(arrays.means.segments, contents.config.dimension)
         try:
@@ -241,12 +247,6 @@ def _norms(table: TableCodec, texts: CodedVectors, start: int) -> NDArray[np.flo
 
     run_in_ranges(work, split_by_count(len(out), _STEP))
     return out
-
-
-def _mean_lengths(contents: IndexContents) -> NDArray[np.int64]:
-    """Return 1 for the first row of each text with tokens, and 0 for other rows."""
-    rows = np.arange(contents.ids.num_rows)
-    return np.asarray((contents.lengths > 0) & (contents.ids.first_rows(rows) == rows), np.int64)
 
 
 def _as_tokens(
