@@ -45,7 +45,7 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "texts": (
         "Do words improve the ranking of texts?", "[Texts](../how-to/search-texts.md)",
-        ("texts", "words", "hybrid", "sparse", "coil", "long_texts", "explanations"),
+        ("beside_bm25", "texts", "words", "hybrid", "sparse", "coil", "long_texts", "explanations"),
     ),
     "disk": (
         "What do searches cost if exact tokens are on a disk?",
@@ -78,7 +78,7 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 
 # Commands of benches with other names than their results, or with an argument.
 _COMMANDS = {
-    "first_stage": "first-stage", "growth": "grow", "words": "words FOLDER", "long_texts": "long-texts",
+    "first_stage": "first-stage", "growth": "grow", "words": "words FOLDER", "beside_bm25": "texts FOLDER", "long_texts": "long-texts",
     "explanations": "explanations FOLDER", "recall_dial": "recall-dial",
 }  # fmt: skip
 
