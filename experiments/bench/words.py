@@ -39,6 +39,9 @@ _MOST_QUERIES = 300
 # Weights of words and of mean vectors to choose from; the rest is MaxSim's.
 _GRID = [ScoreWeights(words / 20, mean / 20) for words in range(13) for mean in range(9) if words + mean < 20]
 
+# Texts that are ranked by all weights, the best ones by equal weights.
+_DEPTH = 20_000
+
 # With these weights, a text's parts are its similarity, and the similarity of the query
 # with itself times its score by words and times its cosine.
 _EVEN = ScoreWeights(1 / 3, 1 / 3)
@@ -89,7 +92,7 @@ def asked_of(collection: Collection) -> Asked:
 
 
 class Parts(NamedTuple):
-    """The parts of the scores of all texts for one query, best text first.
+    """The parts of the scores of texts for one query, best text first.
 
     They are in units of the similarity of the query with itself.
     """
@@ -101,24 +104,27 @@ class Parts(NamedTuple):
 
     @classmethod
     def of(cls, index: TextIndex, query: str) -> Parts:
-        """Rank all texts of an index, whose ids are their positions."""
+        """Rank the texts of an index, whose ids are their positions."""
         encoded = encode_texts(index.encoder.encode_queries, [query])
-        count = len(index)
+        count = min(len(index), _DEPTH)
         options = SearchOptions(count, candidates=count, passage=index._passage, **_EVEN._asdict())
         found = index._texts.rank([query], encoded, options)[0]
         columns = np.array([list(parts.values()) for parts in found.values()]).reshape(-1, 3).T
         unit = query_unit(encoded[0]) or 1.0
         return cls(np.array(list(found), np.int64), *(columns / unit))
 
+    def scores(self, weights: ScoreWeights) -> NDArray[np.float64]:
+        """Return the score of each text by other weights, divided by a number."""
+        rest = 1 - weights.words - weights.mean
+        return rest * self.maxsim + weights.words * self.words + weights.mean * self.mean
+
     def best(self, weights: ScoreWeights) -> NDArray[np.int64]:
         """Return the positions of the best texts by other weights."""
-        rest = 1 - weights.words - weights.mean
-        scores = rest * self.maxsim + weights.words * self.words + weights.mean * self.mean
-        return self.rows[best_first(scores, K)]
+        return self.rows[best_first(self.scores(weights), K)]
 
 
 def measure_weights(asked: Asked) -> tuple[dict[str, Any], NDArray[np.float64]]:
-    """Return a row of nDCG@10 by single parts, and nDCG@10 for each weights of the grid."""
+    """Return a row with nDCG@10 of words alone, and nDCG@10 for the whole grid."""
     progress(f"{asked.name}: {len(asked.texts):,} texts, {len(asked.queries):,} queries")
     index = TextIndex.build(asked.texts, asked.encoder)
     by_words = _best(TextIndexWords(asked.texts).scores)
@@ -190,8 +196,8 @@ def _weight_tables(asked: Iterable[Asked], label: str, default: ScoreWeights) ->
     rows = [row for row, _ in measured]
     grids = np.array([grid for _, grid in measured])
     caption = (
-        "nDCG@10 of all texts, ranked by similarity (MaxSim), words (BM25){parts} with the weights of the column. For "
-        "each collection, the chosen weights are the best on the mean of all other collections. The row of means has "
+        "nDCG@10 by similarity (MaxSim), words (BM25){parts} with the weights of the column. "
+        f"They rank the best {_DEPTH:,} texts by equal weights, which are all texts of a small collection. For each collection, the chosen weights are the best on the mean of all other collections. The row of means has "
         f"the weights with the best mean. At most {_MOST_QUERIES} queries. {measured_on()}"
     )
     tables = []

@@ -78,8 +78,8 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 
 # Commands of benches with other names than their results, or with an argument.
 _COMMANDS = {
-    "first_stage": "first-stage", "growth": "grow", "words": "words FOLDER", "beside_bm25": "texts FOLDER", "long_texts": "long-texts",
-    "explanations": "explanations FOLDER", "recall_dial": "recall-dial",
+    "first_stage": "first-stage", "growth": "grow", "words": "words FOLDER", "long_texts": "long-texts",
+    "beside_bm25": "texts FOLDER", "explanations": "explanations FOLDER", "recall_dial": "recall-dial",
 }  # fmt: skip
 
 # Parts of the command `vectors` by the titles of their tables.
