@@ -126,7 +126,7 @@ class Parts(NamedTuple):
 def measure_weights(asked: Asked) -> tuple[dict[str, Any], NDArray[np.float64]]:
     """Return a row with nDCG@10 of words alone, and nDCG@10 for the whole grid."""
     progress(f"{asked.name}: {len(asked.texts):,} texts, {len(asked.queries):,} queries")
-    index = TextIndex.build(asked.texts, asked.encoder)
+    index = TextIndex.build(asked.texts, asked.encoder, exact_tokens=1 << 60)  # needs no vectors
     by_words = _best(TextIndexWords(asked.texts).scores)
     best = [
         [own.best(weights) for weights in _GRID]
@@ -197,8 +197,9 @@ def _weight_tables(asked: Iterable[Asked], label: str, default: ScoreWeights) ->
     grids = np.array([grid for _, grid in measured])
     caption = (
         "nDCG@10 by similarity (MaxSim), words (BM25){parts} with the weights of the column. "
-        f"They rank the best {_DEPTH:,} texts by equal weights, which are all texts of a small collection. For each collection, the chosen weights are the best on the mean of all other collections. The row of means has "
-        f"the weights with the best mean. At most {_MOST_QUERIES} queries. {measured_on()}"
+        f"They rank the best {_DEPTH:,} texts by equal weights, which are all texts of a small collection. For "
+        "each collection, the chosen weights are the best on the mean of all other collections. The row of means "
+        f"has the weights with the best mean. At most {_MOST_QUERIES} queries. {measured_on()}"
     )
     tables = []
     for title, parts, least in (
