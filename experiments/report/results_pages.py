@@ -404,8 +404,8 @@ def texts_sentence(stored: dict[str, Any], link: str) -> str:
     )
     return (
         f"On {len(measured)} English collections of up to {largest['documents']} texts, the mean {_TEXTS_SHOWN[0]} is "
-        f"{mean} with `static` and {best} with stemmed BM25. On the largest, {_TEXTS_SHOWN[1]} is {first} with `static` "
-        f"and {second} with stemmed BM25 ([measured]({link}))."
+        f"{mean} with `static` and {best} with stemmed BM25. On the largest, {_TEXTS_SHOWN[1]} is {first} with "
+        f"`static` and {second} with stemmed BM25 ([measured]({link}))."
     )
 
 
