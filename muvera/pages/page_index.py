@@ -548,7 +548,7 @@ class PageIndex:
             database, where they rank all candidates.
         words : float, optional
             Weight of words that query and page share (BM25), from 0 to below 1.
-            Default: 0.2, if the query has words.  With an encoder of text layers, the
+            Default: 0.1, if the query has words.  With an encoder of text layers, the
             default weights of :meth:`muvera.TextIndex.search`.  In a database, words
             only reorder the candidates.
         group_by : str, optional

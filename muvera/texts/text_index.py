@@ -559,22 +559,21 @@ class TextIndex:
             Number of texts to rank exactly, at least `k`.  More raise recall and take
             longer, in proportion.  Default: 200 (in a database: 100), or as many as
             contain 95% of the k best according to the calibration.  If tokens are rows
-            of a table, all texts are ranked, and `candidates` are the texts that words
-            and means reorder.
+            of a table, all texts are ranked, and `candidates` only limits `group_by`.
         recall : float, optional
             Instead of `candidates`: the mean share of the exact best to find, see
             :meth:`muvera.MuveraIndex.search`.
         words : float, optional
             Weight of words that query and text share (BM25), from 0 (none) to below 1.
-            Models are weak on rare names and numbers, so texts that share many words
-            become candidates, too, except in a database.
+            Models are weak on rare names and numbers, so the texts that are best by
+            words become candidates, too, except in a database: a quarter as many.
         mean : float, optional
             Weight of the cosine of the mean token vectors, from 0 to below 1.  `words`
             and `mean` must be below 1 together; the rest is the weight of similarity.
-            If you give one of them, the other is 0.  Default of both: 0.2; with the
-            encoder "static", 0.4 for `words` and 0.2 for `mean`.  An index without mean
-            vectors (in a database, or built by an older version) has the default 0.1
-            for `words` and 0 for `mean`.
+            If you give one of them, the other is 0.  Default of both: 0.1; with the
+            encoder "static", 0.35 for `words` and 0.2 for `mean`.  An index without
+            mean vectors (in a database, or built by an older version) has the default
+            0.1 for `words` and 0 for `mean`.
         group_by : str, optional
             A metadata field, such as "brand": return only the best text of each value.
             The others are left out of the ranking; scores stay as they are.  A text
@@ -750,8 +749,8 @@ class TextIndex:
         k : int, optional
             Maximum number of hits.  Default: all texts that are not blank.
         words, mean : float, optional
-            As for :meth:`search`.  Only `texts` count for how rare a word is.
-            Default of both: 0.2; with the encoder "static", 0.4 and 0.2.
+            As for :meth:`search`, also the defaults.  Only `texts` count for how rare a
+            word is.
         threads : int, optional
             Default: all usable cores.
 
@@ -759,8 +758,7 @@ class TextIndex:
         -------
         list of Hit
             Best first.  `Hit.id` is the position in `texts`.  Scores of different calls
-            cannot be compared, because the parts "words" and "mean" depend on all texts
-            of a call.
+            cannot be compared, because the part "words" depends on all texts of a call.
 
         Raises
         ------

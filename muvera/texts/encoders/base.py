@@ -42,8 +42,9 @@ ROWS_BATCH = 4096
 class ScoreWeights(NamedTuple):
     """Weights of the parts of a text's score; the rest is the weight of similarity.
 
-    The weights of an encoder without ``score_weights`` are the defaults.  The sections
-    "Weights from other collections" of docs/results/texts.md compare them with others.
+    The weights of an encoder without ``score_weights`` are the defaults.
+    :class:`muvera.texts.hit.Hit` has the formula.  The sections "Weights from other
+    collections" of docs/results/texts.md compare the weights with others.
     """
 
     words: float = 0.1  #: Words that query and text share.
