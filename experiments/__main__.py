@@ -27,7 +27,6 @@ from .bench.server import server
 from .bench.size import size
 from .bench.speed import speed
 from .bench.static_texts import static
-from .bench.texts import texts
 from .bench.tokens import tokens
 from .bench.vectors import vectors
 from .bench.words import words
@@ -59,7 +58,6 @@ for bench in (
     vectors,
     landmarks,
     size,
-    texts,
     words,
     static,
     explanations,

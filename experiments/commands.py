@@ -21,7 +21,7 @@ from .datasets.passages import write_passages
 from .report.machines import Disks, Machine, disk_table, machine_table
 from .report.page import page_of
 from .report.papers import papers_page
-from .report.results_pages import update_fde_table, update_readme, update_texts_sentence, write_pages
+from .report.results_pages import update_fde_table, update_readme, write_pages
 from .report.run_folder import load_run
 from .report.stored_ids import recomputed
 from .report.stored_results import IDS, RESULTS, save_run
@@ -245,14 +245,13 @@ def recompute(
 def results() -> None:
     """Write the stored results as pages and tables of the documents.
 
-    The pages go into docs/results and docs/papers.md, tables and a sentence into
-    README.md, docs/muvera.md and docs/how-to/search-texts.md.
+    The pages go into docs/results and docs/papers.md, the tables into README.md and
+    docs/muvera.md.
     """
     root = Path(__file__).parents[1]
     for path, update in (
         (root / "README.md", update_readme),
         (root / "docs" / "muvera.md", update_fde_table),
-        (root / "docs" / "how-to" / "search-texts.md", update_texts_sentence),
     ):
         path.write_text(update(path.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
     with usage_errors((ValueError, ImportError)):

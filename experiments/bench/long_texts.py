@@ -12,21 +12,20 @@ import typer
 
 from muvera import MultiVectors, MuveraIndex, top_k
 from muvera.data.multivectors import cut_parts
-from muvera.data.validation import TokenArray
 from muvera.index.searching import Proposal
+from muvera.texts.database import DocumentDatabase
 from muvera.texts.encoders.base import ModelEncoder, ScoreWeights, passage_length
 from muvera.texts.encoders.registry import load_text_encoder
 from muvera.texts.encoders.windows import Window, join_windows, windows_of
 from muvera.texts.hit import WORDS
 from muvera.texts.passages import Similarities
-from muvera.texts.ranking import Candidates, query_unit
+from muvera.texts.ranking import add_parts
 
 from ..datasets.discovery import CACHE
 from ..datasets.encode import Texts, read_texts
 from ..datasets.loading import read_judgements
 from ..datasets.long_texts import write_long_texts
 from ..report.table import Column, Table
-from ..systems.texts import TextIndexWords
 from .plumbing import Cache, Save, finish, progress
 
 _K = 10
@@ -66,14 +65,14 @@ def measure(folder: Path, encoder: ModelEncoder) -> list[dict[str, Any]]:
         "best part (TextIndex)": _ranked(asked, cut_parts(whole, passage), _CANDIDATES),
     }
     judgements = [ir_measures.Qrel(*row) for row in read_judgements(folder / "qrels" / "test.tsv")]
-    words = TextIndexWords([text for _, text in documents])
-    shared = [
-        dict(zip((id for id, _ in documents), words.scores(text).tolist(), strict=True))
-        for _, text in queries
-    ]
+    database = DocumentDatabase()
+    ids, texts = zip(*documents, strict=True)
+    database.put(ids, texts, [{}] * len(ids))
     rows = []
     for way, rankings in found.items():
-        mixed = list(map(_with_words, asked, shared, rankings))
+        mixed = [
+            _with_words(database, text, ranking) for (_, text), ranking in zip(queries, rankings, strict=True)
+        ]
         for name, run in (("similarity", rankings), ("similarity and words", mixed)):
             rows.append({"way": way, "ranked by": name, **_scores(judgements, queries, run)})
     return rows
@@ -134,11 +133,10 @@ def _ranked(asked: MultiVectors, documents: MultiVectors, k: int) -> Found:
     ]
 
 
-def _with_words(query: TokenArray, shared: dict[str, float], ranking: dict[str, float]) -> dict[str, float]:
-    """Return the scores of candidates with the default weight of words alone."""
-    words = np.array([shared[id] for id in ranking])
-    candidates = Candidates.of(query_unit(query), np.array(list(ranking.values())), words)
-    parts = candidates.parts(list(ranking), ScoreWeights(WORDS, 0.0), len(ranking))
+def _with_words(database: DocumentDatabase, question: str, ranking: dict[str, float]) -> dict[str, float]:
+    """Return the scores of candidates with the default weight of shared words."""
+    shared = {str(id): score for id, score in database.match_words(question, 2 * _CANDIDATES)}
+    parts = add_parts(ranking, shared, {}, ScoreWeights(WORDS, 0.0), len(ranking))
     return {id: sum(own.values()) for id, own in parts.items()}
 
 

@@ -45,7 +45,7 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "texts": (
         "Do words improve the ranking of texts?", "[Texts](../how-to/search-texts.md)",
-        ("beside_bm25", "texts", "words", "hybrid", "sparse", "coil", "long_texts", "explanations"),
+        ("texts", "words", "hybrid", "sparse", "coil", "long_texts", "explanations"),
     ),
     "disk": (
         "What do searches cost if exact tokens are on a disk?",
@@ -79,7 +79,7 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 # Commands of benches with other names than their results, or with an argument.
 _COMMANDS = {
     "first_stage": "first-stage", "growth": "grow", "words": "words FOLDER", "long_texts": "long-texts",
-    "beside_bm25": "texts FOLDER", "explanations": "explanations FOLDER", "recall_dial": "recall-dial",
+    "explanations": "explanations FOLDER", "recall_dial": "recall-dial",
 }  # fmt: skip
 
 # Parts of the command `vectors` by the titles of their tables.
@@ -95,11 +95,6 @@ _PARTS = {
     "Added documents": "added",
     "Adding documents of another kind": "mixed",
 }
-
-#: The sentence about the default text encoder: its marks, and its table and columns.
-_TEXTS_MARKS = ("<!-- sentence: python -m experiments results -->\n", "<!-- end of the sentence -->")
-_TEXTS_TABLE = "Beside BM25, static"
-_TEXTS_SHOWN = ("nDCG@10", "MRR@10")
 
 # What stands before the sections of a page.
 _INTRODUCTIONS = {
@@ -370,43 +365,15 @@ def _candidates_at_size(stored: dict[str, Any]) -> tuple[str, dict[str, str]]:
 
 
 def update_readme(text: str, results: Path) -> str:
-    """Return the README's text with tables and a sentence from the stored results."""
+    """Return the README's text with its tables replaced by the stored results."""
     table = readme_table(load_results("headline", results))
-    filled = update_fde_table(_filled(text, _README_MARKS, table), results)
-    return update_texts_sentence(filled, results, "docs/results/texts.md")
+    return update_fde_table(_filled(text, _README_MARKS, table), results)
 
 
 def update_fde_table(text: str, results: Path) -> str:
     """Return a document's text with its table of FDEs from the stored results."""
     names = "default_vectors", "landmarks"
     return _filled(text, _FDE_MARKS, fde_table(*(load_results(name, results) for name in names)))
-
-
-def update_texts_sentence(text: str, results: Path, link: str = "../results/texts.md") -> str:
-    """Return a document's text with its sentence about texts from the stored results.
-
-    `link` is the page of results.
-    """
-    return _filled(text, _TEXTS_MARKS, texts_sentence(load_results("beside_bm25", results), link))
-
-
-def texts_sentence(stored: dict[str, Any], link: str) -> str:
-    """Return how the default text encoder ranks beside BM25; "" without results."""
-    table = next((one for one in stored.get("tables", []) if one["title"] == _TEXTS_TABLE), None)
-    rows = [dict(zip(table["header"], row, strict=True)) for row in table["rows"]] if table else []
-    measured = [row for row in rows if row["documents"]]
-    if len(measured) == len(rows):  # no row of means
-        return ""
-    largest = max(measured, key=lambda row: int(row["documents"].replace(",", "")))
-    (mean, best), (first, second) = (
-        [row[f"{measure}, {name}"].removeprefix("0") for name in ("static", "BM25")]
-        for row, measure in zip((rows[-1], largest), _TEXTS_SHOWN, strict=True)
-    )
-    return (
-        f"On {len(measured)} English collections of up to {largest['documents']} texts, the mean {_TEXTS_SHOWN[0]} is "
-        f"{mean} with `static` and {best} with stemmed BM25. On the largest, {_TEXTS_SHOWN[1]} is {first} with "
-        f"`static` and {second} with stemmed BM25 ([measured]({link}))."
-    )
 
 
 def _filled(text: str, marks: tuple[str, str], table: str) -> str:

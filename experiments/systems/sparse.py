@@ -57,8 +57,8 @@ class Splade(System):
         return timed_search(queries, k, answer)
 
     def bytes_per_document(self) -> float:
-        """Return the bytes of the inverted lists: 6 per weight."""
-        return 6 * self._weights / len(self.documents)
+        """Return the bytes of the inverted lists: 12 per weight."""
+        return 12 * self._weights / len(self.documents)
 
 
 class Coil(System):

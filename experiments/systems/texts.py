@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 
 from muvera import MultiVectors, MuveraIndex, Ranking, TextIndex, hybrid_search
 from muvera.data.ranking import best_first
-from muvera.index.id_map import IdMap
-from muvera.texts.words import TextWords
 from muvera.utils.checks import import_extra
 
 from .base import Answers, Material, Ranked, System, timed_search
@@ -46,20 +44,6 @@ class Words:
         words = self._library.tokenize(text, return_ids=False, **self._how)[0]
         # bm25s refuses a query without words, for example of stop words only.
         return np.asarray(self.index.get_scores(words) if words else np.zeros(self._count), np.float32)
-
-
-class TextIndexWords:
-    """BM25 over texts as a TextIndex computes it, divided by the highest score."""
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        self._words, self._ids = TextWords(), IdMap()
-        self._words.append(texts, np.arange(len(texts)), len(texts))
-        self._ids.append(np.arange(len(texts)))
-
-    def scores(self, text: str) -> NDArray[np.float32]:
-        """Return the score of each text for a query."""
-        scores, most = self._words.scores(self._words.of_query(text, self._ids), self._ids)
-        return scores / np.float32(most)
 
 
 class BM25(System):
@@ -216,7 +200,6 @@ class Texts(System):
         reason = "texts needs texts, and the collection has only token vectors."
         material.needs("document_texts", "query_texts", reason=reason)
         self._queries: Any = material.collection.query_texts
-        self._words = TextIndexWords(material.collection.document_texts or [])
         self._folder = material.folder / "texts"
         self._index = TextIndex.build(
             material.collection.document_texts or [], StoredTokens(material.collection), path=self._folder,
@@ -235,13 +218,13 @@ class Texts(System):
         def answer(_: int, query: MultiVectors) -> Ranked:
             text = self._queries[int(query.ids[0])]
             if words == 1:
-                scores = self._words.scores(text)
-                best = best_first(scores, k)
-                best = best[scores[best] > 0]
-                return best, scores[best]
-            hits = self._index.search(text, k, threads=self.threads, words=words, mean=mean)
-            ids = np.array([hit.id for hit in hits], np.int64)
-            return ids, np.array([hit.score for hit in hits], np.float32)
+                store: Any = self._index._texts
+                hits: Any = store.database.match_words(text, k)
+            else:
+                found = self._index.search(text, k, threads=self.threads, words=words, mean=mean)
+                hits = [(hit.id, hit.score) for hit in found]
+            ids = np.array([id for id, _ in hits], np.int64)
+            return ids, np.array([score for _, score in hits], np.float32)
 
         return timed_search(queries, k, answer)
 

@@ -21,10 +21,9 @@ from ..texts.encoders.base import NoEncoder, TextEncoder, table_encoder
 from ..texts.encoders.registry import required_encoder
 from ..texts.hit import GROUPED, GROUPED_OF_ALL, SearchOptions
 from ..texts.protocol import NewTexts
-from ..texts.ranking import Parts, join, rank_groups
+from ..texts.ranking import Parts, Unranked, join, rank_groups
 from ..texts.store import TextStore
 from ..texts.text_index import TextIndex
-from ..texts.words import QueryWords, WordStatistics, query_terms, sum_statistics
 from ..utils.checks import as_path, counted, import_extra
 from .actors import Actors, ShardError
 
@@ -65,23 +64,15 @@ class TextShard:
         first = next((document.id for document in texts), None)
         return _About(len(texts), self._encoder, texts.table is not None, texts.has_means, first)
 
-    def query_words(self, queries: list[str]) -> list[WordStatistics]:
-        """Return what is counted of the words of queries in this shard."""
-        return self._texts.query_words(queries)
+    def candidates(self, queries: list[str], encoded: MultiVectors, options: SearchOptions) -> list[Unranked]:
+        """Return the candidates of this shard for each query."""
+        return self._texts.candidates(queries, encoded, replace(options, threads=self._threads))
 
-    def most_words(self, queries: list[str], statistics: list[WordStatistics]) -> list[float]:
-        """Return the highest BM25 score of this shard's texts for each query."""
-        return self._texts.most_words(queries, statistics)
-
-    def rank(
-        self,
-        queries: list[str],
-        encoded: MultiVectors,
-        options: SearchOptions,
-        words: list[QueryWords] | None,
-    ) -> list[Parts]:
-        """Return the score parts of this shard's best texts for each query."""
-        return self._texts.rank(queries, encoded, replace(options, threads=self._threads), words)
+    def similarities(
+        self, encoded: MultiVectors, ids: list[list[int | str]], options: SearchOptions
+    ) -> list[dict[int | str, float]]:
+        """Return the exact similarities of this shard's texts, by id."""
+        return self._texts.similarities(encoded, ids, replace(options, threads=self._threads))
 
     def get(self, ids: list[int | str]) -> list[TextDocument]:
         """Return the texts of these ids that this shard has."""
@@ -112,8 +103,8 @@ class RayTexts:
     """Text indexes in the actors of a Ray cluster, with the methods of Texts.
 
     :class:`muvera.texts.protocol.Texts` describes the methods.  Texts can be read and
-    searched, not changed.  A text has the same score as in one index of all texts.  If
-    vectors propose candidates, each shard ranks as many as one index would.
+    searched, not changed.  An answer is that of one index of all texts, but the weight
+    of a word is that of its shard.
     """
 
     #: No lock: nothing changes.
@@ -188,17 +179,27 @@ class RayTexts:
         """Return the score parts of the best texts for each query."""
         if options.group_by is not None:
             return self._rank_groups(queries, encoded, options, options.group_by)
-        words = self._words(queries) if options.words else None
-        found = list(zip(*self.ask("rank", queries, encoded, options, words), strict=True))
-        for parts in found:
-            _require_unique([id for some in parts for id in some])
-        return [join(parts, options.k) for parts in found]
+        answers = self.ask("candidates", queries, encoded, options)
+        joined = [join(parts, 2 * options.num_candidates) for parts in zip(*answers, strict=True)]
+        for unranked in joined:
+            _require_unique(unranked.ids)
+        if any(unranked.rescored for unranked in joined):
+            joined = self._rescored(joined, encoded, options)
+        return [one.candidates.parts(one.ids, options.weights, options.k) for one in joined]
 
-    def _words(self, queries: list[str]) -> list[QueryWords]:
-        """Return the words of queries, counted in all shards."""
-        sums = [sum_statistics(some) for some in zip(*self.ask("query_words", queries), strict=True)]
-        most = [max(some) for some in zip(*self.ask("most_words", queries, sums), strict=True)]
-        return list(map(QueryWords, map(query_terms, queries), sums, most))
+    def _rescored(
+        self, joined: list[Unranked], encoded: MultiVectors, options: SearchOptions
+    ) -> list[Unranked]:
+        """Return the best candidates with exact similarities."""
+        rows = [one.candidates.promising(options.weights, one.rescored) for one in joined]
+        ids = [[one.ids[row] for row in some.tolist()] for one, some in zip(joined, rows, strict=True)]
+        answers = self.ask("similarities", encoded, ids, options)
+        exact = []
+        for one, some, names, *found in zip(joined, rows, ids, *answers, strict=True):
+            scores = {id: score for scored in found for id, score in scored.items()}
+            ranked = one.candidates.rescored(some, [scores[id] for id in names])
+            exact.append(Unranked(names, ranked, one.vectors, one.words, 0))
+        return exact
 
     def _rank_groups(
         self, queries: list[str], encoded: MultiVectors, options: SearchOptions, field: str
@@ -270,10 +271,9 @@ def open_text_shards(
     """Search a folder of text indexes as one, each in an actor of a Ray cluster.
 
     Shards rank their texts as :meth:`muvera.TextIndex.search` does, and send ids and
-    scores, which are joined.  A text has the same score as in one index of all texts:
-    how rare a word is, is counted in all shards.  Conditions, groups, sentences and
-    explanations work, too.  The texts can only be read.  The actors end with this
-    process, or with :meth:`muvera.TextIndex.close`.
+    scores, which are joined.  Conditions, groups, sentences and explanations work, too.
+    How rare a word is depends on its shard.  The texts can only be read.  The actors
+    end with this process, or with :meth:`muvera.TextIndex.close`.
 
     Connect to a cluster with ``ray.init`` first; otherwise Ray starts one on this
     machine.

@@ -24,7 +24,7 @@ from ..utils.checks import as_id_list
 from ..utils.parallel import share_done, stage, thread_count
 from .calibration import with_enough_tokens
 from .candidates import CandidateSearch
-from .contents import IndexContents, RowData
+from .contents import IndexContents
 from .generations import Destination, FolderLock, Generation, require_known
 from .id_map import IdMap, Missing
 from .measuring import (
@@ -360,7 +360,6 @@ class Change:
             tokens=old.tokens.emptied(),
             given_encoder=None if fits else old.encoder,
             candidates=None,
-            texts=None if old.texts is None else old.texts.kept(old.ids.live),
         )
         self._begin()
         store = old.tokens.codes
@@ -404,16 +403,17 @@ class Change:
             calibration = calibrate(self.contents, checked, threads=threads)
             self._set_candidates(replace(candidates, calibration=calibration, added_calibration=None))
 
-    def attach(self, texts: RowData) -> None:
-        """Store texts with the documents.
+    def attach(self, write_texts: Callable[[IdMap, Path], object]) -> None:
+        """Save texts with the documents.
 
         Parameters
         ----------
-        texts : RowData
-            The texts of the rows that this change has made so far.
+        write_texts : callable
+            Every save calls ``write_texts(ids, path)`` with the ids of the rows and the
+            path of a new file.
         """
         self._require_open()
-        self.contents = replace(self.contents, texts=texts)
+        self.contents = replace(self.contents, write_texts=write_texts)
 
     def generation_in(self, path: Path, lock: FolderLock) -> Generation:
         """Return the generation in a folder whose lock is held.

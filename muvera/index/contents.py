@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from ..reranking.codecs import TokenCodec
 from ..utils.checks import counted
 from .calibration import BEST, CANDIDATES, FirstStage
 from .candidates import CandidateSearch
-from .generations import Generation, Save
+from .generations import Generation
 from .id_map import IdMap
 from .settings import IndexInfo, IndexSettings
 from .token_store import DocumentTokens, Rows
@@ -35,19 +34,6 @@ def default_preset(documents: MultiVectors) -> str:
     """
     single = len(documents) >= MIN_FIT_DOCUMENTS and documents.lengths.max() == 1
     return "mean" if single else DEFAULT_PRESET
-
-
-class RowData(Protocol):
-    """What an index stores by row beside token vectors, such as texts.
-
-    Changing a copy (:func:`copy.copy`) does not change the original.
-    """
-
-    def kept(self, rows: Rows) -> RowData:
-        """Return the data of ascending `rows`, which are numbered 0, 1, 2, ..."""
-
-    def save(self, ids: IdMap, save: Save) -> dict[str, Any]:
-        """Write files as a part of a save, and return their entry of the manifest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +58,9 @@ class IndexContents:
         The fitted encoder to make vectors with, once they are needed.  None: fit one.
     candidates : CandidateSearch, optional
         None while searches read all tokens.
-    texts : RowData, optional
-        What a :class:`muvera.TextIndex` stores beside token vectors.
+    write_texts : callable, optional
+        Writes the texts of the documents to a file, as a part of every save; for a
+        :class:`muvera.TextIndex`.
     generations : mapping of Path to Generation
         For each folder, the generation that was last read or written.
     """
@@ -84,7 +71,7 @@ class IndexContents:
     tokens: DocumentTokens
     given_encoder: FDEEncoder | None = None
     candidates: CandidateSearch | None = None
-    texts: RowData | None = None
+    write_texts: Callable[[IdMap, Path], object] | None = None
     generations: Mapping[Path, Generation] = field(default_factory=dict)
     # Computed at the first use.  A cached_property has a lock before Python 3.12, which
     # a fork could leave held.

@@ -38,9 +38,7 @@ from ..utils.hints import Argument, Message
 from ..utils.parallel import share_done
 
 FORMAT = "muvera-index"
-FORMAT_VERSION = 3
-# Version 2 had words and mean vectors in the database of texts.
-_READ_VERSIONS = (2, FORMAT_VERSION)
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 LOCK = ".lock"
 TEXTS = "texts.sqlite"
@@ -67,11 +65,6 @@ FILE_PATTERNS = (
     "vectors.npy",
     "vectors.hnsw",
     "vector_*.npy",
-    "words-*.npy",
-    "word_lengths.npy",
-    "text_means-*.npy",
-    "text_mean_lengths.npy",
-    "mean_norms.npy",
     TEXTS,
 )
 
@@ -87,11 +80,6 @@ class IndexFolderError(ValueError):
 def is_index_file(name: str) -> bool:
     """Return True if a generation can contain a file of this name."""
     return any(fnmatch(name, pattern) for pattern in FILE_PATTERNS)
-
-
-def is_derived_file(name: str) -> bool:
-    """Return True for a file of a text index that follows from its texts and tokens."""
-    return PurePosixPath(name).name.startswith(("words-", "word_lengths", "mean_norms"))
 
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:
@@ -121,7 +109,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise IndexFolderError(f"{path} is not the manifest of a muvera index.")
     version = manifest.get("format_version")
-    if version not in _READ_VERSIONS:
+    if version != FORMAT_VERSION:
         raise IndexFolderError(
             f"{folder} has format version {version}, but this muvera reads version {FORMAT_VERSION}. "
             "Use the muvera that wrote it, or build the index again."
@@ -138,12 +126,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{path} is incomplete: {error!r} is missing or wrong. Restore the folder from a copy."
         ) from error
     return manifest
-
-
-def require_latest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Raise IndexFolderError if a save has replaced the manifest of a folder."""
-    if Generation.of(read_manifest(folder)) != Generation.of(manifest):
-        raise IndexFolderError(f"{folder} was saved while it was loaded. Load it again.")
 
 
 def texts_file(folder: Path) -> Path | None:
@@ -164,8 +146,6 @@ def _check_names(folder: Path, manifest: dict[str, Any]) -> None:
     means = manifest.get("means")
     segments = manifest["segments"] + ([] if codes is None else codes["segments"])
     segments += [] if means is None else means["segments"]
-    texts = manifest.get("texts")
-    segments += [] if texts is None else texts["words"] + (texts["means"] or [])
     used = [segment["file"] for segment in segments]
     used += [] if candidates is None else candidates["kept"]
     root = folder.resolve()

@@ -118,11 +118,6 @@ class IdMap:
         return self._live
 
     @property
-    def alive(self) -> NDArray[np.bool_]:
-        """False for deleted rows, bool (n,)."""
-        return self._alive
-
-    @property
     def documents(self) -> NDArray[np.int64]:
         """The first row of each document that is not deleted, ascending."""
         if self._documents is None:

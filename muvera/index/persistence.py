@@ -6,8 +6,7 @@ generations.py manages the folder.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -31,12 +30,12 @@ from .candidates import CandidateSearch
 from .contents import IndexContents
 from .generations import (
     MANIFEST,
+    TEXTS,
     Destination,
     Generation,
     IndexFolderError,
     Save,
     commit,
-    is_derived_file,
     read_manifest,
     texts_file,
     verify,
@@ -74,7 +73,7 @@ def write_contents(
     `staging`, a temporary folder, can be moved.
     """
     target = destination.path
-    loses_texts = contents.texts is None and not destination.overwrite
+    loses_texts = contents.write_texts is None and not destination.overwrite
     if loses_texts and (target / MANIFEST).exists() and texts_file(target):
         raise IndexFolderError(
             f"{target} contains texts, which would be lost: this index has only token vectors. Load the "
@@ -83,8 +82,7 @@ def write_contents(
     candidates = contents.candidates
     if candidates is not None:
         candidates = replace(candidates, search=copy(candidates.search))
-    tokens, texts = copy(contents.tokens), copy(contents.texts)
-    saved = replace(contents, tokens=tokens, texts=texts, candidates=candidates)
+    saved = replace(contents, tokens=copy(contents.tokens), candidates=candidates)
     write = partial(_write_files, saved, staging)
     with named_errors(f"{target} could not be saved, and is unchanged"):
         generation = commit(destination, write, contents.generations.get(target), attempted)
@@ -99,7 +97,7 @@ def _write_files(contents: IndexContents, staging: Path | None, save: Save) -> d
     Their token stores then read the tokens from there.  Return the manifest's entries.
     """
     tokens = contents.tokens
-    segments = {store.prefix: write_store(store, save, staging) for store in tokens.stores}
+    segments = {store.prefix: _write_store(store, save, staging) for store in tokens.stores}
     share_done(0.2)
     codes = None
     if tokens.codec is not None:
@@ -107,7 +105,8 @@ def _write_files(contents: IndexContents, staging: Path | None, save: Save) -> d
     means = {} if tokens.means is None else {"means": _write_means(tokens.means, save, staging)}
     save_array(save.folder / LENGTHS, contents.lengths)
     contents.ids.save(save.folder)
-    texts = {} if contents.texts is None else {"texts": contents.texts.save(contents.ids, save)}
+    if contents.write_texts is not None:
+        contents.write_texts(contents.ids, save.folder / TEXTS)
     share_done(0.4)
     encoder = contents.encoder
     fitted = encoder is not None and not encoder.needs_fit
@@ -125,7 +124,6 @@ def _write_files(contents: IndexContents, staging: Path | None, save: Save) -> d
         "segments": segments.get("tokens", []),
         "codes": codes,
         **means,
-        **texts,
         "encoder": fitted,
         "candidates": candidates,
     }
@@ -135,7 +133,7 @@ def _write_means(means: Level, save: Save, staging: Path | None) -> dict[str, An
     """Write the means of tokens, and return their entry of the manifest."""
     save_array(save.folder / _MEAN_LENGTHS, means.lengths)
     codec = write_codec(means.codec, save.folder, _MEAN_CODEC) if isinstance(means, CodeStore) else None
-    return {"codec": codec, "segments": write_store(means, save, staging)}
+    return {"codec": codec, "segments": _write_store(means, save, staging)}
 
 
 def _require_consistent(contents: IndexContents, folder: Path, advice: str) -> None:
@@ -162,7 +160,7 @@ def _require_consistent(contents: IndexContents, folder: Path, advice: str) -> N
             raise IndexFolderError(f"{folder} has {sizes}. {advice}")
 
 
-def write_store(store: TokenStore[Any], save: Save, staging: Path | None) -> list[dict[str, Any]]:
+def _write_store(store: TokenStore[Any], save: Save, staging: Path | None) -> list[dict[str, Any]]:
     """Write the tokens of a store that no old file contains.
 
     The store then reads them from there.  Return where each segment begins, and its
@@ -216,20 +214,9 @@ def read_generation(
 
     `verify_files` is described at :meth:`muvera.MuveraIndex.load`.
     """
-    with naming_damage(folder):
-        # A text index makes damaged ones again.
-        files = {
-            name: one for name, one in manifest["files"].items() if verify_files or not is_derived_file(name)
-        }
-        verify(folder, files, verify_files)
-        return _contents(folder, manifest)
-
-
-@contextmanager
-def naming_damage(folder: Path) -> Iterator[None]:
-    """Raise what the block raises as an error that names the folder."""
     try:
-        yield
+        verify(folder, manifest["files"], verify_files)
+        contents = _contents(folder, manifest)
     except (IndexFolderError, ImportError):
         raise
     except MemoryError as error:
@@ -240,6 +227,7 @@ def naming_damage(folder: Path) -> Iterator[None]:
         ) from error
     except Exception as error:
         raise IndexFolderError(f"{folder} is damaged: {error} Restore it from a copy.") from error
+    return contents
 
 
 def _contents(folder: Path, manifest: dict[str, Any]) -> IndexContents:
@@ -268,11 +256,16 @@ def _contents(folder: Path, manifest: dict[str, Any]) -> IndexContents:
     tokens = DocumentTokens(settings, config.dimension, codec, means_codec)
     if pooled is not None and tokens.means is not None:
         counts = as_lengths(load_npy(files / _MEAN_LENGTHS, mmap=False), str(files / _MEAN_LENGTHS))
-        tokens.means.segments = read_segments(tokens.means, folder, pooled["segments"], counts)
+        tokens.means.segments = _read_segments(tokens.means, folder, pooled["segments"], counts)
     for store in tokens.stores:
         entries = manifest["segments"] if store is tokens.floats else coded["segments"]
-        store.segments = read_segments(store, folder, entries, lengths)
-    require_columns(_float_segments(tokens), config.dimension)
+        store.segments = _read_segments(store, folder, entries, lengths)
+    for segment in _float_segments(tokens):
+        columns = segment.vectors.dimension
+        if columns != config.dimension:
+            raise ValueError(
+                f"{segment.path} has {columns} columns, but the manifest has dimension={config.dimension}."
+            )
     candidates: CandidateSearch | None = None
     if manifest["candidates"] is not None:
         if encoder is None:
@@ -293,17 +286,7 @@ def _float_segments(tokens: DocumentTokens) -> list[Segment[Any]]:
     return [segment for level in levels if isinstance(level, FloatStore) for segment in level.segments]
 
 
-def require_columns(segments: list[Segment[Any]], dimension: int) -> None:
-    """Raise ValueError unless the vectors of all segments have `dimension` columns."""
-    for segment in segments:
-        columns = segment.vectors.dimension
-        if columns != dimension:
-            raise ValueError(
-                f"{segment.path} has {columns} columns, but the manifest has dimension={dimension}."
-            )
-
-
-def read_segments(
+def _read_segments(
     store: TokenStore[Any], folder: Path, entries: list[dict[str, Any]], lengths: NDArray[np.int64]
 ) -> list[Segment[Any]]:
     """Map the files of a token store."""

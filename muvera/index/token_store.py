@@ -34,7 +34,7 @@ from ..reranking.pruning import (
     score_packed,
 )
 from ..reranking.table_codec import TableCodec
-from ..reranking.table_search import NO_LOOKUPS, Lookups, best_texts, look_up, look_up_exactly, score_all
+from ..reranking.table_search import NO_LOOKUPS, Lookups, best_texts, look_up, score_all, score_exact
 from ..utils.arrays import load_npy
 from ..utils.hints import Argument, Message
 from ..utils.parallel import run_in_ranges, share_done, split_by_count, stage
@@ -696,7 +696,7 @@ class DocumentTokens:
         tokens = np.asarray(query, np.float32)
         if self.table is not None:
             lookups = self.look_up(tokens, rows)
-            return score_all(lookups) if len(lookups) else np.full(len(rows), -np.inf, np.float32)
+            return score_all(lookups).scores if len(lookups) else np.full(len(rows), -np.inf, np.float32)
         # In ascending order, each segment is one run.
         order = np.argsort(rows, kind="stable")
         scores = np.empty(len(rows), np.float32)
@@ -747,8 +747,10 @@ class DocumentTokens:
             return NO_LOOKUPS
         return look_up(tokens, table, codes.ascending_runs(rows), passage, threads)
 
-    def look_up_exactly(self, query: NDArray[Any], rows: Rows, passage: int | None = None) -> Lookups:
-        """Return what scores a few ascending `rows` by floats.
+    def exact_scores(
+        self, query: NDArray[Any], rows: Rows, passage: int | None = None
+    ) -> NDArray[np.float32]:
+        """Return the scores of a few ascending `rows`, computed from floats.
 
         :meth:`look_up` describes the arguments.
         """
@@ -756,8 +758,8 @@ class DocumentTokens:
         assert table is not None and codes is not None
         tokens = np.ascontiguousarray(query, np.float32)
         if not len(tokens) or not len(rows):
-            return NO_LOOKUPS
-        return look_up_exactly(tokens, table, codes.ascending_runs(rows), passage)
+            return np.full(len(rows), -np.inf, np.float32)
+        return score_exact(tokens, table, codes.ascending_runs(rows), passage).scores
 
     def rank_rows(
         self, query: NDArray[Any], rows: Rows, k: int, passage: int | None = None, threads: int | None = 1
@@ -771,8 +773,7 @@ class DocumentTokens:
         if len(rows) > count:
             lookups = self.look_up(query, rows, passage=passage, threads=threads)
             best = np.sort(rows[best_texts(lookups, count, threads)[0]])
-        lookups = self.look_up_exactly(query, best, passage)
-        return ranked(best[: len(lookups)], score_all(lookups), k)
+        return ranked(best, self.exact_scores(query, best, passage), k)
 
     def float_runs(self, rows: Rows) -> list[DocumentRun]:
         """Return the texts at `rows` as floats, and positions in them.

@@ -135,30 +135,21 @@ def add_gains(starts, texts, rows, gains, out):
 
 
 @kernel
-def add_words(scores, factor, out):
-    """Add to `out` (n,) the scores (n,) times `factor`, both at least 0, rounded up."""
-    for i in range(out.shape[0]):
-        out[i] += np.int64(np.ceil(scores[i] * factor))
+def least_of_largest(values, wanted, steps):
+    """Return a number that at least `wanted` of the `values`, all >= 0, reach.
 
-
-@kernel
-def least_of_largest(values, wanted, most):
-    """Return a number that at least `wanted` of the `values` (n,), all >= 0, reach.
-
-    It is the largest such multiple of a step, which is a power of two.  The largest
-    value is less than `most` steps.
+    It is the largest such multiple of a step, and about `steps` steps reach the largest
+    value.
     """
     peak = np.int64(0)
     for i in range(values.shape[0]):
         peak = max(peak, np.int64(values[i]))
-    shift = 0
-    while peak >> shift >= most:
-        shift += 1
-    counts = np.zeros(most, np.int64)
+    step = peak // steps + 1
+    counts = np.zeros(steps + 1, np.int64)
     for i in range(values.shape[0]):
-        counts[values[i] >> shift] += 1
-    total, place = np.int64(0), most
+        counts[values[i] // step] += 1
+    total, place = np.int64(0), steps + 1
     while place > 0 and total < wanted:
         place -= 1
         total += counts[place]
-    return place << shift
+    return place * step

@@ -222,3 +222,22 @@ def select_best(scores, ties, best):
         best[0], best[end] = best[end], best[0]
         _sink(scores, ties, best, top, end)
     return size
+
+
+@kernel
+def add_scores(rows, scores, sums, found, totals):
+    """Add the scores of each row; write distinct rows and their sums.
+
+    `sums` has an entry for each possible row, all 0, before and after.  Each sum is
+    above 0.  `found` and `totals` are as long as `rows`.  Return the number of
+    distinct rows.  Sums are added in the order of `rows`.
+    """
+    for i in range(rows.shape[0]):
+        sums[rows[i]] += scores[i]
+    count = np.int64(0)
+    for i in range(rows.shape[0]):
+        if sums[rows[i]] > 0:
+            found[count], totals[count] = rows[i], sums[rows[i]]
+            sums[rows[i]] = 0
+            count += 1
+    return count

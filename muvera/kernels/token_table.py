@@ -193,20 +193,22 @@ _sum_of_lanes = emitted(_emit_sum_of_lanes, types.float64)
 
 # numba cannot keep the machine code of a kernel that is made by another function.
 @kernel
-def score_looked_up(numbers, offsets, documents, similarities, size, half, unit, out):
+def score_looked_up(numbers, offsets, documents, similarities, size, half, unit, out, places):
     """Write the Chamfer similarities of `documents` (c,) with one query to `out` (c,).
 
     ``numbers[offsets[i] : offsets[i + 1]]`` are the places of the tokens of document i
     in `similarities`, which have `size` places in each panel and are in multiples of
     `unit`.  A document of more than ``2 * half`` tokens has the score of its best
-    passage.  Passages have two blocks of `half` tokens, and begin with each block but
-    the last.  `out` is -inf for a document without tokens.
+    passage, and `places` (c,) receives the number of that passage.  Passages have two
+    blocks of `half` tokens, and begin with each block but the last.  `out` is -inf for
+    a document without tokens.
     """
     stride = max(1, size) * LANES
     maxima = np.empty(2 * LANES, similarities.dtype)
     sums = np.empty(64)
     for i in range(documents.shape[0]):
         start, stop = offsets[documents[i]], offsets[documents[i] + 1]
+        places[i] = 0
         if stop - start <= 2 * half:
             total = 0.0
             for first in range(0, similarities.shape[0], stride):
@@ -224,51 +226,27 @@ def score_looked_up(numbers, offsets, documents, similarities, size, half, unit,
                 side = (j + 1) % 2 * LANES
                 _write_maxima(numbers, begin, min(begin + half, stop), similarities, first, maxima, side)
                 sums[j] += _sum_of_larger(maxima)
-        out[i] = unit * sums[:passages].max()
+        for j in range(1, passages):
+            if sums[j] > sums[places[i]]:
+                places[i] = j
+        out[i] = unit * sums[places[i]]
 
 
 @kernel
-def mean_norms(numbers, offsets, table, out):
-    """Write the length of each document's mean token to `out` (n,); 0 without tokens.
+def mean_products(numbers, offsets, documents, places, similarities, size, half, unit, out):
+    """Write the mean over each document's tokens of their products with a query's sum.
 
-    ``numbers[offsets[i] : offsets[i + 1]]`` are rows of `table` (V, depth).
+    Of a long document, only the tokens of the passage ``places[i]`` count.
+    :func:`score_looked_up` describes the other parameters.
     """
-    depth = table.shape[1]
-    sums = np.empty(depth, np.float32)
-    for i in range(out.shape[0]):
-        sums[:] = 0
-        for token in range(offsets[i], offsets[i + 1]):
-            row = np.int64(numbers[token])
-            for j in range(depth):
-                sums[j] += table[row, j]
-        total = np.float32(0)
-        for j in range(depth):
-            total += sums[j] * sums[j]
-        out[i] = np.sqrt(total) / max(1, offsets[i + 1] - offsets[i])
-
-
-@kernel
-def sum_similarities(similarities, size, sums):
-    """Write the product of each row with the query's sum to `sums` (size,).
-
-    :func:`score_looked_up` describes `similarities`; their unit is that of the sums.
-    """
-    sums[:] = 0
-    for first in range(0, similarities.shape[0], max(1, size) * LANES):
-        for row in range(size):
-            sums[row] += _sum_of_lanes(similarities, first + row * LANES)
-
-
-@kernel
-def mean_products(numbers, offsets, documents, sums, out):
-    """Write the mean over each document's tokens of ``sums[number]`` to `out` (c,).
-
-    ``numbers[offsets[i] : offsets[i + 1]]`` are the numbers of document i.  `out` is 0
-    for a document without tokens.
-    """
+    stride = max(1, size) * LANES
     for i in range(documents.shape[0]):
         start, stop = offsets[documents[i]], offsets[documents[i] + 1]
+        if stop - start > 2 * half:
+            start += places[i] * half
+            stop = min(start + 2 * half, stop)
         total = 0.0
-        for token in range(start, stop):
-            total += sums[np.int64(numbers[token])]
-        out[i] = total / max(1, stop - start)
+        for first in range(0, similarities.shape[0], stride):
+            for token in range(start, stop):
+                total += _sum_of_lanes(similarities, first + np.int64(numbers[token]) * LANES)
+        out[i] = unit * total / max(1, stop - start)

@@ -174,7 +174,7 @@ class PageIndex:
             vectors = MuveraIndex.of(IndexContents.empty(config, IndexSettings(), fitted, reader.codec))
         facts = {KIND: PAGES, ROOT: None if self._root is None else str(self._root)}
         passage = None if reader is None else reader.passage
-        database = DocumentDatabase(self._made_by, passage, facts=facts)
+        database = DocumentDatabase(self._made_by, passage, means=False, facts=facts)
         self._pages: TextStore | EngineTexts = TextStore(vectors, database)
         self._folder: Path | None = None
 
@@ -548,7 +548,7 @@ class PageIndex:
             database, where they rank all candidates.
         words : float, optional
             Weight of words that query and page share (BM25), from 0 to below 1.
-            Default: 0.1, if the query has words.  With an encoder of text layers, the
+            Default: 0.2, if the query has words.  With an encoder of text layers, the
             default weights of :meth:`muvera.TextIndex.search`.  In a database, words
             only reorder the candidates.
         group_by : str, optional
@@ -1255,7 +1255,6 @@ class PageIndex:
         with repeating_changes(target):
             for change in stored.changes:
                 self._repeat(change)
-        store.prepare()
         if folder is not None:
             folder.unsaved = sum(len(change.ids) for change in stored.changes)
             store.keep(folder)

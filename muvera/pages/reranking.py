@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from ..data.multivectors import MultiVectors
 from ..reranking.chamfer import chamfer_matrix
+from ..texts.database import shared_words
 from ..texts.encoders.base import ScoreWeights, TableEncoder
-from ..texts.ranking import Candidates, Parts, query_unit
+from ..texts.ranking import Parts, add_parts
 from ..texts.reranking import rerank_encoded
-from ..texts.words import word_scores
 from .page import Page
 from .query import PageQuery
 
@@ -35,6 +35,5 @@ def rank_pages(
         return {hit.id: hit.parts for hit in hits}
     vectors = MultiVectors.from_arrays([page.vectors for page in pages])
     scores = chamfer_matrix(encoded, vectors, threads=threads)[0]
-    words = word_scores(query.text, texts) if weights.words else None
-    candidates = Candidates.of(query_unit(query.vectors), scores, words)
-    return candidates.parts(range(len(pages)), weights, k)
+    words = shared_words(query.text, range(len(pages)), texts) if weights.words else {}
+    return add_parts(dict(enumerate(scores.tolist())), words, {}, weights, k)

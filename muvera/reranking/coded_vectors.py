@@ -31,6 +31,9 @@ from .table_codec import TableCodec
 # Mean number of tokens of texts that are copied one by one.
 _LONG = 200
 
+# Calls of `row_lists` until the lists are made.
+_ASKED = 8
+
 
 class RowLists(NamedTuple):
     """The texts that contain each row of a table.
@@ -76,6 +79,7 @@ class CodedVectors:
         self.offsets: NDArray[np.int64] = as_offsets(offsets, len(tokens))
         self._ids = None if ids is None else as_ids(ids, len(self), parts=True)
         self._used: NDArray[np.int64] | None = None
+        self._asked = 0
         self._lists: RowLists | None = None
 
     @classmethod
@@ -148,13 +152,15 @@ class CodedVectors:
             self._used = np.flatnonzero(present)
         return self._used
 
-    def row_lists(self) -> RowLists:
+    def row_lists(self) -> RowLists | None:
         """Return the texts that contain each row of a :class:`TableCodec`.
 
-        The first call makes them, in a tenth of a second for each ten million tokens.
+        They take a tenth of a second for each ten million tokens, so the first few
+        calls return None.
         """
         assert isinstance(self.codec, TableCodec)
-        if self._lists is None:
+        self._asked += 1
+        if self._lists is None and self._asked == _ASKED:  # once: other threads go on without
             numbers = self.codec.numbers(self.tokens)
             starts = np.zeros(self.codec.num_rows + 1, np.int64)
             count_texts(numbers, self.offsets, starts[1:])
@@ -166,8 +172,8 @@ class CodedVectors:
 
     def __getitem__(self, key: slice | NDArray[np.int64]) -> CodedVectors:
         """Return the texts of a slice or at positions."""
-        chosen = np.arange(*key.indices(len(self))) if isinstance(key, slice) else key
-        lengths = self.offsets[chosen + 1] - self.offsets[chosen]
+        chosen = np.arange(len(self))[key]
+        lengths = self.lengths[chosen]
         if lengths.sum() >= _LONG * len(chosen) > 0:  # slices of long texts are copied faster
             starts = self.offsets[chosen].tolist()
             parts = [

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,9 +12,7 @@ from scipy import sparse
 from ..data.multivectors import MultiVectors, MultiVectorsLike, as_multivectors, checked_texts
 from ..data.ranking import Ranking, best_first
 from ..data.validation import Ids, as_ids
-from ..kernels.inverted import add_weighted
 from ..utils.checks import given, require_int
-from .inverted import InvertedIndex, term_hash
 
 #: Texts as weighted terms: a SciPy matrix, or for each text a mapping of terms to
 #: weights or its pairs (term, weight).
@@ -34,7 +31,7 @@ class SparseVectors:
     this form, too.  For COIL, which has a vector per token, see :class:`COILVectors`.
     The result of :meth:`search` is a ranking for :func:`muvera.hybrid_search`.
 
-    The documents are kept in memory as inverted lists, 6 bytes per weight.  The time
+    The documents are kept in memory as inverted lists, 12 bytes per weight.  The time
     of a query grows with the number of documents that share its terms.
 
     Parameters
@@ -61,15 +58,13 @@ class SparseVectors:
     """
 
     def __init__(self, documents: WeightedTerms, ids: Iterable[int] | Iterable[str] | None = None) -> None:
-        # The number of terms if documents are a matrix, whose columns are terms.
-        given_documents: Any = documents
-        self._terms = given_documents.shape[1] if sparse.issparse(documents) else None
-        weights = self._weights(documents, "documents")
-        self._ids: Ids = np.arange(weights.size) if ids is None else as_ids(ids, weights.size)
-        self._lists = InvertedIndex()
-        self._lists.append_weights(
-            weights.terms, weights.rows, weights.values.astype(np.float32), weights.size
-        )
+        # Columns by term; None if documents are a matrix, whose columns are terms.
+        self._columns: dict[Hashable, int] | None = None if sparse.issparse(documents) else {}
+        matrix = self._as_matrix(documents, "documents", new_terms=True)
+        count, self._terms = matrix.shape
+        self._ids: Ids = np.arange(count) if ids is None else as_ids(ids, count)
+        self._postings = sparse.csr_array(matrix.T)
+        self._postings.sort_indices()
 
     def __len__(self) -> int:
         """Return the number of documents."""
@@ -98,45 +93,37 @@ class SparseVectors:
             finite.
         """
         require_int("k", k, 1)
-        asked = self._weights(queries, "queries")
-        bounds = np.searchsorted(asked.rows, np.arange(asked.size + 1))
+        asked = self._as_matrix(queries, "queries", new_terms=False)
+        found = sparse.csr_array(asked @ self._postings)
+        found.eliminate_zeros()
+        found.sort_indices()
         rankings = []
-        for start, stop in pairwise(bounds.tolist()):
-            sums = np.zeros(len(self))
-            lists = self._lists.lists(asked.terms[start:stop].tolist())
-            for places, weight in zip(lists, asked.values[start:stop].tolist(), strict=True):
-                for one, begin, end in places:
-                    out = sums[one.first : one.first + one.size]
-                    add_weighted(one.rows, one.values, begin, end, weight, out)
-            found = np.flatnonzero(sums)
-            scores = sums[found].astype(np.float32)
+        for start, stop in zip(found.indptr[:-1], found.indptr[1:], strict=True):
+            scores: NDArray[np.float32] = np.asarray(found.data[start:stop], np.float32)
             best = best_first(scores, min(k, len(scores)))
-            rankings.append(Ranking(self._ids[found[best]], scores[best]))
+            rankings.append(Ranking(self._ids[found.indices[start:stop][best]], scores[best]))
         return rankings
 
-    def _weights(self, texts: object, name: str) -> _Weights:
-        """Return the terms and weights of texts in the form of the documents."""
-        if self._terms is None:
-            weights = _weights_of_terms(texts, name)
-        else:
+    def _as_matrix(self, texts: object, name: str, new_terms: bool) -> Any:
+        """Return texts as a CSR matrix, and give unknown terms a column if wanted."""
+        if self._columns is None:
             if not sparse.issparse(texts):
                 raise TypeError(
                     f"{name} must be a sparse matrix like the documents, got {given(texts)}. Use "
                     "the same vocabulary for both."
                 )
             matrix: Any = sparse.csr_array(texts, dtype=np.float64)  # type: ignore[call-overload]
-            if matrix.shape[1] != self._terms:
+            if not new_terms and matrix.shape[1] != self._terms:
                 raise ValueError(
                     f"{name} must have {self._terms} columns like the documents, got {matrix.shape[1]}."
                 )
-            matrix.sum_duplicates()
-            rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-            weights = _Weights(matrix.indices.astype(np.uint64), rows, matrix.data, matrix.shape[0])
-        wrong = np.flatnonzero(~np.isfinite(weights.values))
+        else:
+            matrix = _matrix_of_terms(texts, name, self._columns, new_terms)
+        wrong = np.flatnonzero(~np.isfinite(matrix.data))
         if len(wrong):
-            value = weights.values[wrong[0]]
-            raise ValueError(f"{name}[{weights.rows[wrong[0]]}] must have finite weights, got {value}.")
-        return weights
+            row = int(np.searchsorted(matrix.indptr, wrong[0], side="right")) - 1
+            raise ValueError(f"{name}[{row}] must have finite weights, got {matrix.data[wrong[0]]}.")
+        return matrix
 
 
 class COILVectors:
@@ -246,38 +233,36 @@ def _flat_terms(terms: Sequence[ArrayLike], texts: MultiVectors, name: str) -> N
     return np.concatenate([np.empty(0, np.int64), *filled]).astype(np.int64)
 
 
-class _Weights(NamedTuple):
-    """The terms of `size` texts, with their rows, which ascend, and weights."""
-
-    terms: NDArray[np.uint64]
-    rows: NDArray[np.int64]
-    values: NDArray[np.float64]
-    size: int
-
-
-def _weights_of_terms(texts: object, name: str) -> _Weights:
+def _matrix_of_terms(texts: object, name: str, columns: dict[Hashable, int], new_terms: bool) -> Any:
     if not isinstance(texts, Sequence) or isinstance(texts, (str, bytes)):
         raise TypeError(
             f"{name} must be a sparse matrix or a list of mappings of terms to weights, got {given(texts)}."
         )
-    found = [_largest_weights(text, f"{name}[{i}]") for i, text in enumerate(texts)]
-    terms = np.array([term_hash(term) for text in found for term in text], np.uint64)
-    values = np.array([weight for text in found for weight in text.values()], np.float64)
-    rows = np.repeat(np.arange(len(found)), [len(text) for text in found])
-    return _Weights(terms, rows, values, len(found))
+    places: list[int] = []
+    weights: list[float] = []
+    bounds = [0]
+    for i, text in enumerate(texts):
+        for term, weight in _largest_weights(text, f"{name}[{i}]").items():
+            if new_terms:
+                columns.setdefault(term, len(columns))
+            if term in columns:
+                places.append(columns[term])
+                weights.append(weight)
+        bounds.append(len(places))
+    arrays = (np.array(weights, np.float64), np.array(places, np.int64), np.array(bounds, np.int64))
+    return sparse.csr_array(arrays, shape=(len(texts), len(columns)))
 
 
-def _largest_weights(text: Any, name: str) -> dict[str | int, float]:
+def _largest_weights(text: Any, name: str) -> dict[Hashable, float]:
     """Return a text's terms with their largest weights."""
     pairs = text.items() if isinstance(text, Mapping) else text
-    weights: dict[str | int, float] = {}
+    weights: dict[Hashable, float] = {}
     try:
         for term, weight in pairs:
             if isinstance(term, bool) or not isinstance(term, (str, int, np.integer)):
                 raise TypeError(f"{name} must have terms that are str or int, got {given(term)}.")
             value = float(weight)
-            name_of = term if isinstance(term, str) else int(term)
-            weights[name_of] = max(weights.get(name_of, value), value)
+            weights[term] = max(weights.get(term, value), value)
     except (TypeError, ValueError) as error:
         if str(error).startswith(name):
             raise

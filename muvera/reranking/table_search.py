@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.validation import read_only_view
-from ..kernels.row_bounds import add_gains, add_words, choose_cuts, least_of_largest, list_gains
+from ..kernels.row_bounds import add_gains, choose_cuts, least_of_largest, list_gains
 from ..kernels.tile import LANES, pack_columns
 from ..kernels.token_table import (
     MOST,
@@ -19,7 +19,6 @@ from ..kernels.token_table import (
     mean_products,
     round_similarities,
     score_looked_up,
-    sum_similarities,
 )
 from ..utils.parallel import run_in_ranges, split_by_count, split_for_threads
 from .coded_vectors import CodedRun, CodedVectors
@@ -44,12 +43,9 @@ _BOUNDED, _PER_BEST, _LONG = 16_384, 16, 256
 _BUDGET = 8
 
 # First, _FIRST texts per wanted text are scored; their bounds are compared in _STEPS
-# steps.  If more than 1 / _MOST_SCORED of all texts are left, all are scored.  Means of
-# _MEANS texts per wanted text tell which others are needed.
-_FIRST, _STEPS, _MOST_SCORED, _MEANS = 16, 4096, 3, 4
+# steps.  If more than 1 / _MOST_SCORED of all texts are left, all are scored.
+_FIRST, _STEPS, _MOST_SCORED = 4, 4096, 3
 
-# Scores are float32 sums of three products: twice their largest relative error.
-_ROUNDING = 2.0**-21
 
 # Row numbers, offsets, and positions of texts.
 _Part = tuple[NDArray[np.unsignedinteger[Any]], NDArray[np.int64], NDArray[np.int64]]
@@ -81,31 +77,15 @@ class Lookups:
         return replace(self, parts=parts, segments=())
 
 
-class Gains(NamedTuple):
-    """What is added to the similarities of texts with one query.
+class TableScores(NamedTuple):
+    """Scores of texts."""
 
-    The score of text i is its similarity, plus ``scale * words[i]``, plus the cosine of
-    the mean tokens of query and text, times `mean`.
-    """
+    #: Chamfer similarities of the texts, or of their best passages; -inf without
+    #: tokens.
+    scores: NDArray[np.float32]
+    #: The number of the best passage of each text.
+    places: NDArray[np.int32]
 
-    #: Scores by words, at least 0, float32 (n,); None for none.
-    words: NDArray[np.float32] | None = None
-    scale: float = 0.0
-    #: At least 0.
-    mean: float = 0.0
-    #: Length of the sum of the query's tokens.
-    length: float = 1.0
-    #: Lengths of the mean tokens of texts, float32 (n,); None without `mean`.
-    norms: NDArray[np.float32] | None = None
-
-    def of(self, positions: NDArray[np.int64]) -> Gains:
-        """Return the gains of the texts at these positions."""
-        words, norms = (None if one is None else one[positions] for one in (self.words, self.norms))
-        return self._replace(words=words, norms=norms)
-
-
-#: Nothing is added.
-NO_GAINS = Gains()
 
 #: Lookups of no texts.
 NO_LOOKUPS = Lookups([], np.empty(0, np.int16), 0, np.float32(1), _WHOLE)
@@ -148,59 +128,38 @@ def look_up(
     return Lookups(parts, similarities, size, unit, _half(passage), segments)
 
 
-def look_up_exactly(
+def score_exact(
     query: NDArray[np.float32], codec: TableCodec, runs: Sequence[CodedRun], passage: int | None = None
-) -> Lookups:
-    """Compute float32 similarities, for the best texts of :func:`best_texts`.
+) -> TableScores:
+    """Score texts by float32 similarities, for the best texts of :func:`best_texts`.
 
-    Scores by them are the scores of the decoded tokens, bit for bit.  :func:`look_up`
-    describes the arguments.
+    Scores are the scores of the decoded tokens, bit for bit.  :func:`look_up` describes
+    the arguments.
     """
     parts, used = _compact(codec, runs)
     rows = codec.table[used]
     packed = pack_columns(query)
     similarities = np.empty(len(packed) * len(rows) * LANES, np.float32)
     exact_similarities(read_only_view(rows), packed.reshape(-1), similarities)
-    return Lookups(parts, similarities, len(rows), np.float32(1), _half(passage))
+    return score_all(Lookups(parts, similarities, len(rows), np.float32(1), _half(passage)))
 
 
 def best_texts(
-    lookups: Lookups, k: int, threads: int | None = 1, gains: Gains = NO_GAINS
+    lookups: Lookups, k: int, threads: int | None = 1
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the positions of the `k` best texts, and their scores, best first.
 
     Ties go to the lower position.  Among many texts, most are left out by upper bounds
     of their scores (:mod:`..kernels.row_bounds`), which loses none of the best.
     """
-    positions = _possible(lookups, k, threads, gains)
+    positions = _possible(lookups, k, threads)
     if positions is None:
-        return _best_of_all(lookups, k, threads, gains)
-    best, scores = _best_of_all(lookups.of(positions), k, threads, gains.of(positions))
-    return positions[best], scores
+        scores = score_all(lookups, threads).scores
+        return ranked(np.arange(len(scores)), scores, k)
+    return ranked(positions, score_all(lookups.of(positions), threads).scores, k)
 
 
-def _best_of_all(
-    lookups: Lookups, k: int, threads: int | None, gains: Gains
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return what :func:`best_texts` does, without bounds of similarities."""
-    scores = score_all(lookups, threads)
-    if gains.words is not None:
-        scores += np.float32(gains.scale) * gains.words
-    positions = np.arange(len(scores))
-    if gains.norms is None:
-        return ranked(positions, scores, k)
-    # Only means of texts that can still be among the best are computed.
-    for count in (_MEANS * k, len(scores)):
-        chosen = np.sort(ranked(positions, scores[positions], count)[0])
-        cosines = mean_cosines(lookups.of(chosen), gains.length, gains.norms[chosen])
-        best = ranked(chosen, scores[chosen] + np.float32(gains.mean) * cosines, k)
-        if len(best[1]) == k:
-            least = float(best[1][-1])
-            positions = np.flatnonzero(scores >= least - gains.mean - _ROUNDING * abs(least))
-    return best
-
-
-def _possible(lookups: Lookups, k: int, threads: int | None, gains: Gains) -> NDArray[np.int64] | None:
+def _possible(lookups: Lookups, k: int, threads: int | None) -> NDArray[np.int64] | None:
     """Return the positions of texts that contain the `k` best; None for all texts."""
     count = len(lookups)
     tokens = sum(texts.num_tokens for texts in lookups.segments)
@@ -209,56 +168,53 @@ def _possible(lookups: Lookups, k: int, threads: int | None, gains: Gains) -> ND
     lists = [texts.row_lists() for texts in lookups.segments]
     sizes = np.zeros(lookups.size, np.int64)
     for one in lists:
+        if one is None:
+            return None
         sizes += np.diff(one.starts)
     cuts = np.empty(len(lookups.similarities) // lookups.size, np.int16)
     choose_cuts(lookups.similarities, lookups.size, sizes, count // _BUDGET, cuts)
-    rows, exceeding = np.empty(lookups.size, np.int64), np.empty(lookups.size, np.int64)
-    number = list_gains(lookups.similarities, lookups.size, sizes, cuts, rows, exceeding)
-    factor = gains.scale / float(lookups.unit)
-    highest = 0.0 if gains.words is None else factor * float(gains.words.max())
-    highest += float(exceeding[:number].sum())
-    kind = np.int32 if highest < 2**31 - 1 else np.int64  # half of the bytes are faster
+    rows, gains = np.empty(lookups.size, np.int64), np.empty(lookups.size, np.int64)
+    number = list_gains(lookups.similarities, lookups.size, sizes, cuts, rows, gains)
     parts = []
     for one, texts, (_, _, chosen) in zip(lists, lookups.segments, lookups.parts, strict=True):
-        added = np.zeros(len(texts), kind)
-        add_gains(one.starts, one.texts, rows[:number], exceeding[:number], added)
+        assert one is not None
+        added = np.zeros(len(texts), np.int32)
+        add_gains(one.starts, one.texts, rows[:number], gains[:number], added)
         parts.append(added if len(chosen) == len(texts) else added[chosen])
     bounds = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    if gains.words is not None:
-        add_words(gains.words, factor, bounds)
     least = least_of_largest(bounds, _FIRST * k, _STEPS)
     first = np.flatnonzero(bounds >= least)
     if len(first) > count // _MOST_SCORED:
         return None
-    best = _best_of_all(lookups.of(first), k, threads, gains.of(first))[1]
+    best = ranked(first, score_all(lookups.of(first), threads).scores, k)[1]
     if len(best) < k:
         return None
-    # A text with a smaller bound has a lower score than the k-th best of these, also if
-    # both are rounded.
-    lowest = float(best[-1]) - gains.mean - _ROUNDING * abs(float(best[-1]))
-    needed = int(lowest / float(lookups.unit)) - 2 - int(cuts.sum(dtype=np.int64))
+    # A text with a smaller bound has a lower score than the k-th best of these.
+    needed = int(float(best[-1]) / float(lookups.unit)) - 2 - int(cuts.sum(dtype=np.int64))
     possible = np.flatnonzero(bounds >= needed)
     return None if len(possible) > count // _MOST_SCORED else possible
 
 
-def mean_cosines(lookups: Lookups, length: float, norms: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the cosines of the mean tokens of a query and of all texts, float32 (n,).
+def mean_similarities(lookups: Lookups, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the products of a query's sum with the mean tokens of best passages.
 
-    `length` is the length of the sum of the query's tokens, and `norms` (n,) are the
-    lengths of the mean tokens of the texts.  A mean of length 0 has the cosine 0.
+    `positions`, int64 (n,), are positions of texts, ascending.  The result is float32
+    (n,).
     """
-    sums = np.empty(lookups.size)
-    sum_similarities(lookups.similarities, lookups.size, sums)
-    out = np.empty(len(lookups), np.float32)
+    chosen = lookups.of(positions)
+    places = np.zeros(len(positions), np.int32)
+    if lookups.half != _WHOLE:
+        places = score_all(chosen).places
+    out = np.empty(len(positions), np.float32)
     first = 0
-    for numbers, offsets, texts in lookups.parts:
+    for numbers, offsets, texts in chosen.parts:
         stop = first + len(texts)
-        mean_products(numbers, offsets, np.ascontiguousarray(texts), sums, out[first:stop])
+        mean_products(
+            numbers, offsets, texts, places[first:stop], lookups.similarities, lookups.size, lookups.half,
+            lookups.unit, out[first:stop],
+        )  # fmt: skip
         first = stop
-    scale = norms * np.float32(length)
-    cosines = np.zeros_like(out)
-    np.divide(out * lookups.unit, scale, out=cosines, where=scale > 0)
-    return np.clip(cosines, -1, 1)
+    return out
 
 
 def _plan(
@@ -298,22 +254,20 @@ def _half(passage: int | None) -> int:
     return _WHOLE if passage is None else max(1, passage // 2)
 
 
-def score_all(lookups: Lookups, threads: int | None = 1) -> NDArray[np.float32]:
-    """Return the Chamfer similarities of the texts of lookups, float32 (n,).
-
-    Long texts have the similarity of their best passage, and texts without tokens -inf.
-    Scores do not depend on `threads`.
-    """
-    scores = np.empty(len(lookups), np.float32)
+def score_all(lookups: Lookups, threads: int | None = 1) -> TableScores:
+    """Score the texts of lookups; scores do not depend on `threads`."""
+    count = sum(len(documents) for _, _, documents in lookups.parts)
+    scores, places = np.empty(count, np.float32), np.empty(count, np.int32)
     first = 0
     for numbers, offsets, documents in lookups.parts:
         stop = first + len(documents)
         work = partial(
-            _score_range, lookups, numbers, offsets, np.ascontiguousarray(documents), scores[first:stop]
-        )
+            _score_range, lookups, numbers, offsets, np.ascontiguousarray(documents), scores[first:stop],
+            places[first:stop],
+        )  # fmt: skip
         run_in_ranges(work, split_for_threads(len(documents), _FEW, _MANY, threads), threads)
         first = stop
-    return scores
+    return TableScores(scores, places)
 
 
 def _score_range(
@@ -322,11 +276,12 @@ def _score_range(
     offsets: NDArray[np.int64],
     documents: NDArray[np.int64],
     scores: NDArray[np.float32],
+    places: NDArray[np.int32],
     start: int,
     stop: int,
 ) -> None:
     """Score the documents of a range."""
     score_looked_up(
         numbers, offsets, documents[start:stop], lookups.similarities, lookups.size, lookups.half,
-        lookups.unit, scores[start:stop],
+        lookups.unit, scores[start:stop], places[start:stop],
     )  # fmt: skip

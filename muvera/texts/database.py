@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from threading import RLock
 from typing import Any, NamedTuple
 from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..index.id_map import Missing
 from ..metadata import (
@@ -27,11 +30,12 @@ from ..metadata import (
 from ..metadata import TextDocument as TextDocument
 from ..metadata.groups import MOST_FIELDS, Group, unknown_field
 from ..utils.locks import hold_during_fork, renew_after_fork
+from .words import TOKENIZER, WordScores, as_match, counted_words, spaced
 
 # ``metadata_values`` has a row for each comparable value of each field, and one of kind
 # "present" for each field.
 # Databases are compared with this text: a backslash continues its line.
-_SCHEMA = """
+_SCHEMA = f"""
 CREATE TABLE documents (row INTEGER PRIMARY KEY, id UNIQUE NOT NULL, \
 text TEXT NOT NULL, metadata TEXT NOT NULL);
 CREATE TABLE metadata_values (field TEXT, kind TEXT, value, row INTEGER, \
@@ -39,16 +43,15 @@ PRIMARY KEY (field, kind, value, row))
     WITHOUT ROWID;
 CREATE TABLE properties (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE INDEX values_of_a_row ON metadata_values (row, field, kind, value);
+CREATE VIRTUAL TABLE words USING fts5(text, content='', {TOKENIZER});
 """
 
 # Remove the rows of one document.
 _DELETE = ("DELETE FROM metadata_values WHERE row = ?", "DELETE FROM documents WHERE row = ?")
-# Tables of words and of mean vectors in files of a former format.
-_FORMER = """
-CREATE VIRTUAL TABLE words USING fts5(text, content='', \
-tokenize="porter unicode61 categories 'L* N* Co M*'");
-CREATE TABLE means (row INTEGER PRIMARY KEY, vector BLOB NOT NULL);
-"""
+_DELETE_MEAN = "DELETE FROM means WHERE row = ?"
+
+# Not part of _SCHEMA: folders of versions without mean vectors lack this table.
+_MEANS = "CREATE TABLE means (row INTEGER PRIMARY KEY, vector BLOB NOT NULL)"
 
 # The values of a field in some documents, and whether any document has one.  CROSS JOIN
 # keeps the order: from the ids to their values.
@@ -85,9 +88,15 @@ _STEP = 500
 # Documents that one statement reads.
 _TOGETHER = 128
 
+# Mean vectors that are kept for later queries: 32 MiB at 256 columns.
+_KEPT_MEANS = 1 << 16
+
 # Bytes of a file that SQLite keeps in memory: with its 2 MiB, each hit among many texts
 # takes several reads.
 _CACHE = 32 << 20
+
+#: Mean token vectors are stored in half precision, little-endian.
+MEAN = np.dtype("<f2")
 
 
 class Row(NamedTuple):
@@ -96,6 +105,7 @@ class Row(NamedTuple):
     id: int | str
     text: str
     metadata: str
+    mean: bytes | None = None  #: The bytes of the mean token vector, if there is one.
     #: The token vectors as bytes, if the text does not suffice to make them again: for
     #: the journal.
     tokens: bytes | None = None
@@ -144,6 +154,8 @@ class DocumentDatabase:
         The name to store in a new database.
     passage : int, optional
         The number to store in a new database, see :attr:`passage`.
+    means : bool
+        False: a new database stores no mean token vectors.
     facts : mapping of str to str, optional
         What a new database also stores, see :meth:`fact`.
     path : Path, optional
@@ -155,6 +167,7 @@ class DocumentDatabase:
         text_encoder: str = "",
         passage: int | None = None,
         *,
+        means: bool = True,
         facts: Mapping[str, Any] | None = None,
         path: Path | None = None,
     ) -> None:
@@ -162,12 +175,16 @@ class DocumentDatabase:
         # The version that a change commits, and its function `also`.
         self._pending: tuple[int, Callable[[], object]] | None = None
         if path is None:
-            self._connection = _new_connection(text_encoder, {**(facts or {}), "passage": passage})
+            self._connection = _new_connection(text_encoder, {**(facts or {}), "passage": passage}, means)
         else:
             self._connection = _opened_connection(path)
         self._writable = path is None
         # What queries read again and again.  A change drops what it makes outdated.
+        self._words = WordScores()
+        self._means: dict[int | str, bytes] = {}
         self._most_groups: dict[str, int] = {}
+        #: True if documents have mean vectors; False for a file of an older version.
+        self.has_means = _has_means(self._connection)
         hold_during_fork(self._locks)
         renew_after_fork(self._renew_locks)
 
@@ -239,19 +256,21 @@ class DocumentDatabase:
         Unknown ids in `deleted` are ignored.  If the id of a row is still in use, only
         its metadata changes.  `also` is called after the commit.  If it is interrupted,
         the next use of the database calls it again.  With `facts`, also store these
-        values by name, see :meth:`fact`.
+        values by name, see :meth:`fact`, and no mean vectors.
 
         Raise OSError if the disk is full; nothing is changed then.
         """
         with self._copying, self._lock, _damage_as_value_error():
             # First, so that an interrupt cannot leave what no longer holds.
+            self._words.clear()
             self._most_groups.clear()
+            for identity in (*deleted, *(document.id for document in rows)):
+                self._means.pop(identity, None)
             try:
                 connection = self._settled()
                 if not self._writable:
                     copied = _connect("")
                     connection.backup(copied)
-                    _drop_former(copied)
                     self._connection, self._writable = copied, True
                     connection.close()
                     connection = copied
@@ -260,10 +279,13 @@ class DocumentDatabase:
                 connection.execute("BEGIN")
                 (count,) = connection.execute("SELECT count(*) FROM documents").fetchone()
                 for identity in deleted if count else ():
-                    _remove(connection, identity)
+                    _remove(connection, identity, self.has_means)
+                (last,) = connection.execute("SELECT max(row) FROM documents").fetchone()
+                self._words.forget_rows((last or 0) + 1)
                 for document in rows:
-                    _store(connection, document)
+                    _store(connection, document, self.has_means)
                 if facts:
+                    connection.execute("DROP TABLE IF EXISTS means")
                     connection.executemany("INSERT OR REPLACE INTO properties VALUES (?, ?)", facts.items())
                 connection.execute(f"PRAGMA user_version = {version}")
                 connection.execute("COMMIT")
@@ -273,7 +295,7 @@ class DocumentDatabase:
                     "files: free some if it is full."
                 ) from error
             finally:
-                self._settled()
+                self.has_means = _has_means(self._settled())
 
     # -- reading --------------------------------------------------------------
 
@@ -364,14 +386,85 @@ class DocumentDatabase:
                 self._most_groups[field] = int(self._read(_MOST_GROUPS, (field,))[0][0])
             return self._most_groups[field]
 
-    def former_means(self) -> dict[int | str, Any] | None:
-        """Return the mean vectors of documents by id, from a file of a former format.
+    def match_words(
+        self, text: str, k: int, where: Filter | None = None, ids: Sequence[int | str] | None = None
+    ) -> list[tuple[int | str, float]]:
+        """Return the `k` best documents by BM25 for the words of a text.
 
-        A blank text has none.  None for a file without mean vectors.
+        A word counts as often as the text contains it.  Only the rarest of the first 64
+        distinct words count, and stop words only if there are no others.  In scripts
+        without spaces, each pair of neighboring characters is a word.
+
+        Search only documents that satisfy the condition `where` and have one of the
+        `ids`, if they are given.  The result is pairs of id and score, best first; a
+        score is greater than 0.  Raise FilterError for an invalid condition.
         """
-        if not self._read("SELECT 1 FROM sqlite_master WHERE name = 'means'"):
-            return None
-        return dict(self._read("SELECT id, vector FROM documents JOIN means ON means.row = documents.row"))
+        conditions = ["words MATCH ?"]
+        parameters: list[Any] = []
+        if where:
+            condition = to_sql(where)
+            conditions.append(condition.as_probe)  # few documents share rare words
+            parameters += condition.values
+        if ids is not None:
+            conditions.append("documents.id IN (SELECT value FROM json_each(?))")
+            parameters.append(json.dumps(list(ids)))
+        query = (
+            "SELECT documents.id, -best.rank FROM (SELECT words.rowid AS rowid, rank FROM words JOIN "
+            f"documents ON documents.row = words.rowid WHERE {' AND '.join(conditions)} ORDER BY rank "
+            "LIMIT ?) AS best JOIN documents ON documents.row = best.rowid ORDER BY best.rank, documents.row"
+        )
+        with self._lock, _damage_as_value_error():
+            connection = self._settled()
+            words = self._words.rarest(connection, counted_words(text))
+            if not parameters:
+                return self._words.best(connection, words, k)
+            return self._read(query, [as_match(words), *parameters, k]) if words else []
+
+    def means(self, ids: Sequence[int | str], dimension: int) -> tuple[list[int | str], NDArray[np.float16]]:
+        """Return the mean token vectors of documents.
+
+        Ids that are unknown, or whose text is blank, are left out.  Return the other
+        ids, in the order of `ids`, and their mean vectors, float16 (n, dimension).
+        Raise ValueError for a vector of another dimension, or for a damaged database.
+        """
+        query = (
+            "SELECT documents.id, means.vector FROM documents JOIN means ON means.row = documents.row "
+            "WHERE documents.id IN (SELECT value FROM json_each(?))"
+        )
+        with self._lock:
+            names = list(ids)
+            found = list(map(self._means.get, names))
+            if None in found:
+                missing = [name for name, vector in zip(names, found, strict=True) if vector is None]
+                read = dict(self._read(query, [json.dumps(missing)]))
+                _check_means(read, dimension)
+                if len(self._means) + len(read) > _KEPT_MEANS:
+                    self._means.clear()
+                self._means.update(read)
+                known = dict(zip(names, found, strict=True)) | read
+                names = [name for name in names if known[name] is not None]
+                found = [known[name] for name in names]
+        # One array of all bytes takes a fifth of the time of one array per document.
+        means = np.frombuffer(b"".join(vector for vector in found if vector is not None), MEAN)
+        return names, means.reshape(len(names), dimension)
+
+    def put_means(self, means: Iterable[tuple[int | str, bytes | None]]) -> None:
+        """Store the mean token vectors of documents that :meth:`put` stored, as bytes.
+
+        A blank text has None.  Raise OSError if the disk is full.
+        """
+        statement = "INSERT INTO means SELECT row, ? FROM documents WHERE id = ?"
+        with self._lock:
+            connection = self._settled()
+            try:
+                connection.execute("BEGIN")
+                pairs = ((mean, identity) for identity, mean in means if mean is not None)
+                connection.executemany(statement, pairs)
+                connection.execute("COMMIT")
+            except sqlite3.OperationalError as error:
+                raise OSError(f"The texts could not be stored: {error}. Free some space.") from error
+            finally:
+                self._settled()
 
     def documents(self) -> Iterator[TextDocument]:
         """Yield all documents in insertion order.
@@ -393,12 +486,21 @@ class DocumentDatabase:
                     connection = self._settled()
                 copy.execute("PRAGMA synchronous = OFF")  # the caller syncs the file
                 connection.backup(copy, pages=_STEP)
-                _drop_former(copy)
                 copy.execute("VACUUM")
         except sqlite3.DatabaseError as error:
             raise OSError(
                 f"{path} could not be written: {error}. Free some space if the disk is full."
             ) from error
+
+
+def shared_words(query: str, ids: Sequence[int | str], texts: Sequence[str]) -> dict[int | str, float]:
+    """Return the BM25 scores of texts that share words with a query, by id.
+
+    How rare a word is, is counted in these texts only.
+    """
+    with closing(DocumentDatabase()) as database:
+        database.put(ids, texts, [{}] * len(texts))
+        return dict(database.match_words(query, max(1, len(texts))))
 
 
 def read_fact(path: Path, name: str) -> str | None:
@@ -418,21 +520,23 @@ def checked_rows(
     ids: Sequence[int | str],
     texts: Sequence[str],
     metadata: Sequence[Mapping[str, Any]],
+    means: Sequence[bytes | None] | None = None,
     tokens: Sequence[bytes | None] | None = None,
 ) -> list[Row]:
     """Return documents with their metadata as JSON.
 
-    There is one text and one `metadata` for each id; `tokens` are the bytes of the
-    token vectors of each new text.
+    There is one text and one `metadata` for each id; `means` are the bytes of the mean
+    token vector of each new text, and `tokens` those of its token vectors.
 
     Raise TypeError or ValueError for an id that :func:`require_ids` refuses, a text
     that UTF-8 cannot encode, or metadata that JSON cannot represent.
     """
     rows = []
+    means = [None] * len(ids) if means is None else means
     tokens = [None] * len(ids) if tokens is None else tokens
-    for identity, text, values, own in zip(ids, texts, metadata, tokens, strict=True):
+    for identity, text, values, mean, own in zip(ids, texts, metadata, means, tokens, strict=True):
         _require_utf8(text, f"The text of document {identity!r}")
-        rows.append(Row(identity, text, encode_metadata(values, identity), own))
+        rows.append(Row(identity, text, encode_metadata(values, identity), mean, own))
     return rows
 
 
@@ -446,6 +550,16 @@ def merge_metadata(document: TextDocument, changes: Mapping[str, Any]) -> dict[s
     return {name: value for name, value in merged.items() if value is not None or name not in changes}
 
 
+def _check_means(means: dict[int | str, Any], dimension: int) -> None:
+    """Raise ValueError for bytes that are not a mean vector."""
+    for identity, content in means.items():
+        whole = isinstance(content, bytes) and len(content) == MEAN.itemsize * dimension
+        if not whole or not np.isfinite(np.frombuffer(content, MEAN)).all():
+            raise ValueError(
+                f"The mean vector of document {identity!r} is damaged. Restore the index from a copy."
+            )
+
+
 @contextmanager
 def _damage_as_value_error() -> Iterator[None]:
     """Convert SQLite's errors for a damaged database to ValueError."""
@@ -457,26 +571,32 @@ def _damage_as_value_error() -> Iterator[None]:
         ) from error
 
 
-def _drop_former(connection: sqlite3.Connection) -> None:
-    """Drop the tables that only a former format has."""
-    for name in ("words", "means"):
-        connection.execute(f"DROP TABLE IF EXISTS {name}")
+# Words are spaced before the statement: SQLite would report an interrupt in a function
+# that it calls as an SQLite error.
 
 
-def _remove(connection: sqlite3.Connection, identity: int | str) -> None:
+def _remove(connection: sqlite3.Connection, identity: int | str, with_mean: bool) -> None:
     """Delete a document, if there is one with this id."""
-    for (row,) in connection.execute("SELECT row FROM documents WHERE id = ?", (identity,)).fetchall():
-        for statement in _DELETE:
+    for row, text in connection.execute(
+        "SELECT row, text FROM documents WHERE id = ?", (identity,)
+    ).fetchall():
+        deleted = "INSERT INTO words (words, rowid, text) VALUES ('delete', ?, ?)"
+        connection.execute(deleted, (row, spaced(text)))
+        for statement in (*[_DELETE_MEAN] * with_mean, *_DELETE):
             connection.execute(statement, (row,))
 
 
-def _store(connection: sqlite3.Connection, document: Row) -> None:
+def _store(connection: sqlite3.Connection, document: Row, with_mean: bool) -> None:
     """Insert a document, or change the metadata of a stored one."""
     inserted = connection.execute(
         "INSERT OR IGNORE INTO documents (id, text, metadata) VALUES (?, ?, ?)", document[:3]
     )
     row = inserted.lastrowid
-    if not inserted.rowcount:
+    if inserted.rowcount:
+        connection.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (row, spaced(document.text)))
+        if with_mean and document.mean is not None:
+            connection.execute("INSERT INTO means VALUES (?, ?)", (row, document.mean))
+    else:
         (row,) = connection.execute("SELECT row FROM documents WHERE id = ?", (document.id,)).fetchone()
         connection.execute("UPDATE documents SET metadata = ? WHERE row = ?", (document.metadata, row))
         connection.execute("DELETE FROM metadata_values WHERE row = ?", (row,))
@@ -524,6 +644,10 @@ def _require_utf8(text: str, name: str) -> None:
         )
 
 
+def _has_means(connection: sqlite3.Connection) -> bool:
+    return connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'means'").fetchone() is not None
+
+
 def _schema(connection: sqlite3.Connection) -> list[Any]:
     """Return the definitions of a database.
 
@@ -534,10 +658,14 @@ def _schema(connection: sqlite3.Connection) -> list[Any]:
     return sorted(connection.execute(query), key=str)
 
 
-def _new_connection(text_encoder: str, facts: Mapping[str, Any] | None = None) -> sqlite3.Connection:
+def _new_connection(
+    text_encoder: str, facts: Mapping[str, Any] | None = None, means: bool = True
+) -> sqlite3.Connection:
     """Return a connection to an empty database, with the facts that are not None."""
     connection = _connect("")  # in memory while small, in a temporary file when large
     connection.executescript(_SCHEMA)
+    if means:
+        connection.execute(_MEANS)
     facts = {"text_encoder": text_encoder, **(facts or {})}
     known = [(name, value) for name, value in facts.items() if value is not None]
     connection.executemany("INSERT INTO properties VALUES (?, ?)", known)
@@ -548,6 +676,8 @@ def _opened_connection(path: Path) -> sqlite3.Connection:
     """Return a connection to a checked file, which nothing can change."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing. It contains the texts: restore it from a copy.")
+    with closing(_new_connection("")) as empty:
+        expected = _schema(empty)
     try:
         connection = _connect(f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1")
     except sqlite3.OperationalError as error:
@@ -560,7 +690,7 @@ def _opened_connection(path: Path) -> sqlite3.Connection:
         connection.execute(f"PRAGMA cache_size = -{_CACHE >> 10}")
         # A view, trigger or table of another definition could loop forever or show
         # other texts to each query.
-        if not _is_known(_schema(connection)):
+        if _schema(connection) not in (expected, [entry for entry in expected if entry[1] != "means"]):
             raise sqlite3.DatabaseError("it has other tables")
         result = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if result != "ok":
@@ -575,19 +705,6 @@ def _opened_connection(path: Path) -> sqlite3.Connection:
         connection.close()
         raise ValueError(f"{path} is not a database of texts: {error}. Restore it from a copy.") from error
     return connection
-
-
-def _is_known(schema: list[Any]) -> bool:
-    """Return True for the definitions of this format or of a former one."""
-    with closing(_new_connection("")) as empty:
-        if schema == _schema(empty):
-            return True
-        try:
-            empty.executescript(_FORMER)
-        except sqlite3.OperationalError:  # SQLite without FTS5
-            return False
-        former = _schema(empty)
-    return schema in (former, [entry for entry in former if entry[1] != "means"])
 
 
 def _connect(name: str) -> sqlite3.Connection:

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors, cut_parts, join_parts
 from ..engines.base import Engine, EngineError, slices
@@ -18,13 +17,12 @@ from ..index.muvera_index import MuveraIndex
 from ..metadata import Filter, TextDocument
 from ..metadata.groups import Group
 from ..utils.hints import Hint, Message
-from .database import count_reading
+from .database import count_reading, shared_words
 from .encoders.base import NoEncoder, TextEncoder, passage_length
 from .encoders.registry import as_text_encoder, required_encoder
 from .hit import SearchOptions
 from .protocol import NewTexts
-from .ranking import Candidates, Parts, best_parts, query_unit
-from .words import word_scores
+from .ranking import Parts, add_parts, best_parts
 
 Result = TypeVar("Result")
 
@@ -137,23 +135,22 @@ class EngineTexts:
             for q, found in zip(short, more, strict=True):
                 rankings[q] = found
         ranked: list[Parts] = []
-        for query, tokens, ranking in zip(queries, encoded, rankings, strict=True):
+        for query, ranking in zip(queries, rankings, strict=True):
             maxsim = dict(ranking)
-            words = self._word_scores(query, list(maxsim)) if options.words else None
-            candidates = Candidates.of(query_unit(tokens), np.array([*maxsim.values()]), words)
-            ranked.append(candidates.parts(list(maxsim), options.weights, most))
+            if options.words:
+                shared = self._shared_words(query, list(maxsim))
+                ranked.append(add_parts(maxsim, shared, {}, options.weights, most))
+            else:
+                ranked.append({id: {"maxsim": score} for id, score in maxsim.items()})
         if field is None:
             return ranked
         groups = self.groups(field, list({id: None for parts in ranked for id in parts}))
         return [best_parts(parts, groups, options.k) for parts in ranked]
 
-    def _word_scores(self, query: str, ids: list[Any]) -> NDArray[np.float32]:
-        """Return the scores of candidates by words, computed over the candidates only.
-
-        A candidate that was deleted meanwhile has none.
-        """
-        texts = {one.id: one.text for one in self.get(ids, missing="ignore")}
-        return word_scores(query, [texts.get(id, "") for id in ids])
+    def _shared_words(self, query: str, candidates: list[Any]) -> dict[Any, float]:
+        """Return BM25 scores of candidates, computed over the candidates only."""
+        documents = self.get(candidates, missing="ignore")
+        return shared_words(query, [one.id for one in documents], [one.text for one in documents])
 
     def on_one_state(self, read: Callable[[], Result]) -> Result:
         """Return ``read()``.

@@ -291,12 +291,9 @@ class Hit:
         The metadata of the text.
     parts : dict of str to float
         For a text: "maxsim" is its Chamfer similarity with the query (of a text that is
-        longer than its model reads: the similarity of its best passage).  "words" is
-        ``unit * w * b / (1 - w - m)``, with the weights w and m, the similarity unit of
-        the query with itself, and the BM25 score b of the text, divided by the highest
-        one of all texts (in a database, of the candidates).  "mean" is
-        ``unit * m * c / (1 - w - m)``, with the cosine c of the mean token vectors of
-        query and text.  A part whose weight is 0 is missing.  For a sentence: "maxsim" is its own similarity,
+        longer than its model reads: the similarity of its best passage), "words" its
+        gain from shared words, and "mean" its gain from mean token vectors.  A part
+        whose weight is 0 is missing.  For a sentence: "maxsim" is its own similarity,
         and "text" is alpha times the score of its text.
     span : (start, stop) or None
         Characters of the sentence within the text.

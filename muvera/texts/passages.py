@@ -9,7 +9,7 @@ the index, it is one row, whose passages overlap by half.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +22,9 @@ from ..index.searching import Proposal, best_rows, estimate
 from ..index.token_store import Ranked, Rows
 from ..reranking.chamfer import score_spans
 from ..reranking.passages import passage_scores
-from ..reranking.table_search import Gains, best_texts, mean_cosines, score_all
-from ..utils.parallel import run_in_ranges, split_by_count
-from .arrays import TextArrays
-from .encoders.base import ScoreWeights
-from .ranking import Candidates, query_unit
-from .words import QueryWords
+from ..reranking.pruning import ranked
+from ..reranking.table_search import NO_LOOKUPS, Lookups, best_texts, mean_similarities, score_all
+from ..utils.parallel import run_in_ranges, split_by_count, threads_for_short_work
 
 # Tokens of a passage if no row is longer than one.
 _UNLIMITED = 1 << 40
@@ -125,55 +122,95 @@ class Similarities:
         ascending = [self.contents.ids.whole(np.sort(some)) for some in rows]
         return self.best(Proposal(ascending, max([1, *map(len, rows)])), coded)
 
+    def means(self, rows: Sequence[Rows]) -> list[NDArray[np.float32]] | None:
+        """Return the products of mean tokens for each query, if they are known.
+
+        `rows` are texts of :meth:`best` or :meth:`of` for each query.
+        """
+        return None
+
 
 @dataclass(frozen=True)
-class LookedUp:
-    """The ranking of texts whose tokens are rows of a table: all are scored.
+class LookedUp(Similarities):
+    """Similarities of texts whose tokens are rows of a table.
 
-    `arrays` are the words and lengths of `contents`.
+    All rows of a proposal are scored, and their scores are kept.
     """
 
-    contents: IndexContents
-    arrays: TextArrays
-    weights: ScoreWeights
-    passage: int | None
+    # For each query: ascending rows, and what scores them.
+    _kept: list[tuple[Rows, Lookups]] = field(default_factory=list, init=False, repr=False)
 
-    def best(
-        self, query: TokenArray, rows: Rows, k: int, words: QueryWords | None, threads: int | None
-    ) -> tuple[Rows, Candidates]:
-        """Return the `k` best of ascending `rows`, and a few more, by all parts.
+    def best(self, proposal: Proposal, coded: bool) -> list[Ranked]:
+        """Return the `k` best rows of a proposal and their similarities.
 
-        The best by 16-bit integers are scored by floats.
+        The rows of the proposal must be ascending.
         """
-        tokens, table = self.contents.tokens, self.contents.tokens.table
-        assert table is not None
-        query, unit = np.asarray(query, np.float32), query_unit(query)
-        length = float(np.linalg.norm(query.sum(axis=0)))
-        scale = unit / (1 - self.weights.words - self.weights.mean)
-        scores, most, norms = None, 1.0, None
-        if words is not None:
-            scores, most = self.arrays.words.scores(words, self.contents.ids)
-        if self.weights.mean:
-            norms = self.arrays.norms(table, self.contents)
-        count, best = tokens.num_rescored(k), rows
-        if len(rows) > count:
-            lookups = tokens.look_up(query, rows, passage=self.passage, threads=threads)
-            gains = Gains(scores, self.weights.words * scale / most, self.weights.mean * scale, length, norms)
-            gains = gains if len(rows) == self.contents.ids.num_rows else gains.of(rows)
-            best = np.sort(rows[best_texts(lookups, count, threads, gains)[0]])
-        exact = tokens.look_up_exactly(query, best, self.passage)
-        best = best[: len(exact)]
-        shares = None if scores is None else scores[best] / most
-        means = None if norms is None else mean_cosines(exact, length, norms[best])
-        return best, Candidates.of(unit, score_all(exact), shares, means)
+        tokens, count = self.contents.tokens, len(self.queries)
+        empty: Rows = np.empty(0, np.int64)
+        found = [(empty, NO_LOOKUPS)] * count
+        best = [(empty, np.empty(0, np.float32))] * count
+        threads = threads_for_short_work(self.threads) if count == 1 else 1
+
+        def work(start: int, stop: int) -> None:
+            for q in range(start, stop):
+                query, rows = self.queries[q], proposal.rows[q]
+                if not coded:
+                    best[q] = tokens.rank_rows(query, rows, proposal.k, self.passage, threads)
+                    continue
+                lookups = tokens.look_up(query, rows, passage=self.passage, threads=threads)
+                found[q] = rows[: len(lookups)], lookups
+                positions, scores = best_texts(lookups, proposal.k, threads)
+                best[q] = rows[positions], scores
+
+        run_in_ranges(work, split_by_count(count, 1), self.threads)
+        if coded:
+            self._kept[:] = found
+        return best
+
+    def of(self, rows: Sequence[Rows], coded: bool) -> list[Ranked]:
+        """Return the similarities of rows, best first.
+
+        With `coded`, rows that were not scored are left out.
+        """
+        found = []
+        for q, some in enumerate(rows):
+            ascending = np.sort(some)
+            if coded:
+                ascending, at = self._kept_at(q, ascending)
+                scores = score_all(self._kept[q][1].of(at)).scores
+            else:
+                scores = self.contents.tokens.exact_scores(self.queries[q], ascending, self.passage)
+            found.append(ranked(ascending, scores, len(scores)))
+        return found
+
+    def means(self, rows: Sequence[Rows]) -> list[NDArray[np.float32]] | None:
+        """Return the products of mean tokens of queries and of texts' best passages."""
+        found = []
+        for q, some in enumerate(rows):
+            order = np.argsort(some)
+            products = np.empty(len(some), np.float32)
+            products[order] = mean_similarities(self._kept[q][1], self._kept_at(q, some[order])[1])
+            found.append(products)
+        return found
+
+    def _kept_at(self, query: int, rows: Rows) -> tuple[Rows, Rows]:
+        """Return which of ascending `rows` were scored, and their positions."""
+        own = self._kept[query][0]
+        if not len(own):
+            return own, own
+        at = np.minimum(np.searchsorted(own, rows), len(own) - 1)
+        scored = own[at] == rows
+        return rows[scored], at[scored]
 
 
-def best_passage(query: TokenArray, matrix: TokenArray, passage: int) -> float:
-    """Return the similarity of a long text's best passage.
+def best_passage(query: TokenArray, matrix: TokenArray, passage: int) -> tuple[float, TokenArray]:
+    """Return the similarity of a long text's best passage, and its tokens.
 
     `query` and `matrix` have a token per row.  The text has more than `passage` tokens.
     """
     half = max(1, passage // 2)
     starts = np.arange(0, len(matrix) - half, half)
     spans = np.stack([starts, np.minimum(starts + 2 * half, len(matrix))], axis=1)
-    return float(score_spans(query, matrix, spans).max())
+    scores = score_spans(query, matrix, spans)
+    best = int(np.argmax(scores))
+    return float(scores[best]), matrix[slice(*spans[best])]

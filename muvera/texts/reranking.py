@@ -9,6 +9,7 @@ import numpy as np
 
 from ..data.multivectors import MultiVectors
 from ..reranking.chamfer import chamfer_matrix
+from .database import shared_words
 from .encoders.base import (
     ScoreWeights,
     TextEncoder,
@@ -19,8 +20,7 @@ from .encoders.base import (
 )
 from .hit import Hit, mean_vectors
 from .passages import best_passage
-from .ranking import Candidates, query_unit
-from .words import word_scores
+from .ranking import add_parts
 
 
 class Reranked(NamedTuple):
@@ -59,18 +59,22 @@ def rerank_encoded(
     query_mean = mean_vectors(encoded)[0]
     rows = table_encoder(encoder)
     passage = passage_length(encoder) if rows is None else rows.passage
-    maxsim = np.full(len(texts), -np.inf)
-    means = np.zeros(len(texts))
+    maxsim: dict[int, float] = {}
+    means: dict[int, float] = {}
     for batch in encode_in_batches(encoder.encode_documents, texts, list(range(len(texts)))):
         tokens += len(batch.tokens)
-        places = batch.ids
-        maxsim[places] = chamfer_matrix(encoded, batch, threads=threads)[0]
-        means[places] = np.einsum("ij,j->i", mean_vectors(batch), query_mean)
-        if passage is not None:
-            for at in np.flatnonzero(batch.lengths > passage).tolist():
-                maxsim[places[at]] = best_passage(encoded[0], batch[at], passage)
-    words = word_scores(query, texts) if weights.words else np.zeros(len(texts))
-    filled = np.flatnonzero(np.isfinite(maxsim))  # blank texts are left out
-    candidates = Candidates(query_unit(encoded[0]), maxsim, words, means).at(filled)
-    parts = candidates.parts(filled.tolist(), weights, k)
+        scores = chamfer_matrix(encoded, batch, threads=threads)[0]
+        cosines = np.einsum("ij,j->i", mean_vectors(batch), query_mean)
+        for position, matrix, score, cosine in zip(
+            batch.ids.tolist(), batch, scores.tolist(), cosines.tolist(), strict=True
+        ):
+            if not np.isfinite(score):  # the text is blank
+                continue
+            maxsim[position], best = score, matrix
+            if passage is not None and len(matrix) > passage:
+                maxsim[position], best = best_passage(encoded[0], matrix, passage)
+            # A search in rows of a table also takes the mean of the best passage.
+            means[position] = cosine if rows is None else float(best.mean(axis=0) @ query_mean)
+    words = shared_words(query, range(len(texts)), texts) if weights.words else {}
+    parts = add_parts(maxsim, words, means, weights, k)
     return Reranked([Hit(i, sum(parts[i].values()), texts[i], {}, parts[i]) for i in parts], tokens)

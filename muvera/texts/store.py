@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
-from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import RLock
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakMethod
 
 import numpy as np
@@ -28,39 +26,53 @@ from ..index.contents import IndexContents
 from ..index.generations import (
     TEXTS,
     Destination,
+    Generation,
+    IndexFolderError,
     journal_checksum,
     journal_content,
-    require_latest,
+    read_manifest,
 )
-from ..index.id_map import Missing
+from ..index.id_map import IdMap, Missing
 from ..index.muvera_index import MuveraIndex
 from ..index.persistence import read_current, read_generation
-from ..index.searching import Proposal, SearchPlan
+from ..index.searching import SearchPlan
 from ..index.settings import IndexSettings
-from ..index.token_store import Ranked
+from ..index.token_store import Ranked, Rows
 from ..reranking.coded_vectors import CodedVectors
 from ..reranking.table_codec import TableCodec
 from ..utils.checks import as_path, counted
 from ..utils.hints import Hint, Message
 from ..utils.locks import renew_after_fork
-from ..utils.parallel import run_in_ranges, split_by_count, threads_for_short_work
-from .arrays import TextArrays
-from .database import DocumentDatabase, Row, TextDocument, checked_rows
+from .database import MEAN, DocumentDatabase, Row, TextDocument, checked_rows
 from .encoders.base import ROWS_BATCH, TableEncoder, encode_rows
 from .hit import GROUPED, GROUPED_OF_ALL, SearchOptions, mean_vectors
 from .journal import DurableFolder, TextChange, join_updates, read_journal
 from .passages import LookedUp, Similarities, has_long_texts
 from .protocol import NewTexts
-from .ranking import Candidates, Parts, query_unit, rank_groups
-from .words import QueryWords, WordStatistics, best_rows, query_terms
+from .ranking import Candidates, Parts, Scores, Unranked, aligned, rank_groups
 
 _Read = TypeVar("_Read")
 
 # With ``recall=``, words, mean vectors and passages reorder the best RANKED * k texts.
 RANKED = 3
 
-# Tokens of the query of :meth:`TextStore.prepare`.
-_PREPARED = 16
+# Queries whose scores of all texts are in memory together.
+_SCORED = 16
+
+_NO_WORDS: tuple[Rows, Scores] = (np.empty(0, np.int64), np.empty(0))
+
+
+class _Found(NamedTuple):
+    """The candidates of some queries, and what scored them."""
+
+    scorer: Similarities
+    candidates: list[Candidates]
+    #: As in :class:`muvera.texts.ranking.Unranked`.
+    vectors: int
+    words: int
+    rescored: int
+    #: Options for the queries whose candidates are parts of fewer than k texts.
+    wider: dict[int, SearchOptions]
 
 
 class TextStore:
@@ -69,13 +81,9 @@ class TextStore:
     After :meth:`keep`, each change is first written to the journal of a folder.  An
     interrupted change is finished or undone by the next use.  Every save of `vectors`
     writes the texts, too.  :class:`muvera.texts.protocol.Texts` describes the methods.
-    `means` are the mean vectors of texts that `vectors` does not have yet, as for
-    :meth:`TextArrays.of`.
     """
 
-    def __init__(
-        self, vectors: MuveraIndex, database: DocumentDatabase, means: Iterable[NDArray[Any]] | None = None
-    ) -> None:
+    def __init__(self, vectors: MuveraIndex, database: DocumentDatabase) -> None:
         self._vectors = vectors
         self.database = database
         self.get = database.get
@@ -84,9 +92,8 @@ class TextStore:
         self._folder: DurableFolder | None = None
         self._renew_locks()
         renew_after_fork(self._renew_locks)
-        if not isinstance(vectors.contents.texts, TextArrays):
-            with vectors.change() as change:
-                change.attach(TextArrays.of(database, change.contents, means))
+        with vectors.change() as change:
+            change.attach(partial(_write_texts, database))
 
     def _renew_locks(self) -> None:
         #: Held by each of the methods that change texts, so that no other thread
@@ -103,20 +110,17 @@ class TextStore:
         destination: Destination | None,
         threads: int | None,
         table: TableCodec | None = None,
-        means: Iterable[NDArray[Any]] | None = None,
-        texts: Iterable[str] | None = None,
     ) -> TextStore:
         """Index token vectors batch by batch, with the texts of a database.
 
         The batches have the ids of the texts.  With `destination`, both are saved to
         this folder, and memory holds only one batch of token vectors.  `table` is the
-        codec of batches of CodedVectors.  `means` and `texts` are read after the
-        batches, and described at :meth:`TextArrays.of`.
-        :meth:`muvera.MuveraIndex.build` describes the other arguments.
+        codec of batches of CodedVectors.  :meth:`muvera.MuveraIndex.build` describes
+        the other arguments.
         """
 
         def attach(change: Change) -> None:
-            change.attach(TextArrays.of(database, change.contents, means, texts))
+            change.attach(partial(_write_texts, database))
 
         pairs = ((batch, None) for batch in batches)
         vectors = MuveraIndex.from_batches(
@@ -140,13 +144,7 @@ class TextStore:
     @property
     def has_means(self) -> bool:
         """True if texts have mean vectors; False in a folder of an older version."""
-        return self._arrays(self._vectors.contents).means is not None or self.table is not None
-
-    @staticmethod
-    def _arrays(contents: IndexContents) -> TextArrays:
-        """Return the words and the mean vectors of the contents' rows."""
-        assert isinstance(contents.texts, TextArrays)
-        return contents.texts
+        return self.database.has_means or self.table is not None
 
     @property
     def table(self) -> TableCodec | None:
@@ -192,145 +190,107 @@ class TextStore:
         with self.changing:
             return read()
 
-    def rank(
-        self,
-        queries: list[str],
-        encoded: MultiVectors,
-        options: SearchOptions,
-        words: list[QueryWords] | None = None,
-    ) -> list[Parts]:
+    def rank(self, queries: list[str], encoded: MultiVectors, options: SearchOptions) -> list[Parts]:
         """Return the score parts of the best texts for each query: by id, best first.
 
         The parts are "maxsim", and "words" and "mean" if they have a weight.  `queries`
         are for the words that query and text share, and `encoded` are their token
-        vectors.  `words` are the words of the queries in a larger collection that these
-        texts are a part of.
+        vectors.
         """
         if options.group_by is not None:
-            return self._rank_groups(queries, encoded, options, options.group_by, words)
-        contents = self.vectors.contents
-        table = contents.tokens.table
-        reorders = any(options.weights) or contents.ids.has_parts or _passage(contents, options) is not None
-        plan = self._plan(options, contents, reorders)
-        contents, proposal = self.vectors.propose(encoded, plan)
-        if contents.tokens.table is not table:  # changed by another thread meanwhile
-            return self.rank(queries, encoded, options, words)
-        asked: list[QueryWords | None] = [None] * len(queries)
-        if options.words:
-            known = self._arrays(contents).words
-            asked = [known.of_query(text, contents.ids) for text in queries] if words is None else [*words]
-        if table is not None:
-            return self._rank_rows(contents, proposal, encoded, options, asked)
-        return self._rank_candidates(contents, plan, proposal, queries, encoded, options, asked)
-
-    def prepare(self) -> None:
-        """Search once: later searches find kernels, lists and files in memory."""
-        tokens, rows = self._vectors.contents.tokens, self._vectors.contents.searchable[0]
-        if not len(rows) or (tokens.table is not None and tokens.table.attached is None):
-            return
-        with suppress(Exception):  # a search says what is damaged
-            [text] = self.get(self._vectors.contents.ids.names(rows[:1]))
-            query = self.tokens([text.id])[0][:_PREPARED]
-            options = SearchOptions(1, words=0.1, mean=0.1 if self.has_means else None)
-            self.rank([text.text], MultiVectors.from_arrays([np.asarray(query, np.float32)]), options)
-
-    def _rank_rows(
-        self,
-        contents: IndexContents,
-        proposal: Proposal,
-        encoded: MultiVectors,
-        options: SearchOptions,
-        words: Sequence[QueryWords | None],
-    ) -> list[Parts]:
-        """Rank all texts, whose tokens are rows of a table."""
-        ranking = LookedUp(contents, self._arrays(contents), options.weights, _passage(contents, options))
-        best: list[Parts] = [{} for _ in encoded]
-        threads = threads_for_short_work(options.threads) if len(encoded) == 1 else 1
-
-        def work(start: int, stop: int) -> None:
-            for q in range(start, stop):
-                if len(encoded[q]):
-                    rows, found = ranking.best(encoded[q], proposal.rows[q], options.k, words[q], threads)
-                    best[q] = found.parts(contents.ids.names(rows), options.weights, options.k)
-
-        run_in_ranges(work, split_by_count(len(encoded), 1), options.threads)
+            return self._rank_groups(queries, encoded, options, options.group_by)
+        if self.table is not None and len(queries) > _SCORED:
+            return _in_turns(self.rank, queries, encoded, options)
+        found = self._find(queries, encoded, options)
+        candidates = found.candidates
+        if found.rescored:
+            promising = [one.promising(options.weights, found.rescored) for one in candidates]
+            exact = found.scorer.of(promising, coded=False)
+            candidates = [one.rescored(*scored) for one, scored in zip(candidates, exact, strict=True)]
+        names = found.scorer.contents.ids.names
+        best = [one.parts(names(one.rows), options.weights, options.k) for one in candidates]
+        for q, wider in found.wider.items():
+            best[q] = self.rank(queries[q : q + 1], encoded[q : q + 1], wider)[0]
         return best
 
-    def _rank_candidates(
-        self,
-        contents: IndexContents,
-        plan: SearchPlan,
-        proposal: Proposal,
-        queries: list[str],
-        encoded: MultiVectors,
-        options: SearchOptions,
-        words: Sequence[QueryWords | None],
-    ) -> list[Parts]:
-        """Rank the texts that vectors and words propose."""
-        tokens, ids, arrays = contents.tokens, contents.ids, self._arrays(contents)
-        scorer = Similarities(contents, encoded, _passage(contents, options), options.threads)
+    def candidates(self, queries: list[str], encoded: MultiVectors, options: SearchOptions) -> list[Unranked]:
+        """Return what :meth:`rank` would rank for each query, to be joined with others.
+
+        ``options.group_by`` is ignored.
+        """
+        if self.table is not None and len(queries) > _SCORED:
+            return _in_turns(self.candidates, queries, encoded, options)
+        found = self._find(queries, encoded, options)
+        names = found.scorer.contents.ids.names
+        unranked = [Unranked(names(one.rows), one, *found[2:5]) for one in found.candidates]
+        for q, wider in found.wider.items():
+            unranked[q] = self.candidates(queries[q : q + 1], encoded[q : q + 1], wider)[0]
+        return unranked
+
+    def similarities(
+        self, encoded: MultiVectors, ids: list[list[int | str]], options: SearchOptions
+    ) -> list[dict[int | str, float]]:
+        """Return the exact similarities of texts to each query, by id.
+
+        `ids` has a list for each query.  Texts that are not here are left out.
+        """
+        contents = self.vectors.contents
+        scorer = _scorer(contents, encoded, options, _passage(contents, options))
+        rows = [contents.ids.rows_of(some) for some in ids]
+        scored = scorer.of([some[some >= 0] for some in rows], coded=False)
+        return [dict(zip(contents.ids.names(some), scores.tolist(), strict=True)) for some, scores in scored]
+
+    def _find(self, queries: list[str], encoded: MultiVectors, options: SearchOptions) -> _Found:
+        """Find and score the candidates of each query."""
+        contents = self.vectors.contents
+        table = contents.tokens.table
+        in_parts = contents.ids.has_parts
+        passage = _passage(contents, options)
+        reorders = any(options.weights) or passage is not None or in_parts
+        plan = self._plan(options, contents, reorders)
+        contents, proposal = self.vectors.propose(encoded, plan)
+        if contents.tokens.table is not table or contents.ids.has_parts != in_parts:
+            return self._find(queries, encoded, options)  # changed by another thread meanwhile
+        scorer = _scorer(contents, encoded, options, passage)
         # Decoding codes takes longer than scoring by codes, so only the best by all
         # parts are decoded.  A search for a recall stops at scores of floats.
-        coded = plan.k > options.k and plan.recall is None and tokens.has_estimates
-        if ids.has_parts and not proposal.stops:  # k parts can be of fewer texts
+        coded = any(options.weights)
+        if table is None:
+            coded = plan.k > options.k and plan.recall is None and contents.tokens.has_estimates
+        if in_parts and not proposal.stops:  # k parts can be of fewer texts
             proposal = replace(proposal, k=max(map(len, proposal.rows), default=1))
         found = [(rows[: plan.k], scores[: plan.k]) for rows, scores in scorer.best(proposal, coded)]
         wider = {}
-        if ids.has_parts:
+        if in_parts:
             few = [q for q, (rows, _) in enumerate(found) if len(rows) < options.k and len(encoded[q])]
             for q in few:
                 if not proposal.has_everything(q):
                     count = 2 * max(len(proposal.rows[q]), options.num_candidates)
                     wider[q] = replace(options, candidates=count, recall=None)
-        shared: list[Ranked] = [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(found)
+        words = [_NO_WORDS] * len(queries)
+        most = options.num_candidates // (4 if table is None else 1)
+        if in_parts:  # all parts of these texts are scored
+            most = max(options.k, most * len(contents.ids) // len(contents.ids.live))
         if options.words:
-            allowed = _allowed(contents, plan.ids)
-            others = []
-            most = options.num_candidates // 4
-            if ids.has_parts:  # all parts of these texts are scored
-                most = max(options.k, most * len(ids) // len(ids.live))
-            for q, asked in enumerate(words):
-                assert asked is not None
-                rows = found[q][0]
-                scores, largest = arrays.words.scores(asked, ids)
-                left = scores.copy() if allowed is None else scores * allowed
-                left[rows] = 0
-                others.append(best_rows(left, most))
-                both = np.concatenate([rows, others[q]])
-                shared[q] = both, scores[both] / largest
-            found = [_joined(*pair) for pair in zip(found, scorer.of(others, coded), strict=True)]
-        vectors = mean_vectors(encoded)
-        rescored = (options.rescore or tokens.num_rescored(options.k)) if coded else 0
-        candidates, chosen = [], []
-        for q, (rows, scores) in enumerate(found):
-            means = arrays.mean_products(rows, vectors[q]) if options.mean else None
-            own = Candidates.of(query_unit(encoded[q]), scores, _aligned(rows, *shared[q]), means)
-            at = own.best(options.weights, rescored or len(rows))
-            candidates.append(own.at(at))
-            chosen.append(rows[at])
-        if rescored:
-            exact = scorer.of(chosen, coded=False)
-            candidates = [
-                replace(own, maxsim=_aligned(rows, *scored))
-                for own, rows, scored in zip(candidates, chosen, exact, strict=True)
+            words = [self._match_words(text, contents, options) for text in queries]
+            others = [
+                shared[~np.isin(shared, rows)][:most]
+                for (shared, _), (rows, _) in zip(words, found, strict=True)
             ]
-        best = [
-            own.parts(ids.names(rows), options.weights, options.k)
-            for own, rows in zip(candidates, chosen, strict=True)
+            found = [_joined(*pair) for pair in zip(found, scorer.of(others, coded), strict=True)]
+        means = [np.full(len(rows), np.nan) for rows, _ in found]
+        if options.mean:
+            known = scorer.means([rows for rows, _ in found])
+            means = self._means(encoded, contents, found) if known is None else [*map(_wide, known)]
+        candidates = [
+            Candidates(rows, _wide(scores), aligned(rows, *shared, 0.0), similarities)
+            for (rows, scores), shared, similarities in zip(found, words, means, strict=True)
         ]
-        for q, deeper in wider.items():
-            asked = words[q]
-            own_words = None if asked is None else [asked]
-            best[q] = self.rank(queries[q : q + 1], encoded[q : q + 1], deeper, own_words)[0]
-        return best
+        rescored = (options.rescore or contents.tokens.num_rescored(options.k)) if coded else 0
+        return _Found(scorer, candidates, plan.k, most, rescored, wider)
 
     def _rank_groups(
-        self,
-        queries: list[str],
-        encoded: MultiVectors,
-        options: SearchOptions,
-        field: str,
-        words: list[QueryWords] | None,
+        self, queries: list[str], encoded: MultiVectors, options: SearchOptions, field: str
     ) -> list[Parts]:
         """Return the score parts of the best text of each group, for each query."""
         contents = self.vectors.contents
@@ -338,8 +298,7 @@ class TextStore:
 
         def rank(numbers: list[int], depth: int) -> list[Parts]:
             deep = replace(options, k=depth, group_by=None)
-            own = None if words is None else [words[q] for q in numbers]
-            return self.rank([queries[q] for q in numbers], encoded[numbers], deep, own)
+            return self.rank([queries[q] for q in numbers], encoded[numbers], deep)
 
         return rank_groups(
             rank,
@@ -355,12 +314,13 @@ class TextStore:
 
         `reorders` is True if words, means or passages change the order of candidates.
         """
-        within: list[int | str] | None = options.ids
+        within = options.ids
         if options.where:
             allowed = None if within is None else set(within)
             within = [id for id in self.select(options.where) if allowed is None or id in allowed]
         if contents.tokens.table is not None:  # all texts are ranked
-            return SearchPlan(options.k, within, options.num_candidates)
+            most = options.num_candidates
+            return SearchPlan(most if any(options.weights) else options.k, within, most)
         count = options.num_candidates if options.recall is None else None
         if count is not None and options.candidates is None and contents.candidates is not None:
             count = max(count, contents.candidates.enough(options.k))
@@ -370,18 +330,27 @@ class TextStore:
         ranked = (count or RANKED * options.k) if reorders else options.k
         return SearchPlan(ranked, within, count, options.recall, threads=options.threads)
 
-    def query_words(self, queries: list[str]) -> list[WordStatistics]:
-        """Return what is counted of the words of queries, to be added to others."""
-        contents = self.vectors.contents
-        words = self._arrays(contents).words
-        return [words.statistics(query_terms(text), contents.ids) for text in queries]
+    def _match_words(self, text: str, contents: IndexContents, options: SearchOptions) -> tuple[Rows, Scores]:
+        """Return the rows of the texts that share words with a query, and BM25 scores.
 
-    def most_words(self, queries: list[str], statistics: list[WordStatistics]) -> list[float]:
-        """Return the highest BM25 score for each query with these statistics."""
-        contents = self.vectors.contents
-        words = self._arrays(contents).words
-        asked = map(QueryWords, map(query_terms, queries), statistics)
-        return [float(words.scores(one, contents.ids)[0].max(initial=0.0)) for one in asked]
+        The best text comes first.
+        """
+        count = 2 * options.num_candidates
+        matches = self.database.match_words(text, count, options.where, options.ids)
+        rows = contents.ids.rows_of([id for id, _ in matches])
+        scores = np.array([score for _, score in matches], np.float64)
+        return rows[rows >= 0], scores[rows >= 0]
+
+    def _means(
+        self, encoded: MultiVectors, contents: IndexContents, candidates: Sequence[Ranked]
+    ) -> list[Scores]:
+        """Return the cosine of mean vectors by candidate, for each query."""
+        similarities = []
+        for query, (rows, _) in zip(mean_vectors(encoded), candidates, strict=True):
+            found, means = self.database.means(contents.ids.names(rows), encoded.dimension)
+            products = np.einsum("ij,j->i", means.astype(np.float32), query)
+            similarities.append(aligned(rows, contents.ids.rows_of(found), _wide(products), np.nan))
+        return similarities
 
     def put(self, new: NewTexts, threads: int | None, update: bool = False) -> list[int | str]:
         """Add texts and return their ids."""
@@ -389,13 +358,13 @@ class TextStore:
             parts = self._parts(new.encoded, change) if new.means is None else new.encoded
             ids = (change.update if update else change.add)(parts, threads=threads, means=new.means)
             names: list[int | str] = list(dict.fromkeys(ids.tolist()))
-            arrays, tokens = copy(self._arrays(change.contents)), None
-            whole = new.encoded if isinstance(new.encoded, MultiVectors) else None
-            if whole is not None and new.means is not None and self.folder is not None:
-                tokens = [np.asarray(each, "<f4").tobytes() for each in whole]
-            arrays.append(change.contents, new.texts, names, whole)
-            change.attach(arrays)
-            self._commit(change, checked_rows(names, new.texts, new.metadata, tokens), names)
+            means = tokens = None
+            if isinstance(new.encoded, MultiVectors):
+                if new.means is None:
+                    means = stored_means(new.encoded)
+                elif self.folder is not None:
+                    tokens = [np.asarray(each, "<f4").tobytes() for each in new.encoded]
+            self._commit(change, checked_rows(names, new.texts, new.metadata, means, tokens), names)
         return names
 
     def _parts(self, encoded: MultiVectors | CodedVectors, change: Change) -> MultiVectors | CodedVectors:
@@ -481,7 +450,6 @@ class TextStore:
         with self.changing:
             with self.vectors.change() as change:
                 change.replace_by_rows(batches(), encoder.codec)
-                change.attach(TextArrays.of(self.database, change.contents))
                 facts = {} if encoder.passage is None else {"passage": encoder.passage}
                 self.database.change([], also=change.publication(), facts=facts)
             if self.folder is not None:
@@ -515,13 +483,8 @@ class TextStore:
             change.save(destination)
 
     def keep(self, folder: DurableFolder) -> None:
-        """Write later changes to an open folder's journal; save in the background.
-
-        Words that were damaged, or that a former format did not have, are saved, too.
-        """
+        """Write later changes to an open folder's journal; save in the background."""
         self._folder = folder
-        if not self._arrays(self._vectors.contents).words.lists.is_saved:
-            folder.unsaved = max(1, folder.unsaved)
         folder.save_in_background(WeakMethod(self._save_changes))
 
     def _save_changes(self) -> None:
@@ -542,22 +505,27 @@ class TextStore:
                 folder.close()
 
 
+def _in_turns(
+    search: Callable[[list[str], MultiVectors, SearchOptions], list[_Read]],
+    queries: list[str],
+    encoded: MultiVectors,
+    options: SearchOptions,
+) -> list[_Read]:
+    """Call a method with few queries at a time, and return all results."""
+    turns = [slice(first, first + _SCORED) for first in range(0, len(queries), _SCORED)]
+    return [one for turn in turns for one in search(queries[turn], encoded[turn], options)]
+
+
 def _passage(contents: IndexContents, options: SearchOptions) -> int | None:
     """Return the number of tokens of a passage, or None if no text is longer."""
     return options.passage if has_long_texts(contents, options.passage) else None
 
 
-def _allowed(contents: IndexContents, within: list[Any] | None) -> NDArray[np.bool_] | None:
-    """Return True for the first row of each text with an id in `within`.
-
-    None stands for all texts.
-    """
-    if within is None:
-        return None
-    rows = contents.ids.rows_of(within)
-    allowed = np.zeros(contents.ids.num_rows, bool)
-    allowed[rows[rows >= 0]] = True
-    return allowed
+def _scorer(
+    contents: IndexContents, encoded: MultiVectors, options: SearchOptions, passage: int | None
+) -> Similarities:
+    kind = Similarities if contents.tokens.table is None else LookedUp
+    return kind(contents, encoded, passage, options.threads)
 
 
 def _joined(first: Ranked, second: Ranked) -> Ranked:
@@ -565,18 +533,14 @@ def _joined(first: Ranked, second: Ranked) -> Ranked:
     return np.concatenate([first[0], second[0]]), np.concatenate([first[1], second[1]])
 
 
-def _aligned(
-    rows: NDArray[np.int64], known: NDArray[np.int64], scores: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Return the score of each of `rows`, or 0 for a row that is not in `known`.
+def _wide(scores: NDArray[np.float32]) -> Scores:
+    return np.asarray(scores, np.float64)
 
-    `known` are distinct rows, and `scores` are their scores.
-    """
-    if not len(known):
-        return np.zeros(len(rows), np.float32)
-    order = np.argsort(known)
-    at = order[np.minimum(np.searchsorted(known, rows, sorter=order), len(known) - 1)]
-    return np.where(known[at] == rows, scores[at], np.float32(0))
+
+def stored_means(encoded: MultiVectors) -> list[bytes | None]:
+    """Return the mean token vector of each text as bytes; None without tokens."""
+    means = mean_vectors(encoded).astype(MEAN)
+    return [mean.tobytes() if length else None for mean, length in zip(means, encoded.lengths, strict=True)]
 
 
 def read_folder(folder: Path) -> tuple[MuveraIndex, DocumentDatabase, list[TextChange]]:
@@ -591,10 +555,28 @@ def read_folder(folder: Path) -> tuple[MuveraIndex, DocumentDatabase, list[TextC
         journal = journal_content(folder, generation)
         database = DocumentDatabase.open(folder / generation.folder / TEXTS)
         changes = join_updates(read_journal(journal, folder / generation.journal))
-        require_latest(folder, manifest)  # a save has emptied the journal
-        arrays = TextArrays.load(folder, manifest, contents, database)
+        if Generation.of(read_manifest(folder)) != generation:  # a save has emptied the journal
+            raise IndexFolderError(f"{folder} was saved while it was loaded. Load it again.")
+        _require_same_ids(contents.ids, database, str(folder))
         loaded = replace(generation, journal_sha256=journal_checksum(journal))
-        contents = replace(contents, texts=arrays, generations={folder: loaded})
-        return MuveraIndex.of(contents), database, changes
+        return MuveraIndex.of(replace(contents, generations={folder: loaded})), database, changes
 
     return read_current(folder, read)
+
+
+def _write_texts(database: DocumentDatabase, ids: IdMap, path: Path) -> None:
+    """Write the database to a new file.
+
+    Raise ValueError if its ids differ from `ids`.
+    """
+    _require_same_ids(ids, database, "The index")
+    database.save(path)
+
+
+def _require_same_ids(ids: IdMap, database: DocumentDatabase, name: str) -> None:
+    if len(database) != len(ids) or set(database.select({})) != set(ids.names(ids.live)):
+        sizes = f"{counted(len(database), 'text')} and {counted(len(ids), 'set')} of token vectors"
+        raise ValueError(
+            f"{name} has {sizes}, and their ids must be the same: the vectors were changed without the "
+            "texts. Build the index again."
+        )

@@ -9,8 +9,6 @@ from pathlib import Path
 from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Any, NoReturn, overload
 
-from numpy.typing import NDArray
-
 from ..data.multivectors import MultiVectors, cut_parts
 from ..data.validation import TokenArray, as_ids
 from ..engines.base import Engine
@@ -27,7 +25,6 @@ from ..metadata.groups import Group, best_of_groups
 from ..reranking.coded_vectors import CodedVectors
 from ..reranking.table_codec import TableCodec
 from ..utils.checks import as_id_list, as_path, counted, given, require_int, require_number, url_scheme
-from .arrays import MEAN
 from .database import DocumentDatabase, merge_metadata, require_ids
 from .encoders.base import (
     NoEncoder,
@@ -53,7 +50,6 @@ from .hit import (
     TextExplanation,
     chosen_weights,
     explain_all,
-    mean_vectors,
     require_weights,
     sentence_hits,
 )
@@ -61,7 +57,7 @@ from .journal import DurableFolder, opened_folder, repeating_changes
 from .protocol import NewTexts, Texts
 from .ranking import Parts
 from .reranking import rerank_texts
-from .store import TextStore, read_folder
+from .store import TextStore, read_folder, stored_means
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -176,24 +172,20 @@ class TextIndex:
         rows = table_encoder(model) if has_rows else None
         vectors = first_stage(model) if vectors is None else vectors
         passage = passage_length(model) if rows is None else rows.passage
-        database = DocumentDatabase(model.name, passage)
+        database = DocumentDatabase(model.name, passage, means=rows is None)
         database.put(names, contents, _metadata_for(contents, metadata))
         chosen = chosen if chosen.tokens or rows else IndexSettings.of(chosen, tokens="int8")
         if contents:
             batches: Iterator[MultiVectors | CodedVectors]
-            means: list[NDArray[Any]] | None = None
             if rows is None:
                 encoded = encode_in_batches(model.encode_documents, contents, names, progress)
-                means = []
-                whole = _keeping_means(encoded, means)
+                whole = _storing_means(encoded, database)
                 batches = whole if passage is None else (cut_parts(batch, passage) for batch in whole)
             else:
                 batches = encode_rows_in_batches(rows, contents, names, progress)
             destination = None if path is None else Destination(as_path(path).resolve(), overwrite)
             table = None if rows is None else rows.codec
-            store = TextStore.build(
-                batches, database, vectors, chosen, destination, threads, table, means, contents
-            )
+            store = TextStore.build(batches, database, vectors, chosen, destination, threads, table)
             return cls(store, model)
         if rows is None:
             columns = model.encode_queries(["."]).dimension  # one query has the dimension
@@ -201,7 +193,7 @@ class TextIndex:
         else:
             config, fitted = as_encoder(vectors, rows.codec.dimension)
             index = MuveraIndex.of(IndexContents.empty(config, chosen, fitted, rows.codec))
-        built = cls(TextStore(index, database, means=[] if rows is None else None), model)
+        built = cls(TextStore(index, database), model)
         if path is not None:
             built.save(path, overwrite=overwrite)
         return built
@@ -510,7 +502,6 @@ class TextIndex:
                     texts.put_metadata(texts.get(change.ids), change.metadata)
                 else:
                     loaded.update(change.texts, ids=change.ids, metadata=change.metadata)
-        texts.prepare()
         if folder is not None:
             folder.unsaved = sum(len(change.ids) for change in changes)
             texts.keep(folder)
@@ -559,21 +550,22 @@ class TextIndex:
             Number of texts to rank exactly, at least `k`.  More raise recall and take
             longer, in proportion.  Default: 200 (in a database: 100), or as many as
             contain 95% of the k best according to the calibration.  If tokens are rows
-            of a table, all texts are ranked, and `candidates` only limits `group_by`.
+            of a table, all texts are ranked, and `candidates` are the texts that words
+            and means reorder.
         recall : float, optional
             Instead of `candidates`: the mean share of the exact best to find, see
             :meth:`muvera.MuveraIndex.search`.
         words : float, optional
             Weight of words that query and text share (BM25), from 0 (none) to below 1.
-            Models are weak on rare names and numbers, so the texts that are best by
-            words become candidates, too, except in a database: a quarter as many.
+            Models are weak on rare names and numbers, so texts that share many words
+            become candidates, too, except in a database.
         mean : float, optional
             Weight of the cosine of the mean token vectors, from 0 to below 1.  `words`
             and `mean` must be below 1 together; the rest is the weight of similarity.
-            If you give one of them, the other is 0.  Default of both: 0.1; with the
-            encoder "static", 0.35 for `words` and 0.2 for `mean`.  An index without
-            mean vectors (in a database, or built by an older version) has the default
-            0.1 for `words` and 0 for `mean`.
+            If you give one of them, the other is 0.  Default of both: 0.2; with the
+            encoder "static", 0.4 for `words` and 0.2 for `mean`.  An index without mean
+            vectors (in a database, or built by an older version) has the default 0.1
+            for `words` and 0 for `mean`.
         group_by : str, optional
             A metadata field, such as "brand": return only the best text of each value.
             The others are left out of the ranking; scores stay as they are.  A text
@@ -749,8 +741,8 @@ class TextIndex:
         k : int, optional
             Maximum number of hits.  Default: all texts that are not blank.
         words, mean : float, optional
-            As for :meth:`search`, also the defaults.  Only `texts` count for how rare a
-            word is.
+            As for :meth:`search`.  Only `texts` count for how rare a word is.
+            Default of both: 0.2; with the encoder "static", 0.4 and 0.2.
         threads : int, optional
             Default: all usable cores.
 
@@ -758,7 +750,8 @@ class TextIndex:
         -------
         list of Hit
             Best first.  `Hit.id` is the position in `texts`.  Scores of different calls
-            cannot be compared, because the part "words" depends on all texts of a call.
+            cannot be compared, because the parts "words" and "mean" depend on all texts
+            of a call.
 
         Raises
         ------
@@ -1030,10 +1023,11 @@ def attach_table(table: TableCodec | None, encoder: object, place: Path) -> None
     table.attach(rows.codec)
 
 
-def _keeping_means(batches: Iterable[MultiVectors], means: list[NDArray[Any]]) -> Iterator[MultiVectors]:
-    """Yield the batches, after the mean vectors of each were added to `means`."""
+def _storing_means(batches: Iterable[MultiVectors], database: DocumentDatabase) -> Iterator[MultiVectors]:
+    """Yield the batches, after the mean vectors of each were stored."""
     for batch in batches:
-        means.append(mean_vectors(batch).astype(MEAN))
+        assert batch.ids is not None
+        database.put_means(zip(batch.ids.tolist(), stored_means(batch), strict=True))
         yield batch
 
 

@@ -1,35 +1,23 @@
-"""Words of texts: terms, inverted lists of them, and BM25 scores.
-
-A word becomes a term: in lower case, without accents of Latin letters, and without its
-English ending.  The score of a text is
-
-    sum over terms t of the query: n_t * idf_t * f / (f + k1 * (1 - b + b * l / mean)),
-
-with the number n_t of t in the query and f in the text, l words in the text, and
-idf_t = log(1 + (N - N_t + .5) / (N_t + .5)) if N_t of N texts contain t.  This is BM25
-as in Lucene, with k1 = 1.2 and b = .75.
-"""
+"""BM25 scores of the words that a query shares with texts, from SQLite's FTS5."""
 
 from __future__ import annotations
 
+import json
 import math
 import re
-import unicodedata
-from array import array
+import sqlite3
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
-from copy import copy
-from itertools import islice, pairwise
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, islice, pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from py_rust_stemmers import SnowballStemmer
 
-from ..index.id_map import IdMap
-from ..kernels.inverted import add_bm25, least_of_best
-from ..reranking.inverted import SEGMENT_ROWS, InvertedIndex, count_rows, term_hash
-from ..utils.arrays import GrowingArray
+from ..kernels.selection import add_scores, select_best
+
+#: Splits texts into words, and words into stems.
+TOKENIZER = "tokenize=\"porter unicode61 categories 'L* N* Co M*'\""
 
 #: Scripts without spaces between words: Thai, Lao, Burmese, Khmer, Chinese, Japanese.
 UNSPACED = (
@@ -45,13 +33,8 @@ _LATIN = re.compile("(?=[^\\W\\d_])[\\u0000-\\u024f\\u1e00-\\u1eff]")
 # Texts, and characters of each, by which the script of a collection is known.
 _SAMPLED, _READ = 1000, 500
 
-# Letters and digits of words, and combining marks, which `\\w` does not match.
-_MARKS = "\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u0900-\u109f\u1780-\u17ff"
-_WORD = re.compile(f"(?:[^\\W_]|[{_MARKS}])+")
-_ASCII_WORD = re.compile("[a-z0-9]+")
-
-# Accents of Latin letters, after they were separated from the letters.
-_ACCENTS = re.compile("(?<=[a-z])[\u0300-\u036f]+")
+# A word with its combining marks, which `\w` does not match.
+_WORD = re.compile("[\\w\u0300-\u036f\u0900-\u109f\u1780-\u17ff]+")
 
 #: Frequent words that say little about a text, by language.
 STOP_WORDS: dict[str, frozenset[str]] = {
@@ -74,16 +57,45 @@ STOP_WORDS: dict[str, frozenset[str]] = {
 # Distinct words of a query that count.
 _MAX_WORDS = 64
 
-# Parameters of BM25.
-_K1, _B = 1.2, 0.75
+# Documents that contain the words of a query: this number, or this share of a larger
+# collection.  More frequent words are skipped.  More documents improve the ranking by
+# words and take longer: see `python -m experiments words`.
+_MATCHES = 8_000
+_SHARE = 8
 
-# Words whose terms are kept: some 30 MiB.
-_KEPT = 1 << 18
+# Scores that are kept for later queries: 32 MiB with their rows.
+_KEPT = 1 << 21
 
-# Steps of the histogram that finds the best texts.
-_STEPS = 4096
+# Words whose counts are kept, and documents whose ids are: a few MiB each.
+_KEPT_WORDS = 1 << 16
 
-Scores = NDArray[np.float32]
+# Parameters of BM25, as in FTS5's bm25().
+_K1 = 1.2
+_B = 0.75
+_LOWEST_IDF = 1e-6  # instead of 0 or less
+
+# Rows of `words_docsize` that are read per step.
+_STEP = 1 << 16
+
+# The number of documents that contain each term, each occurrence of a term, and the
+# terms of a query's words.  A term is the stem of a word.
+_TABLES = f"""
+CREATE VIRTUAL TABLE IF NOT EXISTS temp.counts USING fts5vocab(main, words, row);
+CREATE VIRTUAL TABLE IF NOT EXISTS temp.occurrences USING fts5vocab(main, words, instance);
+CREATE VIRTUAL TABLE IF NOT EXISTS temp.query USING fts5(text, content='', {TOKENIZER});
+CREATE VIRTUAL TABLE IF NOT EXISTS temp.query_terms USING fts5vocab(temp, query, instance);
+"""
+
+# As bytes: FTS5 cuts a very long term, maybe within a character.
+_TERMS = """
+SELECT query_terms.doc, CAST(query_terms.term AS BLOB), counts.doc
+FROM temp.query_terms LEFT JOIN temp.counts ON counts.term = query_terms.term
+"""
+_OCCURRENCES = "SELECT group_concat(doc) FROM temp.occurrences WHERE term = CAST(? AS TEXT)"
+_LENGTHS = """
+SELECT max(id), group_concat(id), group_concat(hex(sz), '')
+FROM (SELECT id, sz FROM words_docsize WHERE id >= ? ORDER BY id LIMIT ?)
+"""
 
 
 def spaced(text: str) -> str:
@@ -97,61 +109,15 @@ def mostly_latin(texts: Sequence[str]) -> bool:
     return 2 * len(_LATIN.findall(sample)) >= len(_LETTER.findall(sample))
 
 
-def words_of(text: str) -> list[str]:
-    """Return the words of a text, in lower case.
-
-    A word has letters and digits.  In scripts without spaces, each pair of neighboring
-    characters is a word.
-    """
-    lower = text.lower()
-    return _ASCII_WORD.findall(lower) if lower.isascii() else _WORD.findall(spaced(lower))
-
-
-class _Terms(dict[str, int]):
-    """The term of each word, as its hash."""
-
-    def __init__(self) -> None:
-        self._stemmer = SnowballStemmer("english")
-
-    def __missing__(self, word: str) -> int:
-        if len(self) >= _KEPT:
-            self.clear()
-        plain = word
-        if not word.isascii():
-            separated = unicodedata.normalize("NFD", word)
-            plain = unicodedata.normalize("NFC", _ACCENTS.sub("", separated))
-        term = self[word] = term_hash(self._stemmer.stem_word(plain))
-        return term
-
-
-_TERMS = _Terms()
-
-
-class _Numbers(dict[str, int]):
-    """The number of each word's term, among the terms of some texts."""
-
-    def __init__(self) -> None:
-        #: The number of each term.
-        self.terms: dict[int, int] = {}
-
-    def __missing__(self, word: str) -> int:
-        number = self[word] = self.terms.setdefault(_TERMS[word], len(self.terms))
-        return number
-
-
-def query_terms(text: str) -> dict[int, int]:
-    """Return the terms of the first 64 distinct words of a query, and their counts.
+def counted_words(text: str) -> dict[str, int]:
+    """Return the first 64 distinct words of a query, in lower case, and their counts.
 
     Stop words are left out if the query has other words.
     """
-    words = words_of(text)
+    words = _WORD.findall(spaced(text.lower()))
     stop_words = _stop_words_of(words)
     kept = [word for word in words if word not in stop_words] or words
-    terms: dict[int, int] = {}
-    for word, count in islice(Counter(kept).items(), _MAX_WORDS):
-        term = _TERMS[word]
-        terms[term] = terms.get(term, 0) + count
-    return terms
+    return dict(islice(Counter(kept).items(), _MAX_WORDS))
 
 
 def _stop_words_of(words: Sequence[str]) -> frozenset[str]:
@@ -169,156 +135,224 @@ def _stop_words_of(words: Sequence[str]) -> frozenset[str]:
     return best
 
 
-class WordStatistics(NamedTuple):
-    """What BM25 counts in a collection; statistics of several collections add up."""
+def as_match(words: Mapping[str, int]) -> str:
+    """Return the expression of FTS5 for texts that contain one of the words.
 
-    #: Number of texts, and of words in all of them.
-    texts: int
-    words: int
-    #: The number of texts that contain each term of a query.
-    frequencies: dict[int, int]
-
-    @property
-    def mean(self) -> float:
-        """The mean number of words of a text."""
-        return self.words / max(1, self.texts) or 1.0
-
-    def idf(self, term: int) -> float:
-        """Return the weight of a term, which is larger for a rare one."""
-        count = self.frequencies[term]
-        return math.log(1 + (self.texts - count + 0.5) / (count + 0.5))
+    `words` have counts, because FTS5 adds the score of a word as often as it occurs in
+    the expression.
+    """
+    return " OR ".join(f'"{word}"' for word, count in words.items() for _ in range(count))
 
 
-def sum_statistics(parts: Sequence[WordStatistics]) -> WordStatistics:
-    """Return the statistics of several collections together, for the same terms."""
-    frequencies = {term: sum(one.frequencies[term] for one in parts) for term in parts[0].frequencies}
-    return WordStatistics(sum(one.texts for one in parts), sum(one.words for one in parts), frequencies)
+class _Averages(NamedTuple):
+    """The number of documents, and their mean number of words, for BM25."""
+
+    documents: int
+    length: float
 
 
-class QueryWords(NamedTuple):
-    """The words of a query, and what their scores in a collection depend on."""
+class WordScores:
+    """The words of past queries: how many documents have each, and their BM25 scores.
 
-    #: Each term, and how often the query has it.
-    terms: dict[int, int]
-    statistics: WordStatistics
-    #: The highest score of all texts, by which scores are divided.  None: the highest
-    #: one of the texts that are scored.
-    most: float | None = None
+    The score of a document is the sum of the scores of single words.  So a word is
+    scored once, and later queries add what is kept.  The scores equal
+    FTS5's ``bm25()``, which takes longer: it looks up the length of each document, and
+    reads each list of documents twice.
 
-
-class TextWords:
-    """The words of texts, by row of an index: inverted lists, and numbers of words.
-
-    The words of a text with several rows are those of the first one.  Changing a copy
-    (:func:`copy.copy`) does not change the original.
+    The caller holds a lock.  It calls :meth:`clear` before each change of the
+    documents, because a score depends on all of them, and :meth:`forget_rows` after
+    deletions.
     """
 
-    def __init__(self, lists: InvertedIndex | None = None, lengths: NDArray[np.uint32] | None = None) -> None:
-        self.lists = InvertedIndex() if lists is None else lists
-        self._lengths = GrowingArray(np.empty(0, np.uint32) if lengths is None else lengths)
-        # The last results, with what they were computed from.
-        self._total: tuple[IdMap, int] | None = None
-        self._norms: tuple[float, Scores] | None = None
+    def __init__(self) -> None:
+        # The number of words of each document, by row.  A row without a document has 0
+        # or an old number, and is never looked up.
+        self._lengths = np.empty(0, np.int32)
+        # Zeros, by row, to add scores in.
+        self._sums = np.empty(0)
+        # The ids of documents by row.
+        self._ids: dict[int, int | str] = {}
+        # No key of `_ids` is larger.
+        self._last_row = 0
+        self.clear()
 
-    def __copy__(self) -> TextWords:
-        copied = TextWords(copy(self.lists))
-        copied._lengths = copy(self._lengths)
-        return copied
+    def clear(self) -> None:
+        """Forget the counts and scores of words, but not lengths and ids."""
+        self._counts: dict[str, int] = {}
+        self._terms: dict[str, bytes | None] = {}
+        self._scores: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
+        self._kept = 0
+        self._averages: _Averages | None = None
 
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return len(self._lengths)
+    def forget_rows(self, start: int) -> None:
+        """Forget the rows from `start` on, which new documents will use."""
+        self._lengths = self._lengths[:start]
+        if self._last_row >= start:
+            self._ids.clear()
 
-    @property
-    def lengths(self) -> NDArray[np.uint32]:
-        """The number of words of each row, uint32 (n,)."""
-        return np.asarray(self._lengths.values, np.uint32)
+    def rarest(self, connection: sqlite3.Connection, words: Mapping[str, int]) -> dict[str, int]:
+        """Return the rarest words, which occur in few documents in total, rarest first.
 
-    def append(self, texts: Iterable[str], rows: NDArray[np.int64], end: int) -> None:
-        """Add texts, whose first rows are `rows`, ascending; `end` is the next row."""
-        remaining = iter(texts)
-        for start in range(0, max(1, len(rows)), SEGMENT_ROWS):  # all rows may be deleted
-            chosen = rows[start : start + SEGMENT_ROWS]
-            last = end if start + SEGMENT_ROWS >= len(rows) else int(rows[start + SEGMENT_ROWS])
-            numbers, flat, counts = _Numbers(), array("q"), []
-            for text in islice(remaining, len(chosen)):
-                terms = list(map(numbers.__getitem__, words_of(text)))
-                flat.extend(terms)
-                counts.append(len(terms))
-            lengths = np.zeros(last - len(self), np.uint32)
-            lengths[chosen - len(self)] = counts
-            offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-            hashes = np.fromiter(numbers.terms, np.uint64, len(numbers.terms))
-            self.lists.append(np.frombuffer(flat, np.int64), offsets, hashes)
-            self._lengths.extend(lengths)
-        self._total = self._norms = None
-
-    def kept(self, rows: NDArray[np.int64]) -> TextWords:
-        """Return the words of ascending `rows`, which are numbered 0, 1, 2, ..."""
-        return TextWords(self.lists.kept(rows), self.lengths[rows])
-
-    def statistics(self, terms: Collection[int], ids: IdMap) -> WordStatistics:
-        """Count the live texts, and those that contain each term."""
-        if self._total is None or self._total[0] is not ids:
-            self._total = ids, int(self.lengths[ids.documents].sum(dtype=np.int64))
-        alive = None if len(ids.live) == ids.num_rows else ids.alive
-        lists = zip(terms, self.lists.lists(list(terms)), strict=True)
-        frequencies = {term: count_rows(places, alive) for term, places in lists}
-        return WordStatistics(len(ids), self._total[1], frequencies)
-
-    def of_query(self, text: str, ids: IdMap) -> QueryWords:
-        """Return the words of a query, if these are all texts."""
-        terms = query_terms(text)
-        return QueryWords(terms, self.statistics(terms, ids))
-
-    def scores(self, asked: QueryWords, ids: IdMap) -> tuple[Scores, float]:
-        """Return the BM25 score of each row, float32 (n,), and the highest one.
-
-        Deleted rows have 0.  If no text shares a word with the query, the highest is 1.
+        `words` have their counts in the query, and so has the result.  It has at least
+        one word if any occurs.
         """
-        out = np.zeros(len(self), np.float32)
-        norms = self._norms_for(asked.statistics.mean)
-        for (term, count), lists in zip(
-            asked.terms.items(), self.lists.lists(list(asked.terms)), strict=True
-        ):
-            weight = np.float32(count * asked.statistics.idf(term))
-            for one, start, stop in lists:
-                part = slice(one.first, one.first + one.size)
-                add_bm25(one.rows, one.values, start, stop, weight, norms[part], out[part])
-        if len(ids.live) < ids.num_rows:
-            out[~ids.alive] = 0
-        most = float(out.max(initial=0.0)) if asked.most is None else asked.most
-        return out, most or 1.0
+        unknown = [word for word in words if word not in self._counts]
+        if len(self._counts) + len(unknown) > _KEPT_WORDS:
+            self.clear()
+            unknown = list(words)
+        if unknown:
+            self._count(connection, unknown)
+        # A word that occurs in no document is left out; the sort is stable.
+        present = sorted((word for word in words if self._counts[word]), key=self._counts.__getitem__)
+        totals = list(accumulate(self._counts[word] for word in present))
+        limit = _MATCHES
+        if totals and totals[-1] > limit:
+            limit = max(limit, self._average(connection).documents // _SHARE)
+        kept = present[: sum(total <= limit for total in totals) or 1]
+        return {word: words[word] for word in kept}
 
-    def _norms_for(self, mean: float) -> Scores:
-        known = self._norms
-        if known is None or known[0] != mean:
-            norms = np.float32(_K1 * (1 - _B)) + np.float32(_K1 * _B / mean) * self.lengths.astype(np.float32)
-            known = self._norms = mean, norms
-        return known[1]
+    def _count(self, connection: sqlite3.Connection, words: list[str]) -> None:
+        """Store the number of documents and the term of each word.
 
-    def nbytes(self) -> int:
-        """Return the bytes of all arrays."""
-        return self.lists.nbytes + self.lengths.nbytes
+        FTS5 splits a word such as ``x_y`` into several terms.  Its count is the count
+        of the rarest term, and its own term is None.
+        """
+        connection.executescript(_TABLES)
+        connection.execute("INSERT INTO temp.query (query) VALUES ('delete-all')")
+        connection.executemany("INSERT INTO temp.query (rowid, text) VALUES (?, ?)", enumerate(words))
+        found: list[list[tuple[bytes, int | None]]] = [[] for _ in words]
+        for number, term, count in connection.execute(_TERMS):
+            found[number].append((term, count))
+        for word, terms in zip(words, found, strict=True):
+            self._counts[word] = min((count for _, count in terms if count is not None), default=0)
+            self._terms[word] = terms[0][0] if len(terms) == 1 else None
+
+    def best(
+        self, connection: sqlite3.Connection, words: Mapping[str, int], k: int
+    ) -> list[tuple[int | str, float]]:
+        """Return the `k` best documents for words, as pairs of id and score.
+
+        `words` are from :meth:`rarest`.  The best document comes first; ties go to the
+        document that was stored first.
+        """
+        if not words:
+            return []
+        known = [self._score(connection, word) for word, count in words.items() for _ in range(count)]
+        # Added in the order of the words, each as often as it occurs, as FTS5 does.
+        rows = np.concatenate([rows for rows, _ in known])
+        weights = np.concatenate([scores for _, scores in known])
+        if rows.max(initial=-1) >= len(self._sums):
+            self._sums = np.zeros(int(rows.max()) + 1)
+        found, scores = np.empty(len(rows), np.int64), np.empty(len(rows))
+        count = add_scores(rows, weights, self._sums, found, scores)
+        order = np.empty(min(k, count), np.int64)
+        order = order[: select_best(scores[:count], found[:count], order)]
+        names = self._names(connection, found[order].tolist())
+        pairs = zip(names, scores[order].tolist(), strict=True)
+        return [(name, score) for name, score in pairs if name is not None]
+
+    def _score(
+        self, connection: sqlite3.Connection, word: str
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the rows of the documents with a word, and their scores."""
+        if word not in self._scores:
+            term = self._terms[word]
+            if term is None:
+                pairs = _scored_by_sqlite(connection, word)
+            else:
+                pairs = self._bm25(connection, term)
+            if self._kept + len(pairs[0]) > _KEPT:
+                self._scores.clear()
+                self._kept = 0
+            self._scores[word] = pairs
+            self._kept += len(pairs[0])
+        return self._scores[word]
+
+    def _bm25(
+        self, connection: sqlite3.Connection, term: bytes
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the rows of the documents with a term, and their scores as FTS5's."""
+        documents, mean_length = self._average(connection)
+        found = connection.execute(_OCCURRENCES, (term,)).fetchone()[0] or ""
+        rows, frequencies = np.unique(np.fromstring(found, np.int64, sep=","), return_counts=True)
+        if not 0 < len(rows) <= documents or rows[-1] >= len(self._lengths):
+            raise _damage()
+        lengths = self._lengths[rows]
+        if lengths.min() <= 0:
+            raise _damage()
+        idf = math.log((documents - len(rows) + 0.5) / (len(rows) + 0.5))
+        if idf <= 0:
+            idf = _LOWEST_IDF
+        # In FTS5's order of operations, for equal bits.
+        norms = frequencies + _K1 * (1 - _B + _B * lengths / mean_length)
+        return rows, idf * ((frequencies * (_K1 + 1.0)) / norms)
+
+    def _average(self, connection: sqlite3.Connection) -> _Averages:
+        if self._averages is None:
+            self._averages = self._read_lengths(connection)
+        return self._averages
+
+    def _read_lengths(self, connection: sqlite3.Connection) -> _Averages:
+        """Read the lengths of new documents, and return the averages of all."""
+        parts = [self._lengths]
+        start = len(self._lengths)
+        while True:
+            last, ids, sizes = connection.execute(_LENGTHS, (start, _STEP)).fetchone()
+            if last is None:
+                break
+            part = np.zeros(last + 1 - start, np.int32)
+            rows = np.fromstring(ids, np.int64, sep=",")
+            part[rows - start] = _decoded(bytes.fromhex(sizes), len(rows))
+            parts.append(part)
+            start = last + 1
+        self._lengths = np.concatenate(parts)
+        # Its first two numbers: documents, and words of all documents.
+        stored = connection.execute("SELECT block FROM words_data WHERE id = 1").fetchone()
+        documents, words = _decoded(stored[0] if stored else b"", 2).tolist()
+        if documents <= 0 or words <= 0:
+            raise _damage()
+        return _Averages(documents, words / documents)
+
+    def _names(self, connection: sqlite3.Connection, rows: list[int]) -> list[int | str | None]:
+        """Return the ids of documents by row; None for a row without a document."""
+        names = list(map(self._ids.get, rows))
+        if None in names:
+            unknown = [row for row, name in zip(rows, names, strict=True) if name is None]
+            if len(self._ids) + len(unknown) > _KEPT_WORDS:
+                self._ids.clear()
+                unknown = rows
+            query = "SELECT row, id FROM documents WHERE row IN (SELECT value FROM json_each(?))"
+            self._ids.update(connection.execute(query, (json.dumps(unknown),)))
+            self._last_row = max(self._last_row, *unknown)
+            names = list(map(self._ids.get, rows))
+        return names
 
 
-def best_rows(scores: Scores, k: int) -> NDArray[np.int64]:
-    """Return the `k` rows with the best scores above 0, best first.
+def _scored_by_sqlite(
+    connection: sqlite3.Connection, word: str
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the rows of the documents with a word, and their scores."""
+    query = "SELECT rowid, -rank FROM words WHERE words MATCH ?"
+    pairs = connection.execute(query, (as_match({word: 1}),)).fetchall()
+    rows = np.fromiter((row for row, _ in pairs), np.int64, len(pairs))
+    return rows, np.fromiter((score for _, score in pairs), np.float64, len(pairs))
 
-    Ties go to the lower row.
+
+def _decoded(content: bytes, count: int) -> NDArray[np.int64]:
+    """Decode `count` of SQLite's integers of variable length.
+
+    Each byte holds seven bits, the highest first.  The last byte is less than 128.
     """
-    least = least_of_best(scores, k, _STEPS)
-    rows = np.flatnonzero(scores >= least) if least > 0 else np.flatnonzero(scores)
-    return rows[np.argsort(-scores[rows], kind="stable")][:k]
+    parts = np.frombuffer(content, np.uint8).astype(np.int64)
+    ends = np.flatnonzero(parts < 128) + 1
+    if len(ends) != count or ends[-1] != len(parts):
+        raise _damage()
+    if count == len(parts):
+        return parts
+    starts = np.concatenate([[0], ends[:-1]])
+    places = np.repeat(ends, ends - starts) - np.arange(1, len(parts) + 1)
+    return np.asarray(np.add.reduceat((parts & 127) << 7 * places, starts), np.int64)
 
 
-def word_scores(query: str, texts: Sequence[str]) -> Scores:
-    """Return the BM25 scores of given texts, float32 (n,), divided by the highest one.
-
-    How rare a word is, is counted in these texts only.
-    """
-    words, ids = TextWords(), IdMap()
-    words.append(texts, np.arange(len(texts)), len(texts))
-    ids.append(np.arange(len(texts)))
-    scores, most = words.scores(words.of_query(query, ids), ids)
-    return np.asarray(scores / most, np.float32)
+def _damage() -> sqlite3.DatabaseError:
+    return sqlite3.DatabaseError("its word index is damaged")

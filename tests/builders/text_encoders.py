@@ -60,34 +60,6 @@ class SignTable(TableEncoder):
         return [self.table[np.array(rows, np.int64)] for rows in self.document_rows(texts)]
 
 
-#: Words of a :class:`WordTable`.
-WORDS = [f"{a}{b}{c}" for a in "bdfgklmnprst" for b in "aeiou" for c in "bdklmnrst"]
-
-
-class WordTable(TableEncoder):
-    """Each known word is a row; other words are left out."""
-
-    passage = 8
-
-    def __init__(self, name: str = "words", seed: int = 0) -> None:
-        self.name = name
-        rows = np.random.default_rng(seed).normal(size=(len(WORDS), 16)).astype(np.float32)
-        super().__init__(rows / np.linalg.norm(rows, axis=1, keepdims=True))
-        self._rows = {word: i for i, word in enumerate(WORDS)}
-
-    def document_rows(self, texts: Sequence[str]) -> list[list[int]]:
-        return [[self._rows[word] for word in text.split() if word in self._rows] for text in texts]
-
-    def query_matrices(self, texts: Sequence[str]) -> list[np.ndarray]:
-        return [self.table[np.array(rows, np.int64)] for rows in self.document_rows(texts)]
-
-
-def some_texts(count: int, seed: int = 0, longest: int = 30) -> list[str]:
-    """Return texts of the words of a :class:`WordTable`, fewer than `longest`."""
-    rng = np.random.default_rng(seed)
-    return [" ".join(rng.choice(WORDS, rng.integers(1, longest))) for _ in range(count)]
-
-
 #: Tokens that a :class:`ShortModel` reads.
 LIMIT = 16
 

@@ -20,9 +20,8 @@ from muvera import TextIndex
 from muvera.distributed import ShardError
 from muvera.distributed.actors import Answers
 from muvera.distributed.ray_texts import RayTexts, TextShard, require_alike
-from muvera.index.id_map import IdMap
-from muvera.texts.ranking import join
-from muvera.texts.words import QueryWords, TextWords, query_terms, sum_statistics
+from muvera.texts.encoders.base import ScoreWeights
+from muvera.texts.ranking import Candidates, Unranked, join
 
 RNG = np.random.default_rng(5)
 WORDS = [f"{a}{b}{c}" for a in "bdfgk" for b in "aeiou" for c in "lmnrs"]
@@ -69,18 +68,13 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.mark.parametrize(
     "options",
     [
-        {},
-        {"words": 0.6, "mean": 0},
-        {"where": {"kind": {"$in": [1, 2, 5]}}},
-        {"ids": IDS[115:140]},
-        {"group_by": "kind"},
         {"words": 0, "mean": 0},
         {"words": 0, "mean": 0.3},
         {"words": 0, "mean": 0.3, "where": {"even": True}},
         {"words": 0, "mean": 0, "ids": IDS[100:140]},
         {"words": 0, "mean": 0, "group_by": "kind"},
     ],
-    ids=["default", "words", "default where", "default ids", "default groups", "similarity", "means", "where", "ids", "groups"],
+    ids=["similarity", "means", "where", "ids", "groups"],
 )
 def test_hits_are_those_of_one_index(options: dict[str, Any], both: Any) -> None:
     one, shards = both
@@ -94,9 +88,6 @@ def test_hits_are_those_of_one_index(options: dict[str, Any], both: Any) -> None
             np.testing.assert_allclose(
                 [hit.score for hit in own], [hit.score for hit in best], rtol=1e-5 if exact else 0.02
             )
-            words = [{hit.id: hit.parts.get("words", 0.0) for hit in hits} for hits in (own, best)]
-            common = words[0].keys() & words[1]
-            assert {id: words[0][id] for id in common} == pytest.approx({id: words[1][id] for id in common})
 
 
 def test_words_of_a_text_bring_it_to_the_top(both: Any) -> None:
@@ -159,38 +150,36 @@ def test_an_id_in_two_shards_is_named(tmp_path: Path) -> None:
         TextIndex(texts, encoder).search("bal")
 
 
-#: Ids and scores of texts that shards found, best first; equal scores are frequent.
-found = st.lists(st.integers(0, 9), max_size=6).map(lambda some: sorted(some, reverse=True))
+#: Similarities, scores of words and means of some texts.  No two have the same words,
+#: because the order of equal ones is not defined.
+scores = st.lists(
+    st.tuples(st.integers(0, 99), st.integers(0, 99), st.floats(-1, 1)),
+    min_size=1,
+    max_size=40,
+    unique_by=lambda text: text[1],
+)
 
 
-@given(st.lists(found, max_size=5), st.integers(1, 8))
-def test_joined_shards_have_the_best_texts_in_order(every: list[list[int]], k: int) -> None:
-    """Equal texts keep the order of the shards, and of each shard."""
-    parts = [
-        {(shard, rank): {"maxsim": score / 4, "mean": score / 4} for rank, score in enumerate(some)}
-        for shard, some in enumerate(every)
-    ]
-    ranked = sorted((-score, shard, rank) for shard, some in enumerate(every) for rank, score in enumerate(some))
-    best = [(shard, rank) for _, shard, rank in ranked[:k]]
-    assert list(join(parts, k).items()) == [(id, parts[id[0]][id]) for id in best]
+@given(scores, st.lists(st.integers(0, 40), max_size=3), st.integers(1, 8), st.integers(1, 8))
+def test_joined_candidates_are_those_of_one_collection(
+    every: list[tuple[int, int, float]], cuts: list[int], vectors: int, words: int
+) -> None:
+    """However the texts are divided, the ranking is the same."""
 
+    def unranked(start: int, stop: int) -> Unranked:
+        maxsim, shared, means = np.array(every[start:stop], np.float64).reshape(-1, 3).T
+        best = np.argsort(-maxsim, kind="stable")[:vectors]
+        matches = np.argsort(-shared, kind="stable")[: 2 * words]
+        matches = matches[shared[matches] > 0]
+        kept = np.concatenate([best, matches[~np.isin(matches, best)][:words]]).astype(np.int64)
+        counted = np.where(np.isin(kept, matches), shared[kept], 0)
+        return Unranked(
+            (start + kept).tolist(), Candidates(kept, maxsim[kept], counted, means[kept]), vectors, words, 0
+        )
 
-@given(st.lists(st.integers(0, len(TEXTS)), max_size=4), st.sampled_from(QUERIES))
-def test_words_of_shards_are_counted_as_in_one_index(cuts: list[int], query: str) -> None:
-    """However the texts are divided, each has the same score of words."""
-
-    def indexed(start: int, stop: int) -> tuple[TextWords, IdMap]:
-        words, ids = TextWords(), IdMap()
-        words.append(TEXTS[start:stop], np.arange(stop - start), stop - start)
-        ids.append(np.arange(stop - start))
-        return words, ids
-
-    whole, ids = indexed(0, len(TEXTS))
-    shards = [indexed(*bounds) for bounds in pairwise(sorted({0, *cuts, len(TEXTS)}))]
-    terms = query_terms(query)
-    asked = QueryWords(terms, sum_statistics([words.statistics(terms, own) for words, own in shards]))
-    assert asked.statistics == whole.statistics(terms, ids)
-    scores = [words.scores(asked, own)[0] for words, own in shards]
-    expected, most = whole.scores(asked, ids)
-    assert np.concatenate(scores).tolist() == expected.tolist()
-    assert max(float(own.max()) for own in scores) == most
+    bounds = sorted({0, len(every), *(cut for cut in cuts if cut < len(every))})
+    parts = [unranked(start, stop) for start, stop in pairwise(bounds)]
+    whole, joined = unranked(0, len(every)), join(parts, 2 * words)
+    for weights in (ScoreWeights(0, 0), ScoreWeights(0.3, 0.2)):
+        expected = whole.candidates.parts(whole.ids, weights, 10)
+        assert list(joined.candidates.parts(joined.ids, weights, 10).items()) == list(expected.items())

@@ -28,7 +28,6 @@ from experiments.bench import (
     size,
     speed,
     static_texts,
-    texts,
     tokens,
     vectors,
     words,
@@ -41,7 +40,7 @@ from experiments.learned_vectors import LearnedVectors
 from experiments.peers.environments import MUVERA, PEERS
 from experiments.peers.workers.serve import operations_of
 from experiments.report.table import Table
-from experiments.systems.texts import TextIndexWords, Words
+from experiments.systems.texts import Words
 from muvera import FDEEncoder, MultiVectors, TextIndex, chamfer_matrix
 from muvera.fde.config import PRESETS
 from muvera.texts.encoders.base import ScoreWeights
@@ -78,68 +77,39 @@ def test_jobs_take_turns_after_a_round_that_does_not_count() -> None:
 
 
 def test_weights_are_chosen_on_the_other_collections() -> None:
-    grid = [ScoreWeights(*pair) for pair in ((0.0, 0.0), (0.35, 0.2), (0.1, 0.3))]
-    grids = np.array([[0.1, 0.5, 0.0], [0.2, 0.5, 0.0], [0.3, 0.0, 0.9]])
-    rows = words.held_out(grids, grid, grid[1])
-    two, three = ".45 MaxSim + .35 words + .2 mean", ".6 MaxSim + .1 words + .3 mean"
-    chosen = [(row["weights"], row["chosen"], row["default"], row["best weights"]) for row in rows[:3]]
-    assert chosen == [(three, 0.0, 0.5, two), (three, 0.0, 0.5, two), (two, 0.0, 0.0, three)]
-    assert rows[3]["collection"] == "mean" and rows[3]["best weights"] == two
-    assert [rows[3][key] for key in ("maxsim", "default", "chosen")] == pytest.approx([0.2, 1 / 3, 0])
+    grid = words._GRID
+    former, best, other = (grid.index(ScoreWeights(*pair)) for pair in ((0.1, 0), (0.2, 0.2), (0.3, 0.3)))
+    grids = np.zeros((3, len(grid)))
+    grids[:2, best], grids[2, other], grids[:, former] = 0.5, 0.9, 0.1
+    rows = words.held_out(["a", "b", "c"], grids, ScoreWeights(0.2, 0.2))
+    chosen = [(row["collection"], row["weights"], row["chosen"], row["default"]) for row in rows]
+    two, three = ".6 MaxSim + .2 words + .2 mean", ".4 MaxSim + .3 words + .3 mean"
+    assert chosen == [("a", three, 0.0, 0.5), ("b", three, 0.0, 0.5), ("c", two, 0.0, 0.0)]
+    assert [row["best weights"] for row in rows] == [two, two, three]
 
 
-def test_other_weights_rank_like_a_search_with_them() -> None:
-    said = [f"text {i} word{i} word{i % 7}" for i in range(20)]
-    index = TextIndex.build(said, HashEncoder(16))
-    parts = words.Parts.of(index, "word3 text")
-    assert len(parts.rows) == 20
-    for weights in (ScoreWeights(0.3, 0.4), ScoreWeights(0.1, 0.0), ScoreWeights(0.0, 0.2)):
-        hits = index.search("word3 text", 10, candidates=20, **weights._asdict())
-        scores = np.sort(parts.scores(weights))[:-11:-1]  # equal scores have any order
-        np.testing.assert_allclose(scores / scores[0], [hit.score / hits[0].score for hit in hits], 1e-5)
-        assert parts.best(weights)[0] == hits[0].id
-
-
-def test_a_saved_text_index_is_measured_beside_bm25() -> None:
-    said = [f"text {i} word{i}" for i in range(20)]
-    row = texts.measure(
-        texts.Asked("small", said, ["word3 text", "word7"], [{3: 1}, {7: 1}], HashEncoder(16))
-    )
-    names = ("texts nDCG@10", "texts MRR@10", "bm25 S@10", "bm25 S@100")
-    assert [row[name] for name in names] == [1, 1, 1, 1]
-    assert row["more nDCG@10"]["mean"] == 0 and row["bytes"] > 32
-    assert 0 < row["texts median"] <= row["texts 95%"]
-    table = texts.table_of([row], "hash", "Beside BM25, hash")
-    assert column(table, "S@100, hash minus BM25") == [row["more S@100"]]
-
-
-def test_queries_of_the_first_texts_are_drawn(tmp_path: Path) -> None:
-    said = {f"t{i}": f"text {i}" for i in range(9)}
-    folder = texts_of(tmp_path / "c", said, {f"t{i}": f"query {i}" for i in range(0, 9, 2)})
-    asked = texts.read_asked(folder, "test", None, 6, 2)
-    assert len(asked.texts) == 6 and len(asked.queries) == 2
-    assert [asked.texts[row] for own in asked.grades for row in own] == [
-        query.replace("query", "text") for query in asked.queries
-    ]
-
-
-def test_words_of_a_text_index_find_the_texts_of_a_query() -> None:
-    said = ["red trees", "a stone", "the river"]
-    asked = texts.Asked("small", said, ["tree", "stones"], [{0: 1}, {1: 1}], None)
-    assert words.measure_words(asked) == {"own": 1, "words": 0, "pairs": 1}
-    assert TextIndexWords(said).scores("tree").tolist() == [1, 0, 0]
+def test_parts_of_scores_are_measured_and_weighted_again() -> None:
+    texts = [f"text {i} word{i}" for i in range(20)]
+    queries, grades = ["word3 text", "word7"], [{3: 1}, {7: 1}]
+    row, grid = words.measure_parts(words.Asked("small", texts, queries, grades, HashEncoder(16)))
+    assert [row[name] for name in ("default nDCG", "former MRR", "bm25 S", "stems S@100")] == [1, 1, 1, 1]
+    assert row["bytes"] > 32 and grid.shape == (len(words._GRID),)
+    index = TextIndex.build(texts, HashEncoder(16))
+    for weights in (ScoreWeights(0.3, 0.4), ScoreWeights(0.1, 0.0)):
+        found = [hit.id for hit in index.search("word3 text", 3, **weights._asdict())]
+        assert words._parts(index, "word3 text").ranked(weights)[:3].tolist() == found
 
 
 def test_stems_find_other_forms_of_a_word() -> None:
-    said = ["the trees", "a stone", "a river"]
-    plain, stemmed = Words(said), Words(said, stems=True)
+    texts = ["the trees", "a stone", "a river"]
+    plain, stemmed = Words(texts), Words(texts, stems=True)
     assert plain.scores("a tree").tolist() == [0, 0, 0]
     scores = stemmed.scores("a tree")
     assert scores[0] > 0 and scores[1:].tolist() == [0, 0]
 
 
 def test_joined_texts_contain_the_relevant_ones() -> None:
-    asked = texts.Asked(
+    asked = words.Asked(
         "small", ["ab", "cd", "efghi", "j"], ["a", "j"], [{0: 1, 2: 2}, {3: 1}], HashEncoder(4)
     )
     long = static_texts.join_texts(asked, 3)

@@ -14,6 +14,7 @@ from strategies import CONDITIONS, METADATA
 import muvera.texts.database as database_module
 from muvera.metadata import FilterError
 from muvera.texts.database import DocumentDatabase, checked_rows, to_sql
+from muvera.texts.words import STOP_WORDS, _stop_words_of, mostly_latin
 
 
 @pytest.fixture
@@ -74,22 +75,22 @@ def test_an_interrupt_is_no_error_of_the_disk(
 ) -> None:
     before = list(database.documents())
 
-    def interrupted(_: Any) -> Any:
+    def interrupted(_: str) -> str:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("muvera.texts.database.comparable_values", interrupted)
+        patch.setattr("muvera.texts.database.spaced", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            database.change(deleted, checked_rows(["d"], ["four"], [{"n": 1}]))
+            database.change(deleted, checked_rows(["d"], ["four"], [{}]))
     assert list(database.documents()) == before
-    assert database.select({"n": 1}) == ["a"]
+    assert [name for name, _ in database.match_words("one", 3)] == ["a"]
 
 
 def test_metadata_changes_in_place(database: DocumentDatabase) -> None:
     database.change([], checked_rows(["a"], ["one"], [{"lang": "en"}]))
     assert names(database) == ["a", "b", "c"]
     assert (database.select({"lang": "en"}), database.select({"n": 1})) == (["a", "b"], [])
-    assert [document.text for document in database.get(["a"])] == ["one"]
+    assert [name for name, _ in database.match_words("one", 3)] == ["a"]
 
 
 def test_a_saved_file_is_never_changed(database: DocumentDatabase, tmp_path: Path) -> None:
@@ -152,6 +153,131 @@ def test_a_changed_file_is_refused(
             connection.executescript(statement)
     with pytest.raises(ValueError, match=rf"texts\.sqlite.*{fault}"):
         DocumentDatabase.open(path)
+
+
+def test_words_are_matched_by_bm25_and_follow_changes(
+    database: DocumentDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def match(text: str, k: int = 10, where: Any = None) -> list[Any]:
+        return [name for name, _ in database.match_words(text, k, where)]
+
+    database.change(["c"])
+    english = {"lang": "en"}
+    database.put(["d", "e"], ["one one two", "Twos and 'quotes' \" OR NEAR("], [english, english])
+    database.put(range(20), ["something else altogether"] * 20, [{}] * 20)
+    assert (match("one"), match("TWO")) == (["a", "d"], ["b", "d", "e"])
+    assert (match("two", where=english), match("two", where={"n": 2})) == (["b", "d", "e"], ["b"])
+    assert match('quotes" OR NEAR( AND *') == ["e"]
+    assert match("?!") == match("unknown") == []
+    monkeypatch.setattr("muvera.texts.words._MATCHES", 4)
+    assert match("something else one") == ["a", "d"]  # the rarest words alone
+    database.change(["d"])
+    database.put(["a"], ["eins"], [{}])
+    assert (match("one"), match("eins", 1)) == ([], ["a"])
+
+
+def test_frequent_words_count_up_to_a_share_of_a_large_collection(
+    database: DocumentDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["frequent rare", *["frequent"] * 9, *["other"] * 90]
+    database.put(range(100), texts, [{}] * 100)
+    monkeypatch.setattr("muvera.texts.words._MATCHES", 2)
+    assert len(database.match_words("frequent rare", 100)) == 10  # 11 of at most 12
+    monkeypatch.setattr("muvera.texts.words._SHARE", 10)
+    assert [name for name, _ in database.match_words("frequent rare", 100)] == [0]
+
+
+@pytest.mark.parametrize(
+    "text, latin",
+    [("", True), ("12 + 34", True), ("größer ñ, Đặng", True), ("東京都 is", False), ("привет a", False)],
+)
+def test_the_script_of_most_letters(text: str, latin: bool) -> None:
+    assert mostly_latin([text] * 3000) is latin
+
+
+VOCABULARY = st.sampled_from(["one", "two", "two-three", "Ones", "d'une", "\u6771\u4eac\u90fd", "x_y", "x"])
+CHANGES = st.lists(
+    st.dictionaries(
+        st.integers(0, 9), st.lists(VOCABULARY, max_size=6).map(" ".join) | st.none(), max_size=4
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+# Occurrences of two words in a text, and its number of words.
+LENGTHS = [(1, 2), (3, 127), (2, 128), (50, 16_383), (7, 16_384), (1, 3)]
+
+
+@given(CHANGES, st.lists(VOCABULARY, min_size=1, max_size=4).map(" ".join))
+def test_kept_scores_of_words_are_those_of_one_statement(
+    changes: list[dict[int, str | None]], query: str
+) -> None:
+    database = DocumentDatabase()
+    for change in changes:
+        stored = {id: text for id, text in change.items() if text is not None}
+        database.change(list(change), checked_rows(list(stored), list(stored.values()), [{}] * len(stored)))
+        for k in (3, 20):
+            # With ids, SQLite adds the scores of all words.
+            assert database.match_words(query, k) == database.match_words(query, k, ids=range(10))
+    database.close()
+
+
+def test_scores_of_words_have_the_bits_of_sqlite(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("muvera.texts.words._STEP", 2)
+    database = DocumentDatabase()
+    # The lengths have one, two and three bytes in SQLite.
+    texts = [" ".join(["one", "two"] * n + ["x"] * (length - 2 * n)) for n, length in LENGTHS]
+    database.put(range(len(texts)), texts, [{}] * len(texts))
+    for query in ("one", "x", "two x", "one zero two"):
+        assert database.match_words(query, 9) == database.match_words(query, 9, ids=range(9))
+    # A new text gets the row of the last one.
+    database.put([len(texts) - 1], ["one two two"], [{}])
+    assert database.match_words("two", 9) == database.match_words("two", 9, ids=range(9))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM words_docsize",
+        "DELETE FROM words_docsize WHERE id = 3",
+        "UPDATE words_docsize SET sz = x'81'",
+        "UPDATE words_data SET block = x'00' WHERE id = 1",
+        "UPDATE words_data SET block = x'0100' WHERE id = 1",
+        "DELETE FROM words_data WHERE id = 1",
+    ],
+)
+def test_damaged_numbers_of_words(database: DocumentDatabase, tmp_path: Path, statement: str) -> None:
+    path = tmp_path / "texts.sqlite"
+    database.change([], checked_rows(["d"], ["drei"], [{}]))
+    database.save(path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executescript(statement)
+    with (
+        closing(DocumentDatabase.open(path)) as opened,
+        pytest.raises(ValueError, match=r"damaged|malformed"),
+    ):
+        opened.match_words("drei", 3)
+
+
+def test_scores_of_words_are_kept_up_to_a_limit(
+    database: DocumentDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("muvera.texts.words._KEPT", 2)
+    expected = [database.match_words(text, 3, ids=["a", "b", "c"]) for text in ("one", "two drei", "one two")]
+    for _ in range(2):
+        assert [database.match_words(text, 3) for text in ("one", "two drei", "one two")] == expected
+        assert database._words._kept <= 2
+
+
+def test_counts_of_words_are_kept_up_to_a_limit(
+    database: DocumentDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("muvera.texts.words._KEPT_WORDS", 3)
+    for text in ("one two drei", "zero four", "one five", "two six drei"):
+        expected = database.match_words(text, 3, ids=["a", "b", "c"])
+        assert database.match_words(text, 3) == expected
+        assert len(database._words._counts) <= 3
 
 
 @given(st.lists(METADATA, max_size=5), CONDITIONS)
@@ -229,3 +355,9 @@ def test_a_file_that_a_writer_removes_while_it_is_opened_is_missing(
     monkeypatch.setattr(database_module, "_connect", overtaken)
     with pytest.raises(FileNotFoundError, match="removed while it was opened"):
         DocumentDatabase.open(path)
+
+
+def test_words_of_two_languages_are_english() -> None:
+    """Another language needs more stop words than English."""
+    assert _stop_words_of(["in", "was"]) is STOP_WORDS["en"]
+    assert _stop_words_of(["in", "was", "die"]) is STOP_WORDS["de"]

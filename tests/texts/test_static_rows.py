@@ -3,15 +3,45 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from builders.paths import GOLDEN
-from builders.text_encoders import WORDS, HashEncoder, SignTable, WordTable, some_texts
+from builders.text_encoders import HashEncoder, SignTable
+from numpy.typing import NDArray
 
 from muvera import MuveraIndex, TextIndex, load_text_encoder
+from muvera.texts.encoders.base import TableEncoder
+from muvera.texts.words import counted_words
+
+WORDS = [f"{a}{b}{c}" for a in "bdfgklmnprst" for b in "aeiou" for c in "bdklmnrst"]
+
+
+class WordTable(TableEncoder):
+    """Each known word is a row; other words are left out."""
+
+    passage = 8
+
+    def __init__(self, name: str = "words", seed: int = 0) -> None:
+        self.name = name
+        rows = np.random.default_rng(seed).normal(size=(len(WORDS), 16)).astype(np.float32)
+        super().__init__(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+        self._rows = {word: i for i, word in enumerate(WORDS)}
+
+    def document_rows(self, texts: Sequence[str]) -> list[list[int]]:
+        return [[self._rows[word] for word in text.split() if word in self._rows] for text in texts]
+
+    def query_matrices(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        return [self.table[np.array(rows, np.int64)] for rows in self.document_rows(texts)]
+
+
+def some_texts(count: int, seed: int = 0, longest: int = 30) -> list[str]:
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(WORDS, rng.integers(1, longest))) for _ in range(count)]
+
 
 TEXTS = some_texts(600)
 
@@ -107,7 +137,7 @@ def test_rebuild_turns_the_int8_codes_of_an_older_version_into_rows(tmp_path: Pa
         found, wanted = (one.search(TEXTS[7], 9) for one in (index, new))
         assert [(hit.id, hit.score) for hit in found] == [(hit.id, hit.score) for hit in wanted]
     texts: Any = old.texts
-    assert texts.has_means and texts.table is not None
+    assert not texts.database.has_means
 
 
 @pytest.mark.parametrize("query", ["", "  ", "unknown words only"])
@@ -186,6 +216,23 @@ def test_a_model2vec_folder_is_read_and_a_damaged_one_is_refused(tmp_path: Path)
     assert encoder.token_spans("a red apple", "document") == [(2, 5), (6, 11)]
     index = TextIndex.build(["a red apple", "a green pear"], encoder)
     assert index.search("pear", 1)[0].id == 1
+
+
+def test_stop_words_of_a_query_count_only_if_there_are_no_others() -> None:
+    assert counted_words("the red red apple of the tree") == {"red": 2, "apple": 1, "tree": 1}
+    assert counted_words("the who") == {"the": 1, "who": 1}  # nothing else is left
+    assert counted_words("wie wird der Baum") == {"baum": 1}
+    assert counted_words("die hard") == {"die": 1, "hard": 1}
+    assert json.dumps(counted_words("x " * 100)) == '{"x": 100}'
+
+
+def test_words_of_a_query_count_as_often_as_they_occur() -> None:
+    texts: Any = TextIndex.build(["red apple", "blue apple blue sky"], WordTable()).texts
+    database = texts.database
+    once, twice = (dict(database.match_words(text, 9))[0] for text in ("red", "red red"))
+    assert twice == pytest.approx(2 * once)
+    restricted = dict(database.match_words("red red", 9, ids=[0]))[0]
+    assert restricted == pytest.approx(twice)
 
 
 def test_reranking_long_texts_gives_the_parts_of_a_search(built: TextIndex) -> None:

@@ -42,13 +42,12 @@ ROWS_BATCH = 4096
 class ScoreWeights(NamedTuple):
     """Weights of the parts of a text's score; the rest is the weight of similarity.
 
-    The weights of an encoder without ``score_weights`` are the defaults.
-    :class:`muvera.texts.hit.Hit` has the formula.  The sections "Weights from other
-    collections" of docs/results/texts.md compare the weights with others.
+    The weights of an encoder without ``score_weights`` are the defaults.  The sections
+    "Weights from other collections" of docs/results/texts.md compare them with others.
     """
 
-    words: float = 0.1  #: Words that query and text share.
-    mean: float = 0.1  #: Cosine of the mean token vectors of query and text.
+    words: float = 0.2  #: Words that query and text share.
+    mean: float = 0.2  #: Cosine of the mean token vectors of query and text.
 
 
 def score_weights(encoder: object) -> ScoreWeights:
@@ -297,7 +296,7 @@ class TableEncoder(ModelEncoder):
     """
 
     # The best weights over eight collections, see docs/results/texts.md.
-    score_weights = ScoreWeights(words=0.35, mean=0.2)
+    score_weights = ScoreWeights(words=0.4, mean=0.2)
     # For an index of token vectors: needs no long fit.
     first_stage: str | None = "mean"
     #: A longer text is ranked by its best passage of this many tokens.
