@@ -76,9 +76,8 @@ def kernels(session: nox.Session) -> None:
 def mutants(session: nox.Session) -> None:
     """Plant faults one at a time: tests must catch 95%.
 
-    Takes half an hour on two cores.
-
-    Arguments select faults by names or files: ``python tests/mutants.py --help``.
+    A whole run (``-- --again``) takes half an hour on two cores.  One that was stopped
+    goes on when called again.  ``python tests/mutants.py --help`` shows how to select.
     """
     session.install("-e", ".[test]")
     session.run("python", "tests/mutants.py", *session.posargs)

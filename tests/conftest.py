@@ -14,7 +14,7 @@ from builders.paths import kernel_cache
 os.environ["NUMBA_CACHE_DIR"] = kernel_cache()
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from muvera.reranking import pruning
 from muvera.utils import parallel
@@ -31,6 +31,9 @@ settings.register_profile(
 settings.load_profile("muvera")
 # For `nox -s quick`: the laws ran with all examples before, here versions are tried.
 settings.register_profile("few", settings.get_profile("muvera"), max_examples=8)
+# For `nox -s mutants`: a fault is caught by any example, it need not be a short one.
+_phases = (Phase.explicit, Phase.generate)
+settings.register_profile("first", settings.get_profile("muvera"), phases=_phases)
 
 
 pytest_plugins = ["builders.engine_collections"]
