@@ -166,7 +166,7 @@ def table(mutants: Sequence[Mutant], results: Results) -> str:
     for room, counts in rooms.items():
         run = counts.total() - counts[""]
         applicable = run - counts[ABSENT]
-        share = f"{counts[CAUGHT] / applicable:.0%}" if applicable else ""
+        share = f"{counts[CAUGHT] / applicable:.1%}" if applicable else ""
         cells = (room, counts.total(), run, *(counts[column] for column in columns), share)
         lines.append(f"| {' | '.join(map(str, cells))} |")
     missed = [mutant for mutant in mutants if found.get(mutant, CAUGHT) != CAUGHT]
@@ -393,7 +393,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = Counter(result.result for mutant in mutants if (result := results.of(mutant)))
     applicable = found.total() - found[ABSENT]
     share = found[CAUGHT] / max(1, applicable)
-    print(f"{found[CAUGHT]} of {applicable} faults are caught ({share:.0%}); {TABLE.name} lists the others.")
+    print(f"{found[CAUGHT]} of {applicable} faults are caught ({share:.1%}); {TABLE.name} lists the others.")
     return 0 if share >= ENOUGH else 1
 
 

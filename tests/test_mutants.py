@@ -52,7 +52,7 @@ def test_the_share_of_a_room_leaves_out_faults_that_cannot_be_planted(tmp_path: 
     for fault, result in zip(faults, (CAUGHT, SURVIVED, ABSENT), strict=False):
         results.store(fault, result)
     text = table(faults, results)
-    assert "| fde | 4 | 3 | 1 | 0 | 1 | 1 | 50% |" in text
+    assert "| fde | 4 | 3 | 1 | 0 | 1 | 1 | 50.0% |" in text
     assert "- `1` (muvera/fde/file.py, survived): what 1. Reason: no reason is known." in text
 
 
