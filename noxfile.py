@@ -76,7 +76,7 @@ def kernels(session: nox.Session) -> None:
 def mutants(session: nox.Session) -> None:
     """Plant faults one at a time: tests must catch 95%.
 
-    A whole run (``-- --again``) takes half an hour on two cores.  One that was stopped
+    A whole run (``-- --again``) takes about an hour on one core.  One that was stopped
     goes on when called again.  ``python tests/mutants.py --help`` shows how to select.
     """
     session.install("-e", ".[test]")
